@@ -1,0 +1,52 @@
+# `make train` and `make test` set everything up in .venv first; nothing else is needed but Python ≥ 3.11.
+#   make train ENV=Acrobot-v1 ARGS="--algo ac --seed 1"     make install PYTHON=python3.12 TORCH_INDEX=
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help train test lint bench install clean
+
+PYTHON ?= python3
+VENV ?= .venv
+ENV ?= CartPole-v1
+ARGS ?=
+STAMP := $(VENV)/.installed
+
+# On Linux the torch of the default index brings gigabytes of CUDA packages, so PyTorch's own CPU index is asked
+# first. TORCH_INDEX= (empty, as in CI) takes torch from wherever pip looks anyway, with CUDA where there is any.
+ifeq ($(shell uname -s)$(CI),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 15
+
+train: $(STAMP)  ## Train on CartPole-v1 (or ENV=...), judge the best agent, write the report
+	$(VENV)/bin/limelight train $(ENV) $(ARGS)
+
+test: $(STAMP)  ## Run the tests; fails under 90 % coverage
+	$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 $(ARGS)
+
+lint: $(STAMP)  ## Check style, formatting and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(STAMP)  ## Measure throughput on this machine
+	$(VENV)/bin/python benchmarks/throughput.py $(ARGS)
+
+install: $(STAMP)  ## Set up .venv; again only when pyproject.toml or constraints.txt have changed
+
+clean:  ## Remove .venv and caches (never runs/)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo >&2 \
+	  "limelight needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true); try: make PYTHON=python3.12 install"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@if [ -n "$(TORCH_INDEX)" ]; then \
+	  echo "pip install torch (CPU)"; \
+	  $(VENV)/bin/pip install -q --retries 1 -c constraints.txt --index-url "$(TORCH_INDEX)" torch 2>/dev/null \
+	    || echo "no CPU-only torch from $(TORCH_INDEX); taking the default one"; \
+	fi
+	$(VENV)/bin/pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@

@@ -1,0 +1,136 @@
+"""What a user keeps of a run: a policy that predicts, saves and loads. Made by train.py and :func:`load`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete, Space
+from numpy.typing import NDArray
+
+from limelight.checkpoint import latest_checkpoint, read_state, write_state
+from limelight.config import ConfigError, TrainConfig, from_dict, to_dict
+from limelight.envs.base import State
+from limelight.envs.make import EnvFactory
+from limelight.envs.normalize import ObservationNormalizer
+from limelight.envs.spaces import space_from_json, space_to_json
+from limelight.nn import numpy_mlp
+from limelight.nn.model import ActorCritic, make_model
+from limelight.nn.policy import ModelPolicy
+from limelight.optim import FlatParameters
+
+
+class Agent:
+    """A trained policy with its observation normalization and the configuration it came from."""
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        normalizer: ObservationNormalizer | None,
+        config: TrainConfig,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        env_factory: EnvFactory | None = None,
+    ) -> None:
+        self.model, self.normalizer, self.config = model, normalizer, config
+        self.observation_space, self.action_space = observation_space, action_space
+        self.env_factory = env_factory
+        """Makes the environment it was trained on, where that was given as a Python object and not by name."""
+        self._fast = numpy_mlp.NumpyActorCritic(model) if numpy_mlp.supports(model) else None
+        self._greedy = self.policy(None)
+        self._sampling = self.policy(np.random.default_rng(config.seed))
+
+    def policy(self, rng: np.random.Generator | None) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Normalised observations [B, *obs_shape] → actions [B]: sampled with ``rng``, greedy where it is None."""
+        return ModelPolicy(self.model, rng, self._fast).act
+
+    def normalize(self, obs: NDArray[Any]) -> NDArray[Any]:
+        """Observations as the policy was trained to see them; the moments stay as they are."""
+        return obs if self.normalizer is None else self.normalizer(obs)
+
+    def predict(
+        self,
+        obs: NDArray[Any] | int,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[NDArray[Any], Any]:
+        """Actions for raw observations, with Stable-Baselines3's signature.
+
+        Args:
+            obs: one observation [*obs_shape] or a batch [B, *obs_shape].
+            state: recurrent state; None, and returned as given, for policies without memory.
+            episode_start: where a batch begins new episodes, [B]; unused without memory.
+            deterministic: the most probable action instead of a sample.
+        Returns: (actions, state); a batch gives [B], one observation gives a 0-d array.
+        Raises: ValueError if the observation does not have the shape of the space.
+        """
+        array = np.asarray(obs)
+        shape = self.observation_space.shape or ()
+        single = array.shape == shape
+        batch = array[None] if single else array
+        if batch.shape[1:] != shape:
+            raise ValueError(f"observation of shape {array.shape}: must be {shape}, or [B, ...] of it")
+        actions = (self._greedy if deterministic else self._sampling)(self.normalize(batch))
+        if isinstance(self.action_space, Discrete):
+            actions = actions + self.action_space.start
+        return (actions[0, ...] if single else actions), state
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything :meth:`from_state` needs, as plain data and arrays."""
+        parameters = [p.detach().reshape(-1) for p in self.model.parameters()]
+        return {
+            "params": torch.cat(parameters).cpu(),
+            "normalizer": self.normalizer.get_state() if self.normalizer is not None else None,
+            "config": to_dict(self.config),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+        }
+
+    @classmethod
+    def from_state(cls, state: State) -> Agent:
+        """The agent of :meth:`get_state`."""
+        config = from_dict(state["config"])
+        observation_space = space_from_json(state["observation_space"])
+        action_space = space_from_json(state["action_space"])
+        model = make_model(observation_space, action_space, config.model, config.seed)
+        params = torch.as_tensor(state["params"])
+        flat = FlatParameters(model)
+        if len(flat) != len(params):
+            raise ConfigError(
+                f"this agent has {len(params)} parameters, its network {len(flat)}; has the encoder changed?"
+            )
+        flat.params.copy_(params)
+        normalizer = None
+        if state["normalizer"] is not None:
+            normalizer = ObservationNormalizer(observation_space.shape or ())
+            normalizer.set_state(state["normalizer"])
+        return cls(model, normalizer, config, observation_space, action_space)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the agent into ``folder`` (replaced as a whole): safetensors and JSON, checksummed, no pickle."""
+        write_state(Path(folder), self.get_state())
+
+
+def load(run_dir: str | Path, which: str = "best") -> Agent:
+    """The agent of a run folder (or of a folder written by :meth:`Agent.save`).
+
+    Args:
+        run_dir: the folder.
+        which: ``best`` (the best evaluation; the last checkpoint if there was none) or ``last``.
+    Raises: ConfigError if there is none or it is damaged.
+    """
+    folder = Path(run_dir)
+    if which not in ("best", "last"):
+        raise ConfigError(f"which = {which!r}: must be best | last")
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder")
+    if which == "best" and (folder / "best").is_dir():
+        return Agent.from_state(read_state(folder / "best"))
+    newest = latest_checkpoint(folder)
+    if newest is None and not (folder / "state.json").is_file():
+        raise ConfigError(f"{folder}: holds no agent; give a run folder with best/ or checkpoints/")
+    return Agent.from_state(read_state(newest or folder))

@@ -1,0 +1,98 @@
+"""What there is to choose from, as lines of text: environments, algorithms, presets. For cli.py."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from limelight.algorithms import ALGORITHMS
+from limelight.config import ConfigError, EnvConfig, did_you_mean
+from limelight.envs.make import resolve_env
+from limelight.envs.spaces import check_spaces
+from limelight.presets import PRESETS
+
+
+def environments(text: str = "") -> list[str]:
+    """The newest versions of the environments with ``text`` in their id, by family; why not, where not."""
+    specs = [s for s in gym.registry.values() if text.lower() in s.id.lower()]
+    if not specs:
+        raise ConfigError(f"{text}: no environment has this in its id{did_you_mean(text, gym.registry, 0.4)}")
+    families: dict[str, list[EnvSpec]] = {}
+    for spec in _newest(specs):
+        families.setdefault(_family(spec), []).append(spec)
+    lines: list[str] = []
+    obstacles: dict[tuple[str, frozenset[str]], str] = {}
+    for family, members in families.items():
+        lines.append(family)
+        for spec in members:
+            kind = (str(spec.entry_point), frozenset(spec.kwargs))  # one class under many ids is tried once
+            if kind not in obstacles:
+                obstacles[kind] = _obstacle(spec)
+            lines.append(f"  {spec.id:28} {obstacles[kind]}".rstrip())
+    return lines
+
+
+def algorithms(text: str = "") -> list[str]:
+    """The rows of algorithms.py whose name contains ``text``."""
+    return _table(((row.name, row.summary) for row in ALGORITHMS.values()), text)
+
+
+def presets(text: str = "") -> list[str]:
+    """The rows of presets.py whose name contains ``text``."""
+    return _table(((row.name, row.summary) for row in PRESETS.values()), text)
+
+
+CATALOGUES: dict[str, Callable[[str], list[str]]] = {
+    "envs": environments,
+    "algos": algorithms,
+    "presets": presets,
+}
+
+
+def _table(rows: Iterable[tuple[str, str]], text: str) -> list[str]:
+    names = dict(rows)
+    shown = {name: summary for name, summary in names.items() if text.lower() in name.lower()}
+    if not shown and text:
+        raise ConfigError(f"{text}: not in any name{did_you_mean(text, names)}")
+    width = max(map(len, shown), default=0)
+    return [f"{name:{width}}  {summary}" for name, summary in shown.items()]
+
+
+def _newest(specs: Iterable[EnvSpec]) -> list[EnvSpec]:
+    newest: dict[tuple[str | None, str], EnvSpec] = {}
+    for spec in specs:
+        key = (spec.namespace, spec.name)
+        if key not in newest or (spec.version or 0) > (newest[key].version or 0):
+            newest[key] = spec
+    return list(newest.values())
+
+
+def _family(spec: EnvSpec) -> str:
+    """``box2d`` of ``gymnasium.envs.box2d.lunar_lander:LunarLander``; the package of a third party's."""
+    entry = spec.entry_point
+    module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "other")
+    inside = re.match(r"gymnasium\.envs\.(\w+)", module)
+    return inside[1] if inside else module.partition(".")[0]
+
+
+def _obstacle(spec: EnvSpec) -> str:
+    """Why this environment cannot be trained on here, in a few words; empty if it can."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            env = resolve_env(EnvConfig(env_id=spec.id))()
+    except (
+        Exception
+    ) as error:  # an environment's constructor may raise anything, and one must not end the list
+        return " ".join(str(error).removeprefix(f"env_id = {spec.id}: ").split())
+    try:
+        check_spaces(env.observation_space, env.action_space, spec.id)
+    except ConfigError as error:
+        return str(error).removeprefix(f"env_id = {spec.id}: ").partition(";")[0]
+    finally:
+        env.close()
+    return ""

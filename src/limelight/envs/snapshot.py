@@ -1,0 +1,242 @@
+"""The exact state of Gymnasium environments as plain data: no pickle, no objects. Used by gymnasium_backend.py.
+
+Reads the attributes of every layer of a wrapper chain. Sees only what the environment keeps in its attributes:
+an environment that draws from a global generator cannot be restored, and nothing can tell.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Space
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from limelight.config import ConfigError
+from limelight.envs.base import State
+
+AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
+
+# What the constructor sets and no episode changes; the constructor sets it again when the run resumes.
+_STATIC = frozenset(
+    "spec metadata _metadata render_mode _cached_spec _saved_kwargs _ezpickle_args _ezpickle_kwargs".split()
+)
+_BIT_GENERATORS = {"PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"}
+_MUTABLE = (list, dict, deque, np.ndarray, np.random.Generator)
+
+
+def get_env_state(env: AnyEnv) -> State | None:
+    """All that ``env`` (with its wrappers) needs to continue exactly; None where it holds more than plain data.
+
+    Plain data: numbers, text, None, NumPy arrays and generators, and lists, tuples, dicts and deques of these.
+    Two attributes that are the same object stay the same object.
+    """
+    states = get_env_states([env])
+    return None if states is None else states[0]
+
+
+def set_env_state(env: AnyEnv, state: State) -> None:
+    """Bring a new ``env``, made with the same settings, into a state of :func:`get_env_state`.
+
+    Raises: ConfigError when the state belongs to another kind of environment.
+    """
+    set_env_states([env], [state])
+
+
+def get_env_states(envs: Sequence[AnyEnv]) -> list[State] | None:
+    """The states of several environments, which may share objects (a generator, say); None if any has none."""
+    memo = _Memo()
+    try:
+        return [{"layers": [_get_layer(layer, memo) for layer in _layers(env)]} for env in envs]
+    except _NotPlainError:
+        return None
+
+
+def set_env_states(envs: Sequence[AnyEnv], states: Sequence[State]) -> None:
+    """The inverse of :func:`get_env_states`.
+
+    Raises: ConfigError when the states belong to other environments.
+    """
+    saved = [[layer["class"] for layer in state["layers"]] for state in states]
+    present = [[_class_name(layer) for layer in _layers(env)] for env in envs]
+    if saved != present:
+        raise ConfigError(
+            f"env_id: the checkpoint holds {len(saved)} × {_chain(saved)}, but the run has {len(present)} × "
+            f"{_chain(present)}; resume with the environment and settings of the run's config.yaml"
+        )
+    made: list[Any] = []
+    for env, state in zip(envs, states, strict=True):
+        for layer, data in zip(_layers(env), state["layers"], strict=True):
+            _set_layer(layer, data, made)
+
+
+class _NotPlainError(Exception):
+    """Something in the environment is no plain data."""
+
+
+@dataclass
+class _Memo:
+    """Mutable objects met so far, so that an object met twice is restored as one."""
+
+    numbers: dict[int, int] = field(default_factory=dict)
+    """id of the object → its number, in the order met."""
+    roots: dict[int, int] = field(default_factory=dict)
+    """id of the array that owns the memory → id of the array we met there."""
+
+
+def _layers(env: AnyEnv) -> Iterator[Any]:
+    """The environment and those it wraps, from the outside in."""
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper | VectorWrapper):
+        yield layer
+        layer = layer.env
+    yield layer
+
+
+def _class_name(layer: object) -> str:
+    return f"{type(layer).__module__}.{type(layer).__qualname__}"
+
+
+def _chain(envs: list[list[str]]) -> str:
+    return "<".join(name.rpartition(".")[2] for name in envs[0]) if envs else "none"
+
+
+def _get_layer(layer: Any, memo: _Memo) -> State:
+    # Pairs, not dicts: the numbers of _Memo depend on the order, which a file format need not keep.
+    spaces = [
+        [name, _encode(value._np_random, memo)]  # the generator of its sample(), made on first use
+        for name, value in vars(layer).items()
+        if isinstance(value, Space) and value._np_random is not None
+    ]
+    attributes = [
+        [name, _encode(value, memo)]
+        for name, value in vars(layer).items()
+        if not _is_static(layer, name, value)
+    ]
+    return {"class": _class_name(layer), "spaces": spaces, "attributes": attributes}
+
+
+def _set_layer(layer: Any, data: State, made: list[Any]) -> None:
+    attributes = vars(layer)
+    for name, rng in data["spaces"]:
+        attributes[name]._np_random = _decode(rng, made)
+    saved = {name: _decode(value, made) for name, value in data["attributes"]}
+    for name, value in list(attributes.items()):
+        if name not in saved and not _is_static(layer, name, value):
+            del attributes[name]  # the saved environment had dropped it
+    attributes.update(saved)
+
+
+def _is_static(layer: Any, name: str, value: Any) -> bool:
+    """Whether construction alone decides the attribute: configuration, spaces, and functions without a state."""
+    if name in _STATIC or isinstance(value, Space | EnvSpec | type | np.ufunc):
+        return True
+    if isinstance(layer, gym.Wrapper | VectorWrapper) and name == "env":
+        return True
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        return all(isinstance(content, bool | int | float | str | None) for content in cells)
+    if isinstance(value, BuiltinFunctionType):
+        return value.__self__ is None or isinstance(value.__self__, ModuleType)
+    if isinstance(value, MethodType):
+        return value.__self__ is layer
+    return isinstance(getattr(type(layer), name, None), functools.cached_property)
+
+
+def _encode(value: Any, memo: _Memo) -> Any:
+    """``value`` as None, bool, int, float, str, numeric array, or a list that starts with a tag."""
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if isinstance(value, np.generic):
+        if value.dtype.kind not in "biufU" or value.dtype.itemsize > 8 and value.dtype.kind != "U":
+            raise _NotPlainError
+        return ["scalar", value.dtype.str, _encode(value.item(), memo)]
+    if kind is tuple:
+        return ["tuple", *(_encode(item, memo) for item in value)]
+    if kind not in _MUTABLE:
+        raise _NotPlainError
+    identity = id(value.bit_generator if kind is np.random.Generator else value)
+    if identity in memo.numbers:
+        return ["same", memo.numbers[identity]]
+    memo.numbers[identity] = len(memo.numbers)
+    return _encode_mutable(value, memo)
+
+
+def _encode_mutable(value: Any, memo: _Memo) -> Any:
+    if isinstance(value, np.ndarray):
+        return _encode_array(value, memo)
+    if isinstance(value, dict):
+        return ["dict", *([_encode(k, memo), _encode(v, memo)] for k, v in value.items())]
+    if isinstance(value, list):
+        return ["list", *(_encode(item, memo) for item in value)]
+    if isinstance(value, deque):
+        return ["deque", value.maxlen, *(_encode(item, memo) for item in value)]
+    state = value.bit_generator.state
+    if state["bit_generator"] not in _BIT_GENERATORS:
+        raise _NotPlainError
+    return ["generator", state]
+
+
+def _encode_array(array: np.ndarray[Any, Any], memo: _Memo) -> Any:
+    """A copy, or the raw bytes of what safetensors cannot hold: text, complex numbers, Fortran order."""
+    root = array
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    shared = memo.roots.setdefault(id(root), id(array)) != id(array)
+    contiguous = array.flags.c_contiguous or array.flags.f_contiguous
+    if shared or not contiguous or array.dtype.kind not in "biufcSU":
+        raise _NotPlainError
+    kind, native = array.dtype.kind, array.dtype.isnative
+    if kind in "biuf" and native and array.dtype.itemsize <= 8 and array.flags.c_contiguous:
+        return array.copy()
+    order: Any = "C" if array.flags.c_contiguous else "F"
+    data = np.frombuffer(array.tobytes(order), np.uint8).copy()
+    return ["array", array.dtype.str, list(array.shape), order, data]
+
+
+def _decode(value: Any, made: list[Any]) -> Any:
+    """The inverse of :func:`_encode`; ``made`` collects the mutable objects in the order they were met."""
+    if isinstance(value, np.ndarray):
+        made.append(value.copy())
+        return made[-1]
+    if not isinstance(value, list):
+        return value
+    tag, *rest = value
+    if tag == "same":
+        return made[rest[0]]
+    if tag == "scalar":
+        return np.dtype(rest[0]).type(_decode(rest[1], made))
+    if tag == "tuple":
+        return tuple(_decode(item, made) for item in rest)
+    return _decode_mutable(tag, rest, made)
+
+
+def _decode_mutable(tag: str, rest: list[Any], made: list[Any]) -> Any:
+    if tag == "array":
+        dtype, shape, order, data = rest
+        made.append(np.frombuffer(data.tobytes(), dtype).reshape(shape, order=order).copy(order=order))
+        return made[-1]
+    if tag == "generator":
+        if rest[0]["bit_generator"] not in _BIT_GENERATORS:  # a name from a file chooses what is called here
+            raise ConfigError(f"bit_generator = {rest[0]['bit_generator']!r}: must be one of NumPy's own")
+        generator = np.random.Generator(getattr(np.random, rest[0]["bit_generator"])())
+        generator.bit_generator.state = rest[0]
+        made.append(generator)
+        return generator
+    if tag == "dict":
+        mapping: dict[Any, Any] = {}
+        made.append(mapping)  # before its items, which may refer to it
+        mapping.update((_decode(k, made), _decode(v, made)) for k, v in rest)
+        return mapping
+    items: Any = deque(maxlen=rest.pop(0)) if tag == "deque" else []
+    made.append(items)
+    items.extend(_decode(item, made) for item in rest)
+    return items

@@ -1,0 +1,184 @@
+"""Tiny environments with known values, for tests, examples and a first look at an algorithm.
+
+None is registered with Gymnasium; name them as ``limelight.envs.toy:Ring`` or pass the class itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+StepResult = tuple[Any, float, bool, bool, dict[str, Any]]
+Values = NDArray[np.float64]
+
+
+class Ring(gym.Env[np.int64, np.int64]):
+    """Walk round ``size`` places; every step pays 1 and nothing ever ends but the clock.
+
+    Observation: the place. Actions: 0 stays, 1 moves on. Truncated after ``max_steps`` steps, so V = 1 / (1 − γ)
+    everywhere, but only for a learner that bootstraps through truncation.
+    """
+
+    def __init__(self, size: int = 3, max_steps: int = 20) -> None:
+        self.observation_space, self.action_space = Discrete(size), Discrete(2)
+        self.size, self.max_steps, self.place, self.steps = size, max_steps, 0, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
+        """Start at a random place."""
+        super().reset(seed=seed)
+        self.place, self.steps = int(self.np_random.integers(self.size)), 0
+        return np.int64(self.place), {}
+
+    def step(self, action: np.int64) -> StepResult:
+        """Stay or move on, for 1."""
+        self.place, self.steps = (self.place + int(action)) % self.size, self.steps + 1
+        return np.int64(self.place), 1.0, False, self.steps >= self.max_steps, {}
+
+    def value(self, gamma: float) -> Values:
+        """V of every policy at every place, [size]: 1 / (1 − γ)."""
+        return np.full(self.size, 1.0 / (1.0 - gamma))
+
+
+class Corridor(gym.Env[np.int64, np.int64]):
+    """Reach the right end of ``length`` places from the left one; only the last step pays, 1.
+
+    Observation: the place. Actions: 0 left (the wall holds), 1 right. Terminates on the last place.
+    V*(s) = γ^(length − 2 − s): the number of steps still to go after the next one.
+    """
+
+    def __init__(self, length: int = 6) -> None:
+        self.observation_space, self.action_space = Discrete(length), Discrete(2)
+        self.length, self.place = length, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
+        """Start on the left."""
+        super().reset(seed=seed)
+        self.place = 0
+        return np.int64(0), {}
+
+    def step(self, action: np.int64) -> StepResult:
+        """One place to the left or right."""
+        self.place = max(0, self.place + (1 if action == 1 else -1))
+        arrived = self.place == self.length - 1
+        return np.int64(self.place), float(arrived), arrived, False, {}
+
+    def value(self, gamma: float) -> Values:
+        """V* of every place but the terminal one, [length − 1]."""
+        return np.asarray(gamma ** np.arange(self.length - 2, -1, -1, dtype=np.float64))
+
+
+class Bandit(gym.Env[NDArray[np.float32], np.int64]):
+    """One step, one choice: arm a pays ``means[a]`` plus ``noise`` times a standard normal, and the episode ends.
+
+    Observation: always [1]. V* = max(means).
+    """
+
+    def __init__(self, means: Sequence[float] = (0.0, 0.5, 1.0), noise: float = 0.0) -> None:
+        self.observation_space, self.action_space = Box(1.0, 1.0, (1,)), Discrete(len(means))
+        self.means, self.noise = tuple(map(float, means)), noise
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """The one observation there is."""
+        super().reset(seed=seed)
+        return np.ones(1, np.float32), {}
+
+    def step(self, action: np.int64) -> StepResult:
+        """Pull an arm."""
+        reward = self.means[int(action)] + self.noise * float(self.np_random.standard_normal())
+        return np.ones(1, np.float32), reward, True, False, {}
+
+    def value(self, gamma: float) -> Values:
+        """V*, [1]; γ plays no part in one step."""
+        return np.array([max(self.means)])
+
+
+class TwoState(gym.Env[np.int64, np.int64]):
+    """State 0 pays 1 and then ends with probability ``p_end``, else goes to state 1, which pays 0 and goes back.
+
+    Actions change nothing, so V is the same for every policy:
+    V(0) = 1 / (1 − γ² (1 − p_end)), V(1) = γ V(0).
+    """
+
+    def __init__(self, p_end: float = 0.5) -> None:
+        self.observation_space, self.action_space = Discrete(2), Discrete(2)
+        self.p_end, self.state = p_end, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
+        """Start in state 0."""
+        super().reset(seed=seed)
+        self.state = 0
+        return np.int64(0), {}
+
+    def step(self, action: np.int64) -> StepResult:
+        """Leave the state; the observation of the end is 1, which has no value there."""
+        if self.state == 1:
+            self.state = 0
+            return np.int64(0), 0.0, False, False, {}
+        self.state = 1
+        return np.int64(1), 1.0, bool(self.np_random.random() < self.p_end), False, {}
+
+    def value(self, gamma: float) -> Values:
+        """V of both states, [2]."""
+        first = 1.0 / (1.0 - gamma**2 * (1.0 - self.p_end))
+        return np.array([first, gamma * first])
+
+
+ScriptRow = tuple[float, float, bool, bool]
+
+
+class Scripted(gym.Env[NDArray[np.float32], np.int64]):
+    """Plays given episodes, to test what steps environments.
+
+    An episode is rows of (obs, reward, terminated, truncated); its first row is the reset, of which only ``obs``
+    counts, and its last one must end it. ``reset(seed=s)`` starts with episode s mod the number of them; each
+    later reset plays the next. ``action_reward`` times the action is added to each reward: whoever checks
+    rewards then also sees which actions arrived. Stepping on after the end raises RuntimeError.
+    """
+
+    def __init__(self, episodes: Sequence[Sequence[ScriptRow]], action_reward: float = 0.0) -> None:
+        self.observation_space, self.action_space = Box(-np.inf, np.inf, (1,)), Discrete(4)
+        self.episodes = [[tuple(row) for row in episode] for episode in episodes]
+        if any(not (rows[-1][2] or rows[-1][3]) or len(rows) < 2 for rows in self.episodes):
+            raise ValueError(
+                "episodes: each needs a reset row and a last row that is terminated or truncated"
+            )
+        self.action_reward, self.episode, self.row = action_reward, -1, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """The first observation of the next episode (of episode ``seed``, if given)."""
+        super().reset(seed=seed)
+        self.episode = (self.episode + 1 if seed is None else seed) % len(self.episodes)
+        self.row = 0
+        return self._obs(), {"episode": self.episode}
+
+    def step(self, action: np.int64) -> StepResult:
+        """The next row of the script."""
+        self.row += 1
+        if self.row >= len(self.episodes[self.episode]):
+            raise RuntimeError("stepped on after the end of the episode")
+        _, reward, terminated, truncated = self.episodes[self.episode][self.row]
+        return (
+            self._obs(),
+            reward + self.action_reward * int(action),
+            terminated,
+            truncated,
+            {"row": self.row},
+        )
+
+    def _obs(self) -> NDArray[np.float32]:
+        return np.array([self.episodes[self.episode][self.row][0]], np.float32)

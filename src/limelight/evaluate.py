@@ -1,0 +1,168 @@
+"""Judging an agent: separate environments, fixed seeds, greedy or stochastic. Called by train.py, cli.py and users."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.config import ConfigError, EnvConfig
+from limelight.envs.base import EnvBackend
+from limelight.envs.make import EnvFactory, make_envs
+
+if TYPE_CHECKING:
+    from limelight.agent import Agent
+
+# An episode longer than this is taken for one that never ends.
+MAX_EPISODE_STEPS = 200_000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes of one evaluation, in raw rewards."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    @property
+    def episodes(self) -> int:
+        """How many."""
+        return len(self.returns)
+
+    @property
+    def mean_return(self) -> float:
+        """Mean episode return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std_return(self) -> float:
+        """Standard deviation of the episode returns."""
+        return float(np.std(self.returns))
+
+    @property
+    def median_return(self) -> float:
+        """Median episode return."""
+        return float(np.median(self.returns))
+
+    @property
+    def iqm_return(self) -> float:
+        """Interquartile mean: the mean of the middle half."""
+        ordered = np.sort(self.returns)
+        cut = len(ordered) // 4
+        return float(ordered[cut : len(ordered) - cut].mean())
+
+    @property
+    def mean_length(self) -> float:
+        """Mean episode length in environment steps."""
+        return float(np.mean(self.lengths))
+
+    def to_json(self) -> dict[str, float]:
+        """What ``limelight evaluate --json`` prints."""
+        keys = ("mean_return", "std_return", "median_return", "iqm_return", "episodes", "mean_length")
+        return {key: getattr(self, key) for key in keys}
+
+    def to_metrics(self) -> dict[str, float]:
+        """Scalars for the loggers."""
+        return {
+            "eval/mean_reward": self.mean_return,
+            "eval/std_reward": self.std_return,
+            "eval/median_reward": self.median_return,
+            "eval/iqm_reward": self.iqm_return,
+            "eval/min_reward": min(self.returns),
+            "eval/max_reward": max(self.returns),
+            "eval/ep_len_mean": self.mean_length,
+            "eval/episodes": self.episodes,
+        }
+
+
+def evaluate(
+    agent: Agent,
+    env: str | Callable[[], gym.Env[Any, Any]] | EnvConfig | None = None,
+    *,
+    episodes: int = 100,
+    seed: int = 0,
+    deterministic: bool = True,
+) -> Evaluation:
+    """Play ``episodes`` whole episodes with ``agent``; raw returns, frozen normalization.
+
+    Args:
+        agent: from :func:`limelight.load`, or a :class:`limelight.Agent`.
+        env: an id, a callable that makes an environment, or None for the one it was trained on.
+        episodes: how many; each of the environments side by side plays an equal share, so that short episodes
+            do not crowd out long ones.
+        seed: of the environments (and of the actions, if not ``deterministic``); the same seed gives the same result.
+        deterministic: the most probable action instead of a sample.
+    Raises: ConfigError if the environment cannot be made or is not what the agent was trained for.
+    """
+    if episodes < 1:
+        raise ConfigError(f"episodes = {episodes}: must be ≥ 1")
+    config, factory = agent.config.env, agent.env_factory
+    if isinstance(env, str):
+        config, factory = dataclasses.replace(config, env_id=env), None
+    elif isinstance(env, EnvConfig):
+        config, factory = env, None
+    elif env is not None:
+        factory = env
+    envs = make_eval_envs(config, episodes, factory)
+    try:
+        for key in ("observation_space", "action_space"):
+            theirs, ours = getattr(envs, f"single_{key}"), getattr(agent, key)
+            if theirs != ours:
+                raise ConfigError(
+                    f"env_id = {config.env_id}: its {key} is {theirs}, the agent was trained on {ours}"
+                )
+        rng = None if deterministic else np.random.default_rng(seed)
+        return play(envs, agent.policy(rng), agent.normalize, episodes, seed)
+    finally:
+        envs.close()
+
+
+def make_eval_envs(config: EnvConfig, episodes: int, factory: EnvFactory | None) -> EnvBackend:
+    """Environments to judge in: as many side by side as help, never more than episodes."""
+    config = dataclasses.replace(config, autoreset_mode="next_step", backend="auto")
+    most = (
+        100
+        if factory is None
+        and config.env_id in gym.registry
+        and gym.registry[config.env_id].vector_entry_point
+        else 10
+    )
+    return make_envs(config, num_envs=min(episodes, most), factory=factory)
+
+
+def play(
+    envs: EnvBackend,
+    policy: Callable[[NDArray[Any]], NDArray[Any]],
+    normalize: Callable[[NDArray[Any]], NDArray[Any]],
+    episodes: int,
+    seed: int,
+) -> Evaluation:
+    """Play ``episodes`` episodes, an equal share in each environment, starting all of them anew from ``seed``."""
+    B = envs.num_envs
+    to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)
+    returns: list[float] = []
+    lengths: list[int] = []
+    episode_return, episode_length = np.zeros(B), np.zeros(B, np.int64)
+    obs = normalize(envs.reset(seed))
+    while to_play.any():
+        step = envs.step(policy(obs))
+        obs = normalize(step.obs)
+        episode_return += step.rewards
+        episode_length += step.valid
+        for b in np.flatnonzero(step.terminated | step.truncated):
+            if to_play[b]:
+                returns.append(float(episode_return[b]))
+                lengths.append(int(episode_length[b]))
+                to_play[b] -= 1
+            episode_return[b] = episode_length[b] = 0
+        if episode_length.max() > MAX_EPISODE_STEPS:
+            raise ConfigError(
+                f"max_episode_steps: an evaluation episode passed {MAX_EPISODE_STEPS:,} steps; give the environment a "
+                "time limit, e.g. max_episode_steps 1000"
+            )
+    return Evaluation(returns, lengths)

@@ -1,0 +1,341 @@
+"""From a rollout to new parameters:  update = apply ∘ gradients.
+
+The only caller of ``backward`` and of the optimizer. Knows nothing of environments, runners or processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from limelight import losses
+from limelight.config import AlgorithmConfig, ConfigError, ModelConfig, OptimConfig
+from limelight.envs.base import State
+from limelight.losses import Array
+from limelight.nn import numpy_mlp
+from limelight.nn.model import ActorCritic
+from limelight.optim import FlatParameters, clip_by_norm, make_optimizer, schedule
+from limelight.returns import gae, standardize
+from limelight.rollout import Rollout
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Targets(Generic[Array]):
+    """What the losses compare the network with; constants, [T, B]."""
+
+    returns: Array
+    """Targets of the values."""
+    weights: Array
+    """Weights of ∇log π."""
+
+
+class Learner:
+    """Owns the parameters (one flat vector), their gradients, the optimizer and the target critic.
+
+    Two ways to the same gradients are chosen between when it is built: autograd, for any model, and the
+    written-out backward of nn/numpy_mlp.py, for small MLPs.
+    """
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        algorithm: AlgorithmConfig,
+        model_config: ModelConfig,
+        optim: OptimConfig,
+        use_numpy: bool | None = None,
+    ) -> None:
+        self.model, self.algorithm, self.model_config, self.optim = model, algorithm, model_config, optim
+        self.flat = FlatParameters(model)
+        self.device = self.flat.params.device
+        self.optimizer = make_optimizer(optim, self.flat.params)
+        critic = self.flat.span(model.critic.parameters())
+        self._critic_params = self.flat.params[critic]
+        whole, actor = slice(0, len(self.flat)), slice(0, critic.start)
+        own_critic_rate = optim.critic_learning_rate
+        self._learning_rates = (
+            [(whole, optim.learning_rate)]
+            if own_critic_rate is None
+            else [(actor, optim.learning_rate), (critic, own_critic_rate)]
+        )
+        self.target_critic = model.make_target_critic() if model_config.critic == "target" else None
+        self._target = FlatParameters(self.target_critic) if self.target_critic is not None else None
+        self._target_clock = 0
+        self.weight_moments = RunningMoments() if algorithm.normalize_advantages == "running" else None
+        self.num_updates = 0
+        self.numpy: numpy_mlp.NumpyActorCritic | None = None
+        if numpy_mlp.supports(model) if use_numpy is None else use_numpy:
+            self.numpy = numpy_mlp.NumpyActorCritic(model)
+            if self.target_critic is not None:
+                self._numpy_target = numpy_mlp.NumpyCritic(self.target_critic, self.numpy.flatten)
+
+    # ------------------------------------------------------------------ the two verbs
+
+    def update(self, rollout: Rollout, progress: float, want_metrics: bool = False) -> Metrics:
+        """One update of the parameters from one rollout; ``progress`` (0 to 1) of the step budget sets the step size."""
+        if rollout.num_valid == 0:  # nothing happened; momentum must not move the parameters
+            return {}
+        metrics = self.gradients(rollout, want_metrics)
+        metrics.update(self.apply(rollout, progress))
+        return metrics
+
+    def gradients(self, rollout: Rollout, want_metrics: bool = False) -> Metrics:
+        """Write the gradient of the loss into ``flat.grads``; metrics only if asked for (they cost time)."""
+        if self.numpy is not None:
+            return self._written_out_gradients(self.numpy, rollout, want_metrics)
+        return self._autograd_gradients(rollout, want_metrics)
+
+    def apply(self, rollout: Rollout, progress: float) -> Metrics:
+        """Clip, step the optimizer, move the target critic.
+
+        Raises: ConfigError if the gradient is not finite; the parameters are then as they were.
+        """
+        norm = clip_by_norm(self.flat.grads, self.optim.max_grad_norm)
+        if not math.isfinite(norm):
+            raise ConfigError(
+                f"learning_rate = {self.optim.learning_rate:g}: the gradient is no longer finite at update "
+                f"{self.num_updates}; a smaller learning_rate, max_grad_norm or reward_scale would help"
+            )
+        factor = schedule(self.optim.lr_schedule, progress)
+        rates = [(span, rate * factor) for span, rate in self._learning_rates]
+        self.optimizer.step(self.flat.params, self.flat.grads, rates)
+        self.num_updates += 1
+        if self._target is not None:
+            self._move_target_critic(rollout)
+        return {"train/grad_norm": norm, "train/learning_rate": self.optim.learning_rate * factor}
+
+    # ------------------------------------------------------------------ targets
+
+    def targets(
+        self,
+        rewards: Array,
+        values: Array,
+        next_values: Array,
+        terminated: Array,
+        truncated: Array,
+        valid: Array,
+    ) -> Targets[Array]:
+        """Value targets and policy weights from raw rewards and values, all [T, B]; the one place rewards change."""
+        a = self.algorithm
+        if a.reward_clip is not None:
+            rewards = rewards.clip(-a.reward_clip, a.reward_clip)
+        if a.reward_scale != 1.0:
+            rewards = rewards * a.reward_scale
+        advantages = gae(rewards, values, next_values, terminated, truncated, valid, a.gamma, a.gae_lambda)
+        returns = values + advantages
+        weights = advantages if a.policy_weight == "advantage" else returns * valid
+        if a.normalize_advantages == "batch":
+            weights = standardize(weights, valid)
+        elif self.weight_moments is not None:
+            weights = self.weight_moments(weights, valid)
+        return Targets(returns, weights)
+
+    # ------------------------------------------------------------------ gradients, two ways
+
+    def _autograd_gradients(self, rollout: Rollout, want_metrics: bool) -> Metrics:
+        a = self.algorithm
+        obs, rewards, terminated, truncated, valid, actions = (
+            torch.from_numpy(x).to(self.device)
+            for x in (
+                rollout.obs, rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid, rollout.actions,
+            )
+        )  # fmt: skip
+        output = self.model(obs)
+        params, values = output.params[:-1], output.values[:-1]
+        next_values = self._next_values(obs, output.values.detach(), rollout)
+        targets = self.targets(rewards, values.detach(), next_values, terminated, truncated, valid)
+
+        rows = losses.row_weights(valid)
+        policy_loss = losses.policy_gradient_loss(
+            self.model.distribution.log_prob(params, actions), targets.weights, rows
+        )
+        value_loss = self._value_loss(values, targets.returns, rows)
+        entropy_loss = losses.entropy_loss(self.model.distribution.entropy(params), rows)
+        loss = policy_loss + a.vf_coef * value_loss + a.ent_coef * entropy_loss
+        self.flat.grads.zero_()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if not want_metrics:
+            return {}
+        return self._metrics(
+            policy_loss.detach(),
+            value_loss.detach(),
+            entropy_loss.detach(),
+            values.detach(),
+            targets.returns,
+            rows,
+        )
+
+    def _written_out_gradients(
+        self, net: numpy_mlp.NumpyActorCritic, rollout: Rollout, want_metrics: bool
+    ) -> Metrics:
+        a = self.algorithm
+        T, B = rollout.rewards.shape
+        obs = rollout.obs.reshape((T + 1) * B, *rollout.obs.shape[2:])
+        logits, all_values = net.forward(obs)
+        logits, all_values = logits[: T * B], all_values.reshape(T + 1, B)
+        values, valid, actions = all_values[:-1], rollout.valid, rollout.actions.reshape(-1)
+        next_values = self._next_values_numpy(net, obs, all_values, rollout)
+        targets = self.targets(
+            rollout.rewards, values, next_values, rollout.terminated, rollout.truncated, valid
+        )
+
+        rows = losses.row_weights(valid)
+        d_log_probs = losses.policy_gradient_loss_grad(targets.weights, rows)
+        d_entropies = a.ent_coef * losses.entropy_loss_grad(rows)
+        d_values = a.vf_coef * self._value_loss_grad(values, targets.returns, rows)
+        log_p, entropies, d_logits = numpy_mlp.categorical_grad(
+            logits, actions, d_log_probs.reshape(-1), d_entropies.reshape(-1)
+        )
+        net.backward(d_logits, d_values.reshape(-1))
+        if not want_metrics:
+            return {}
+        log_probs = np.take_along_axis(log_p, actions[:, None], -1)
+        policy_loss = losses.policy_gradient_loss(log_probs.reshape(T, B), targets.weights, rows)
+        value_loss = self._value_loss(values, targets.returns, rows)
+        entropy_loss = losses.entropy_loss(entropies.reshape(T, B), rows)
+        return self._metrics(policy_loss, value_loss, entropy_loss, values, targets.returns, rows)
+
+    def _value_loss(self, values: Array, returns: Array, rows: Array) -> Array:
+        if self.algorithm.value_loss == "mse":
+            return losses.squared_value_loss(values, returns, rows)
+        return losses.huber_value_loss(values, returns, rows, self.algorithm.huber_delta)
+
+    def _value_loss_grad(self, values: Array, returns: Array, rows: Array) -> Array:
+        if self.algorithm.value_loss == "mse":
+            return losses.squared_value_loss_grad(values, returns, rows)
+        return losses.huber_value_loss_grad(values, returns, rows, self.algorithm.huber_delta)
+
+    def _metrics(
+        self,
+        policy_loss: Array,
+        value_loss: Array,
+        entropy_loss: Array,
+        values: Array,
+        returns: Array,
+        rows: Array,
+    ) -> Metrics:
+        return {
+            "train/policy_loss": float(policy_loss),
+            "train/value_loss": float(value_loss),
+            "train/entropy": -float(entropy_loss),
+            "train/explained_variance": float(losses.explained_variance(values, returns, rows)),
+            "train/value_mean": float((values * rows).sum()),
+        }
+
+    # ------------------------------------------------------------------ bootstrapping
+
+    def _next_values(self, obs: Tensor, values: Tensor, rollout: Rollout) -> Tensor:
+        """V(sₜ₊₁) [T, B] for bootstrapping: the next row's value, or V(final observation) where the stream lacks it."""
+        critic = self.target_critic
+        with torch.no_grad():
+            next_values = values[1:] if critic is None else critic(obs[1:])
+            if rollout.final_obs is not None and len(rollout.final_obs.obs):
+                t, b, final = rollout.final_obs
+                final_obs = torch.from_numpy(final).to(self.device)[None]
+                final_values = self.model(final_obs).values if critic is None else critic(final_obs)
+                next_values = next_values.clone()
+                next_values[t, b] = final_values[0]
+        return next_values
+
+    def _next_values_numpy(
+        self,
+        net: numpy_mlp.NumpyActorCritic,
+        obs: NDArray[Any],
+        values: NDArray[np.float32],
+        rollout: Rollout,
+    ) -> NDArray[np.float32]:
+        """As :meth:`_next_values`, leaving the activations of the last forward in place."""
+        B = values.shape[1]
+        next_values = values[1:]
+        if self.target_critic is not None:
+            next_values = self._numpy_target.forward(net.flatten(obs[B:])).reshape(-1, B)
+        if rollout.final_obs is not None and len(rollout.final_obs.obs):
+            t, b, final = rollout.final_obs
+            next_values = next_values.copy()
+            next_values[t, b] = self._final_values(final)
+        return next_values
+
+    def _final_values(self, final_obs: NDArray[Any]) -> NDArray[np.float32]:
+        """V of final observations [K, *obs_shape], rare enough for torch."""
+        obs = torch.from_numpy(final_obs)[None]
+        with torch.no_grad():
+            values = self.model(obs).values if self.target_critic is None else self.target_critic(obs)
+        result: NDArray[np.float32] = values[0].numpy()
+        return result
+
+    def _move_target_critic(self, rollout: Rollout) -> None:
+        """target ← (1 − τ) target + τ critic, every so many updates or finished episodes."""
+        assert self._target is not None
+        if self.model_config.target_update_at == "updates":
+            self._target_clock += 1
+        else:
+            self._target_clock += int(rollout.terminated.sum() + rollout.truncated.sum())
+        if self._target_clock >= self.model_config.target_update_every:
+            self._target_clock = 0
+            self._target.params.lerp_(self._critic_params, self.model_config.tau)
+
+    # ------------------------------------------------------------------ what a checkpoint keeps
+
+    def get_state(self) -> State:
+        """Parameters, optimizer, target critic, running moments and counters."""
+        return {
+            "params": self.flat.params,
+            "optimizer": self.optimizer.state,
+            "target_params": self._target.params if self._target is not None else None,
+            "target_clock": self._target_clock,
+            "weight_moments": self.weight_moments.get_state() if self.weight_moments is not None else None,
+            "num_updates": self.num_updates,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`get_state`; copies into the tensors that are there."""
+        self.flat.params.copy_(torch.as_tensor(state["params"]))
+        for name, tensor in self.optimizer.state.items():
+            tensor.copy_(torch.as_tensor(state["optimizer"][name]))
+        if self._target is not None:
+            self._target.params.copy_(torch.as_tensor(state["target_params"]))
+        if self.weight_moments is not None:
+            self.weight_moments.set_state(state["weight_moments"])
+        self._target_clock = int(state["target_clock"])
+        self.num_updates = int(state["num_updates"])
+
+
+class RunningMoments:
+    """Standardises by exponentially decayed mean and variance: for batches too small to have their own.
+
+    (w − m) / √v, with m and v the decayed moments over about the last 1/(1 − decay) updates, bias-corrected.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        self.decay = decay
+        self.weight = self.mean = self.square = 0.0
+
+    def __call__(self, x: Array, valid: Array) -> Array:
+        """Take ``x`` [T, B] into the moments and return it standardised; 0 on invalid rows."""
+        count = float(valid.sum())
+        if count > 0.0:
+            keep, new = self.decay, 1.0 - self.decay
+            self.weight = keep * self.weight + new
+            self.mean = keep * self.mean + new * float((x * valid).sum()) / count
+            self.square = keep * self.square + new * float((x * x * valid).sum()) / count
+        if self.weight == 0.0:
+            return x * 0.0
+        mean = self.mean / self.weight
+        variance = max(self.square / self.weight - mean * mean, 0.0)
+        return (x - mean) * valid / (math.sqrt(variance) + 1e-8)
+
+    def get_state(self) -> State:
+        """The three sums."""
+        return {"weight": self.weight, "mean": self.mean, "square": self.square}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`get_state`."""
+        self.weight, self.mean, self.square = (float(state[k]) for k in ("weight", "mean", "square"))

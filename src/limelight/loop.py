@@ -1,0 +1,192 @@
+"""Drives a runner through its step budget: logging, judging, checkpoints, interruption. Made by train.py.
+
+Frequencies count environment steps; seconds are of training alone, evaluation and disk not counted.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from limelight.agent import Agent
+from limelight.checkpoint import save_checkpoint
+from limelight.config import TrainConfig
+from limelight.envs.base import State
+from limelight.judge import Judge
+from limelight.learner import Metrics
+from limelight.monitor.logger import Loggers
+from limelight.runners.base import Runner
+
+# How long a runner trains before it hands back for the progress display and for signals, in seconds.
+HEARTBEAT = 0.2
+
+
+@dataclass
+class Interrupt:
+    """Which signal asked the run to stop, if any."""
+
+    signal_number: int | None = None
+
+
+@contextmanager
+def catch_signals() -> Iterator[Interrupt]:
+    """Note the first SIGINT or SIGTERM, so that the rollout ends and a checkpoint is written; a second one stops hard."""
+    interrupt = Interrupt()
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # Python delivers signals to the main thread only
+        yield interrupt
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.getsignal(number) for number in numbers}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        interrupt.signal_number = number
+        for n in numbers:
+            signal.signal(n, previous[n])
+
+    for number in numbers:
+        signal.signal(number, note)
+    try:
+        yield interrupt
+    finally:
+        for number in numbers:
+            signal.signal(number, previous[number])
+
+
+class TrainingLoop:
+    """One run from its first step (or its checkpoint) to its last."""
+
+    def __init__(
+        self, config: TrainConfig, run_dir: Path, runner: Runner, agent: Agent, judge: Judge, logger: Loggers
+    ) -> None:
+        self.config, self.run_dir, self.runner = config, run_dir, runner
+        self.agent, self.judge, self.logger = agent, judge, logger
+        self.seconds = 0.0
+        self._recent: deque[tuple[float, int]] = deque(maxlen=100)
+        self._num_episodes = 0
+        self._evaluated_at = self._logged_at = 0
+        self._logged_seconds = 0.0
+
+    def run(self, interrupt: Interrupt) -> str:
+        """Train to the end of the budget; ``completed``, ``reached_return`` or ``interrupted``."""
+        try:
+            status = self._run(interrupt)
+        except BaseException:
+            self.save_checkpoint()  # nothing is lost: what was learnt up to the error stays loadable
+            raise
+        self.save_checkpoint()
+        return status
+
+    def _run(self, interrupt: Interrupt) -> str:
+        config, runner, total = self.config, self.runner, self.config.total_timesteps
+        log = Every(config.log.log_every, runner.num_steps)
+        evaluation = Every(config.eval.eval_every, runner.num_steps)
+        checkpoint = Every(config.checkpoint.checkpoint_every, runner.num_steps)
+        while runner.num_steps < total:
+            metrics = self._advance(min(log.due, evaluation.due, checkpoint.due, total))
+            step = runner.num_steps
+            if log.is_due(step) or (step >= total and metrics):
+                self._log(metrics)
+            if evaluation.is_due(step) and self._evaluate():
+                return "reached_return"
+            if checkpoint.is_due(step):
+                self.save_checkpoint()
+            if interrupt.signal_number is not None:
+                return "interrupted"
+        if config.eval.eval_every and self._evaluated_at < runner.num_steps and self._evaluate():
+            return "reached_return"
+        return "completed"
+
+    def _advance(self, due: int) -> Metrics:
+        """Train up to ``due`` or for one heartbeat; tell the loggers of finished episodes."""
+        start = time.perf_counter()
+        metrics = self.runner.advance(due, HEARTBEAT)
+        self.seconds += time.perf_counter() - start
+        episodes = self.runner.pop_episodes()
+        if episodes:
+            self._num_episodes += len(episodes)
+            self._recent.extend((e.episode_return, e.length) for e in episodes)
+            self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
+        self.logger.tick(self.runner.num_steps, self.seconds)
+        return metrics
+
+    def _log(self, metrics: Metrics) -> None:
+        step = self.runner.num_steps
+        row: dict[str, float] = {}
+        if self._recent:
+            returns, lengths = zip(*self._recent, strict=True)
+            row["rollout/ep_rew_mean"], row["rollout/ep_len_mean"] = (
+                float(np.mean(returns)),
+                float(np.mean(lengths)),
+            )
+        row["rollout/episodes"] = self._num_episodes
+        elapsed = max(self.seconds - self._logged_seconds, 1e-9)
+        row["time/fps"] = (step - self._logged_at) / elapsed
+        self._logged_at, self._logged_seconds = step, self.seconds
+        self.logger.log(step, self.seconds, {**row, **metrics})
+
+    def _evaluate(self) -> bool:
+        """Evaluate; True if ``stop_at_return`` is reached and confirmed."""
+        step = self._evaluated_at = self.runner.num_steps
+        self.logger.log(step, self.seconds, self.judge.evaluate(step, self.seconds).to_metrics())
+        if not self.judge.should_confirm():
+            return False
+        evaluation, confirmed = self.judge.confirm(step, self.seconds)
+        self.logger.message(
+            f"{evaluation.episodes} fresh greedy episodes {'confirm' if confirmed else 'do not confirm'} a return of "
+            f"{self.config.eval.stop_at_return:g}: {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}"
+        )
+        return confirmed
+
+    def save_checkpoint(self) -> Path:
+        """Write everything needed to continue, and to load the agent."""
+        state = {**self.agent.get_state(), "training": self.get_state()}
+        return save_checkpoint(self.run_dir, self.runner.num_steps, state, self.config.checkpoint.keep_last)
+
+    def get_state(self) -> State:
+        """The runner, the judge and the loop's own counters."""
+        return {
+            "runner": self.runner.get_state(),
+            "judge": self.judge.get_state(),
+            "seconds": self.seconds,
+            "recent": [list(pair) for pair in self._recent],
+            "num_episodes": self._num_episodes,
+            "evaluated_at": self._evaluated_at,
+        }
+
+    def set_state(self, state: Mapping[str, Any], seed: int) -> bool:
+        """Continue from :meth:`get_state`; False if the environments' episodes had to be restarted (from ``seed``)."""
+        restored = self.runner.set_state(state["runner"], seed)
+        self.judge.set_state(state["judge"])
+        self.seconds = self._logged_seconds = float(state["seconds"])
+        self._logged_at = self.runner.num_steps
+        self._recent.extend((float(r), int(n)) for r, n in state["recent"])
+        self._num_episodes = int(state["num_episodes"])
+        self._evaluated_at = int(state["evaluated_at"])
+        return restored
+
+
+class Every:
+    """Comes due at every multiple of ``period`` environment steps; a period of 0 never does."""
+
+    def __init__(self, period: int, step: int) -> None:
+        self.period = period
+        self.due = period * (step // period + 1) if period else 1 << 62
+
+    def is_due(self, step: int) -> bool:
+        """Whether a multiple has been reached since the last one; moves on to the next."""
+        if step < self.due:
+            return False
+        self.due = self.period * (step // self.period + 1)
+        return True

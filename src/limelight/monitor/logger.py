@@ -1,0 +1,55 @@
+"""The Logger protocol, and the fan-out to several of them that runners hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from limelight.rollout import Episode
+
+
+class Logger(Protocol):
+    """Takes note of a run. Steps are environment steps, seconds are training time (evaluation not counted)."""
+
+    def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """A row of metrics: of training (``rollout/…``, ``time/…``, ``train/…``) or of an evaluation (``eval/…``)."""
+
+    def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
+        """Training episodes that have just finished, oldest first."""
+
+    def message(self, text: str) -> None:
+        """A line for the person who watches."""
+
+    def close(self) -> None:
+        """Write what is pending and let go of files; may be called twice."""
+
+
+class Loggers:
+    """A Logger that hands everything to several, in order."""
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self.loggers = tuple(loggers)
+
+    def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """Hand on a row of metrics."""
+        for logger in self.loggers:
+            logger.log(step, seconds, metrics)
+
+    def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
+        """Hand on finished episodes, if there are any."""
+        if episodes:
+            for logger in self.loggers:
+                logger.episodes(step, seconds, episodes)
+
+    def message(self, text: str) -> None:
+        """Hand on a line for the person."""
+        for logger in self.loggers:
+            logger.message(text)
+
+    def close(self) -> None:
+        """Close every logger, also when one of them fails to."""
+        with ExitStack() as stack:
+            for logger in reversed(self.loggers):
+                stack.callback(logger.close)

@@ -1,0 +1,1 @@
+"""Networks: encoders → cores → heads, put together in model.ActorCritic."""

@@ -1,0 +1,195 @@
+"""The same small MLP in NumPy: acting, forward and a written-out backward over the model's own flat vectors.
+
+For networks of a few thousand parameters PyTorch's per-call overhead is several times the arithmetic. learner.py
+takes this path where :func:`supports` says so; the tests hold it to ``ActorCritic`` and to autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+from torch import nn
+
+from limelight.nn.cores import FeedForward
+from limelight.nn.distributions import Categorical
+from limelight.nn.encoders import MLP, FlattenObs
+from limelight.nn.model import ActorCritic, Critic, ValueHead
+
+Float = NDArray[np.float32]
+
+# Above this many features per layer the matrix product dominates and PyTorch's BLAS is as good or better.
+MAX_WIDTH = 256
+
+
+def supports(model: ActorCritic) -> bool:
+    """Whether the NumPy path computes this model: our MLP with tanh or ReLU, categorical actions, on the CPU."""
+    return (
+        isinstance(model.encoder, MLP)
+        and isinstance(model.core, FeedForward)
+        and isinstance(model.distribution, Categorical)
+        and isinstance(model.encoder.flatten.space, Box | Discrete)
+        and model.config.activation in ("tanh", "relu")
+        and max(model.config.hidden_sizes) <= MAX_WIDTH
+        and next(model.parameters()).device.type == "cpu"
+    )
+
+
+class Layer:
+    """y = f(x Wᵀ + b) with f tanh, ReLU or None; x [N, fan_in], W [fan_out, fan_in]. Views the torch parameters."""
+
+    def __init__(self, linear: nn.Linear, activation: str | None) -> None:
+        self.weight: Float = linear.weight.detach().numpy()
+        self.bias: Float = linear.bias.detach().numpy()
+        self.activation = activation
+        if linear.weight.grad is not None and linear.bias.grad is not None:
+            self.weight_grad: Float = linear.weight.grad.numpy()
+            self.bias_grad: Float = linear.bias.grad.numpy()
+
+    def forward(self, x: Float) -> Float:
+        """y, [N, fan_out]."""
+        y = x @ self.weight.T
+        y += self.bias
+        if self.activation == "tanh":
+            np.tanh(y, out=y)
+        elif self.activation == "relu":
+            np.maximum(y, 0.0, out=y)
+        return y
+
+    def backward(self, x: Float, y: Float, dy: Float, need_dx: bool) -> Float | None:
+        """Write ∂L/∂W and ∂L/∂b, given ∂L/∂y [N, fan_out] (overwritten); ∂L/∂x [N, fan_in] if needed."""
+        if self.activation == "tanh":
+            dy *= 1.0 - y * y
+        elif self.activation == "relu":
+            dy *= y > 0.0
+        np.matmul(dy.T, x, out=self.weight_grad)
+        np.add.reduce(dy, axis=0, out=self.bias_grad)
+        return dy @ self.weight if need_dx else None
+
+
+class Trunk:
+    """Hidden layers of one MLP. [N, *obs_shape] → [N, F]; remembers activations for one backward."""
+
+    def __init__(self, encoder: MLP) -> None:
+        linears = [m for m in encoder.layers if isinstance(m, nn.Linear)]
+        activation = "tanh" if isinstance(encoder.layers[1], nn.Tanh) else "relu"
+        self.layers = [Layer(linear, activation) for linear in linears]
+        self.activations: list[Float] = []
+
+    def forward(self, x: Float) -> Float:
+        """Features [N, F] of flat observations [N, D], keeping every layer's output."""
+        self.activations = [x]
+        for layer in self.layers:
+            x = layer.forward(x)
+            self.activations.append(x)
+        return x
+
+    def backward(self, dy: Float) -> None:
+        """Write all gradients of the trunk, given ∂L/∂features for the first len(dy) rows."""
+        n = len(dy)
+        for i in range(len(self.layers) - 1, -1, -1):
+            x, y = self.activations[i][:n], self.activations[i + 1][:n]
+            dy = cast(Float, self.layers[i].backward(x, y, dy, need_dx=i > 0))
+
+
+class NumpyActorCritic:
+    """Forward, act and backward of an ActorCritic that :func:`supports` accepts, over the same memory."""
+
+    def __init__(self, model: ActorCritic) -> None:
+        assert isinstance(model.encoder, MLP)
+        self.flatten = flattener(model.encoder.flatten)
+        self.trunk = Trunk(model.encoder)
+        self.policy_head = Layer(model.policy_head, None)
+        self.value = NumpyCritic(model.critic, self.flatten)
+        self._features: Float = np.zeros((0, 0), np.float32)
+
+    def act(self, obs: NDArray[Any], noise: Float | None) -> NDArray[np.int64]:
+        """Sampled actions [B] for uniform noise [B, 1], or the most probable ones without noise."""
+        x = self.flatten(obs)
+        for layer in self.trunk.layers:
+            x = layer.forward(x)
+        logits = self.policy_head.forward(x)
+        if noise is None:
+            return logits.argmax(-1)
+        logits -= logits.max(-1, keepdims=True)
+        cumulative = np.exp(logits, out=logits).cumsum(-1)
+        # Inverse transform as in Categorical.sample; the cumulative weights are not normalised, so the noise is scaled.
+        actions: NDArray[np.int64] = (cumulative[:, :-1] <= noise * cumulative[:, -1:]).sum(-1)
+        return actions
+
+    def forward(self, obs: NDArray[Any]) -> tuple[Float, Float]:
+        """Logits [N, K] and values [N] of observations [N, *obs_shape]."""
+        x = self.flatten(obs)
+        self._features = self.trunk.forward(x)
+        return self.policy_head.forward(self._features), self.value.forward(x, self._features)
+
+    def backward(self, d_logits: Float, d_values: Float) -> None:
+        """Write all gradients, given ∂L/∂logits [n, K] and ∂L/∂values [n] of the first n rows of the last forward."""
+        features = self._features[: len(d_logits)]
+        d_features = cast(Float, self.policy_head.backward(features, features, d_logits, need_dx=True))
+        d_trunk = self.value.backward(features, d_values)
+        if d_trunk is not None:
+            d_features += d_trunk
+        self.trunk.backward(d_features)
+
+
+class NumpyCritic:
+    """The value half: a head on the shared features, or a network of its own (a target critic too)."""
+
+    def __init__(self, critic: nn.Module, flatten: Callable[[NDArray[Any]], Float]) -> None:
+        self.flatten = flatten
+        self.trunk = Trunk(cast(MLP, critic.encoder)) if isinstance(critic, Critic) else None
+        head = critic.value_head if isinstance(critic, Critic) else critic
+        self.head = Layer(cast(ValueHead, head).linear, None)
+        self._features: Float = np.zeros((0, 0), np.float32)
+
+    def forward(self, x: Float, shared_features: Float | None = None) -> Float:
+        """Values [N] of flat observations [N, D] (or of the shared trunk's features [N, F])."""
+        self._features = cast(Float, shared_features) if self.trunk is None else self.trunk.forward(x)
+        return self.head.forward(self._features)[:, 0]
+
+    def backward(self, shared_features: Float, d_values: Float) -> Float | None:
+        """Write the critic's gradients; ∂L/∂(shared features) where the trunk is shared, else None."""
+        features = self._features[: len(d_values)]
+        d_features = cast(Float, self.head.backward(features, features, d_values[:, None], need_dx=True))
+        if self.trunk is None:
+            return d_features
+        self.trunk.backward(d_features)
+        return None
+
+
+def flattener(flatten: FlattenObs) -> Callable[[NDArray[Any]], Float]:
+    """FlattenObs in NumPy: [N, *shape] → float32 [N, D]."""
+    space, width = flatten.space, flatten.num_features
+    if isinstance(space, Discrete):
+        one_hot, start = np.eye(width, dtype=np.float32), int(space.start)
+        return lambda obs: one_hot[obs - start]
+    return lambda obs: np.asarray(obs, np.float32).reshape(-1, width)
+
+
+def categorical_grad(
+    logits: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
+) -> tuple[Float, Float, Float]:
+    """Log-probabilities, entropies and ∂L/∂logits of a categorical policy, from ∂L/∂(log π(a)) and ∂L/∂entropy.
+
+    ∂ log π(a) / ∂zⱼ = 1[j = a] − pⱼ   and   ∂H / ∂zⱼ = −pⱼ (log pⱼ + H).
+
+    Args: logits [N, K]; actions, d_log_probs, d_entropies [N].
+    Returns: (log π [N, K], H [N], ∂L/∂logits [N, K]).
+    """
+    log_p = logits - logits.max(-1, keepdims=True)
+    p = np.exp(log_p)
+    total = p.sum(-1, keepdims=True)
+    p /= total
+    log_p -= np.log(total, out=total)
+    negative_entropies = np.einsum("nk,nk->n", p, log_p)[:, None]
+    d_logits = log_p - negative_entropies
+    d_logits *= d_entropies[:, None]
+    d_logits += d_log_probs[:, None]
+    d_logits *= p
+    np.negative(d_logits, out=d_logits)
+    d_logits[np.arange(len(p)), actions] += d_log_probs
+    return log_p, -negative_entropies[:, 0], d_logits

@@ -1,0 +1,56 @@
+"""Tuned settings per environment, laid over an algorithm's row; ``resolve`` puts a run's configuration together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from limelight.algorithms import get_algorithm
+from limelight.config import ConfigError, TrainConfig, did_you_mean, with_settings
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings that do well on some environments, for every algorithm or for one."""
+
+    name: str
+    summary: str
+    env_prefixes: tuple[str, ...]
+    """Environment ids that begin so take this preset by themselves."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Algorithm name ("*" for all) → settings by their plain names."""
+
+    def matches(self, env_id: str) -> bool:
+        """Whether ``env_id`` takes this preset by itself."""
+        return env_id.startswith(self.env_prefixes)
+
+
+_ROWS: tuple[Preset, ...] = ()
+
+PRESETS = {row.name: row for row in _ROWS}
+
+
+def choose_preset(env_id: str, preset: str) -> str:
+    """The name of the preset that ``preset`` (auto, none or a name) means for ``env_id``; "none" if there is none.
+
+    Raises: ConfigError naming the choices.
+    """
+    if preset == "auto":
+        return next((row.name for row in PRESETS.values() if row.matches(env_id)), "none")
+    if preset != "none" and preset not in PRESETS:
+        choices = ["auto", "none", *PRESETS]
+        raise ConfigError(
+            f"preset = {preset!r}: must be {' | '.join(choices)}{did_you_mean(preset, choices)}"
+        )
+    return preset
+
+
+def resolve(env_id: str, algo: str, preset: str, settings: dict[str, Any]) -> TrainConfig:
+    """The configuration of a run: defaults ← algorithm row ← preset ← ``settings`` (by their plain names).
+
+    Raises: ConfigError for an unknown algorithm, preset or setting.
+    """
+    name = choose_preset(env_id, preset)
+    rows = PRESETS[name].settings if name in PRESETS else {}
+    merged = {**get_algorithm(algo).settings, **rows.get("*", {}), **rows.get(algo, {}), **settings}
+    return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})

@@ -1,0 +1,197 @@
+"""One rollout: T steps of B environments, time-major. The only caller of ``env.step`` while training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.config import ConfigError
+from limelight.envs.base import EnvBackend, State, Step
+from limelight.envs.normalize import ObservationNormalizer
+
+Float = NDArray[np.float32]
+
+
+class FinalObs(NamedTuple):
+    """Final observations that the stream itself does not hold (SAME_STEP and DISABLED autoreset)."""
+
+    t: NDArray[np.intp]
+    """Row in time of each one, [K]."""
+    b: NDArray[np.intp]
+    """Environment of each one, [K]."""
+    obs: NDArray[Any]
+    """The observations, [K, *obs_shape]."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What one :meth:`RolloutCollector.collect` saw. Arrays are views of buffers that the next collect overwrites.
+
+    Masks are float32 zeros and ones, so that the formulas of returns.py are arithmetic, not control flow.
+    """
+
+    obs: NDArray[Any]
+    """Observations s_0 .. s_T, normalised if the run normalises, [T+1, B, *obs_shape]."""
+    actions: NDArray[Any]
+    """Actions a_0 .. a_{T-1}, [T, B, *action_shape]."""
+    rewards: Float
+    """Raw rewards r_1 .. r_T, [T, B]."""
+    terminated: Float
+    """1 where the step ended the episode in a terminal state, [T, B]."""
+    truncated: Float
+    """1 where a time limit cut the episode, [T, B]."""
+    valid: Float
+    """0 where the step only reset a finished environment, [T, B]."""
+    num_valid: int
+    """Transitions in the rollout: environment steps taken, ``valid.sum()``."""
+    final_obs: FinalObs | None = None
+    """Final observations of truncated rows, where ``obs[t+1]`` is already the next episode's first."""
+
+
+class Episode(NamedTuple):
+    """A finished episode, in raw rewards."""
+
+    env: int
+    episode_return: float
+    length: int
+    terminated: bool
+
+
+class Policy(Protocol):
+    """What the collector needs of an agent."""
+
+    def act(self, obs: NDArray[Any]) -> NDArray[Any]:
+        """Actions [B, *action_shape] for observations [B, *obs_shape]."""
+
+
+class RolloutCollector:
+    """Steps B environments with a policy into buffers that are allocated once.
+
+    Episode statistics are kept here, from raw rewards and valid rows alone: wrappers have been wrong about both.
+    """
+
+    def __init__(
+        self, envs: EnvBackend, num_steps: int, normalizer: ObservationNormalizer | None, env_id: str
+    ) -> None:
+        self.envs, self.num_steps, self.normalizer, self.env_id = envs, num_steps, normalizer, env_id
+        T, B = num_steps, envs.num_envs
+        space = envs.single_observation_space
+        obs_dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
+        action_space = envs.single_action_space
+        self._obs = np.zeros((T + 1, B, *(space.shape or ())), obs_dtype)
+        self._actions = np.zeros((T, B, *(action_space.shape or ())), action_space.dtype)
+        self._rewards, self._terminated, self._truncated, self._valid = np.zeros((4, T, B), np.float32)
+        self._episode_return = np.zeros(B, np.float64)
+        self._episode_length = np.zeros(B, np.int64)
+        self._finished: list[Episode] = []
+        self._check_finite = np.issubdtype(obs_dtype, np.floating)
+
+    def reset(self, seed: int | None) -> None:
+        """Start fresh episodes."""
+        self._obs[-1] = self._normalized(self.envs.reset(seed))
+        self._episode_return[:] = 0.0
+        self._episode_length[:] = 0
+
+    def collect(self, policy: Policy) -> Rollout:
+        """T steps in every environment with ``policy``, from where the last rollout ended.
+
+        Raises: ConfigError when an observation or reward is not finite; it names env, step and key.
+        """
+        obs = self._obs
+        final: list[tuple[int, Step]] = []
+        obs[0] = obs[-1]
+        for t in range(self.num_steps):
+            actions = policy.act(obs[t])
+            self._actions[t] = actions
+            step = self.envs.step(actions)
+            obs[t + 1] = step.obs if self.normalizer is None else self._normalized(step.obs, step.valid)
+            self._rewards[t] = step.rewards
+            self._terminated[t] = step.terminated
+            self._truncated[t] = step.truncated
+            self._valid[t] = step.valid
+            if step.final_obs is not None:
+                final.append((t, step))
+        self._require_finite()
+        self._track_episodes()
+        return Rollout(
+            obs, self._actions, self._rewards, self._terminated, self._truncated, self._valid,
+            num_valid=int(self._valid.sum()), final_obs=self._final_obs(final) if final else None,
+        )  # fmt: skip
+
+    def pop_episodes(self) -> list[Episode]:
+        """Episodes finished since the last call, oldest first."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _normalized(self, obs: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        if self.normalizer is None:
+            return obs
+        self.normalizer.update(obs if valid is None else obs[valid])
+        return self.normalizer(obs)
+
+    def _final_obs(self, steps: list[tuple[int, Step]]) -> FinalObs:
+        """The truncated rows of the steps that carried final observations."""
+        t = np.concatenate([np.full(int(step.truncated.sum()), t) for t, step in steps])
+        b = np.concatenate([np.flatnonzero(step.truncated) for _, step in steps])
+        obs = np.concatenate(
+            [step.final_obs[step.truncated] for _, step in steps if step.final_obs is not None]
+        )
+        return FinalObs(t, b, self.normalizer(obs) if self.normalizer and len(obs) else obs)
+
+    def _track_episodes(self) -> None:
+        """Add the rollout to the running episodes and record those it finished."""
+        if not (self._terminated.any() or self._truncated.any()):  # the common rollout: two sums
+            self._episode_return += self._rewards.sum(0)
+            self._episode_length += self._valid.sum(0).astype(np.int64)
+            return
+        for rewards, valid, terminated, truncated in zip(
+            self._rewards, self._valid, self._terminated, self._truncated, strict=True
+        ):
+            self._episode_return += rewards
+            self._episode_length += valid.astype(np.int64)
+            for b in np.flatnonzero(terminated + truncated):
+                self._finished.append(
+                    Episode(
+                        int(b),
+                        float(self._episode_return[b]),
+                        int(self._episode_length[b]),
+                        bool(terminated[b]),
+                    )
+                )
+                self._episode_return[b] = 0.0
+                self._episode_length[b] = 0
+
+    def _require_finite(self) -> None:
+        """One sum per rollout; the search for the culprit only where the sum is not finite."""
+        if np.isfinite(self._rewards.sum()) and (not self._check_finite or np.isfinite(self._obs.sum())):
+            return
+        for key, values in (("observation", self._obs[1:]), ("reward", self._rewards)):
+            bad = (
+                ~np.isfinite(values)
+                if np.issubdtype(values.dtype, np.floating)
+                else np.zeros(values.shape, bool)
+            )
+            if bad.any():
+                t, b, *index = (int(i) for i in np.argwhere(bad)[0])
+                length = int(self._episode_length[b]) + int(self._valid[: t + 1, b].sum())
+                raise ConfigError(
+                    f"{self.env_id}: {key}{index or ''} = {values[(t, b, *index)]} in environment {b}, "
+                    f"step {length} of its episode; fix the environment (limelight check {self.env_id})"
+                )
+
+    def get_state(self) -> State:
+        """The last observations and the running episodes (the environments' own state is theirs)."""
+        return {
+            "obs": self._obs[-1].copy(),
+            "episode_return": self._episode_return.copy(),
+            "episode_length": self._episode_length.copy(),
+        }
+
+    def set_state(self, state: State) -> None:
+        """Continue from :meth:`get_state`."""
+        self._obs[-1] = state["obs"]
+        self._episode_return[:] = state["episode_return"]
+        self._episode_length[:] = state["episode_length"]

@@ -1,0 +1,1 @@
+"""Runners decide who collects, who learns and when they meet."""

@@ -1,0 +1,262 @@
+"""The composition root: config → environments, model, learner, runner → a run in a folder. Read this first."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from limelight.agent import Agent, load
+from limelight.checkpoint import latest_checkpoint, read_state
+from limelight.config import ConfigError, TrainConfig, load_yaml, save_yaml, validate, with_settings
+from limelight.envs.make import EnvFactory, choose_backend, make_envs, resolve_env
+from limelight.envs.normalize import ObservationNormalizer
+from limelight.evaluate import Evaluation
+from limelight.judge import Judge
+from limelight.learner import Learner
+from limelight.loop import TrainingLoop, catch_signals
+from limelight.monitor.console import ConsoleLogger
+from limelight.monitor.jsonl import JsonlLogger
+from limelight.monitor.logger import Logger, Loggers
+from limelight.monitor.monitor_csv import MonitorCsvLogger
+from limelight.monitor.tensorboard import TensorBoardLogger
+from limelight.nn.model import make_model
+from limelight.presets import resolve
+from limelight.rollout import RolloutCollector
+from limelight.run_folder import create_run_folder, require_empty, write_json
+from limelight.runners.sync import SyncRunner
+from limelight.seeds import Stream, derive_seed
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to."""
+
+    run_dir: Path
+    status: str
+    """completed, reached_return or interrupted."""
+    summary: dict[str, Any]
+    """The content of ``summary.json``."""
+    report: Path | None
+    """``report.html``, if it was drawn."""
+    signal_number: int | None = None
+    """The signal that interrupted the run."""
+
+    @property
+    def agent(self) -> Agent:
+        """The best agent."""
+        return load(self.run_dir)
+
+
+def train(
+    env: str | Callable[[], gym.Env[Any, Any]] = "CartPole-v1",
+    *,
+    algo: str = "a2c",
+    preset: str = "auto",
+    quiet: bool = False,
+    loggers: Sequence[Logger] = (),
+    **settings: Any,
+) -> RunResult:
+    """Train an agent: ``train("CartPole-v1", algo="a2c", total_timesteps=200_000, seed=1)``.
+
+    Args:
+        env: a Gymnasium id, ``"package.module:callable"``, or a callable that makes an environment.
+        algo: a row of :mod:`limelight.algorithms`.
+        preset: ``auto`` (by environment), ``none`` or a name.
+        quiet: no progress display.
+        loggers: further loggers beside the run's own.
+        settings: any setting of :class:`limelight.TrainConfig` by its plain name.
+    Raises: ConfigError with one line for anything that cannot work.
+    """
+    factory = None if isinstance(env, str) else env
+    env_id = env if isinstance(env, str) else name_of(env)
+    config = resolve(env_id, algo, preset, settings)
+    return run(config, factory=factory, quiet=quiet, loggers=loggers)
+
+
+def resume(
+    run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger] = (), **settings: Any
+) -> RunResult:
+    """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`."""
+    folder = Path(run_dir)
+    config = with_settings(load_yaml(folder / "config.yaml"), settings)
+    return run(config, resume_from=folder, quiet=quiet, loggers=loggers)
+
+
+def name_of(factory: Callable[..., Any]) -> str:
+    """``module:qualname`` of a callable, under which a later process can find it if it is importable."""
+    owner = factory if hasattr(factory, "__qualname__") else type(factory)
+    return f"{owner.__module__}:{owner.__qualname__}"
+
+
+def run(
+    config: TrainConfig,
+    *,
+    factory: Callable[[], gym.Env[Any, Any]] | None = None,
+    resume_from: Path | None = None,
+    quiet: bool = False,
+    loggers: Sequence[Logger] = (),
+    command: str | None = None,
+) -> RunResult:
+    """Run ``config`` from its start, or from the newest checkpoint of ``resume_from``, to its end.
+
+    Raises: ConfigError before anything is written if it cannot work; whatever a failing environment raises,
+    after a checkpoint and ``summary.json`` have been written.
+    """
+    config = prepare(config, factory)
+    state = read_checkpoint(resume_from) if resume_from is not None else None
+    resume_step = int(state["training"]["runner"]["num_steps"]) if state is not None else None
+    if resume_from is None:
+        require_empty(config)
+    with ExitStack() as stack:
+        stack.enter_context(one_thread())
+        interrupt = stack.enter_context(catch_signals())
+        runner, agent = build(config, factory)
+        stack.callback(runner.close)
+        run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
+        judge = Judge(agent, config, run_dir / "best", threshold_of(config))
+        stack.callback(judge.close)
+        logger = make_loggers(config, run_dir, resume_step, quiet, loggers)
+        stack.callback(logger.close)
+        loop = TrainingLoop(config, run_dir, runner, agent, judge, logger)
+        if state is not None:
+            save_yaml(config, run_dir / "config.yaml")
+            restore(loop, state)
+        status, final = "failed", None
+        try:
+            status = loop.run(interrupt)
+            final = judge_best(loop) if status != "interrupted" else None
+        finally:
+            summary = summarize(loop, status, final)
+            write_json(run_dir / "summary.json", summary)
+    return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number)
+
+
+def prepare(config: TrainConfig, factory: EnvFactory | None) -> TrainConfig:
+    """``config`` checked and with every ``auto`` that the machine decides filled in, so that a saved run repeats."""
+    validate(config)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
+    # Networks as small as these are slower on a GPU than on the CPU: launching a kernel costs more than the product.
+    device = "cpu" if config.device == "auto" else config.device
+    backend = choose_backend(config.env, resolve_env(config.env, factory))
+    return dataclasses.replace(config, device=device, env=dataclasses.replace(config.env, backend=backend))
+
+
+def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[SyncRunner, Agent]:
+    """Environments, model, learner, collector and runner of ``config``, and the agent that shares the model."""
+    envs = make_envs(config.env, factory=factory)
+    spaces = envs.single_observation_space, envs.single_action_space
+    model = make_model(*spaces, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
+    learner = Learner(model, config.algorithm, config.model, config.optim)
+    normalizer = ObservationNormalizer(spaces[0].shape or ()) if config.env.normalize_obs else None
+    collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
+    collector.reset(derive_seed(config.seed, Stream.ENV))
+    rng = np.random.default_rng(derive_seed(config.seed, Stream.POLICY))
+    runner = SyncRunner(collector, learner, rng, config.total_timesteps)
+    return runner, Agent(model, normalizer, config, *spaces, env_factory=factory)
+
+
+def threshold_of(config: TrainConfig) -> float | None:
+    """The return that counts as solved: ``stop_at_return``, else what Gymnasium's registry says of the environment."""
+    if config.eval.stop_at_return is not None:
+        return config.eval.stop_at_return
+    spec = gym.registry.get(config.env.env_id)
+    return spec.reward_threshold if spec is not None else None
+
+
+def read_checkpoint(run_dir: Path) -> dict[str, Any]:
+    """The newest intact checkpoint of a run.
+
+    Raises: ConfigError if there is none.
+    """
+    newest = latest_checkpoint(run_dir)
+    if newest is None:
+        raise ConfigError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}")
+    return read_state(newest)
+
+
+def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
+    """Put the run where its checkpoint was, and say so where that is not exactly possible."""
+    training = state["training"]
+    restart_seed = derive_seed(loop.config.seed, Stream.ENV, int(training["runner"]["num_steps"]))
+    exact = loop.set_state(training, restart_seed)
+    loop.logger.message(
+        f"resumed at step {loop.runner.num_steps:,}"
+        + (
+            ""
+            if exact
+            else "; this environment cannot be restored, so its episodes restart (all else continues)"
+        )
+    )
+
+
+def make_loggers(
+    config: TrainConfig, run_dir: Path, resume_step: int | None, quiet: bool, loggers: Sequence[Logger]
+) -> Loggers:
+    """The run's own loggers, and the user's."""
+    own: list[Logger] = [
+        JsonlLogger(run_dir / "metrics.jsonl", resume_step=resume_step),
+        MonitorCsvLogger(run_dir / "monitor.csv", config.env.env_id, resume_step=resume_step),
+    ]
+    if config.log.tensorboard:
+        own.append(TensorBoardLogger(run_dir))
+    if not quiet:
+        own.append(ConsoleLogger(config.total_timesteps, resume_step or 0))
+    return Loggers([*own, *loggers])
+
+
+def judge_best(loop: TrainingLoop) -> Evaluation | None:
+    """The final evaluation, of the best agent (of the last one, if none was ever evaluated)."""
+    if loop.config.eval.final_episodes == 0:
+        return None
+    best = load(loop.run_dir) if (loop.run_dir / "best").is_dir() else loop.agent
+    return loop.judge.final(best)
+
+
+def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict[str, Any]:
+    """The content of ``summary.json``."""
+    config, solved_at = loop.config, loop.judge.solved_at
+    return {
+        "env_id": config.env.env_id,
+        "algorithm": config.algorithm.algo,
+        "seed": config.seed,
+        "total_timesteps": loop.runner.num_steps,
+        "wall_seconds": loop.seconds,
+        "steps_per_second": loop.runner.num_steps / loop.seconds if loop.seconds > 0 else 0.0,
+        "best_eval_return": loop.judge.best_return,
+        "final_eval_return": final.mean_return if final else None,
+        "final_eval_std": final.std_return if final else None,
+        "final_eval_episodes": final.episodes if final else 0,
+        "solved_at_step": solved_at[0] if solved_at else None,
+        "solved_at_seconds": solved_at[1] if solved_at else None,
+        "status": status,
+    }
+
+
+def draw_report(run_dir: Path) -> Path:
+    """Draw ``report.html``; matplotlib is only loaded here, after training."""
+    from limelight.report import write_report
+
+    return write_report([run_dir])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for PyTorch and BLAS: the networks are small, and more threads only get in each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
