@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from limelight import checkpoint
-from limelight.checkpoint import checkpoints, latest_checkpoint, read_state, save_checkpoint, write_state
+from limelight.checkpoint import (
+    checkpoints,
+    has_state,
+    latest_checkpoint,
+    read_state,
+    save_checkpoint,
+    write_state,
+)
 from limelight.config import ConfigError
 
 DTYPES = ["bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float16", "float32", "float64"]
@@ -46,11 +54,17 @@ def assert_same(a: Any, b: Any) -> None:
 arrays = st.sampled_from(DTYPES).flatmap(
     lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
 )
-leaves = st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text(max_size=8) | arrays
+leaves = (
+    st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text(max_size=8) | arrays
+)
 keys = st.text(max_size=6) | st.sampled_from(["$tensor", "$float", "$", "$$x", "__metadata__", "a.b", "a"])
 states = st.dictionaries(
     keys,
-    st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=8),
+    st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+        max_leaves=8,
+    ),
     max_size=4,
 )
 
@@ -90,10 +104,25 @@ def test_odd_layouts_and_scalars(tmp_path: Path) -> None:
     assert loaded["scalar"].shape == ()
 
 
+def test_values_that_look_like_our_own_marks(tmp_path: Path) -> None:
+    a, b = np.zeros(2), np.ones(2)
+    state = {
+        "a.b": a, "a": {"b": b}, "$tensor": "a", "x": {"$float": "nan", "$$": 1}, "é": b, "\ud800": a,
+        "y": [math.nan, math.inf, -math.inf],
+    }  # fmt: skip
+    write_state(tmp_path / "s", state)
+    assert_same(read_state(tmp_path / "s"), state)
+
+
 def test_tensors_tuples_and_generator_states(tmp_path: Path) -> None:
     weights = torch.nn.Linear(3, 2).weight
     generator = np.random.default_rng(5)
-    state = {"w": weights, "rng": generator.bit_generator.state, "torch": torch.get_rng_state(), "sizes": (1, (2.5,))}
+    state = {
+        "w": weights,
+        "rng": generator.bit_generator.state,
+        "torch": torch.get_rng_state(),
+        "sizes": (1, (2.5,)),
+    }
     write_state(tmp_path / "s", state)
     loaded = read_state(tmp_path / "s")
     assert isinstance(loaded["w"], np.ndarray)
@@ -164,6 +193,7 @@ def test_missing_file(tmp_path: Path, name: str) -> None:
 
 
 def test_missing_folder_and_unreadable_file(tmp_path: Path) -> None:
+    assert not has_state(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="nowhere"):
         read_state(tmp_path / "nowhere")
     (tmp_path / "s" / "state.json").mkdir(parents=True)
@@ -189,18 +219,23 @@ class Killed(BaseException):
 KILLABLE = [(os, "fsync"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree")]
 
 
-def fail_from(patch: pytest.MonkeyPatch, call: int, error: BaseException, functions: list[tuple[Any, str]]) -> list[str]:
-    """Count the calls of functions that change names or durability; from number ``call`` on, each raises ``error``."""
+def fail_from(
+    patch: pytest.MonkeyPatch, call: int, error: BaseException, functions: list[tuple[Any, str]]
+) -> list[str]:
+    """Note calls that change names or durability; from number ``call`` on, each raises ``error``."""
     calls: list[str] = []
-    for module, name in functions:
 
-        def wrapped(*args: Any, _original: Any = getattr(module, name), _name: str = name, **kwargs: Any) -> Any:
-            calls.append(_name)
+    def failing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            calls.append(original.__name__)
             if len(calls) > call:
                 raise error
-            return _original(*args, **kwargs)
+            return original(*args, **kwargs)
 
-        patch.setattr(module, name, wrapped)
+        return wrapped
+
+    for module, name in functions:
+        patch.setattr(module, name, failing(getattr(module, name)))
     return calls
 
 
@@ -218,9 +253,11 @@ def test_a_kill_at_any_moment_leaves_one_of_the_two(tmp_path: Path) -> None:
     for call in range(total):
         folder = tmp_path / str(call) / "best"
         write_state(folder, {"v": 1})
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        with pytest.MonkeyPatch.context() as patch:
             fail_from(patch, call, Killed(), KILLABLE)
-            write_state(folder, {"v": 2})
+            with pytest.raises(Killed):
+                write_state(folder, {"v": 2})
+        assert has_state(folder)
         seen.add((folder.exists(), read_state(folder)["v"]))
         write_state(folder, {"v": 3})  # the next writer finds its way, and cleans up
         assert read_state(folder)["v"] == 3
@@ -235,9 +272,10 @@ def test_a_failing_disk_leaves_one_of_the_two(tmp_path: Path) -> None:
     for call in range(number_of_calls(tmp_path, functions)):
         folder = tmp_path / str(call) / "best"
         write_state(folder, {"v": 1})
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        with pytest.MonkeyPatch.context() as patch:
             fail_from(patch, call, OSError(28, "No space left on device"), functions)
-            write_state(folder, {"v": 2})
+            with pytest.raises(OSError, match="No space left"):
+                write_state(folder, {"v": 2})
         seen.append(read_state(folder)["v"])
     assert seen == [1] * (len(seen) - 1) + [2]  # the last call only makes the finished swap durable
 

@@ -11,7 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from limelight.algorithms import ALGORITHMS
 from limelight.config import ConfigError, EnvConfig, did_you_mean
-from limelight.envs.make import resolve_env
+from limelight.envs.resolve import resolve_env
 from limelight.envs.spaces import check_spaces
 from limelight.presets import PRESETS
 

@@ -12,7 +12,8 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 
 from limelight.config import ConfigError, EnvConfig
-from limelight.envs.make import EnvFactory, choose_backend, resolve_env
+from limelight.envs.make import choose_backend
+from limelight.envs.resolve import EnvFactory, resolve_env
 from limelight.envs.spaces import check_spaces, describe_space
 from limelight.presets import choose_preset
 
@@ -37,7 +38,7 @@ class Finding:
 
 
 class _BrokenError(Exception):
-    """The environment cannot be played any further; carries what to say about it. Does not leave this module."""
+    """The environment cannot be played any further; carries what to say. Does not leave this module."""
 
     def __init__(self, subject: str, message: str) -> None:
         super().__init__(message)
@@ -66,13 +67,8 @@ def check_env(config: EnvConfig) -> list[Finding]:
             factory = resolve_env(config)
             env = factory()
         except Exception as error:
-            return [
-                Finding(
-                    "fail", "make", str(error) if isinstance(error, ConfigError) else _raised("it", error)
-                )
-            ]
-        if not isinstance(env, gym.Env):
-            return [Finding("fail", "make", f"makes a {type(env).__name__}: must be a gymnasium.Env")]
+            text = str(error) if isinstance(error, ConfigError) else _raised("it", error)
+            return [Finding("fail", "make", " ".join(text.split()))]
         findings = [
             Finding("ok", "make", f"{config.env_id} is a {type(env.unwrapped).__name__}"),
             _spaces(env, config),
@@ -191,7 +187,7 @@ def _play(env: Env) -> _Play:
     env.action_space.seed(SEED)
     _call("reset", env.reset, seed=SEED)
     started, length = time.perf_counter(), 0
-    while len(play.rewards) < MAX_STEPS and time.perf_counter() - started < MAX_SECONDS:
+    while not play.rewards or (len(play.rewards) < MAX_STEPS and time.perf_counter() - started < MAX_SECONDS):
         action = env.action_space.sample()
         before = time.perf_counter()
         obs, reward, terminated, truncated, _ = _call("step", env.step, action)

@@ -43,11 +43,11 @@ def write_state(folder: Path, state: State) -> None:
 
     Args:
         folder: where to; its parents are made.
-        state: nested dicts and lists of str, int (any size), float (nan and ±inf too), bool, None, numpy arrays
-            and torch tensors.
+        state: nested dicts and lists of str, int (any size), float (nan and ±inf too), bool, None, numpy
+            arrays and torch tensors.
 
-    Raises: TypeError naming the place of a value that cannot be saved; OSError when the disk fails, after which
-    what ``folder`` held before is still loadable.
+    Raises: TypeError naming the place of a value that cannot be saved; OSError when the disk fails, after
+    which what ``folder`` held before is still loadable.
     """
     tensors: dict[str, NDArray[Any]] = {}
     encoded = _encode(state, "state", tensors)
@@ -58,7 +58,7 @@ def write_state(folder: Path, state: State) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The state that :func:`write_state` saved; arrays and tensors come back as numpy arrays, tuples as lists.
+    """What :func:`write_state` saved; arrays and tensors come back as numpy arrays, tuples as lists.
 
     Raises: ConfigError naming the file that is missing, damaged or of another format.
     """
@@ -73,8 +73,13 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise
 
 
+def has_state(folder: Path) -> bool:
+    """Whether there is something at ``folder`` for :func:`read_state` to try, be it only set aside."""
+    return Path(folder).is_dir() or _aside(Path(folder)).is_dir()
+
+
 def save_checkpoint(run_dir: Path, step: int, state: State, keep_last: int) -> Path:
-    """Save ``run_dir/checkpoints/step_<step>`` and, once that is durable, drop all but the ``keep_last`` newest.
+    """Save ``run_dir/checkpoints/step_<step>``; once that is durable, drop all but the ``keep_last`` newest.
 
     Checkpoints beyond ``step`` (damaged ones that a resumed run has stepped back from) are dropped too.
 
@@ -111,7 +116,7 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
 
 
 # --------------------------------------------------------------------------- state ↔ JSON and tensors
-# Arrays become {"$tensor": name}, non-finite floats {"$float": "nan"}; a user's key that starts with $ gets a second one.
+# Arrays become {"$tensor": name}, non-finite floats {"$float": "nan"}; a $ that starts a key is doubled.
 
 
 def _encode(value: Any, where: str, tensors: dict[str, NDArray[Any]]) -> Any:
@@ -249,8 +254,8 @@ def _make_folders(folder: Path) -> None:
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable. Windows cannot open folders, and keeps names in its journal anyway."""
-    if os.name == "nt":
+    """Make the names in ``folder`` durable."""
+    if os.name == "nt":  # cannot open folders, and keeps names in its journal anyway
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

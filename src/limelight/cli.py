@@ -58,7 +58,9 @@ def _run(name: str, argv: list[str]) -> int:
             )
         return COMMANDS[name].run(argv)
     except ConfigError as error:
-        print(f"limelight: error: {error}", file=sys.stderr)
+        print(
+            "limelight: error:", *str(error).split(), file=sys.stderr
+        )  # one line, whatever an env has raised
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("limelight: interrupted", file=sys.stderr)
@@ -201,7 +203,8 @@ def _list(argv: list[str]) -> int:
         return 0
     from limelight.catalog import CATALOGUES
 
-    print(*CATALOGUES[wanted.what](wanted.text), sep="\n")
+    for line in CATALOGUES[wanted.what](wanted.text):
+        print(line)
     return 0
 
 

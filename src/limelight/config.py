@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -376,9 +377,14 @@ def _check_range(name: str, value: float) -> None:
     inside = (value >= low if low_in else value > low) and (value <= high if high_in else value < high)
     if inside:  # NaN fails every comparison, so it is refused too
         return
-    upper = " and finite" if high == float("inf") else f" and {'≤' if high_in else '<'} {high:g}"
-    lower = "" if low == float("-inf") else f"{'≥' if low_in else '>'} {low:g}"
-    raise ConfigError(f"{name} = {value}: must be {(lower + upper).removeprefix(' and ')}")
+    bounds = []
+    if low != float("-inf"):
+        bounds.append(f"{'≥' if low_in else '>'} {low:.12g}")
+    if high != float("inf"):
+        bounds.append(f"{'≤' if high_in else '<'} {high:.12g}")
+    elif not math.isfinite(value):
+        bounds.append("finite")
+    raise ConfigError(f"{name} = {value}: must be {' and '.join(bounds)}")
 
 
 # --------------------------------------------------------------------------- config.yaml

@@ -56,7 +56,7 @@ class Learner:
         self.model, self.algorithm, self.model_config, self.optim = model, algorithm, model_config, optim
         self.flat = FlatParameters(model)
         self.device = self.flat.params.device
-        self.optimizer = make_optimizer(optim, self.flat.params)
+        self.optimizer = make_optimizer(optim, self.flat.params, self.flat.grads)
         critic = self.flat.span(model.critic.parameters())
         self._critic_params = self.flat.params[critic]
         whole, actor = slice(0, len(self.flat)), slice(0, critic.start)
@@ -106,7 +106,7 @@ class Learner:
             )
         factor = schedule(self.optim.lr_schedule, progress)
         rates = [(span, rate * factor) for span, rate in self._learning_rates]
-        self.optimizer.step(self.flat.params, self.flat.grads, rates)
+        self.optimizer.step(rates)
         self.num_updates += 1
         if self._target is not None:
             self._move_target_critic(rollout)

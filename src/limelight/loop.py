@@ -118,7 +118,6 @@ class TrainingLoop:
             self._num_episodes += len(episodes)
             self._recent.extend((e.episode_return, e.length) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
-        self.logger.tick(self.runner.num_steps, self.seconds)
         return metrics
 
     def _log(self, metrics: Metrics) -> None:

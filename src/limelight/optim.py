@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,13 +61,13 @@ def clip_by_norm(grads: Tensor, max_norm: float | None) -> float:
 
 
 class Optimizer(Protocol):
-    """A rule that moves ``params`` by ``grads``, both [n], in place; state tensors are made at construction."""
+    """A rule that moves a flat parameter vector [n]; its state tensors are made at construction."""
 
     state: dict[str, Tensor]
     """Everything the rule remembers, by name; shareable, saved in checkpoints."""
 
-    def step(self, params: Tensor, grads: Tensor, learning_rates: Sequence[tuple[slice, float]]) -> None:
-        """One update; each slice of the vector has its own learning rate."""
+    def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
+        """One update from the gradients as they are now; each slice of the vector has its own learning rate."""
 
 
 class RMSprop:
@@ -77,22 +77,18 @@ class RMSprop:
     Source: Tieleman & Hinton 2012; Mnih et al. 2016, section 4.
     """
 
-    def __init__(self, params: Tensor, alpha: float, eps: float, tf: bool = False) -> None:
+    def __init__(self, params: Tensor, grads: Tensor, alpha: float, eps: float, tf: bool = False) -> None:
         self.alpha, self.eps, self.tf = alpha, eps, tf
-        square_avg = torch.ones_like(params) if tf else torch.zeros_like(params)
-        self.state = {"square_avg": square_avg}
-        self._denominator = torch.empty_like(params)
+        self.state = {"square_avg": torch.ones_like(params) if tf else torch.zeros_like(params)}
+        self._params, self._grads, self._g = vectors(params, grads, self.state["square_avg"])
 
-    def step(self, params: Tensor, grads: Tensor, learning_rates: Sequence[tuple[slice, float]]) -> None:
+    def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
         """One update; see :class:`Optimizer`."""
-        g = self.state["square_avg"]
-        g.mul_(self.alpha).addcmul_(grads, grads, value=1.0 - self.alpha)
-        if self.tf:
-            denominator = torch.add(g, self.eps, out=self._denominator).sqrt_()
-        else:
-            denominator = torch.sqrt(g, out=self._denominator).add_(self.eps)
-        for span, learning_rate in learning_rates:
-            params[span].addcdiv_(grads[span], denominator[span], value=-learning_rate)
+        grads, g = self._grads, self._g
+        g *= self.alpha
+        g += (1.0 - self.alpha) * (grads * grads)
+        step = grads / ((g + self.eps) ** 0.5 if self.tf else g**0.5 + self.eps)
+        descend(self._params, step, learning_rates)
 
 
 class Adam:
@@ -101,34 +97,54 @@ class Adam:
     Source: Kingma & Ba 2015, algorithm 1.
     """
 
-    def __init__(self, params: Tensor, beta1: float, beta2: float, eps: float) -> None:
+    def __init__(self, params: Tensor, grads: Tensor, beta1: float, beta2: float, eps: float) -> None:
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.state = {
             "exp_avg": torch.zeros_like(params),
             "exp_avg_sq": torch.zeros_like(params),
             "step": torch.zeros((), dtype=torch.int64),
         }
-        self._denominator = torch.empty_like(params)
+        self._params, self._grads, self._m, self._v = vectors(
+            params, grads, self.state["exp_avg"], self.state["exp_avg_sq"]
+        )
 
-    def step(self, params: Tensor, grads: Tensor, learning_rates: Sequence[tuple[slice, float]]) -> None:
+    def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
         """One update; see :class:`Optimizer`."""
-        m, v = self.state["exp_avg"], self.state["exp_avg_sq"]
+        grads, m, v = self._grads, self._m, self._v
         self.state["step"] += 1
-        step = int(self.state["step"])
-        m.lerp_(grads, 1.0 - self.beta1)
-        v.mul_(self.beta2).addcmul_(grads, grads, value=1.0 - self.beta2)
-        root_correction = math.sqrt(1.0 - self.beta2**step)
-        denominator = torch.sqrt(v, out=self._denominator).div_(root_correction).add_(self.eps)
-        for span, learning_rate in learning_rates:
-            step_size = learning_rate / (1.0 - self.beta1**step)
-            params[span].addcdiv_(m[span], denominator[span], value=-step_size)
+        t = int(self.state["step"])
+        m *= self.beta1
+        m += (1.0 - self.beta1) * grads
+        v *= self.beta2
+        v += (1.0 - self.beta2) * (grads * grads)
+        root_correction = math.sqrt(1.0 - self.beta2**t)
+        step = (m / (1.0 - self.beta1**t)) / (v**0.5 / root_correction + self.eps)
+        descend(self._params, step, learning_rates)
 
 
-def make_optimizer(config: OptimConfig, params: Tensor) -> Optimizer:
-    """The optimizer of ``config`` with its state allocated for ``params`` [n]."""
+# Up to this many numbers a NumPy operation costs a third of PyTorch's (measured at 4,675: 23 µs a step against 46).
+_NUMPY_UP_TO = 50_000
+
+
+def vectors(*tensors: Tensor) -> tuple[Any, ...]:
+    """The same memory as NumPy arrays where that is faster (short vectors on the CPU), else the tensors."""
+    if tensors[0].device.type == "cpu" and tensors[0].numel() <= _NUMPY_UP_TO:
+        return tuple(t.numpy() for t in tensors)
+    return tensors
+
+
+def descend(params: Any, step: Any, learning_rates: Sequence[tuple[slice, float]]) -> None:
+    """θ ← θ − η · step, in place, slice by slice; ``step`` is used up."""
+    for span, learning_rate in learning_rates:
+        step[span] *= learning_rate
+    params -= step
+
+
+def make_optimizer(config: OptimConfig, params: Tensor, grads: Tensor) -> Optimizer:
+    """The optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n], its state allocated."""
     if config.optimizer == "adam":
-        return Adam(params, config.adam_beta1, config.adam_beta2, config.optim_eps)
-    return RMSprop(params, config.rms_alpha, config.optim_eps, tf=config.optimizer == "rmsprop_tf")
+        return Adam(params, grads, config.adam_beta1, config.adam_beta2, config.optim_eps)
+    return RMSprop(params, grads, config.rms_alpha, config.optim_eps, tf=config.optimizer == "rmsprop_tf")
 
 
 def schedule(kind: Literal["constant", "linear"], progress: float) -> float:

@@ -27,13 +27,15 @@ WINDOW = 100
 """Episodes in the moving average."""
 SMOOTHING = 0.95
 """Weight of the past in the exponential smoothing."""
-MAX_DOTS = 2000
-"""Episodes (or points of a line) drawn per run at most; the rest is thinned out evenly."""
+MAX_DOTS, MAX_POINTS = 2000, 500
+"""Episodes drawn at most, and points of a line; the rest is thinned out evenly."""
 PAPER, INK = "#ffffff", "#1f2328"
 COLORS = ("#2f7fd6", "#d9730d", "#2a9d6a", "#a05fd6", "#d6455d", "#1b98a6", "#8a7a1f", "#7a869a")
 """Of the runs, in order; each stands out from both white and near-black paper."""
 FONTS = "system-ui, 'DejaVu Sans', Verdana, sans-serif"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
+    "text.usetex": False,
+    "text.parse_math": False,
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -63,8 +65,8 @@ _STYLE = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's defaults with the report's look, whatever the user's own matplotlibrc says."""
-    with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE, "backend": mpl.rcParams["backend"]}):
+    """The report's look, for making a figure and for saving it."""
+    with mpl.rc_context(_STYLE):
         yield
 
 
@@ -77,12 +79,12 @@ def to_svg(figure: Figure) -> str:
     """The figure as a stand-alone SVG document on white paper."""
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", dpi=200, facecolor=PAPER, metadata=nothing)  # dpi: of the dots
+    figure.savefig(file, format="svg", dpi=144, facecolor=PAPER, metadata=nothing)  # dpi: of the dots
     return re.sub(r"font-family: [^;]*;", f"font-family: {FONTS};", file.getvalue())
 
 
 def inline_svg(svg: str, label: str) -> str:
-    """An SVG document as an element for HTML: see-through, its ink the page's text colour, readable to screen readers."""
+    """An SVG document as an element for HTML: see-through, with the page's text colour as its ink."""
     body = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "none")
     body = re.sub(r'<g id="[^"]*">', "<g>", body)  # several figures on a page must not repeat ids
     body = re.sub(r' xmlns(:xlink)?="[^"]*"', "", body)
@@ -93,121 +95,120 @@ def inline_svg(svg: str, label: str) -> str:
 
 # --------------------------------------------------------------------------- the learning curve
 
+# How each mark looks, in the panels and in the legend.
+_EPISODE: dict[str, Any] = {
+    "marker": ".",
+    "linestyle": "",
+    "markersize": 3,
+    "markeredgewidth": 0,
+    "alpha": 0.4,
+}
+_AVERAGE: dict[str, Any] = {"linewidth": 2.4}
+_SMOOTHED: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.75}
+_EVALUATION: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.2}
+_STD: dict[str, Any] = {"linewidth": 4, "alpha": 0.3}
+_RANGE: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.7}
+_BEST: dict[str, Any] = {"marker": "*", "markersize": 14, "linestyle": "", "markeredgecolor": INK}
+_TARGET: dict[str, Any] = {"color": INK, "alpha": 0.6, "linewidth": 1, "linestyle": (0, (4, 3))}
+
 
 def learning_curve(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
     """Episode returns and evaluations of one or more runs, over environment steps and over training time."""
     figure = Figure(figsize=(12, 5))
     axes = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
     figure.subplots_adjust(left=0.06, right=0.985, top=0.85 if len(runs) == 1 else 0.80, bottom=0.11)
-    unit, unit_name = _time_unit(max((_last_second(run) for run in runs), default=0.0))
-    for ax, by_time in zip(axes, (False, True), strict=True):
+    unit, unit_name = _time_unit(max(_last_second(run) for run in runs))
+    for ax, seconds_per_tick in zip(axes, (None, unit), strict=True):
         for run, color in zip(runs, cycle(COLORS), strict=False):
-            _draw_run(ax, run, color, COLORS[1] if len(runs) == 1 else color, unit if by_time else None)
-        target = runs[0].config.eval.stop_at_return
-        if target is not None:
-            ax.axhline(target, color=INK, alpha=0.6, linewidth=1, linestyle=(0, (4, 3)))
+            _draw_episodes(ax, run, color, seconds_per_tick, MAX_DOTS // len(runs))
+            _draw_evaluations(ax, run, COLORS[1] if len(runs) == 1 else color, seconds_per_tick)
+        if (target := runs[0].config.eval.stop_at_return) is not None:
+            ax.axhline(target, **_TARGET)
+        ax.set_xlim(left=0)
+        ax.margins(y=0.04)
     axes[0].set_ylabel("episode return")
     axes[0].set_xlabel("environment steps")
     axes[0].xaxis.set_major_formatter(FuncFormatter(_short_number))
     axes[1].set_xlabel(f"wall-clock time of training, without evaluations ({unit_name})")
-    for ax in axes:
-        ax.set_xlim(left=0)
-        ax.margins(y=0.04)
-    if not any(len(run.episodes.values) or len(run.series("eval/mean_reward").values) for run in runs):
-        axes[0].text(
-            0.5, 0.5, "no episode has finished yet", ha="center", va="center", transform=axes[0].transAxes
-        )
+    if not any(len(run.episodes.values) or _evaluated(run) for run in runs):
+        axes[0].text(0.5, 0.5, "no episode has finished yet", ha="center", transform=axes[0].transAxes)
     _add_legend(figure, runs, labels)
     return figure
 
 
-def _draw_run(ax: Axes, run: RunData, color: str, eval_color: str, unit: float | None) -> None:
-    """One run in one panel; ``unit`` is the seconds per tick unit of a time axis, None for an axis of steps."""
+def _draw_episodes(ax: Axes, run: RunData, color: str, unit: float | None, most: int) -> None:
+    """Training episodes of one run: at most ``most`` dots, and their two averages."""
+    values = run.episodes.values
+    if len(values):
+        x = _x(run.episodes, unit)
+        dots, line = _thinned(len(x), most), _thinned(len(x), MAX_POINTS)
+        # Dots lie below all lines, so that those of all runs become a single image within the SVG.
+        ax.plot(x[dots], values[dots], color=color, rasterized=True, zorder=1, **_EPISODE)
+        ax.plot(x[line], exponential_smoothing(values)[line], color=color, **_SMOOTHED)
+        ax.plot(x[line], moving_average(values)[line], color=color, **_AVERAGE)
 
-    def x_of(series: Series) -> Floats:
-        return series.steps if unit is None else series.seconds / unit
 
-    episodes = run.episodes
-    if len(episodes.values):
-        x = x_of(episodes)
-        dots, line = _thinned(len(x), MAX_DOTS), _thinned(len(x), MAX_DOTS // 4)
-        marks = {"markersize": 3, "markeredgewidth": 0, "alpha": 0.3}
-        ax.plot(x[dots], episodes.values[dots], ".", color=color, rasterized=True, **marks)
-        ax.plot(x[line], exponential_smoothing(episodes.values)[line], color=color, linewidth=0.9, alpha=0.75)
-        ax.plot(x[line], moving_average(episodes.values)[line], color=color, linewidth=2.4)
+def _draw_evaluations(ax: Axes, run: RunData, color: str, unit: float | None) -> None:
+    """Evaluations of one run with what is known of their spread, the best one marked."""
     mean = run.series("eval/mean_reward")
-    if len(mean.values):
-        x, std = x_of(mean), run.series("eval/std_reward").values
-        low, high = run.series("eval/min_reward").values, run.series("eval/max_reward").values
-        if len(low) == len(high) == len(x):
-            ax.vlines(x, low, high, color=eval_color, linewidth=0.8, alpha=0.7)
-        if len(std) == len(x):
-            ax.vlines(x, mean.values - std, mean.values + std, color=eval_color, linewidth=4, alpha=0.3)
-        ax.plot(x, mean.values, "o-", color=eval_color, markersize=4, linewidth=1.2)
-        if np.isfinite(mean.values).any():
-            best = int(np.nanargmax(mean.values))
-            ax.plot(
-                x[best],
-                mean.values[best],
-                "*",
-                color=eval_color,
-                markersize=15,
-                markeredgecolor=INK,
-                zorder=5,
-            )
+    std, low, high = (run.series(f"eval/{name}_reward").values for name in ("std", "min", "max"))
+    x = _x(mean, unit)
+    if len(low) == len(high) == len(x):
+        ax.vlines(x, low, high, color=color, **_RANGE)
+    if len(std) == len(x):
+        ax.vlines(x, mean.values - std, mean.values + std, color=color, **_STD)
+    if len(x):
+        ax.plot(x, mean.values, color=color, **_EVALUATION)
+    if np.isfinite(mean.values).any():
+        best = int(np.nanargmax(mean.values))
+        ax.plot(x[best], mean.values[best], color=color, zorder=5, **_BEST)
 
 
 def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str]) -> None:
-    """Titles and legends above the panels: the runs' colours where there are several, then what each mark means."""
+    """Title and legends above the panels: what each mark means, and the colours of several runs."""
     several = len(runs) > 1
     color, eval_color = (INK, INK) if several else COLORS[:2]
     marks = [
-        Line2D([], [], color=color, marker=".", linestyle="", alpha=0.5, label="episode"),
-        Line2D([], [], color=color, linewidth=2.4, label=f"mean of {WINDOW} episodes"),
-        Line2D([], [], color=color, linewidth=0.9, label=f"exponential smoothing ({SMOOTHING:g})"),
+        Line2D([], [], color=color, label="episode", **{**_EPISODE, "markersize": 7}),
+        Line2D([], [], color=color, label=f"mean of {WINDOW} episodes", **_AVERAGE),
+        Line2D([], [], color=color, label=f"exponential smoothing ({SMOOTHING:g})", **_SMOOTHED),
     ]
-    if any(len(run.series("eval/mean_reward").values) for run in runs):
-        marks += [
-            Line2D([], [], color=eval_color, marker="o", markersize=4, linewidth=1.2, label="evaluation"),
-            Line2D([], [], color=eval_color, linewidth=4, alpha=0.3, label="± std"),
-            Line2D([], [], color=eval_color, linewidth=0.8, alpha=0.7, label="min to max"),
-            Line2D(
-                [],
-                [],
-                color=eval_color,
-                marker="*",
-                markersize=12,
-                linestyle="",
-                markeredgecolor=INK,
-                label="best",
-            ),
-        ]
+    if any(_evaluated(run) for run in runs):
+        evaluation = {"evaluation": _EVALUATION, "± std": _STD, "min to max": _RANGE, "best": _BEST}
+        marks += [Line2D([], [], color=eval_color, label=name, **look) for name, look in evaluation.items()]
     if runs[0].config.eval.stop_at_return is not None:
-        marks.append(Line2D([], [], color=INK, alpha=0.6, linewidth=1, linestyle=(0, (4, 3)), label="target"))
+        marks.append(Line2D([], [], label="target", **_TARGET))
     environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
-    title = environments if several else f"{environments}   {labels[0]}"
+    title = environments if several else f"{environments} · {labels[0]}"
     figure.text(0.06, 0.945, title, fontsize=13, fontweight="bold")
-    anchor = {
-        "loc": "upper left",
-        "borderpad": 0,
-        "borderaxespad": 0,
-        "columnspacing": 1.6,
-        "handlelength": 1.6,
-    }
-    figure.legend(handles=marks, ncols=len(marks), bbox_to_anchor=(0.06, 0.92), **anchor)
-    if several:
-        handles = [
-            Line2D([], [], color=c, linewidth=3, label=label)
-            for c, label in zip(cycle(COLORS), labels, strict=False)
-        ]
-        figure.legend(handles=handles, ncols=min(len(runs), 6), bbox_to_anchor=(0.06, 0.87), **anchor)
+    _legend_row(figure, marks, len(marks), 0.92)
+    if several:  # matplotlib hides labels that start with _
+        named = zip(cycle(COLORS), labels, strict=False)
+        lines = [Line2D([], [], color=c, linewidth=3, label=label.lstrip("_")) for c, label in named]
+        _legend_row(figure, lines, 6, 0.87)
+
+
+def _legend_row(figure: Figure, handles: list[Line2D], columns: int, y: float) -> None:
+    figure.legend(
+        handles=handles, ncols=columns, loc="upper left", bbox_to_anchor=(0.06, y), borderpad=0,
+        borderaxespad=0, columnspacing=1.6, handlelength=1.6,
+    )  # fmt: skip
+
+
+def _x(series: Series, unit: float | None) -> Floats:
+    """Environment steps, or time where its ``unit`` is given, s."""
+    return series.steps if unit is None else series.seconds / unit
+
+
+def _evaluated(run: RunData) -> bool:
+    return len(run.series("eval/mean_reward").values) > 0
 
 
 # --------------------------------------------------------------------------- the training metrics
 
 
 def training_metrics(runs: Sequence[RunData]) -> Figure | None:
-    """A small panel per ``train/…`` metric, plus episode length and speed, over steps; None if there are no rows."""
+    """Over steps, a small panel per ``train/…`` metric, episode length and speed; None without any."""
     names = dict.fromkeys(name for run in runs for name in run.metric_names())
     shown = [name for name in names if name.startswith(("train/", "async/"))]
     shown += [name for name in ("rollout/ep_len_mean", "time/fps") if name in names]
@@ -216,15 +217,15 @@ def training_metrics(runs: Sequence[RunData]) -> Figure | None:
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(12, 2.1 * rows + 0.3))
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
     figure.subplots_adjust(
         left=0.045, right=0.985, wspace=0.28, hspace=0.42,
         top=1 - 0.35 / figure.get_figheight(), bottom=0.35 / figure.get_figheight(),
     )  # fmt: skip
-    for ax, name in zip(axes, shown, strict=False):
+    for place, (ax, name) in enumerate(zip(panels.flat, shown, strict=False)):
         for run, color in zip(runs, cycle(COLORS), strict=False):
             series = run.series(name)
-            line = _thinned(len(series.values), MAX_DOTS // 4)
+            line = _thinned(len(series.values), MAX_POINTS)
             marker = "o" if len(line) < 2 else None
             ax.plot(
                 series.steps[line],
@@ -240,8 +241,8 @@ def training_metrics(runs: Sequence[RunData]) -> Figure | None:
         ax.yaxis.set_major_formatter(FuncFormatter(_short_number))
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.yaxis.set_major_locator(MaxNLocator(4))
-        ax.tick_params(labelsize=8)
-    for ax in list(axes)[len(shown) :]:
+        ax.tick_params(labelsize=8, labelbottom=place + columns >= len(shown))
+    for ax in panels.flat[len(shown) :]:
         ax.remove()
     return figure
 
@@ -250,7 +251,7 @@ def training_metrics(runs: Sequence[RunData]) -> Figure | None:
 
 
 def moving_average(values: Floats, window: int = WINDOW) -> Floats:
-    """Mean of the last ``window`` values at each place, of fewer where there are fewer yet; shape of ``values``."""
+    """Mean of the last ``window`` values (of all, where there are fewer yet) at each place, [N] → [N]."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - window)
@@ -259,7 +260,7 @@ def moving_average(values: Floats, window: int = WINDOW) -> Floats:
 
 
 def exponential_smoothing(values: Floats, weight: float = SMOOTHING) -> Floats:
-    """Exponentially weighted mean of the values so far, its weights summing to 1 from the start; shape of ``values``."""
+    """Exponentially weighted mean of the values so far, unbiased from the first one on, [N] → [N]."""
     smoothed = accumulate(
         values.tolist(), lambda past, value: weight * past + (1 - weight) * value, initial=0.0
     )
@@ -287,7 +288,6 @@ def _time_unit(longest: float) -> tuple[float, str]:
 
 def _short_number(value: float, _position: int | None = None) -> str:
     """1500000 as ``1.5M``, 20000 as ``20k``, 0.0004 as ``0.0004``."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            return f"{value / min(size, 1e3 if letter == 'k' else size):g}{letter}"
-    return f"{value:g}".replace("-", "−")
+    scales = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e3, 1e3, "k"), (0.0, 1.0, ""))
+    unit, letter = next((unit, letter) for least, unit, letter in scales if abs(value) >= least)
+    return f"{value / unit:g}{letter}".replace("-", "−")

@@ -25,7 +25,18 @@ class Preset:
         return env_id.startswith(self.env_prefixes)
 
 
-_ROWS: tuple[Preset, ...] = ()
+_ROWS = (
+    Preset(
+        "classic",
+        "CartPole, Acrobot, MountainCar: a reward of ±1 every step, so |V| grows to 1/(1 − γ) = 100 and is scaled down",
+        ("CartPole-", "Acrobot-", "MountainCar-"),
+        {
+            "*": {"reward_scale": 0.05, "ent_coef": 0.0},
+            "a2c": {"num_envs": 16, "num_steps": 16, "learning_rate": 4e-3},
+            "ac": {"learning_rate": 3e-4},
+        },
+    ),
+)
 
 PRESETS = {row.name: row for row in _ROWS}
 

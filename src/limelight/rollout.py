@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -85,7 +86,7 @@ class RolloutCollector:
         self._actions = np.zeros((T, B, *(action_space.shape or ())), action_space.dtype)
         self._rewards, self._terminated, self._truncated, self._valid = np.zeros((4, T, B), np.float32)
         self._episode_return = np.zeros(B, np.float64)
-        self._episode_length = np.zeros(B, np.int64)
+        self._episode_length = np.zeros(B, np.float64)
         self._finished: list[Episode] = []
         self._check_finite = np.issubdtype(obs_dtype, np.floating)
 
@@ -118,7 +119,7 @@ class RolloutCollector:
         self._track_episodes()
         return Rollout(
             obs, self._actions, self._rewards, self._terminated, self._truncated, self._valid,
-            num_valid=int(self._valid.sum()), final_obs=self._final_obs(final) if final else None,
+            num_valid=np.count_nonzero(self._valid), final_obs=self._final_obs(final) if final else None,
         )  # fmt: skip
 
     def pop_episodes(self) -> list[Episode]:
@@ -143,15 +144,15 @@ class RolloutCollector:
 
     def _track_episodes(self) -> None:
         """Add the rollout to the running episodes and record those it finished."""
-        if not (self._terminated.any() or self._truncated.any()):  # the common rollout: two sums
-            self._episode_return += self._rewards.sum(0)
-            self._episode_length += self._valid.sum(0).astype(np.int64)
+        if not (np.count_nonzero(self._terminated) or np.count_nonzero(self._truncated)):  # the common rollout
+            self._episode_return += np.add.reduce(self._rewards, axis=0)
+            self._episode_length += np.add.reduce(self._valid, axis=0)
             return
         for rewards, valid, terminated, truncated in zip(
             self._rewards, self._valid, self._terminated, self._truncated, strict=True
         ):
             self._episode_return += rewards
-            self._episode_length += valid.astype(np.int64)
+            self._episode_length += valid
             for b in np.flatnonzero(terminated + truncated):
                 self._finished.append(
                     Episode(
@@ -166,7 +167,10 @@ class RolloutCollector:
 
     def _require_finite(self) -> None:
         """One sum per rollout; the search for the culprit only where the sum is not finite."""
-        if np.isfinite(self._rewards.sum()) and (not self._check_finite or np.isfinite(self._obs.sum())):
+        total = float(np.add.reduce(self._rewards, axis=None))
+        if self._check_finite:
+            total += float(np.add.reduce(self._obs, axis=None))
+        if math.isfinite(total):
             return
         for key, values in (("observation", self._obs[1:]), ("reward", self._rewards)):
             bad = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -206,10 +207,10 @@ def make_loggers(
     """The run's own loggers, and the user's."""
     own: list[Logger] = [
         JsonlLogger(run_dir / "metrics.jsonl", resume_step=resume_step),
-        MonitorCsvLogger(run_dir / "monitor.csv", config.env.env_id, resume_step=resume_step),
+        MonitorCsvLogger(run_dir / "monitor.csv", config.env.env_id, time.time(), resume_step),
     ]
     if config.log.tensorboard:
-        own.append(TensorBoardLogger(run_dir))
+        own.append(TensorBoardLogger(run_dir, resume_step))
     if not quiet:
         own.append(ConsoleLogger(config.total_timesteps, resume_step or 0))
     return Loggers([*own, *loggers])

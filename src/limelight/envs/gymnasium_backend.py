@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, final
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 
 from limelight.config import ConfigError
@@ -27,6 +28,7 @@ MODES: dict[AutoresetName, AutoresetMode] = {
     "same_step": AutoresetMode.SAME_STEP,
     "disabled": AutoresetMode.DISABLED,
 }
+SAME_ENV = "env_id = {}: the callable returned one environment twice; make a new one in every call"
 _CLOSE_TIMEOUT = 5.0  # seconds a worker process gets to finish what it is doing
 
 
@@ -41,12 +43,12 @@ class StepFunction(Protocol):
 class SyncBackend:
     """Steps a list of environments one after the other, in this process.
 
-    Yields the stream of Gymnasium's ``SyncVectorEnv``, seeds included, without its per-step overhead (on CartPole
-    13 µs instead of 30 for one environment, 85 instead of 112 for eight). ``Step.obs`` is a buffer that the next
-    step overwrites. A backend in mode ``disabled`` resets finished environments itself, right after the step,
-    which is what a partial reset comes to: its stream is that of ``same_step``.
+    Yields the stream of Gymnasium's ``SyncVectorEnv``, seeds included, at a fraction of its overhead (one
+    CartPole: 13 µs instead of 30, eight: 85 instead of 112). ``Step.obs`` is a buffer that the next step
+    overwrites. In mode ``disabled`` it resets finished environments itself right after the step,
+    which is what partial resets come to: the stream is that of ``same_step``.
 
-    Raises: ConfigError when the environments are the same object or differ in their spaces.
+    Raises: ConfigError when two environments are one object or differ in their spaces.
     """
 
     name = "sync"
@@ -59,21 +61,21 @@ class SyncBackend:
         env_id: str = "env",
     ) -> None:
         self.envs, self.num_envs, self._env_id, self._closed = list(envs), len(envs), env_id, False
-        _check_distinct(self.envs, env_id)
+        _check_alike(self.envs, env_id)
         self.single_observation_space = self.envs[0].observation_space
         self.single_action_space = self.envs[0].action_space
         self._shape = self.single_observation_space.shape or ()
         self._obs = np.zeros((self.num_envs, *self._shape), self.single_observation_space.dtype)
         self._steps = [env.step for env in self.envs]
-        self._all_valid = _all_true(self.num_envs)
-        self._valid = self._all_valid
+        self._none, self._all = _mask(self.num_envs, False), _mask(self.num_envs, True)
         self._alive = [
             True
         ] * self.num_envs  # a list: reading one of its items is a third of an array's price
+        self._valid = self._all
         self.step = self._next_step if autoreset_mode == "next_step" else self._same_step
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
-        """Start an episode in every environment, the i-th with ``seed + i``; first observations, [B, *obs_shape].
+        """Start an episode in each environment, the i-th with ``seed + i``; observations [B, *obs_shape].
 
         Raises: ConfigError when an observation has not the shape of its space.
         """
@@ -81,43 +83,44 @@ class SyncBackend:
             obs, _ = env.reset(seed=None if seed is None else seed + i)
             if np.shape(obs) != self._shape:
                 raise ConfigError(
-                    f"env_id = {self._env_id}: reset returned an observation of shape {np.shape(obs)}, but its "
+                    f"env_id = {self._env_id}: reset gave an observation of shape {np.shape(obs)}, but the "
                     f"observation space is {describe_space(self.single_observation_space)}; make them agree"
                 )
             self._obs[i] = obs
-        self._alive, self._valid = [True] * self.num_envs, self._all_valid
+        self._alive, self._valid = [True] * self.num_envs, self._all
         return self._obs
 
     def _next_step(self, actions: NDArray[Any]) -> Step:
         obs, alive, valid, done = self._obs, self._alive, self._valid, False
-        rewards = np.zeros(self.num_envs, np.float32)
-        terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+        rewards, terminated, truncated = np.zeros(self.num_envs, np.float32), self._none, self._none
         for i, step in enumerate(self._steps):
             if alive[i]:
                 obs[i], rewards[i], term, trunc, _ = step(actions[i])
                 if term or trunc:
-                    terminated[i], truncated[i], alive[i], done = term, trunc, False, True
+                    if not done:
+                        terminated, truncated, done = terminated.copy(), truncated.copy(), True
+                    terminated[i], truncated[i], alive[i] = term, trunc, False
             else:
                 obs[i], _ = self.envs[i].reset()
                 alive[i] = True
-        self._valid = np.array(alive) if done else self._all_valid
+        self._valid = np.array(alive) if done else self._all
         return Step(obs, rewards, terminated, truncated, valid)
 
     def _same_step(self, actions: NDArray[Any]) -> Step:
         obs = self._obs
+        rewards, terminated, truncated = np.zeros(self.num_envs, np.float32), self._none, self._none
         final_obs: NDArray[Any] | None = None
-        rewards = np.zeros(self.num_envs, np.float32)
-        terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
         for i, step in enumerate(self._steps):
             obs[i], rewards[i], term, trunc, _ = step(actions[i])
             if term or trunc:
-                final_obs = np.zeros_like(obs) if final_obs is None else final_obs
+                if final_obs is None:
+                    terminated, truncated, final_obs = terminated.copy(), truncated.copy(), np.zeros_like(obs)
                 terminated[i], truncated[i], final_obs[i] = term, trunc, obs[i]
                 obs[i], _ = self.envs[i].reset()
-        return Step(obs, rewards, terminated, truncated, self._all_valid, final_obs)
+        return Step(obs, rewards, terminated, truncated, self._all, final_obs)
 
     def get_state(self) -> State | None:
-        """Every environment's state and who is due for a reset; None where an environment holds more than data."""
+        """All environments' states and who is due for a reset; None where one holds more than plain data."""
         states = get_env_states(self.envs)
         return None if states is None else {"envs": states, "alive": np.array(self._alive)}
 
@@ -128,7 +131,7 @@ class SyncBackend:
         """
         set_env_states(self.envs, state["envs"])
         self._alive = [bool(alive) for alive in state["alive"]]
-        self._valid = self._all_valid if all(self._alive) else np.array(self._alive)
+        self._valid = self._all if all(self._alive) else np.array(self._alive)
 
     def close(self) -> None:
         """Close every environment; a second call does nothing."""
@@ -142,7 +145,7 @@ class SyncBackend:
 class VectorBackend:
     """Any Gymnasium ``VectorEnv`` in the autoreset mode it was made with; ``Step.obs`` may be its own buffer.
 
-    Raises: ConfigError when the vector env does not say its autoreset mode.
+    Raises: ConfigError when the vector env does not state its autoreset mode.
     """
 
     step: StepFunction
@@ -151,58 +154,64 @@ class VectorBackend:
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise ConfigError(
-                f"env_id = {env_id}: its vectorised class does not state an autoreset_mode in its metadata; "
-                "use backend sync"
+                f"env_id = {env_id}: its vectorised class states no autoreset_mode; use backend sync"
             )
         self.name = {AsyncVectorEnv: "async", SyncVectorEnv: "sync"}.get(type(envs.unwrapped), "vector")
         self.envs, self.num_envs = envs, envs.num_envs
         self.single_observation_space = envs.single_observation_space
         self.single_action_space = envs.single_action_space
-        self._venv_step = envs.step
-        self._all_valid = _all_true(self.num_envs)
-        self._valid = self._all_valid
+        self._all = _mask(self.num_envs, True)
+        self._valid = self._all
+        self._vector_step = envs.step
+        # Gymnasium's own classes have zeros on invalid rows; whether a third party's has, only it knows.
+        own = all(type(layer).__module__.startswith("gymnasium.") for layer in (envs, envs.unwrapped))
         self.step = {
-            AutoresetMode.NEXT_STEP: self._next_step,
+            AutoresetMode.NEXT_STEP: self._next_step if own else self._next_step_masked,
             AutoresetMode.SAME_STEP: self._same_step,
-            AutoresetMode.DISABLED: self._reset_after_step,
+            AutoresetMode.DISABLED: self._step_then_reset,
         }[mode]
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
-        """Start an episode in every environment; first observations, [B, *obs_shape]."""
+        """Start an episode in every environment; first observations [B, *obs_shape]."""
         obs, _ = self.envs.reset(seed=seed)
-        self._valid = self._all_valid
+        self._valid = self._all
         return np.asarray(obs)
 
     def _next_step(self, actions: NDArray[Any]) -> Step:
-        obs, rewards, terminated, truncated, _ = self._venv_step(actions)
-        valid, done = self._valid, terminated | truncated
-        if valid is not self._all_valid:  # Gymnasium's own classes have zeros here; a third party's may not
-            rewards, terminated, truncated = rewards * valid, terminated & valid, truncated & valid
-            done &= valid
-        self._valid = ~done if np.count_nonzero(done) else self._all_valid
+        obs, rewards, terminated, truncated, _ = self._vector_step(actions)
+        valid = self._valid
+        self._valid = ~(terminated | truncated)
+        return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, valid)
+
+    def _next_step_masked(self, actions: NDArray[Any]) -> Step:
+        obs, rewards, terminated, truncated, _ = self._vector_step(actions)
+        valid = self._valid
+        rewards = np.where(valid, rewards, np.float32(0.0))
+        terminated, truncated = terminated & valid, truncated & valid
+        self._valid = ~(terminated | truncated)
         return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, valid)
 
     def _same_step(self, actions: NDArray[Any]) -> Step:
-        obs, rewards, terminated, truncated, infos = self._venv_step(actions)
+        obs, rewards, terminated, truncated, infos = self._vector_step(actions)
         final_obs: NDArray[Any] | None = None
         done = np.flatnonzero(terminated | truncated)
         if done.size:
             final_obs = np.zeros_like(obs)
             for i in done:
                 final_obs[i] = infos["final_obs"][i]
-        return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, self._all_valid, final_obs)
+        return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, self._all, final_obs)
 
-    def _reset_after_step(self, actions: NDArray[Any]) -> Step:
-        obs, rewards, terminated, truncated, _ = self._venv_step(actions)
+    def _step_then_reset(self, actions: NDArray[Any]) -> Step:
+        obs, rewards, terminated, truncated, _ = self._vector_step(actions)
         final_obs: NDArray[Any] | None = None
         done = terminated | truncated
-        if np.count_nonzero(done):
-            final_obs = np.array(obs)  # the reset may write into the same buffer
+        if done.any():
+            final_obs = np.array(obs)  # a copy: the reset may write into the same buffer
             obs, _ = self.envs.reset(options={"reset_mask": done})
-        return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, self._all_valid, final_obs)
+        return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, self._all, final_obs)
 
     def get_state(self) -> State | None:
-        """The vector env's state and who is due for a reset; None where it holds more than data (or processes)."""
+        """The vector env's state and who is due for a reset; None where it holds more than plain data."""
         state = get_env_state(self.envs)
         return None if state is None else {"env": state, "valid": self._valid.copy()}
 
@@ -212,8 +221,7 @@ class VectorBackend:
         Raises: ConfigError when the state belongs to another environment.
         """
         set_env_state(self.envs, state["env"])
-        valid = np.asarray(state["valid"], np.bool_)
-        self._valid = self._all_valid if valid.all() else valid
+        self._valid = np.array(state["valid"], np.bool_)
 
     def close(self) -> None:
         """Close the environments and their processes; a second call does nothing."""
@@ -229,22 +237,28 @@ class VectorBackend:
 def make_async(
     factory: Callable[[], gym.Env[Any, Any]],
     num_envs: int,
-    autoreset_mode: AutoresetName,
+    autoreset_mode: AutoresetName = "next_step",
     env_id: str = "env",
 ) -> VectorBackend:
-    """One process per environment, each started by ``spawn``: for environments whose steps are expensive."""
+    """One process per environment, each started by ``spawn``: for environments whose steps are expensive.
+
+    Raises: ConfigError when ``factory`` cannot be sent to another process.
+    """
     worker = _WorkerEnv(factory)
-    return VectorBackend(
-        AsyncVectorEnv(
-            [worker] * num_envs, copy=False, context="spawn", autoreset_mode=MODES[autoreset_mode]
-        ),
-        env_id,
-    )
+    try:
+        CloudpickleWrapper(worker).__getstate__()
+    except Exception as error:  # whatever the __reduce__ of a user's object raises
+        raise ConfigError(
+            f"backend = async: what makes {env_id} cannot be sent to a process ({error}); use backend sync"
+        ) from error
+    mode = MODES[autoreset_mode]
+    envs = AsyncVectorEnv([worker] * num_envs, copy=False, context="spawn", autoreset_mode=mode)
+    return VectorBackend(envs, env_id)
 
 
 @dataclass(frozen=True)
 class _WorkerEnv:
-    """Makes the environment; in a worker process, first leaves Ctrl-C to the process that shuts the workers down."""
+    """Makes the environment; a worker process first leaves Ctrl-C to the parent, which shuts it down."""
 
     factory: Callable[[], gym.Env[Any, Any]]
     parent: int = field(default_factory=os.getpid)
@@ -255,23 +269,22 @@ class _WorkerEnv:
         return self.factory()
 
 
-def _all_true(num_envs: int) -> NDArray[np.bool_]:
-    """A mask that every step without resets shares, so nobody may write into it."""
-    mask = np.ones(num_envs, np.bool_)
+def _mask(num_envs: int, value: bool) -> NDArray[np.bool_]:
+    """A mask that many steps share, so nobody may write into it."""
+    mask = np.full(num_envs, value)
     mask.flags.writeable = False
     return mask
 
 
-def _check_distinct(envs: list[gym.Env[Any, Any]], env_id: str) -> None:
+def _check_alike(envs: list[gym.Env[Any, Any]], env_id: str) -> None:
+    """Several environments of one kind, not one environment several times."""
     if len({id(env.unwrapped) for env in envs}) < len(envs):
-        raise ConfigError(
-            f"env_id = {env_id}: the callable returned the same environment twice; make a new one in every call"
-        )
+        raise ConfigError(SAME_ENV.format(env_id))
     for env in envs[1:]:
         for role in ("observation_space", "action_space"):
             first, other = getattr(envs[0], role), getattr(env, role)
             if first != other:
                 raise ConfigError(
                     f"env_id = {env_id}: its environments differ in {role}, {describe_space(first)} and "
-                    f"{describe_space(other)}; the callable must return like environments"
+                    f"{describe_space(other)}; the callable must return environments of one kind"
                 )

@@ -1,7 +1,7 @@
-"""The exact state of Gymnasium environments as plain data: no pickle, no objects. Used by gymnasium_backend.py.
+"""The exact state of Gymnasium environments as plain data, no pickle. Used by gymnasium_backend.py.
 
-Reads the attributes of every layer of a wrapper chain. Sees only what the environment keeps in its attributes:
-an environment that draws from a global generator cannot be restored, and nothing can tell.
+Reads the attributes of every layer of a wrapper chain, and sees no more than those: that an environment
+draws from a global generator, and so is not restored, nothing can tell.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from limelight.envs.base import State
 AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
 # What the constructor sets and no episode changes; the constructor sets it again when the run resumes.
-_STATIC = frozenset(
-    "spec metadata _metadata render_mode _cached_spec _saved_kwargs _ezpickle_args _ezpickle_kwargs".split()
-)
+_STATIC = {"spec", "metadata", "_metadata", "render_mode", "_cached_spec"}
+_STATIC |= {"_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"}
+# Large tables P that the constructor always makes alike (FrozenLake's may be of a random map).
+_TABLES = {"gymnasium.envs.toy_text.taxi.TaxiEnv", "gymnasium.envs.toy_text.cliffwalking.CliffWalkingEnv"}
 _BIT_GENERATORS = {"PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"}
+_CONSTANT = (type(None), bool, int, float, str)
 _MUTABLE = (list, dict, deque, np.ndarray, np.random.Generator)
 
 
 def get_env_state(env: AnyEnv) -> State | None:
-    """All that ``env`` (with its wrappers) needs to continue exactly; None where it holds more than plain data.
+    """All that ``env`` and its wrappers need to continue exactly; None where it holds more than plain data.
 
-    Plain data: numbers, text, None, NumPy arrays and generators, and lists, tuples, dicts and deques of these.
+    Plain data: numbers, text, None, NumPy arrays and generators, lists, tuples, dicts and deques of these.
     Two attributes that are the same object stay the same object.
     """
     states = get_env_states([env])
@@ -51,7 +53,7 @@ def set_env_state(env: AnyEnv, state: State) -> None:
 
 
 def get_env_states(envs: Sequence[AnyEnv]) -> list[State] | None:
-    """The states of several environments, which may share objects (a generator, say); None if any has none."""
+    """The states of several environments, which may share objects (a generator); None if one has none."""
     memo = _Memo()
     try:
         return [{"layers": [_get_layer(layer, memo) for layer in _layers(env)]} for env in envs]
@@ -135,14 +137,15 @@ def _set_layer(layer: Any, data: State, made: list[Any]) -> None:
 
 
 def _is_static(layer: Any, name: str, value: Any) -> bool:
-    """Whether construction alone decides the attribute: configuration, spaces, and functions without a state."""
+    """Whether construction alone decides the attribute: configuration, spaces, functions without a state."""
     if name in _STATIC or isinstance(value, Space | EnvSpec | type | np.ufunc):
         return True
-    if isinstance(layer, gym.Wrapper | VectorWrapper) and name == "env":
+    if name == "env" and isinstance(layer, gym.Wrapper | VectorWrapper):
         return True
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return all(isinstance(content, bool | int | float | str | None) for content in cells)
+    if name == "P" and _class_name(layer) in _TABLES:
+        return True
+    if isinstance(value, FunctionType):  # what it closes over could be a state, unless it cannot change
+        return all(type(cell.cell_contents) in _CONSTANT for cell in value.__closure__ or ())
     if isinstance(value, BuiltinFunctionType):
         return value.__self__ is None or isinstance(value.__self__, ModuleType)
     if isinstance(value, MethodType):
@@ -153,10 +156,10 @@ def _is_static(layer: Any, name: str, value: Any) -> bool:
 def _encode(value: Any, memo: _Memo) -> Any:
     """``value`` as None, bool, int, float, str, numeric array, or a list that starts with a tag."""
     kind = type(value)
-    if value is None or kind in (bool, int, float, str):
+    if kind in _CONSTANT:
         return value
     if isinstance(value, np.generic):
-        if value.dtype.kind not in "biufU" or value.dtype.itemsize > 8 and value.dtype.kind != "U":
+        if value.dtype.kind not in "biufU" or (value.dtype.itemsize > 8 and value.dtype.kind != "U"):
             raise _NotPlainError
         return ["scalar", value.dtype.str, _encode(value.item(), memo)]
     if kind is tuple:

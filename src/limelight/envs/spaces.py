@@ -1,4 +1,4 @@
-"""Which spaces Limelight can learn from, and their JSON form in a saved agent. Used by make.py and agent.py."""
+"""Which spaces Limelight can learn from, and their JSON form in a saved agent. For make.py and agent.py."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def check_spaces(observation_space: Space[Any], action_space: Space[Any], env_id
         ("action", action_space, _ACTIONS),
     ):
         if type(space) not in supported:
-            names = " and ".join(", ".join(kind.__name__ for kind in supported).rsplit(", ", 1))
+            names = ", ".join(kind.__name__ for kind in supported)
             raise ConfigError(
-                f"env_id = {env_id}: {role} space {describe_space(space)} is not supported; "
-                f"{role}s can be {names}, so wrap the environment to have one"
+                f"env_id = {env_id}: {role} space {describe_space(space)} is not supported "
+                f"(supported: {names}); wrap the environment so that it has one of these"
             )
     shape = observation_space.shape or ()
     if 0 in shape or observation_space.dtype is None or observation_space.dtype.kind not in "biuf":
         raise ConfigError(
             f"env_id = {env_id}: observation space {describe_space(observation_space)} is not supported; "
-            "a Box must hold at least one real number"
+            "an observation must hold at least one real number"
         )
 
 

@@ -20,8 +20,8 @@ Values = NDArray[np.float64]
 class Ring(gym.Env[np.int64, np.int64]):
     """Walk round ``size`` places; every step pays 1 and nothing ever ends but the clock.
 
-    Observation: the place. Actions: 0 stays, 1 moves on. Truncated after ``max_steps`` steps, so V = 1 / (1 − γ)
-    everywhere, but only for a learner that bootstraps through truncation.
+    Observation: the place. Actions: 0 stays, 1 moves on. Truncated after ``max_steps`` steps, so that
+    V = 1 / (1 − γ) everywhere, but only for a learner that bootstraps through truncation.
     """
 
     def __init__(self, size: int = 3, max_steps: int = 20) -> None:
@@ -77,7 +77,7 @@ class Corridor(gym.Env[np.int64, np.int64]):
 
 
 class Bandit(gym.Env[NDArray[np.float32], np.int64]):
-    """One step, one choice: arm a pays ``means[a]`` plus ``noise`` times a standard normal, and the episode ends.
+    """One step, one choice: arm a pays ``means[a]`` plus ``noise`` times a standard normal, and that was all.
 
     Observation: always [1]. V* = max(means).
     """
@@ -104,7 +104,7 @@ class Bandit(gym.Env[NDArray[np.float32], np.int64]):
 
 
 class TwoState(gym.Env[np.int64, np.int64]):
-    """State 0 pays 1 and then ends with probability ``p_end``, else goes to state 1, which pays 0 and goes back.
+    """State 0 pays 1, then ends with probability ``p_end`` or goes to state 1, which pays 0 and goes back.
 
     Actions change nothing, so V is the same for every policy:
     V(0) = 1 / (1 − γ² (1 − p_end)), V(1) = γ V(0).
@@ -142,15 +142,15 @@ ScriptRow = tuple[float, float, bool, bool]
 class Scripted(gym.Env[NDArray[np.float32], np.int64]):
     """Plays given episodes, to test what steps environments.
 
-    An episode is rows of (obs, reward, terminated, truncated); its first row is the reset, of which only ``obs``
-    counts, and its last one must end it. ``reset(seed=s)`` starts with episode s mod the number of them; each
-    later reset plays the next. ``action_reward`` times the action is added to each reward: whoever checks
-    rewards then also sees which actions arrived. Stepping on after the end raises RuntimeError.
+    An episode is rows of (obs, reward, terminated, truncated); its first row is the reset, of which only
+    ``obs`` counts, and its last one must end it. ``reset(seed=s)`` starts with episode s mod the number of
+    them; each later reset plays the next. ``action_reward`` times the action is added to each reward: whoever
+    checks rewards then also sees which actions arrived. Stepping on after the end raises RuntimeError.
     """
 
     def __init__(self, episodes: Sequence[Sequence[ScriptRow]], action_reward: float = 0.0) -> None:
         self.observation_space, self.action_space = Box(-np.inf, np.inf, (1,)), Discrete(4)
-        self.episodes = [[tuple(row) for row in episode] for episode in episodes]
+        self.episodes = [list(episode) for episode in episodes]
         if any(not (rows[-1][2] or rows[-1][3]) or len(rows) < 2 for rows in self.episodes):
             raise ValueError(
                 "episodes: each needs a reset row and a last row that is terminated or truncated"

@@ -1,6 +1,6 @@
 """The live progress display: a bar on a terminal, now and then a line elsewhere. Made by train.py.
 
-It draws only from within :class:`ConsoleLogger`'s own calls, so no thread of its own ever disturbs the training.
+It draws only from within :class:`ConsoleLogger`'s own calls: no thread of its own disturbs the training.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EPISODES_WINDOW = 100
 
 
 class ConsoleLogger:
-    """Shows steps, steps/s, mean return of the last 100 episodes, the latest evaluation, elapsed and remaining time.
+    """Shows steps, steps/s, mean return of the last 100 episodes, latest evaluation, elapsed and remaining.
 
     Args:
         total_timesteps: environment steps of the whole run.
@@ -64,12 +64,25 @@ class ConsoleLogger:
                 f"{metrics['eval/mean_reward']:,.1f} ± {metrics.get('eval/std_reward', 0.0):,.1f}"
             )
             self._next_drawing = 0.0 if self._live else self._next_drawing
-        self._progress(step, seconds)
+        self.tick(step, seconds)
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Take in finished episodes."""
         self._returns.extend(episode.episode_return for episode in episodes)
-        self._progress(step, seconds)
+        self.tick(step, seconds)
+
+    def tick(self, step: int, seconds: float) -> None:
+        """Take in how far the training is; cheap, so the more often the livelier."""
+        self._step = step
+        now = time.monotonic()
+        if now < self._next_drawing or not self._active:
+            return
+        self._samples.append((seconds, step))
+        if self._live:
+            self._live.refresh()
+        else:
+            self._print_line()
+        self._next_drawing = now + (REDRAW_SECONDS if self._live else LINE_SECONDS)
 
     def message(self, text: str) -> None:
         """Print a line, above the bar."""
@@ -93,18 +106,6 @@ class ConsoleLogger:
         )
         live.start(refresh=True)
         return live
-
-    def _progress(self, step: int, seconds: float) -> None:
-        self._step = step
-        now = time.monotonic()
-        if now < self._next_drawing or not self._active:
-            return
-        self._samples.append((seconds, step))
-        if self._live:
-            self._live.refresh()
-        else:
-            self._print_line()
-        self._next_drawing = now + (REDRAW_SECONDS if self._live else LINE_SECONDS)
 
     def _numbers(self) -> dict[str, str]:
         """Every number as text, by what it is called on the screen."""
@@ -133,16 +134,17 @@ class ConsoleLogger:
         times = Text.assemble((n["percent"], "bold"), f"  {n['elapsed']} elapsed  {n['left']} left")
         bar.add_row(ProgressBar(total=self._total, completed=self._step), times)
         numbers = Text.assemble(
-            (n["steps"], "cyan"), " steps   ", (n["speed"], "cyan"), " steps/s   return ",
-            (n["return"], "bold green"), "   eval ", (n["eval"], "bold magenta"), no_wrap=True, overflow="ellipsis",
+            (n["steps"], "cyan"), " steps  ", (n["speed"], "cyan"), " steps/s  return ",
+            (n["return"], "bold green"), "  eval ", (n["eval"], "bold magenta"),
+            no_wrap=True, overflow="ellipsis",
         )  # fmt: skip
         return Group(bar, numbers)
 
     def _print_line(self) -> None:
         n = self._numbers()
         text = (
-            f"{n['percent']}  {n['steps']} steps  {n['speed']} steps/s  return {n['return']}  eval {n['eval']}"
-            f"  {n['elapsed']} elapsed  {n['left']} left"
+            f"{n['percent']}  {n['steps']} steps  {n['speed']} steps/s  return {n['return']}"
+            f"  eval {n['eval']}  {n['elapsed']} elapsed  {n['left']} left"
         )
         self._console.print(Text(text), soft_wrap=True)
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class JsonlLogger:
-    """Writes ``{"step": …, "seconds": …, "train/entropy": …, …}`` per row, flushed at once; nan and ±inf are null.
+    """Writes ``{"step": …, "seconds": …, "train/entropy": …}`` a row, flushed at once; nan and ±inf are null.
 
     Args:
         path: the file; replaced unless the run is resumed.
-        resume_step: environment steps the resumed run goes on from: later rows are dropped, earlier ones stay.
+        resume_step: step that the resumed run goes on from; later rows are dropped, earlier ones stay.
     """
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
@@ -33,7 +33,7 @@ class JsonlLogger:
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Write a row."""
-        row = {"step": step, "seconds": round(seconds, 6)}
+        row: dict[str, float | None] = {"step": int(step), "seconds": round(float(seconds), 6)}
         row |= {name: _plain(value) for name, value in metrics.items()}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()

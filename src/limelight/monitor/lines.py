@@ -9,9 +9,9 @@ from typing import TextIO
 
 
 def open_lines(path: Path, keep: Callable[[str], bool] | None) -> TextIO:
-    """A file to write lines to: a new one, or where ``keep`` is given one that goes on after the lines it keeps.
+    """A file to write lines to: a new one, or where ``keep`` is given the old one with the lines it keeps.
 
-    A last line that was cut short never stays. Raises: OSError.
+    A last line that was cut short is never kept. Raises: OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if keep is None or not path.exists():

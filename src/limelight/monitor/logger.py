@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
 
 class Logger(Protocol):
-    """Takes note of a run. Steps are environment steps, seconds are training time (evaluation not counted)."""
+    """Takes note of a run. Steps are environment steps; seconds are training time, evaluation not counted.
+
+    A logger may also have ``tick(step, seconds)``: called many times a second, to show that the run is alive.
+    """
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
-        """A row of metrics: of training (``rollout/…``, ``time/…``, ``train/…``) or of an evaluation (``eval/…``)."""
+        """A row of metrics of training (``rollout/… time/… train/…``) or of an evaluation (``eval/…``)."""
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Training episodes that have just finished, oldest first."""
@@ -31,6 +34,7 @@ class Loggers:
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self.loggers = tuple(loggers)
+        self._ticks = [logger.tick for logger in loggers if hasattr(logger, "tick")]
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Hand on a row of metrics."""
@@ -42,6 +46,11 @@ class Loggers:
         if episodes:
             for logger in self.loggers:
                 logger.episodes(step, seconds, episodes)
+
+    def tick(self, step: int, seconds: float) -> None:
+        """Tell those that show it how far the training is."""
+        for tick in self._ticks:
+            tick(step, seconds)
 
     def message(self, text: str) -> None:
         """Hand on a line for the person."""

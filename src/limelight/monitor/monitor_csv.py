@@ -1,8 +1,9 @@
-"""monitor.csv: one line per training episode in Stable-Baselines3's format, so that its plotting tools read it."""
+"""monitor.csv: one line per training episode, in the format that Stable-Baselines3's plotting tools read."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,17 +19,19 @@ COLUMNS = ("r", "l", "t", "step")
 class MonitorCsvLogger:
     """Writes return, length, training seconds and the environment step at which the episode's end was seen.
 
-    The fourth column is ours (SB3's reader takes any extra columns): lengths of episodes that run side by side do not
-    add up to steps.
+    The fourth column is ours (SB3's reader takes any extra columns): the lengths of episodes that run side by
+    side do not add up to steps.
 
     Args:
         path: the file, whose name SB3 wants to end in ``monitor.csv``; replaced unless the run is resumed.
         env_id: for the header.
-        start_time: Unix time when training started, s.
-        resume_step: environment steps the resumed run goes on from: later episodes are dropped, earlier ones stay.
+        start_time: Unix time when training started, s; None is now.
+        resume_step: step that the resumed run goes on from; later episodes are dropped, earlier ones stay.
     """
 
-    def __init__(self, path: Path, env_id: str, start_time: float, resume_step: int | None = None) -> None:
+    def __init__(
+        self, path: Path, env_id: str, start_time: float | None = None, resume_step: int | None = None
+    ) -> None:
         def keep(line: str) -> bool:
             if line.startswith(("#", "r,")):
                 return True
@@ -39,7 +42,9 @@ class MonitorCsvLogger:
 
         self._file = open_lines(path, None if resume_step is None else keep)
         if self._file.tell() == 0:
-            header = json.dumps({"t_start": start_time, "env_id": env_id})
+            header = json.dumps(
+                {"t_start": time.time() if start_time is None else start_time, "env_id": env_id}
+            )
             self._file.write(f"#{header}\n{','.join(COLUMNS)}\n")
             self._file.flush()
 

@@ -22,8 +22,7 @@ class TensorBoardLogger:
 
     Args:
         folder: gets a new events file.
-        resume_step: environment steps the resumed run goes on from; TensorBoard forgets what the folder holds of
-            later ones.
+        resume_step: step that the resumed run goes on from; TensorBoard forgets what there is of later ones.
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
@@ -44,7 +43,7 @@ class TensorBoardLogger:
         """Write a row."""
         value = self._summary.Value
         values = [value(tag=name, simple_value=float(metric)) for name, metric in metrics.items()]
-        self._write(step=step, summary=self._summary(value=values))
+        self._write(step=int(step), summary=self._summary(value=values))
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Means of episodes come in the rows."""

@@ -114,10 +114,12 @@ class NumpyActorCritic:
         logits = self.policy_head.forward(x)
         if noise is None:
             return logits.argmax(-1)
-        logits -= logits.max(-1, keepdims=True)
-        cumulative = np.exp(logits, out=logits).cumsum(-1)
+        logits -= np.maximum.reduce(logits, axis=-1, keepdims=True)
+        cumulative = np.add.accumulate(np.exp(logits, out=logits), axis=-1)
         # Inverse transform as in Categorical.sample; the cumulative weights are not normalised, so the noise is scaled.
-        actions: NDArray[np.int64] = (cumulative[:, :-1] <= noise * cumulative[:, -1:]).sum(-1)
+        actions: NDArray[np.int64] = np.add.reduce(
+            cumulative[:, :-1] <= noise * cumulative[:, -1:], axis=-1, dtype=np.int64
+        )
         return actions
 
     def forward(self, obs: NDArray[Any]) -> tuple[Float, Float]:
@@ -180,16 +182,15 @@ def categorical_grad(
     Args: logits [N, K]; actions, d_log_probs, d_entropies [N].
     Returns: (log π [N, K], H [N], ∂L/∂logits [N, K]).
     """
-    log_p = logits - logits.max(-1, keepdims=True)
+    log_p = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
     p = np.exp(log_p)
-    total = p.sum(-1, keepdims=True)
+    total = np.add.reduce(p, axis=-1, keepdims=True)
     p /= total
     log_p -= np.log(total, out=total)
-    negative_entropies = np.einsum("nk,nk->n", p, log_p)[:, None]
-    d_logits = log_p - negative_entropies
-    d_logits *= d_entropies[:, None]
-    d_logits += d_log_probs[:, None]
-    d_logits *= p
-    np.negative(d_logits, out=d_logits)
-    d_logits[np.arange(len(p)), actions] += d_log_probs
+    negative_entropies = np.add.reduce(p * log_p, axis=-1, keepdims=True)
+    d_entropies, d_log_probs = d_entropies[:, None], d_log_probs[:, None]
+    d_logits = np.eye(logits.shape[-1], dtype=np.float32)[actions]
+    d_logits -= p
+    d_logits *= d_log_probs
+    d_logits -= d_entropies * p * (log_p - negative_entropies)
     return log_p, -negative_entropies[:, 0], d_logits

@@ -1,0 +1,219 @@
+"""What an environment id or callable stands for, and one line on what is wrong where it stands for nothing.
+
+Used by make.py, which hands on :class:`EnvMaker` to whoever needs one more environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import TimeLimit
+
+from limelight.config import ConfigError, EnvConfig, EnvKwargs, did_you_mean
+
+AnyEnv = gym.Env[Any, Any]
+EnvFactory = Callable[[], AnyEnv]
+
+# gymnasium.envs.<folder> → the extra of Gymnasium that installs what it needs
+_EXTRAS = {
+    "box2d": "box2d",
+    "classic_control": "classic-control",
+    "toy_text": "toy-text",
+    "mujoco": "mujoco",
+    "phys2d": "jax",
+    "tabular": "jax",
+}
+
+
+def resolve_env(config: EnvConfig, factory: EnvFactory | None = None) -> EnvMaker:
+    """What makes one environment of ``config``, or of ``factory`` if given; it pickles if ``factory`` does.
+
+    Raises: ConfigError if the id is unknown (near ones are named) or a module cannot be imported.
+    """
+    if isinstance(factory, EnvMaker):
+        factory = factory.factory
+    maker = EnvMaker(config, factory)
+    if factory is None:
+        maker.resolve()
+    return maker
+
+
+@dataclass(frozen=True)
+class EnvMaker:
+    """Makes one environment per call: by id, by ``package.module:callable``, or by the user's callable."""
+
+    config: EnvConfig
+    factory: EnvFactory | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.config.env_id if self.factory is None else callable_name(self.factory)
+
+    def resolve(self) -> EnvSpec | Callable[..., Any]:
+        """What the id stands for.
+
+        Raises: ConfigError if nothing does, or what registers it cannot be imported.
+        """
+        if self.config.env_module is not None:
+            _import("env_module", self.config.env_module)
+        if self.factory is not None:
+            return self.factory
+        module, _, name = self.config.env_id.rpartition(":")
+        if module:
+            creator = getattr(_import("env_id", module), name, None)
+            if callable(creator):
+                return cast("Callable[..., Any]", creator)
+        if name not in gym.registry:
+            raise ConfigError(_unknown_id(self.config.env_id, module, name))
+        return gym.registry[name]
+
+    def __call__(self) -> AnyEnv:
+        """One environment.
+
+        Raises: ConfigError if it cannot be made with these settings.
+        """
+        source, limit = self.resolve(), self.config.max_episode_steps
+        if isinstance(source, EnvSpec):
+            # Without Gymnasium's checker, which looks at the first steps only: `limelight check` is for that.
+            return self._made(lambda **kwargs: gym.make(source, limit, True, **kwargs), source)
+        env = self._made(source, source)
+        return env if limit is None else _limit_steps(env, limit)
+
+    def _made(self, create: Callable[..., Any], source: EnvSpec | Callable[..., Any]) -> AnyEnv:
+        kwargs = self.config.env_kwargs
+        try:
+            _check_kwargs(self.name, source, kwargs)
+            env = create(**kwargs)
+        except (gym.error.Error, ImportError) as error:
+            raise ConfigError(_not_made(self.name, source, error)) from error
+        except ConfigError:
+            raise
+        except Exception as error:
+            if not kwargs:
+                raise
+            raise ConfigError(
+                f"env_kwargs = {kwargs}: {self.name} refuses them ({type(error).__name__}: {error})"
+            ) from error
+        if not isinstance(env, gym.Env):
+            single = "; num_envs copies are made of one environment" if isinstance(env, VectorEnv) else ""
+            raise ConfigError(
+                f"env_id = {self.name}: it made a {type(env).__module__}.{type(env).__qualname__}, "
+                f"which is no gymnasium.Env{single}; make a gymnasium.Env"
+            )
+        return env
+
+
+def callable_name(factory: Callable[..., Any]) -> str:
+    """``package.module:callable`` of a callable, or the nearest to it that it has."""
+    target = factory if hasattr(factory, "__qualname__") else type(factory)
+    return f"{target.__module__}:{target.__qualname__}"
+
+
+def _limit_steps(env: AnyEnv, limit: int) -> AnyEnv:
+    """``env`` with its own time limit replaced, or with one."""
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, TimeLimit):
+            layer._max_episode_steps = limit
+            return env
+        layer = layer.env
+    return TimeLimit(env, limit)
+
+
+# --------------------------------------------------------------------------- what to say when it cannot work
+
+
+def _import(setting: str, module: str) -> Any:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigError(f"{setting} = {module}: must be the dotted name of a module, e.g. my_package.envs")
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"{setting} = {module}: no module of that name; install it, or run where Python finds it"
+            ) from error
+        raise ConfigError(
+            f"{setting} = {module}: it imports {error.name}, which is not installed; install that"
+        ) from error
+
+
+def _unknown_id(env_id: str, module: str, name: str) -> str:
+    if module:
+        return (
+            f"env_id = {env_id}: {module} has no callable {name!r} and registers no environment of that name"
+        )
+    near = near_ids(env_id)
+    if near:
+        return f"env_id = {env_id}: no such environment; did you mean {' or '.join(near)}?"
+    return (
+        f"env_id = {env_id}: no such environment; `limelight list envs` shows all, and env_module imports "
+        "a package that registers more"
+    )
+
+
+def near_ids(env_id: str) -> list[str]:
+    """Up to three registered ids that ``env_id`` may have meant: other versions of it, or similar names."""
+    wanted, _ = _split_version(env_id)
+    versions: dict[str, list[str]] = {}
+    for known in sorted(gym.registry, key=lambda i: _split_version(i)[1], reverse=True):
+        versions.setdefault(_split_version(known)[0], []).append(known)
+    if wanted in versions:
+        return versions[wanted][:3]
+    short = {name: name.rpartition("/")[2] for name in versions}  # without the namespace people forget
+    close = set(difflib.get_close_matches(wanted.rpartition("/")[2], short.values(), 3))
+    names = [name for name in versions if short[name] in close]
+    ranked = sorted(names, key=lambda n: difflib.SequenceMatcher(None, wanted, n).ratio(), reverse=True)
+    return [versions[name][0] for name in ranked[:3]]
+
+
+def _split_version(env_id: str) -> tuple[str, int]:
+    """Lower-case name and version (-1 if none) of an id."""
+    match = re.fullmatch(r"(.*?)(?:-v(\d+))?", env_id.lower())
+    assert match is not None
+    return match[1], int(match[2] or -1)
+
+
+def _not_made(name: str, source: EnvSpec | Callable[..., Any], error: Exception) -> str:
+    entry = source.entry_point if isinstance(source, EnvSpec) else None
+    folder = re.match(r"gymnasium\.envs\.(\w+)", entry) if isinstance(entry, str) else None
+    missing = isinstance(error, gym.error.DependencyNotInstalled | ModuleNotFoundError)
+    if missing and folder and folder[1] in _EXTRAS:
+        return f'env_id = {name}: needs more than is installed; pip install "gymnasium[{_EXTRAS[folder[1]]}]"'
+    if isinstance(error, ModuleNotFoundError):
+        return f"env_id = {name}: needs the module {error.name}, which is not installed; install it"
+    return f"env_id = {name}: {' '.join(str(error).split())}"
+
+
+def _check_kwargs(name: str, source: EnvSpec | Callable[..., Any], kwargs: EnvKwargs) -> None:
+    """Refuse arguments that the constructor lacks, and the lack of those it requires."""
+    creator: Any = source.entry_point if isinstance(source, EnvSpec) else source
+    creator = load_env_creator(creator) if isinstance(creator, str) else creator
+    try:
+        parameters = inspect.signature(creator).parameters.values()
+    except (TypeError, ValueError):  # some builtins have none to look at
+        return
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for key in kwargs:
+        if key not in known and not takes_any:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise ConfigError(
+                f"env_kwargs.{key}: {name} has no such argument; {takes}{did_you_mean(key, known)}"
+            )
+    given = {**(source.kwargs if isinstance(source, EnvSpec) else {}), **kwargs}
+    required = [
+        p.name for p in parameters if p.name in known and p.default is p.empty and p.name not in given
+    ]
+    if required:
+        raise ConfigError(f"env_kwargs: {name} needs {', '.join(required)}; give a value for each")

@@ -1,0 +1,142 @@
+"""What all tests share: one thread, repeatable hypothesis runs, and makers of small learners and rollouts."""
+
+from __future__ import annotations
+
+import os
+
+for library in ("OMP", "MKL", "OPENBLAS"):  # read when NumPy and PyTorch load, so before they do
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+
+from limelight.config import TrainConfig, validate, with_settings
+from limelight.envs.base import EnvBackend
+from limelight.learner import Learner
+from limelight.nn.model import ActorCritic, make_model
+from limelight.rollout import FinalObs, Rollout, RolloutCollector
+from limelight.runners.sync import SyncRunner
+
+hypothesis.settings.register_profile("limelight", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("limelight")
+
+MakeLearner = Callable[..., Learner]
+MakeRollout = Callable[..., Rollout]
+MakeRunner = Callable[..., SyncRunner]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """The networks are tiny; more threads would only wait for each other."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def model_of() -> Callable[..., ActorCritic]:
+    """``model_of(observation_space, seed=0, num_actions=3, **settings)``."""
+
+    def make(space: Space[Any], seed: int = 0, num_actions: int = 3, **settings: Any) -> ActorCritic:
+        config = validate(with_settings(TrainConfig(), {"hidden_sizes": (8, 6), **settings}))
+        return make_model(space, Discrete(num_actions), config.model, seed)
+
+    return make
+
+
+@pytest.fixture
+def learner_of(model_of: Callable[..., ActorCritic]) -> MakeLearner:
+    """``learner_of(observation_space, use_numpy=None, seed=0, **settings)``, three actions.
+
+    The first policy is far from uniform, so that every term of the gradient counts.
+    """
+
+    def make(
+        space: Space[Any], use_numpy: bool | None = None, seed: int = 0, num_actions: int = 3, **settings: Any
+    ) -> Learner:
+        settings = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **settings}
+        config = validate(with_settings(TrainConfig(), settings))
+        model = model_of(space, seed, num_actions, **settings)
+        return Learner(model, config.algorithm, config.model, config.optim, use_numpy)
+
+    return make
+
+
+def random_obs(space: Space[Any], rng: np.random.Generator, *lead: int) -> np.ndarray:
+    """Observations [*lead, *obs_shape] as the collector stores them."""
+    if isinstance(space, Discrete):
+        return space.start + rng.integers(space.n, size=lead)
+    if isinstance(space, MultiDiscrete):
+        return space.start + rng.integers(0, space.nvec, size=(*lead, *space.shape))
+    assert isinstance(space, Box)
+    if np.issubdtype(space.dtype, np.integer):
+        return rng.integers(0, 256, size=(*lead, *space.shape)).astype(space.dtype)
+    return rng.standard_normal((*lead, *space.shape)).astype(np.float32)
+
+
+@pytest.fixture
+def rollout_of() -> MakeRollout:
+    """``rollout_of(observation_space, seed=0, T=7, B=3, stream="next_step", num_actions=3)``.
+
+    Random rewards, observations and actions; a third of the rows end an episode, by termination, truncation or
+    both. ``next_step``: the row after an end is invalid. ``same_step``: truncated rows have final observations.
+    """
+
+    def make(
+        space: Space[Any], seed: int = 0, T: int = 7, B: int = 3, stream: str = "next_step", num_actions: int = 3
+    ) -> Rollout:
+        rng = np.random.default_rng(seed)
+        valid = np.ones((T, B), bool)
+        terminated, truncated = rng.random((2, T, B)) < 0.2
+        if stream == "next_step":
+            for t in range(1, T):
+                valid[t] = ~(valid[t - 1] & (terminated[t - 1] | truncated[t - 1]))
+            terminated, truncated = terminated & valid, truncated & valid
+        final_obs = None
+        if stream == "same_step":
+            t, b = np.nonzero(truncated)
+            final_obs = FinalObs(t, b, random_obs(space, rng, len(t)))
+        return Rollout(
+            obs=random_obs(space, rng, T + 1, B),
+            actions=rng.integers(num_actions, size=(T, B)),
+            rewards=(3.0 * rng.standard_normal((T, B)) * valid).astype(np.float32),
+            terminated=terminated.astype(np.float32),
+            truncated=truncated.astype(np.float32),
+            valid=valid.astype(np.float32),
+            num_valid=int(valid.sum()),
+            final_obs=final_obs,
+        )
+
+    return make
+
+
+@pytest.fixture
+def runner_of(learner_of: MakeLearner) -> MakeRunner:
+    """``runner_of(envs, num_steps, seed=0, use_numpy=None, total_timesteps=…, **settings)``, its episodes started."""
+
+    def make(
+        envs: EnvBackend,
+        num_steps: int,
+        seed: int = 0,
+        use_numpy: bool | None = None,
+        total_timesteps: int = 1_000_000,
+        **settings: Any,
+    ) -> SyncRunner:
+        learner = learner_of(
+            envs.single_observation_space, use_numpy, seed, int(envs.single_action_space.n),
+            num_envs=envs.num_envs, num_steps=num_steps, **settings,
+        )  # fmt: skip
+        collector = RolloutCollector(envs, num_steps, None, "toy")
+        collector.reset(seed)
+        return SyncRunner(collector, learner, np.random.default_rng(seed), total_timesteps)
+
+    return make

@@ -1,0 +1,92 @@
+"""The closed forms of the toy environments, against returns that are played out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from limelight.envs.toy import Bandit, Corridor, Ring, Scripted, TwoState
+
+SCRIPT = [[(0.0, 0.0, False, False), (1.0, 2.0, False, False), (2.0, 3.0, True, False)]]
+
+
+def discounted(env: gym.Env[Any, Any], action: int, gamma: float, bootstrap: float = 0.0) -> float:
+    """The return of one episode of always the same action, from where the environment is."""
+    total, discount = 0.0, 1.0
+    while True:
+        _, reward, terminated, truncated, _ = env.step(np.int64(action))
+        total += discount * float(reward)
+        discount *= gamma
+        if terminated or truncated:
+            return total + discount * bootstrap * (not terminated)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [Ring(), Corridor(), Bandit(noise=0.1), TwoState(), Scripted(SCRIPT)],
+    ids=lambda e: type(e).__name__,
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the checker's advice on spaces and render modes
+def test_gymnasiums_checker_accepts_it(env: gym.Env[Any, Any]) -> None:
+    check_env(env, skip_render_check=True)
+
+
+def test_ring_is_worth_one_over_one_minus_gamma_where_truncation_bootstraps() -> None:
+    env = Ring(size=4, max_steps=7)
+    env.reset(seed=0)
+    value = env.value(0.9)
+    np.testing.assert_allclose(value, 10.0)
+    assert value.shape == (4,)
+    assert discounted(env, 1, 0.9, bootstrap=float(value[0])) == pytest.approx(10.0)
+
+
+def test_corridor_is_worth_gamma_to_the_steps_left() -> None:
+    env = Corridor(length=5)
+    assert env.value(0.9) == pytest.approx([0.9**3, 0.9**2, 0.9, 1.0])
+    for place, value in enumerate(env.value(0.9)):
+        env.reset()
+        env.place = place
+        assert discounted(env, 1, 0.9) == pytest.approx(value)
+    env.reset()
+    assert env.step(np.int64(0))[0] == 0  # the wall holds
+
+
+def test_bandit_is_worth_its_best_arm() -> None:
+    env = Bandit(means=(0.5, 2.0, -1.0))
+    returns = []
+    for arm in range(3):
+        env.reset()
+        returns.append(discounted(env, arm, 0.9))
+    assert returns == [0.5, 2.0, -1.0]
+    assert env.value(0.9) == max(returns)
+    noisy = Bandit(means=(1.0,), noise=0.5)
+    noisy.reset(seed=0)
+    rewards = [noisy.step(np.int64(0))[1] for _ in range(2000)]
+    assert np.mean(rewards) == pytest.approx(1.0, abs=0.05)
+    assert np.std(rewards) == pytest.approx(0.5, abs=0.05)
+
+
+def test_two_state_is_worth_its_closed_form() -> None:
+    env, gamma = TwoState(p_end=0.25), 0.9
+    first, second = env.value(gamma)
+    assert first == pytest.approx(1 + gamma * 0.75 * second)  # the Bellman equations
+    assert second == pytest.approx(gamma * first)
+    returns = []
+    for episode in range(3000):
+        env.reset(seed=0 if episode == 0 else None)
+        returns.append(discounted(env, 0, gamma))
+    assert np.mean(returns) == pytest.approx(first, abs=0.1)
+
+
+def test_scripted_refuses_bad_scripts_and_steps_after_the_end() -> None:
+    with pytest.raises(ValueError, match="a last row that is terminated or truncated"):
+        Scripted([[(0.0, 0.0, False, False), (1.0, 0.0, False, False)]])
+    env = Scripted(SCRIPT)
+    env.reset()
+    assert discounted(env, 1, 1.0) == 5.0
+    with pytest.raises(RuntimeError, match="after the end"):
+        env.step(np.int64(0))
