@@ -42,11 +42,13 @@ clean:  ## Remove .venv and caches (never runs/)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo >&2 \
 	  "limelight needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true); try: make PYTHON=python3.12 install"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV); the first time takes some minutes"
+	@$(PYTHON) -m venv $(VENV)
 	@if [ -n "$(TORCH_INDEX)" ]; then \
 	  echo "pip install torch (CPU)"; \
 	  $(VENV)/bin/pip install -q --retries 1 -c constraints.txt --index-url "$(TORCH_INDEX)" torch 2>/dev/null \
 	    || echo "no CPU-only torch from $(TORCH_INDEX); taking the default one"; \
 	fi
-	$(VENV)/bin/pip install -q -c constraints.txt -e ".[dev]"
+	@echo "pip install limelight"
+	@$(VENV)/bin/pip install -q -c constraints.txt -e ".[dev]"
 	@touch $@

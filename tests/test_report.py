@@ -220,6 +220,18 @@ def test_what_is_read_back(tmp_path: Path) -> None:
     assert run.series("nothing").values.shape == (0,)
 
 
+def test_episodes_reported_together_are_spread_over_the_time_before(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", episodes=0)
+    monitor = MonitorCsvLogger(run / "monitor.csv", "E", 0.0)
+    for step, seconds, returns in ((40, 4.0, [1.0, 2.0]), (100, 5.0, [3.0]), (400, 9.0, [4.0, 5.0, 6.0])):
+        monitor.episodes(step, seconds, [Episode(0, value, 20, True) for value in returns])
+    monitor.close()
+    episodes = read_run(run).episodes
+    assert episodes.values.tolist() == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(episodes.steps, [20, 40, 100, 200, 300, 400])
+    np.testing.assert_allclose(episodes.seconds, [2, 4, 5, 5 + 4 / 3, 5 + 8 / 3, 9])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

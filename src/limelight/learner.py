@@ -277,7 +277,7 @@ class Learner:
         if self.model_config.target_update_at == "updates":
             self._target_clock += 1
         else:
-            self._target_clock += int(rollout.terminated.sum() + rollout.truncated.sum())
+            self._target_clock += int(np.count_nonzero(rollout.terminated + rollout.truncated))
         if self._target_clock >= self.model_config.target_update_every:
             self._target_clock = 0
             self._target.params.lerp_(self._critic_params, self.model_config.tau)

@@ -115,11 +115,12 @@ class RolloutCollector:
             self._valid[t] = step.valid
             if step.final_obs is not None:
                 final.append((t, step))
-        self._require_finite()
+        final_obs = self._final_obs(final) if final else None
+        self._require_finite(final_obs)
         self._track_episodes()
         return Rollout(
             obs, self._actions, self._rewards, self._terminated, self._truncated, self._valid,
-            num_valid=np.count_nonzero(self._valid), final_obs=self._final_obs(final) if final else None,
+            num_valid=int(np.count_nonzero(self._valid)), final_obs=final_obs,
         )  # fmt: skip
 
     def pop_episodes(self) -> list[Episode]:
@@ -140,7 +141,8 @@ class RolloutCollector:
         obs = np.concatenate(
             [step.final_obs[step.truncated] for _, step in steps if step.final_obs is not None]
         )
-        return FinalObs(t, b, self.normalizer(obs) if self.normalizer and len(obs) else obs)
+        obs = self.normalizer(obs) if self.normalizer and len(obs) else obs
+        return FinalObs(t, b, obs.astype(self._obs.dtype, copy=False))
 
     def _track_episodes(self) -> None:
         """Add the rollout to the running episodes and record those it finished."""
@@ -165,26 +167,38 @@ class RolloutCollector:
                 self._episode_return[b] = 0.0
                 self._episode_length[b] = 0
 
-    def _require_finite(self) -> None:
+    def _require_finite(self, final: FinalObs | None) -> None:
         """One sum per rollout; the search for the culprit only where the sum is not finite."""
-        total = float(np.add.reduce(self._rewards, axis=None))
-        if self._check_finite:
-            total += float(np.add.reduce(self._obs, axis=None))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(np.add.reduce(self._rewards, axis=None))
+            if self._check_finite:
+                total += float(np.add.reduce(self._obs, axis=None))
+                if final is not None:
+                    total += float(np.add.reduce(final.obs, axis=None))
         if math.isfinite(total):
             return
-        for key, values in (("observation", self._obs[1:]), ("reward", self._rewards)):
-            bad = (
-                ~np.isfinite(values)
-                if np.issubdtype(values.dtype, np.floating)
-                else np.zeros(values.shape, bool)
-            )
-            if bad.any():
-                t, b, *index = (int(i) for i in np.argwhere(bad)[0])
-                length = int(self._episode_length[b]) + int(self._valid[: t + 1, b].sum())
-                raise ConfigError(
-                    f"{self.env_id}: {key}{index or ''} = {values[(t, b, *index)]} in environment {b}, "
-                    f"step {length} of its episode; fix the environment (limelight check {self.env_id})"
-                )
+        self._refuse_non_finite("reward", self._rewards)
+        if self._check_finite:
+            self._refuse_non_finite("observation", self._obs)
+            if final is not None:
+                at_end = np.zeros_like(self._obs)
+                at_end[final.t + 1, final.b] = final.obs
+                self._refuse_non_finite("final observation", at_end)
+
+    def _refuse_non_finite(self, key: str, values: NDArray[Any]) -> None:
+        """Raise for the first of the rewards [T, B] or observations [T+1, B, ...] that is not finite."""
+        bad = np.argwhere(~np.isfinite(values))
+        if not len(bad):
+            return
+        row, b, *index = (int(i) for i in bad[0])
+        t = row + self.num_steps - len(values)  # of the step that gave it; -1 is the one before this rollout
+        ends = np.flatnonzero(self._terminated[: max(t, 0), b] + self._truncated[: max(t, 0), b])
+        first, before = (int(ends[-1]) + 1, 0) if len(ends) else (0, int(self._episode_length[b]))
+        raise ConfigError(
+            f"{self.env_id}: {key}{index or ''} = {values[(row, b, *index)]} in environment {b}, step "
+            f"{before + int(self._valid[first : t + 1, b].sum())} of its episode; "
+            f"fix the environment (limelight check {self.env_id})"
+        )
 
     def get_state(self) -> State:
         """The last observations and the running episodes (the environments' own state is theirs)."""

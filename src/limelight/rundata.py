@@ -114,4 +114,15 @@ def _read_episodes(path: Path) -> Series:
         returns, _, seconds, steps = np.loadtxt(lines, delimiter=",", ndmin=2).T
     except ValueError:
         raise ConfigError(f"{path}: damaged (not lines of r,l,t,step)") from None
-    return Series(steps, seconds, returns)
+    return Series(_spread(steps, steps), _spread(seconds, steps), returns)
+
+
+def _spread(values: Floats, steps: Floats) -> Floats:
+    """Episodes reported together, at one step, placed evenly since the report before, [N] → [N]."""
+    first = np.flatnonzero(np.diff(steps, prepend=np.nan))  # nan differs from everything
+    counts = np.diff(first, append=len(steps))
+    ends = values[first]
+    starts = np.concatenate([[0.0], ends[:-1]])
+    share = (np.arange(len(steps)) - np.repeat(first, counts) + 1) / np.repeat(counts, counts)
+    spread: Floats = np.repeat(starts, counts) + np.repeat(ends - starts, counts) * share
+    return spread

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 from torch import Tensor
@@ -51,9 +50,9 @@ class Categorical:
 
     def sample(self, params: Tensor, noise: Tensor) -> Tensor:
         """Inverse transform: the first action whose cumulative probability exceeds the noise, int64 [...]."""
-        cumulative = params.softmax(-1).cumsum(-1)
-        # The last cumulative probability may round to less than the noise; leaving it out clamps to n - 1.
-        return (cumulative[..., :-1] <= noise).sum(-1)
+        cumulative = (params - params.amax(-1, keepdim=True)).exp().cumsum(-1)
+        # Normalising would round: sums below 1 would let noise near 1 choose an action of probability 0.
+        return (cumulative[..., :-1] <= noise * cumulative[..., -1:]).sum(-1)
 
     def mode(self, params: Tensor) -> Tensor:
         """The action of the largest logit (the first of equals), int64 [...]."""

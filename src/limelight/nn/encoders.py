@@ -76,16 +76,17 @@ def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     if config.encoder is None:
         return MLP(space, config)
     module_name, _, attribute = config.encoder.partition(":")
+    if not attribute or not all(part.isidentifier() for part in module_name.split(".")):
+        raise ConfigError(f"encoder = {config.encoder!r}: must be package.module:Class")
     try:
         owner = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(f"encoder = {config.encoder!r}: cannot import {module_name} ({error})") from None
-    if not hasattr(owner, attribute):
+    make = getattr(owner, attribute, None)
+    if not callable(make):
         near = did_you_mean(attribute, vars(owner))
-        raise ConfigError(
-            f"encoder = {config.encoder!r}: {module_name} has no {attribute or 'class name'}{near}"
-        )
-    encoder = getattr(owner, attribute)(space)
+        raise ConfigError(f"encoder = {config.encoder!r}: {module_name} has no class {attribute}{near}")
+    encoder = make(space)
     if not isinstance(encoder, nn.Module) or not isinstance(getattr(encoder, "num_features", None), int):
         raise ConfigError(
             f"encoder = {config.encoder!r}: must be an nn.Module with an int attribute num_features"

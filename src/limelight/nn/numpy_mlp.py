@@ -28,7 +28,8 @@ MAX_WIDTH = 256
 def supports(model: ActorCritic) -> bool:
     """Whether the NumPy path computes this model: our MLP with tanh or ReLU, categorical actions, on the CPU."""
     return (
-        isinstance(model.encoder, MLP)
+        model.config.encoder is None  # a user's may be, or derive from, our MLP with other settings
+        and isinstance(model.encoder, MLP)
         and isinstance(model.core, FeedForward)
         and isinstance(model.distribution, Categorical)
         and isinstance(model.encoder.flatten.space, Box | Discrete)

@@ -33,6 +33,8 @@ class ModelPolicy:
 
     def _act_torch(self, obs: NDArray[Any]) -> NDArray[Any]:
         distribution = self.model.distribution
+        if obs.dtype == np.float64:  # the collector stores float32, so that is what encoders learn from
+            obs = obs.astype(np.float32)
         with torch.inference_mode():
             params = self.model.policy_params(torch.from_numpy(obs).to(self.device)[None])[0]
             if self.rng is None:

@@ -1,0 +1,342 @@
+"""What our algorithms learn: whole training runs over several seeds, the best and the last agent judged.
+
+Every seed is written to the results file as soon as it is done, and is not run again: an interrupted benchmark
+goes on where it was. Run as a script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from stats import (
+    bootstrap_interval,
+    flat_settings,
+    git_commit,
+    iqm,
+    machine,
+    markdown_table,
+    median_or_never,
+    number,
+    results_path,
+    save_json,
+)
+
+from limelight.config import ConfigError
+from limelight.presets import resolve
+
+Row = dict[str, Any]
+"""What is kept of one seed's run."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to learn, with what counts as having learnt it."""
+
+    name: str
+    env_id: str
+    algo: str
+    threshold: float
+    """The mean return that counts as learnt."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Over the algorithm's row and the environment's preset, by plain names; ``preset`` names another preset."""
+    total_timesteps: int = 200_000
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Ablations: name suffix → settings laid over this job's, each of which undoes one thing."""
+
+
+_TARGET_CRITIC = {"critic": "target", "num_envs": 1, "num_steps": 1, "gae_lambda": 0.0, "learning_rate": 3e-4}
+
+_JOBS = (
+    Job(
+        "a2c", "CartPole-v1", "a2c", 495.0,
+        variants={"no-scaling": {"reward_scale": 1.0}, "constant-lr": {"lr_schedule": "constant"}},
+    ),
+    Job(
+        "a2c-target", "CartPole-v1", "a2c", 475.0, settings=_TARGET_CRITIC,
+        variants={
+            "no-scaling": {"reward_scale": 1.0},
+            "constant-lr": {"lr_schedule": "constant"},
+            "no-clipping": {"max_grad_norm": None},
+            "no-target": {"critic": "separate"},
+        },
+    ),
+    Job(
+        "ac", "CartPole-v1", "ac", 195.0,
+        variants={
+            "no-scaling": {"reward_scale": 1.0},
+            "constant-lr": {"lr_schedule": "constant"},
+            "no-clipping": {"max_grad_norm": None},
+        },
+    ),
+    Job("a2c-acrobot", "Acrobot-v1", "a2c", -85.0, total_timesteps=500_000),
+    Job("a2c-mountaincar", "MountainCar-v0", "a2c", -110.0, total_timesteps=1_000_000),
+)  # fmt: skip
+
+
+def with_variants(job: Job) -> list[Job]:
+    """``job`` and its ablations, named ``job/suffix``."""
+    changed = [
+        replace(job, name=f"{job.name}/{suffix}", settings={**job.settings, **settings}, variants={})
+        for suffix, settings in job.variants.items()
+    ]
+    return [job, *changed]
+
+
+JOBS = {job.name: job for base in _JOBS for job in with_variants(base)}
+
+
+def choose(names: Sequence[str], ablation: bool) -> list[Job]:
+    """The jobs of these names, with their ablations if asked for, each once."""
+    chosen = [JOBS[name] for name in names]
+    if ablation:
+        chosen = [JOBS[each.name] for job in chosen for each in with_variants(job)]
+    return list({job.name: job for job in chosen}.values())
+
+
+def config_of(job: Job) -> dict[str, Any]:
+    """The resolved settings of ``job``, by plain names, without what differs from seed to seed.
+
+    Raises: ConfigError if it cannot work.
+    """
+    from limelight.config import validate
+
+    settings = {**job.settings, "total_timesteps": job.total_timesteps}
+    preset = settings.pop("preset", "auto")
+    flat = flat_settings(validate(resolve(job.env_id, job.algo, preset, settings)))
+    return {name: value for name, value in flat.items() if name not in ("seed", "run_dir", "tensorboard")}
+
+
+# --------------------------------------------------------------------------- one run
+
+
+def run_seed(job: Job, seed: int, episodes: int) -> Row:
+    """Train one seed and judge its best and its last agent over ``episodes`` greedy episodes each.
+
+    A run that fails gives a row as well, with its ``error``.
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="limelight-benchmark-") as folder:
+        try:
+            row = _train_and_judge(job, seed, episodes, Path(folder) / "run")
+        except Exception as error:  # whatever it was, the other seeds go on and this one stays in the table
+            row = {"seed": seed, "error": f"{type(error).__name__}: {error}"}
+    return {**row, "total_seconds": time.perf_counter() - start}
+
+
+def _train_and_judge(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
+    from limelight.agent import load
+    from limelight.evaluate import evaluate
+    from limelight.seeds import Stream, derive_seed
+    from limelight.train import one_thread, train
+
+    own = {"seed": seed, "run_dir": str(run_dir), "tensorboard": False, "total_timesteps": job.total_timesteps}
+    result = train(job.env_id, algo=job.algo, quiet=True, **{**job.settings, **own})
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
+    evaluation_seed = derive_seed(seed, Stream.FINAL)  # the episodes of the run's own final evaluation
+    with one_thread():
+        judged = {
+            which: evaluate(load(run_dir, which), episodes=episodes, seed=evaluation_seed).returns
+            for which in ("best", "last")
+        }
+    curve = read_curve(run_dir / "metrics.jsonl")
+    reached = (step for step, mean in zip(curve["step"], curve["mean"], strict=True) if mean >= job.threshold)
+    return {
+        "seed": seed,
+        "summary": result.summary,
+        "curve": curve,
+        "reached_at_step": next(reached, None),
+        "best": judged["best"],
+        "last": judged["last"],
+        "error": None,
+    }
+
+
+def read_curve(metrics: Path) -> dict[str, list[Any]]:
+    """Environment steps and mean returns of a run's evaluations."""
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    evaluations = [row for row in rows if "eval/mean_reward" in row]
+    return {
+        "step": [row["step"] for row in evaluations],
+        "mean": [row["eval/mean_reward"] for row in evaluations],
+    }
+
+
+def run_all(tasks: Sequence[tuple[Job, int]], episodes: int, parallel: int) -> Iterator[tuple[Job, Row]]:
+    """The rows of all ``tasks`` (job, seed), as they get done."""
+    if parallel == 1:
+        for job, seed in tasks:
+            yield job, run_seed(job, seed, episodes)
+        return
+    with ProcessPoolExecutor(parallel, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(run_seed, job, seed, episodes): job for job, seed in tasks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# --------------------------------------------------------------------------- the results file
+
+
+def open_results(path: Path, jobs: Sequence[Job], episodes: int, fresh: bool) -> dict[str, Any]:
+    """What ``path`` already holds, ready to take the rows of ``jobs``.
+
+    Raises: ConfigError if it holds rows of these jobs made with other settings, unless they are to be made ``fresh``.
+    """
+    data: dict[str, Any] = {"benchmark": "learning", "machine": machine(), "jobs": {}}
+    if path.exists():
+        data = json.loads(path.read_text(encoding="utf-8"))
+    for job in jobs:
+        head = {"threshold": job.threshold, "episodes": episodes, "config": config_of(job)}
+        there = data["jobs"].get(job.name)
+        if there is None or fresh:
+            data["jobs"][job.name] = {**head, "runs": []}
+            continue
+        before, now = ({**entry, **entry["config"]} for entry in (there, head))
+        names = [name for name in now if name != "config" and before.get(name) != now[name]]
+        if names:
+            raise ConfigError(
+                f"{path}: {job.name} was run with other {', '.join(names)}; use --fresh or another --output"
+            )
+    return data
+
+
+def tasks_left(data: dict[str, Any], jobs: Sequence[Job], seeds: Sequence[int]) -> list[tuple[Job, int]]:
+    """(job, seed) of every run that the results lack."""
+    done = {(name, run["seed"]) for name, job in data["jobs"].items() for run in job["runs"]}
+    return [(job, seed) for job in jobs for seed in seeds if (job.name, seed) not in done]
+
+
+def add_row(data: dict[str, Any], job: Job, row: Row) -> None:
+    """Put ``row`` among its job's, in the order of seeds."""
+    runs = data["jobs"][job.name]["runs"]
+    runs.append(row)
+    runs.sort(key=lambda run: run["seed"])
+
+
+# --------------------------------------------------------------------------- tables
+
+
+def seeds_table(data: dict[str, Any], jobs: Sequence[Job]) -> str:
+    """Every seed of every job."""
+    header = ["job", "seed", "best agent", "last agent", "threshold at step", "training s", "status"]
+    rows = [
+        [job.name, str(run["seed"]), *_seed_cells(run)]
+        for job in jobs
+        for run in data["jobs"][job.name]["runs"]
+    ]
+    return markdown_table(header, rows)
+
+
+def _seed_cells(run: Row) -> list[str]:
+    if run["error"]:
+        return ["–", "–", "–", "–", f"failed: {run['error']}".replace("|", "/")]
+    best, last = (number(float(np.mean(run[which])), 1) for which in ("best", "last"))
+    seconds = number(run["summary"]["wall_seconds"], 1)
+    return [best, last, number(run["reached_at_step"]), seconds, run["summary"]["status"]]
+
+
+def jobs_table(data: dict[str, Any], jobs: Sequence[Job]) -> str:
+    """Every job over its seeds: IQM over seeds × episodes with a 95 % interval, and how many seeds learnt it."""
+    header = ["job", "threshold", "seeds", "failed", "best agent: IQM", "seeds ≥", "last agent: IQM", "seeds ≥",
+              "median threshold at step", "latest", "median training s"]  # fmt: skip
+    return markdown_table(header, [_job_cells(job.name, data["jobs"][job.name]) for job in jobs])
+
+
+def _job_cells(name: str, results: dict[str, Any]) -> list[str]:
+    runs, threshold = results["runs"], results["threshold"]
+    finished = [run for run in runs if not run["error"]]
+    cells = [name, f"{threshold:g}", str(len(runs)), str(len(runs) - len(finished))]
+    for which in ("best", "last"):
+        groups = [run[which] for run in finished]
+        reached = sum(float(np.mean(group)) >= threshold for group in groups)
+        cells += [interval_text(groups), f"{reached}/{len(runs)}"]
+    steps = [run.get("reached_at_step") for run in runs]
+    seconds = [run["summary"]["wall_seconds"] for run in finished]
+    latest = None if not steps or None in steps else max(steps)
+    return [
+        *cells,
+        number(median_or_never(steps), missing="never"),
+        number(latest, missing="never"),
+        number(median(seconds) if seconds else None, 1),
+    ]
+
+
+def interval_text(groups: Sequence[Sequence[float]]) -> str:
+    """``498.1 [495.0, 500.0]``: the interquartile mean of all values, and its 95 % interval."""
+    if not groups:
+        return "–"
+    low, high = bootstrap_interval(groups)
+    return f"{float(iqm(np.ravel(groups))):.1f} [{low:.1f}, {high:.1f}]"
+
+
+# --------------------------------------------------------------------------- the command
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    names = "\n".join(f"  {name}" for name in JOBS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=f"jobs:\n{names}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=[job.name for job in _JOBS], metavar="NAME",
+                        help="default: all but the ablations (names with a slash)")  # fmt: skip
+    parser.add_argument("--ablation", action="store_true", help="also run the chosen jobs' ablations")
+    parser.add_argument("--seeds", type=int, default=10, help="how many (default: 10)")
+    parser.add_argument("--first-seed", type=int, default=0,
+                        help="settings are tuned on other seeds than they are reported on (default: 0)")  # fmt: skip
+    parser.add_argument("--parallel", type=int, default=1,
+                        help="processes, one thread each; times are only true with 1 (default: 1)")  # fmt: skip
+    parser.add_argument("--episodes", type=int, default=100, help="of each judgement (default: 100)")
+    parser.add_argument("--total-timesteps", type=int, help="instead of the jobs' own budgets")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/learning-MACHINE.json")
+    parser.add_argument("--fresh", action="store_true", help="run the chosen jobs anew")
+    args = parser.parse_args(argv)
+    for name in ("seeds", "parallel", "episodes"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be ≥ 1")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, save every row, print both tables; 1 if a run has failed."""
+    args = parse(argv)
+    jobs = choose(args.jobs, args.ablation)
+    if args.total_timesteps is not None:
+        jobs = [replace(job, total_timesteps=args.total_timesteps) for job in jobs]
+    path, commit = results_path("learning", args.output), git_commit()
+    try:
+        data = open_results(path, jobs, args.episodes, args.fresh)
+    except ConfigError as error:
+        print(f"learning.py: error: {error}", file=sys.stderr)
+        return 2
+    tasks = tasks_left(data, jobs, range(args.first_seed, args.first_seed + args.seeds))
+    for count, (job, row) in enumerate(run_all(tasks, args.episodes, args.parallel), 1):
+        add_row(data, job, {**row, "commit": commit, "parallel": args.parallel})
+        save_json(path, data)
+        print(f"[{count}/{len(tasks)}] {job.name} seed {row['seed']}: {row['total_seconds']:.0f} s "
+              f"{row['error'] or ''}", file=sys.stderr, flush=True)  # fmt: skip
+    print(seeds_table(data, jobs), jobs_table(data, jobs), sep="\n\n")
+    runs = [run for job in jobs for run in data["jobs"][job.name]["runs"]]
+    commits = ", ".join(sorted({run["commit"][:12] for run in runs}))
+    print(f"\n{data['machine']['processor']}, {args.episodes} greedy episodes per agent, 95 % intervals by bootstrap "
+          f"over seeds and their episodes. Commit {commits}. All data: {path}")  # fmt: skip
+    return 1 if any(run["error"] for run in runs) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

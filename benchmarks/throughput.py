@@ -1,0 +1,311 @@
+"""Environment steps per second of synchronous A2C and one-step AC on CartPole-v1, training included, on one thread.
+
+Contenders take turns (A B A B …), so that a machine that slows down slows all of them down. Run as a script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stats import flat_settings, markdown_table, number, provenance, results_path, save_json
+
+if TYPE_CHECKING:
+    from limelight.config import TrainConfig
+
+ENV_ID = "CartPole-v1"
+# A budget that is never used up, so that schedules stay where they start.
+ENDLESS = 1 << 40
+# Updates of a first, unmeasured turn that only finds out how many steps fit into the time of one.
+PEER_WARMUP_UPDATES = 50
+
+# What Stable-Baselines3's A2C does by default, so that both do the same work per step.
+SB3_SETTINGS: dict[str, Any] = {
+    "preset": "none",
+    "gae_lambda": 1.0,
+    "ent_coef": 0.0,
+    "vf_coef": 0.5,
+    "optimizer": "rmsprop",
+    "learning_rate": 7e-4,
+    "lr_schedule": "constant",
+    "optim_eps": 1e-5,
+    "max_grad_norm": 0.5,
+    "hidden_sizes": (64, 64),
+    "activation": "tanh",
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A row of the benchmark: how many environments, how many steps per update, and the settings of ours."""
+
+    name: str
+    algo: str
+    num_envs: int
+    num_steps: int
+    critics: tuple[str, ...]
+    """``separate`` is the network of SB3's MlpPolicy: a 64-64 tower each for policy and value."""
+    settings: dict[str, Any]
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        *(
+            Shape(f"{num_envs}x5", "a2c", num_envs, 5, ("separate", "shared"), SB3_SETTINGS)
+            for num_envs in (8, 64, 256)
+        ),
+        # As `limelight train CartPole-v1 --algo ac` runs, with all that makes it learn.
+        Shape("1x1", "ac", 1, 1, ("shared",), {}),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One turn."""
+
+    steps: int
+    updates: int
+    seconds: float
+
+    @property
+    def steps_per_second(self) -> float:
+        """Environment steps per second."""
+        return self.steps / self.seconds
+
+    @property
+    def updates_per_second(self) -> float:
+        """Updates of the parameters per second."""
+        return self.updates / self.seconds
+
+
+def make_config(shape: Shape, critic: str, seed: int) -> TrainConfig:
+    """The resolved configuration of ours at ``shape``."""
+    from limelight.presets import resolve
+    from limelight.train import prepare
+
+    own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
+    settings = {**shape.settings, **own, "total_timesteps": ENDLESS}
+    preset = settings.pop("preset", "auto")
+    return prepare(resolve(ENV_ID, shape.algo, preset, settings), None)
+
+
+class Contender(Protocol):
+    """Trains for about so many seconds, and goes on from there the next time."""
+
+    name: str
+
+    def turn(self, seconds: float) -> Sample:
+        """Train for about ``seconds``."""
+
+    def close(self) -> None:
+        """Close the environments."""
+
+
+class Ours:
+    """A runner as ``limelight.train`` builds it; no evaluation, no logging."""
+
+    def __init__(self, shape: Shape, critic: str, backend: str, seed: int) -> None:
+        from limelight.learner import Learner
+        from limelight.runners.sync import SyncRunner
+        from limelight.train import build
+
+        config = make_config(shape, critic, seed)
+        self.name = f"limelight {critic} {backend}"
+        self.runner, _ = build(config, None)
+        if (self.runner.learner.numpy is not None) != (backend == "numpy"):
+            model, collector, rng = self.runner.learner.model, self.runner.collector, self.runner.rng
+            learner = Learner(model, config.algorithm, config.model, config.optim, backend == "numpy")
+            self.runner = SyncRunner(collector, learner, rng, config.total_timesteps)
+
+    def turn(self, seconds: float) -> Sample:
+        """See :class:`Contender`."""
+        runner, start = self.runner, time.perf_counter()
+        steps, updates = runner.num_steps, runner.learner.num_updates
+        runner.advance(ENDLESS, seconds)
+        runner.pop_episodes()
+        elapsed = time.perf_counter() - start
+        return Sample(runner.num_steps - steps, runner.learner.num_updates - updates, elapsed)
+
+    def close(self) -> None:
+        """See :class:`Contender`."""
+        self.runner.close()
+
+
+class StableBaselines3:
+    """Stable-Baselines3's A2C with its defaults: MlpPolicy, DummyVecEnv, RMSprop; its logging off."""
+
+    def __init__(self, shape: Shape, seed: int) -> None:
+        from stable_baselines3 import A2C
+        from stable_baselines3.common.env_util import make_vec_env
+
+        envs = make_vec_env(ENV_ID, n_envs=shape.num_envs, seed=seed)
+        self.name = "sb3"
+        self.model = A2C("MlpPolicy", envs, n_steps=shape.num_steps, device="cpu", seed=seed)
+        self.rollout = shape.num_envs * shape.num_steps
+        self.steps_per_second = 0.0
+
+    def turn(self, seconds: float) -> Sample:
+        """See :class:`Contender`. ``learn`` counts steps, not seconds: as many as the last turn's speed makes of them."""
+        rollouts = round(self.steps_per_second * seconds / self.rollout) or PEER_WARMUP_UPDATES
+        model, start = self.model, time.perf_counter()
+        steps, updates = model.num_timesteps, model._n_updates
+        model.learn(rollouts * self.rollout, log_interval=None, reset_num_timesteps=False)
+        elapsed = time.perf_counter() - start
+        sample = Sample(model.num_timesteps - steps, model._n_updates - updates, elapsed)
+        self.steps_per_second = sample.steps_per_second
+        return sample
+
+    def close(self) -> None:
+        """See :class:`Contender`."""
+        self.model.get_env().close()
+
+
+# --------------------------------------------------------------------------- measuring
+
+
+def contenders(shape: Shape, backends: Sequence[str], peer: bool, seed: int) -> list[Contender]:
+    """Everyone who takes turns at ``shape``."""
+    ours: list[Contender] = [Ours(shape, critic, backend, seed) for critic in shape.critics for backend in backends]
+    return [*ours, StableBaselines3(shape, seed)] if peer else ours
+
+
+def measure(
+    shape: Shape, backends: Sequence[str], peer: bool, *, seconds: float, repeats: int, seed: int
+) -> dict[str, list[Sample]]:
+    """``repeats`` turns of about ``seconds`` of every contender, by its name; a first turn warms up."""
+    runners = contenders(shape, backends, peer, seed)
+    samples: dict[str, list[Sample]] = {runner.name: [] for runner in runners}
+    try:
+        for runner in runners:
+            runner.turn(min(seconds, 1.0))
+        for _ in range(repeats):
+            for runner in runners:
+                samples[runner.name].append(runner.turn(seconds))
+    finally:
+        for runner in runners:
+            runner.close()
+    return samples
+
+
+def speeds(samples: Sequence[Sample]) -> list[float]:
+    """Environment steps per second of each turn."""
+    return [sample.steps_per_second for sample in samples]
+
+
+def ratio(samples: Sequence[Sample], baseline: Sequence[Sample]) -> dict[str, float]:
+    """How many times as fast as ``baseline``: the ratio of medians, and the extremes of the turn-by-turn ratios."""
+    ours, theirs = speeds(samples), speeds(baseline)
+    pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {"of_medians": median(ours) / median(theirs), "lowest": min(pairs), "highest": max(pairs)}
+
+
+def summarize(samples: dict[str, list[Sample]]) -> dict[str, Any]:
+    """Samples and medians of each contender, with ratios to the peer and to autograd where they ran too."""
+    summary: dict[str, Any] = {}
+    for name, turns in samples.items():
+        ratios = {}
+        autograd = name.replace(" numpy", " torch")
+        if "sb3" in samples and name != "sb3":
+            ratios["sb3"] = ratio(turns, samples["sb3"])
+        if autograd != name and autograd in samples:
+            ratios["autograd"] = ratio(turns, samples[autograd])
+        summary[name] = {
+            "steps_per_second": median(speeds(turns)),
+            "updates_per_second": median(turn.updates_per_second for turn in turns),
+            "ratios": ratios,
+            "samples": [asdict(turn) for turn in turns],
+        }
+    return summary
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown: medians, with lowest–highest behind them."""
+    header = ["num_envs × num_steps", "contender", "steps/s", "updates/s", "× SB3", "× autograd"]
+    rows = []
+    for shape, result in results.items():
+        for name, row in result["contenders"].items():
+            turns = speeds([Sample(**sample) for sample in row["samples"]])
+            rows.append(
+                [
+                    shape.replace("x", " × "),
+                    name,
+                    f"{number(row['steps_per_second'])} ({number(min(turns))}–{number(max(turns))})",
+                    number(row["updates_per_second"]),
+                    _ratio_text(row["ratios"].get("sb3")),
+                    _ratio_text(row["ratios"].get("autograd")),
+                ]
+            )
+    kept = [i for i in range(len(header)) if i < 4 or any(row[i] for row in rows)]
+    return markdown_table([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def _ratio_text(value: dict[str, float] | None) -> str:
+    return f"{value['of_medians']:.2f} ({value['lowest']:.2f}–{value['highest']:.2f})" if value else ""
+
+
+# --------------------------------------------------------------------------- the command
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="SHAPE",
+                        help=f"environments × steps per update, of {' '.join(SHAPES)}; default: all")  # fmt: skip
+    parser.add_argument("--peer", choices=("none", "sb3", "auto"), default="none",
+                        help="run Stable-Baselines3's A2C in turns with ours; auto: if it is installed")  # fmt: skip
+    parser.add_argument("--backend", nargs="+", choices=("numpy", "torch"), default=["numpy"],
+                        help="written-out gradients in NumPy (the default for small networks), autograd, or both")  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each contender (default: 5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn (default: 3)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/throughput-MACHINE.json")
+    args = parser.parse_args(argv)
+    if args.repeats < 1 or args.seconds <= 0:
+        parser.error("--repeats must be ≥ 1 and --seconds > 0")
+    installed = find_spec("stable_baselines3") is not None
+    if args.peer == "sb3" and not installed:
+        parser.error("--peer sb3: Stable-Baselines3 is not installed; pip install 'limelight-rl[sb3]'")
+    args.with_peer = installed and args.peer != "none"
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, save, print."""
+    args = parse(argv)
+    from limelight.train import one_thread
+
+    settings = {
+        "env_id": ENV_ID, "threads": 1, "peer": "sb3" if args.with_peer else "none", "backend": args.backend,
+        "repeats": args.repeats, "seconds": args.seconds, "seed": args.seed,
+    }  # fmt: skip
+    head = provenance("throughput", settings)  # before the turns: sources may change while they run
+    results: dict[str, Any] = {}
+    with one_thread():
+        for name in args.shapes:
+            print(f"{name} …", file=sys.stderr, flush=True)
+            samples = measure(
+                SHAPES[name], args.backend, args.with_peer,
+                seconds=args.seconds, repeats=args.repeats, seed=args.seed,
+            )  # fmt: skip
+            # Where there are several critics, the contenders' names tell; all else they have in common.
+            config = flat_settings(make_config(SHAPES[name], SHAPES[name].critics[0], args.seed))
+            results[name] = {"config": config, "contenders": summarize(samples)}
+    path = results_path("throughput", args.output)
+    save_json(path, {**head, "results": results})
+    print(table(results))
+    print(f"\n{head['machine']['processor']}, 1 thread; medians of {args.repeats} turns of {args.seconds:g} s "
+          f"(lowest–highest). All samples: {path}")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,188 @@
+"""Observations of every supported space as features, and a user's own encoder through the hook."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
+from torch import Tensor, nn
+
+from limelight.config import ConfigError, ModelConfig
+from limelight.nn import numpy_mlp
+from limelight.nn.encoders import MLP, FlattenObs, make_encoder
+from limelight.nn.model import ActorCritic
+
+LEADS = [(), (4,), (3, 2)]
+every_lead = pytest.mark.parametrize("lead", LEADS)
+
+
+@every_lead
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3), (1, 2, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, np.bool_])
+def test_box(shape: tuple[int, ...], dtype: type, lead: tuple[int, ...]) -> None:
+    flatten = FlattenObs(Box(0, 1, shape, dtype))
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (*lead, *shape)).astype(dtype))
+    features = flatten(obs)
+    assert features.dtype == torch.float32
+    assert features.shape == (*lead, flatten.num_features) == (*lead, math.prod(shape))
+    assert torch.equal(features.reshape(obs.shape), obs.float())
+
+
+@every_lead
+@pytest.mark.parametrize("start", [0, 3, -2])
+def test_discrete(start: int, lead: tuple[int, ...]) -> None:
+    flatten = FlattenObs(Discrete(4, start=start))
+    places = np.random.default_rng(0).integers(0, 4, lead)
+    features = flatten(torch.as_tensor(places + start))
+    assert features.dtype == torch.float32
+    assert torch.equal(features, torch.eye(4)[torch.as_tensor(places)])
+
+
+@every_lead
+@pytest.mark.parametrize("start", [None, [[2, -1, 0], [0, 5, 1]]])
+def test_multi_discrete(start: list[list[int]] | None, lead: tuple[int, ...]) -> None:
+    nvec = np.array([[3, 2, 4], [1, 5, 2]])
+    space = MultiDiscrete(nvec, start=None if start is None else np.array(start))
+    flatten = FlattenObs(space)
+    places = np.random.default_rng(0).integers(0, nvec, (*lead, 2, 3))
+    features = flatten(torch.from_numpy(places + space.start))
+    expected = [
+        torch.eye(int(n))[torch.as_tensor(places[..., i, j])] for (i, j), n in np.ndenumerate(nvec)
+    ]
+    assert flatten.num_features == 17
+    assert features.dtype == torch.float32
+    assert torch.equal(features, torch.cat(expected, -1))
+
+
+def test_unsupported_space_is_named() -> None:
+    with pytest.raises(ConfigError, match="supported are Box, Discrete, MultiDiscrete"):
+        FlattenObs(Dict({"a": Discrete(2)}))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "silu"])
+def test_mlp(activation: Any) -> None:
+    config = ModelConfig(hidden_sizes=(5, 4, 3), activation=activation)
+    mlp = make_encoder(Box(-1.0, 1.0, (2, 3)), config)
+    assert isinstance(mlp, MLP)
+    assert mlp.num_features == 3
+    x = torch.randn(7, 2, 2, 3, generator=torch.Generator().manual_seed(0))
+    features = x.reshape(7, 2, 6)
+    functions = {"tanh": torch.tanh, "relu": torch.relu, "elu": nn.functional.elu, "silu": nn.functional.silu}
+    linears = [m for m in mlp.modules() if isinstance(m, nn.Linear)]
+    assert [m.out_features for m in linears] == [5, 4, 3]
+    for linear in linears:
+        features = functions[activation](features @ linear.weight.T + linear.bias)
+    torch.testing.assert_close(mlp(x), features)
+
+
+# --------------------------------------------------------------------------- a user's own
+
+
+class Scaled(nn.Module):
+    """Grey pictures of bytes → 4 features; wants the dtype that the space announces."""
+
+    def __init__(self, space: Space[Any]) -> None:
+        super().__init__()
+        assert space.shape is not None
+        self.num_features = 4
+        self.linear = nn.Linear(math.prod(space.shape), 4)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        features: Tensor = self.linear(obs.flatten(-2) / 255.0)
+        return features
+
+
+class Plain(nn.Module):
+    """Takes observations as they come, without a conversion."""
+
+    def __init__(self, space: Space[Any]) -> None:
+        super().__init__()
+        assert space.shape is not None
+        self.num_features = 4
+        self.linear = nn.Linear(space.shape[0], 4)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        features: Tensor = self.linear(obs)
+        return features
+
+
+def small_mlp(space: Space[Any]) -> MLP:
+    return MLP(space, ModelConfig(hidden_sizes=(5,), activation="elu"))
+
+
+class Wordless(nn.Module):
+    def __init__(self, space: Space[Any]) -> None:
+        super().__init__()
+
+
+class Fractional(Wordless):
+    num_features = 4.0
+
+
+class NoModule:
+    def __init__(self, space: Space[Any]) -> None:
+        self.num_features = 4
+
+
+@pytest.fixture(autouse=True)
+def user_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user would have as ``my_nets/encoders.py``."""
+    package, module = ModuleType("my_nets"), ModuleType("my_nets.encoders")
+    for thing in (Scaled, Plain, small_mlp, Wordless, Fractional, NoModule):
+        setattr(module, thing.__name__, thing)
+    module.SIZE = 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_nets", package)
+    monkeypatch.setitem(sys.modules, "my_nets.encoders", module)
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+def test_users_encoder(model_of: Callable[..., ActorCritic], critic: str) -> None:
+    space = Box(0, 255, (3, 2), np.uint8)
+    model = model_of(space, encoder="my_nets.encoders:Scaled", critic=critic)
+    assert isinstance(model.encoder, Scaled)
+    assert sum(isinstance(m, Scaled) for m in model.modules()) == (1 if critic == "shared" else 2)
+    output = model(torch.zeros(5, 2, 3, 2, dtype=torch.uint8))
+    assert output.params.shape == (5, 2, 3)
+    assert output.values.shape == (5, 2)
+    bias = model.encoder.linear.bias
+    assert bias.abs().max() > 0  # its own initialization was left alone
+    assert not numpy_mlp.supports(model)
+
+
+def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(model_of: Callable[..., ActorCritic]) -> None:
+    model = model_of(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
+    assert model.policy_head.in_features == 5
+    assert not numpy_mlp.supports(model)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        ("my_nets.encoders", "must be package.module:Class"),
+        ("my_nets.encoders:", "must be package.module:Class"),
+        (":Scaled", "must be package.module:Class"),
+        (".encoders:Scaled", "must be package.module:Class"),
+        ("my-nets.encoders:Scaled", "must be package.module:Class"),
+        ("my_nets.decoders:Scaled", "cannot import my_nets.decoders"),
+        ("his_nets.encoders:Scaled", "cannot import his_nets.encoders"),
+        ("my_nets.encoders:Scald", "has no class Scald; did you mean Scaled?"),
+        ("my_nets.encoders:SIZE", "has no class SIZE"),
+        ("my_nets.encoders:NoModule", "must be an nn.Module with an int attribute num_features"),
+        ("my_nets.encoders:Wordless", "must be an nn.Module with an int attribute num_features"),
+        ("my_nets.encoders:Fractional", "must be an nn.Module with an int attribute num_features"),
+    ],
+)
+def test_bad_encoders_are_named(encoder: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make_encoder(Box(-1.0, 1.0, (3,)), ModelConfig(encoder=encoder))
+    message = str(error.value)
+    assert message.startswith(f"encoder = {encoder!r}: ")
+    assert words in message
+    assert "\n" not in message

@@ -1,0 +1,141 @@
+"""The actor-critic network: initialization, one forward for acting and learning, the target critic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from torch import Tensor, nn
+
+from limelight.config import ModelConfig
+from limelight.nn.cores import FeedForward
+from limelight.nn.model import ActorCritic, Critic, ValueHead, make_model
+
+ModelOf = Callable[..., ActorCritic]
+SPACES: dict[str, Space[Any]] = {
+    "box": Box(-1.0, 1.0, (4,)),
+    "bytes": Box(0, 255, (3, 2), np.uint8),
+    "discrete": Discrete(5, start=2),
+    "multi": MultiDiscrete([3, 4]),
+}
+every_critic = pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+
+
+def observations(space: Space[Any], *lead: int) -> Tensor:
+    space.seed(0)
+    samples = np.stack([np.asarray(space.sample()) for _ in range(math.prod(lead))])
+    return torch.from_numpy(samples.reshape(*lead, *(space.shape or ())))
+
+
+@every_critic
+@pytest.mark.parametrize("name", SPACES)
+def test_shapes(model_of: ModelOf, name: str, critic: str) -> None:
+    model = model_of(SPACES[name], critic=critic)
+    output = model(observations(SPACES[name], 6, 2))
+    assert output.params.shape == (6, 2, 3)
+    assert output.values.shape == (6, 2)
+    assert output.recurrent_state is None
+    assert torch.equal(model.policy_params(observations(SPACES[name], 6, 2)), output.params)
+
+
+@every_critic
+@pytest.mark.parametrize("name", SPACES)
+def test_n_steps_of_one_are_one_of_n(model_of: ModelOf, name: str, critic: str) -> None:
+    """Acting (T = 1) and learning (T = n) see the same policy and values."""
+    model, obs = model_of(SPACES[name], critic=critic), observations(SPACES[name], 9, 2)
+    together = model(obs)
+    state, params, values = model.core.initial_state(2), [], []
+    for t in range(9):
+        output = model(obs[t : t + 1], state, torch.zeros(1, 2, dtype=torch.bool))
+        state = output.recurrent_state
+        params.append(output.params)
+        values.append(output.values)
+    torch.testing.assert_close(torch.cat(params), together.params, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(torch.cat(values), together.values, rtol=1e-6, atol=1e-6)
+
+
+def test_feed_forward_core_passes_features() -> None:
+    core, features = FeedForward(4), torch.ones(2, 3, 4)
+    assert core.num_features == 4
+    assert core.initial_state(3) is None
+    assert core(features, None, None) == (features, None)
+
+
+@every_critic
+def test_first_policy_is_nearly_uniform(model_of: ModelOf, critic: str) -> None:
+    model = model_of(Box(-1.0, 1.0, (4,)), critic=critic, hidden_sizes=(64, 64))
+    obs = torch.randn(100, 1, 4, generator=torch.Generator().manual_seed(0)) * 10
+    params = model(obs).params
+    torch.testing.assert_close(params.softmax(-1), torch.full_like(params, 1 / 3), atol=0.02, rtol=0.0)
+    assert params.std(dim=0).max() > 0  # and yet it looks at its input
+
+
+@every_critic
+def test_orthogonal_weights_and_zero_biases(model_of: ModelOf, critic: str) -> None:
+    model = model_of(Box(-1.0, 1.0, (4,)), critic=critic, hidden_sizes=(16, 8), policy_init_gain=0.1)
+    heads = [m.linear for m in model.modules() if isinstance(m, ValueHead)]
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    assert len(heads) == 1
+    assert len(linears) == (4 if critic == "shared" else 6)
+    for linear in linears:
+        gain = 0.1 if linear is model.policy_head else 1.0 if linear in heads else math.sqrt(2.0)
+        w = linear.weight.detach()
+        gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+        torch.testing.assert_close(gram, gain**2 * torch.eye(len(gram)), atol=1e-5, rtol=0.0)
+        assert not linear.bias.any()
+
+
+def test_pytorch_initialization_on_request(model_of: ModelOf) -> None:
+    model = model_of(Box(-1.0, 1.0, (4,)), orthogonal_init=False)
+    assert model.policy_head.bias.any()
+
+
+@every_critic
+def test_parameters_lie_actor_first(model_of: ModelOf, critic: str) -> None:
+    model = model_of(Box(-1.0, 1.0, (4,)), critic=critic)
+    critics_own = {id(p) for p in model.critic.parameters()}
+    owners = [id(p) in critics_own for p in model.parameters()]
+    assert owners == sorted(owners)
+    assert any(owners)
+    assert isinstance(model.critic, ValueHead if critic == "shared" else Critic)
+
+
+def flat(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+@pytest.mark.parametrize("orthogonal_init", [True, False])
+def test_the_seed_alone_decides_and_the_global_generator_is_left_alone(orthogonal_init: bool) -> None:
+    spaces = Box(-1.0, 1.0, (4,)), Discrete(3)
+    config = ModelConfig(hidden_sizes=(8,), orthogonal_init=orthogonal_init)
+    torch.manual_seed(123)
+    first, before = flat(make_model(*spaces, config, seed=7)), torch.get_rng_state()
+    torch.rand(10)
+    np.random.default_rng(5)
+    drawn = torch.get_rng_state()
+    second = flat(make_model(*spaces, config, seed=7))
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    torch.manual_seed(123)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(first, flat(make_model(*spaces, config, seed=8)))
+
+
+@pytest.mark.parametrize("critic", ["separate", "target"])
+def test_target_critic_is_a_copy_without_gradients(model_of: ModelOf, critic: str) -> None:
+    model = model_of(Box(-1.0, 1.0, (4,)), critic=critic)
+    target, obs = model.make_target_critic(), torch.ones(3, 2, 4)
+    assert not any(p.requires_grad for p in target.parameters())
+    assert all(p.requires_grad for p in model.parameters())
+    assert not target(obs).requires_grad
+    assert torch.equal(target(obs), model(obs).values)
+    before = target(obs).clone()
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 1.0
+    assert torch.equal(target(obs), before)

@@ -1,0 +1,71 @@
+"""Which models the NumPy path takes, and its pieces; tests/equivalence holds the whole of it to autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+
+from limelight.nn.model import ActorCritic
+from limelight.nn.numpy_mlp import MAX_WIDTH, NumpyActorCritic, categorical_grad, supports
+
+ModelOf = Callable[..., ActorCritic]
+BOX = Box(-1.0, 1.0, (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "expected"),
+    [
+        (BOX, {}, True),
+        (BOX, {"activation": "relu"}, True),
+        (BOX, {"critic": "target"}, True),
+        (Discrete(4, start=1), {"critic": "separate"}, True),
+        (BOX, {"hidden_sizes": (MAX_WIDTH,)}, True),
+        (BOX, {"hidden_sizes": (8, MAX_WIDTH + 1)}, False),
+        (BOX, {"activation": "elu"}, False),
+        (MultiDiscrete([2, 2]), {}, False),
+    ],
+)
+def test_supported_models(
+    model_of: ModelOf, space: Space[Any], settings: dict[str, Any], expected: bool
+) -> None:
+    assert supports(model_of(space, **settings)) is expected
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+@pytest.mark.parametrize("space", [BOX, Box(0, 255, (2, 3), np.uint8), Discrete(5, start=-2)])
+def test_forward_is_the_models(model_of: ModelOf, space: Space[Any], critic: str, activation: str) -> None:
+    model = model_of(space, critic=critic, activation=activation, policy_init_gain=1.0)
+    space.seed(0)
+    obs = np.stack([np.asarray(space.sample()) for _ in range(20)])
+    logits, values = NumpyActorCritic(model).forward(obs)
+    expected = model(torch.from_numpy(obs)[None])
+    assert logits.dtype == values.dtype == np.float32
+    np.testing.assert_allclose(logits, expected.params[0].detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(values, expected.values[0].detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0, 1000.0])
+def test_categorical_grad_is_autograds(rng: np.random.Generator, scale: float) -> None:
+    n, k = 50, 4
+    logits = (scale * rng.standard_normal((n, k))).astype(np.float32)
+    d_log_probs, d_entropies = rng.standard_normal((2, n)).astype(np.float32)
+    actions = rng.integers(k, size=n)
+    before = logits.copy()
+    log_p, entropies, d_logits = categorical_grad(logits, actions, d_log_probs, d_entropies)
+    np.testing.assert_array_equal(logits, before)
+
+    z = torch.from_numpy(logits).double().requires_grad_()
+    expected_log_p = z.log_softmax(-1)
+    expected_entropies = -(expected_log_p.exp() * expected_log_p).sum(-1)
+    chosen = expected_log_p[torch.arange(n), torch.from_numpy(actions)]
+    (chosen * torch.from_numpy(d_log_probs) + expected_entropies * torch.from_numpy(d_entropies)).sum().backward()
+    assert z.grad is not None
+    np.testing.assert_allclose(log_p, expected_log_p.detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(entropies, expected_entropies.detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(d_logits, z.grad, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,321 @@
+"""The collector: what it writes into a rollout, episode statistics, normalization, and values that are not finite."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import SyncVectorEnv
+from numpy.typing import NDArray
+
+from limelight.config import ConfigError
+from limelight.envs.base import EnvBackend
+from limelight.envs.gymnasium_backend import MODES, SyncBackend, VectorBackend
+from limelight.envs.normalize import ObservationNormalizer
+from limelight.envs.toy import Ring, Scripted
+from limelight.rollout import Episode, Rollout, RolloutCollector
+
+Script = Sequence[Sequence[tuple[float, float, bool, bool]]]
+
+# (obs, reward, terminated, truncated): one episode dies, one is cut, one has both at once.
+EPISODES: Script = [
+    [(0, 0, False, False), (1, 1, False, False), (2, 2, True, False)],
+    [(10, 0, False, False), (11, 3, False, False), (12, 4, False, False), (13, 5, False, True)],
+    [(20, 0, False, False), (21, 6, True, True)],
+]
+RETURNS = [3.0, 12.0, 6.0]
+LENGTHS = [2, 3, 1]
+
+every_mode = pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
+
+
+class Counting:
+    """Takes actions 0, 1, 2, 3, 0, … in every environment, and keeps what it was shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[NDArray[Any]] = []
+
+    def act(self, obs: NDArray[Any]) -> NDArray[Any]:
+        self.seen.append(obs.copy())
+        return np.full(len(obs), (len(self.seen) - 1) % 4)
+
+
+def backend(makers: Sequence[Callable[[], gym.Env[Any, Any]]], mode: str, kind: str = "ours") -> EnvBackend:
+    if kind == "gymnasium":
+        return VectorBackend(SyncVectorEnv(makers, autoreset_mode=MODES[mode]))  # type: ignore[index]
+    return SyncBackend([make() for make in makers], mode)  # type: ignore[arg-type]
+
+
+def collector_of(
+    script: Script, num_steps: int, mode: str = "next_step", num_envs: int = 1, kind: str = "ours", **settings: Any
+) -> RolloutCollector:
+    """A collector of scripted episodes; environment i starts with episode i."""
+    envs = backend([lambda: Scripted(script)] * num_envs, mode, kind)
+    collector = RolloutCollector(envs, num_steps, settings.get("normalizer"), "Scripted-v0")
+    collector.reset(0)
+    return collector
+
+
+def column(x: NDArray[Any]) -> list[float]:
+    return x.reshape(len(x), -1)[:, 0].tolist()
+
+
+def test_next_step_stream() -> None:
+    collector, policy = collector_of(EPISODES, 7), Counting()
+    rollout = collector.collect(policy)
+    assert column(rollout.obs) == [0, 1, 2, 10, 11, 12, 13, 20]
+    assert column(rollout.actions) == [0, 1, 2, 3, 0, 1, 2]
+    assert column(rollout.rewards) == [1, 2, 0, 3, 4, 5, 0]
+    assert column(rollout.terminated) == [0, 1, 0, 0, 0, 0, 0]
+    assert column(rollout.truncated) == [0, 0, 0, 0, 0, 1, 0]
+    assert column(rollout.valid) == [1, 1, 0, 1, 1, 1, 0]
+    assert rollout.num_valid == 5
+    assert type(rollout.num_valid) is int
+    assert rollout.final_obs is None
+    assert [float(obs[0, 0]) for obs in policy.seen] == [0, 1, 2, 10, 11, 12, 13]
+
+
+@pytest.mark.parametrize("mode", ["same_step", "disabled"])
+def test_same_step_stream(mode: str) -> None:
+    rollout = collector_of(EPISODES, 7, mode).collect(Counting())
+    assert column(rollout.obs) == [0, 1, 10, 11, 12, 20, 0, 1]
+    assert column(rollout.rewards) == [1, 2, 3, 4, 5, 6, 1]
+    assert column(rollout.terminated) == [0, 1, 0, 0, 0, 1, 0]
+    assert column(rollout.truncated) == [0, 0, 0, 0, 1, 1, 0]
+    assert column(rollout.valid) == [1] * 7
+    assert rollout.num_valid == 7
+    assert rollout.final_obs is not None
+    assert rollout.final_obs.t.tolist() == [4, 5]  # of truncated rows only: the others' values are not needed
+    assert rollout.final_obs.b.tolist() == [0, 0]
+    assert rollout.final_obs.obs.tolist() == [[13.0], [21.0]]
+
+
+def transitions(rollouts: Sequence[Rollout], num_envs: int) -> list[list[tuple[float, ...]]]:
+    """(s, a, r, s', terminated, truncated) of each environment; s' is None of terminated rows, where it has no use."""
+    result: list[list[Any]] = [[] for _ in range(num_envs)]
+    for rollout in rollouts:
+        final = {} if rollout.final_obs is None else {(t, b): obs for t, b, obs in zip(*rollout.final_obs, strict=True)}
+        for t, b in np.ndindex(*rollout.rewards.shape):
+            if rollout.valid[t, b]:
+                terminated, truncated = bool(rollout.terminated[t, b]), bool(rollout.truncated[t, b])
+                after = None if terminated else float(final.get((t, b), rollout.obs[t + 1, b])[0])
+                result[b].append(
+                    (float(rollout.obs[t, b, 0]), float(rollout.rewards[t, b]), after, terminated, truncated)
+                )
+    return result
+
+
+def copied(rollout: Rollout) -> Rollout:
+    fields = {name: getattr(rollout, name) for name in Rollout.__dataclass_fields__}
+    return Rollout(**{k: v.copy() if isinstance(v, np.ndarray) else v for k, v in fields.items()})
+
+
+@every_mode
+@pytest.mark.parametrize("kind", ["ours", "gymnasium"])
+@pytest.mark.parametrize("num_steps", [1, 4, 9])
+def test_every_mode_yields_the_same_transitions(mode: str, kind: str, num_steps: int) -> None:
+    """Whatever the rollout length, across its borders, for environments that end at different times."""
+    collector, policy = collector_of(EPISODES, num_steps, mode, 3, kind), Counting()
+    seen = transitions([copied(collector.collect(policy)) for _ in range(36 // num_steps)], 3)
+    for b in range(3):
+        script = [EPISODES[(b + i) % 3] for i in range(20)]
+        expected = [
+            (before[0], after[1], None if after[2] else after[0], after[2], after[3])
+            for episode in script
+            for before, after in zip(episode, episode[1:], strict=False)
+        ]
+        assert len(seen[b]) >= 24
+        assert seen[b] == expected[: len(seen[b])]
+
+
+@every_mode
+@pytest.mark.parametrize("kind", ["ours", "gymnasium"])
+@pytest.mark.parametrize("num_steps", [1, 4, 9])
+def test_episode_statistics(mode: str, kind: str, num_steps: int) -> None:
+    collector, policy = collector_of(EPISODES, num_steps, mode, 3, kind), Counting()
+    for _ in range(36 // num_steps):
+        collector.collect(policy)
+    episodes = collector.pop_episodes()
+    assert collector.pop_episodes() == []
+    for b in range(3):
+        own = [e for e in episodes if e.env == b]
+        assert len(own) >= 10
+        for i, episode in enumerate(own):
+            which = (b + i) % 3
+            assert episode == Episode(b, RETURNS[which], LENGTHS[which], which in (0, 2))
+
+
+def test_a_reset_drops_the_running_episodes() -> None:
+    collector = collector_of(EPISODES, 1)
+    collector.collect(Counting())
+    collector.reset(1)
+    for _ in range(3):
+        collector.collect(Counting())
+    assert collector.pop_episodes() == [Episode(0, RETURNS[1], LENGTHS[1], False)]
+
+
+def test_buffers_are_allocated_once_and_hold_what_the_space_says() -> None:
+    collector = collector_of(EPISODES, 3)
+    first, second = collector.collect(Counting()), collector.collect(Counting())
+    assert first.obs is second.obs
+    assert first.rewards.dtype == first.valid.dtype == np.float32
+    ring = RolloutCollector(backend([Ring], "next_step"), 2, None, "Ring")
+    ring.reset(0)
+    assert ring.collect(Counting()).obs.dtype == np.int64
+
+
+class Pixels(gym.Env[Any, Any]):
+    """Observations of any dtype; never ends."""
+
+    def __init__(self, dtype: type) -> None:
+        self.observation_space, self.action_space = Box(0, 200, (2, 3), dtype), Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return np.full((2, 3), 200, self.observation_space.dtype), {}
+
+    def step(self, action: Any) -> Any:
+        return np.full((2, 3), int(action), self.observation_space.dtype), 0.5, False, False, {}
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [(np.uint8, np.uint8), (np.float64, np.float32), (np.int32, np.int32)])
+def test_observations_keep_their_type_but_for_float64(dtype: type, stored: type) -> None:
+    collector = RolloutCollector(backend([lambda: Pixels(dtype)], "next_step"), 3, None, "Pixels")
+    collector.reset(0)
+    rollout = collector.collect(Counting())
+    assert rollout.obs.dtype == stored
+    assert rollout.obs.shape == (4, 1, 2, 3)
+    assert rollout.obs[:, 0, 1, 2].tolist() == [200, 0, 1, 2]
+
+
+class Precise(Scripted):
+    """Scripted episodes with float64 observations."""
+
+    def __init__(self, episodes: Script) -> None:
+        super().__init__(episodes)
+        self.observation_space = Box(-np.inf, np.inf, (1,), np.float64)
+
+
+def test_final_observations_have_the_type_of_the_others() -> None:
+    collector = RolloutCollector(backend([lambda: Precise(EPISODES)], "same_step"), 6, None, "Precise")
+    collector.reset(0)
+    rollout = collector.collect(Counting())
+    assert rollout.final_obs is not None
+    assert rollout.final_obs.obs.dtype == rollout.obs.dtype == np.float32
+
+
+# --------------------------------------------------------------------------- normalization
+
+
+@every_mode
+def test_normalization(mode: str) -> None:
+    """Observations by running moments of what was seen; rewards and statistics stay raw."""
+    normalizer = ObservationNormalizer((1,))
+    collector = collector_of(EPISODES, 6, mode, normalizer=normalizer)
+    plain = collector_of(EPISODES, 6, mode).collect(Counting())
+    rollout = collector.collect(Counting())
+    raw, valid = plain.obs[:, 0].astype(np.float64), plain.valid[:, 0] > 0
+    seen = np.concatenate([raw[:1], raw[1:][valid]])
+    np.testing.assert_allclose([normalizer.mean[0], normalizer.var[0]], [seen.mean(), seen.var()])
+    assert normalizer.count == len(seen)
+    expected = (raw[-1] - seen.mean()) / np.sqrt(seen.var() + 1e-8)
+    np.testing.assert_allclose(rollout.obs[-1, 0], expected, rtol=1e-5)
+    np.testing.assert_array_equal(rollout.rewards, plain.rewards)
+    assert collector.pop_episodes()[0] == Episode(0, RETURNS[0], LENGTHS[0], True)
+    if plain.final_obs is not None:
+        assert rollout.final_obs is not None
+        scaled = (plain.final_obs.obs - seen.mean()) / np.sqrt(seen.var() + 1e-8)
+        np.testing.assert_allclose(rollout.final_obs.obs, scaled, rtol=1e-5)
+
+
+def test_an_episode_that_only_dies_needs_no_final_observation() -> None:
+    rollout = collector_of(EPISODES, 2, "same_step", normalizer=ObservationNormalizer((1,))).collect(Counting())
+    assert rollout.final_obs is None or len(rollout.final_obs.obs) == 0
+
+
+# --------------------------------------------------------------------------- values that are not finite
+
+
+def with_bad(episode: int, row: int, obs: float | None = None, reward: float | None = None) -> Script:
+    script = [list(rows) for rows in EPISODES]
+    o, r, terminated, truncated = script[episode][row]
+    script[episode][row] = (o if obs is None else obs, r if reward is None else reward, terminated, truncated)
+    return script
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@every_mode
+@pytest.mark.parametrize("num_steps", [1, 3, 12])
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (with_bad(0, 0, obs=NAN), "observation[0] = nan in environment 0, step 0"),
+        (with_bad(0, 1, obs=INF), "observation[0] = inf in environment 0, step 1"),
+        (with_bad(1, 2, obs=-INF), "observation[0] = -inf in environment 0, step 2"),
+        (with_bad(1, 3, obs=NAN), "observation[0] = nan in environment 0, step 3"),  # the final one, of a cut episode
+        (with_bad(0, 2, reward=NAN), "reward = nan in environment 0, step 2"),
+        (with_bad(1, 1, reward=-INF), "reward = -inf in environment 0, step 1"),
+    ],
+)
+def test_what_is_not_finite_is_named(mode: str, num_steps: int, bad: Script, words: str) -> None:
+    collector, policy = collector_of(bad, num_steps, mode), Counting()
+    with pytest.raises(ConfigError) as error:
+        for _ in range(12):
+            collector.collect(policy)
+    message = str(error.value)
+    assert re.match(r"Scripted-v0: (final )?" + re.escape(words) + " of its episode; ", message), message
+    assert "\n" not in message
+
+
+def test_opposite_infinities_do_not_cancel() -> None:
+    script = [[(0, 0, False, False), (INF, INF, False, False), (-INF, -INF, True, False)]]
+    with pytest.raises(ConfigError, match="= inf in environment 0, step 1"):
+        collector_of(script, 4).collect(Counting())
+
+
+def test_large_but_finite_values_pass_without_a_warning() -> None:
+    script = [[(3e38, 0, False, False), (3e38, 3e38, False, False), (-3e38, 3e38, True, False)]]
+    collector = collector_of(script, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rollout = collector.collect(Counting())
+    assert rollout.num_valid == 2
+
+
+# --------------------------------------------------------------------------- continuing
+
+
+@every_mode
+def test_state_continues_the_running_episodes(mode: str) -> None:
+    first, policy = collector_of(EPISODES, 2, mode, 3), Counting()
+    first.collect(policy)
+    first.pop_episodes()
+    second = collector_of(EPISODES, 2, mode, 3)
+    env_state = first.envs.get_state()
+    assert env_state is not None
+    second.set_state(first.get_state())
+    second.envs.set_state(env_state)
+    for _ in range(5):
+        a, b = first.collect(Counting()), second.collect(Counting())
+        for name in ("obs", "actions", "rewards", "terminated", "truncated", "valid"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    episodes = first.pop_episodes()
+    assert episodes
+    assert episodes == second.pop_episodes()
+
+
+def test_state_is_a_copy() -> None:
+    collector = collector_of(EPISODES, 2)
+    collector.collect(Counting())
+    state = collector.get_state()
+    before = {name: np.array(value) for name, value in state.items()}
+    collector.collect(Counting())
+    for name, value in before.items():
+        np.testing.assert_array_equal(state[name], value)
