@@ -1,7 +1,7 @@
 """What our algorithms learn: whole training runs over several seeds, the best and the last agent judged.
 
-Every seed is written to the results file as soon as it is done, and is not run again: an interrupted benchmark
-goes on where it was. Run as a script.
+Every seed is written to the results file as soon as it is done and is not run again, so that an interrupted
+benchmark goes on where it was. Run as a script.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from stats import (
     number,
     results_path,
     save_json,
+    short_commit,
 )
 
 from limelight.config import ConfigError
@@ -50,7 +51,7 @@ class Job:
     threshold: float
     """The mean return that counts as learnt."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Over the algorithm's row and the environment's preset, by plain names; ``preset`` names another preset."""
+    """By plain names, over the algorithm's row and the environment's preset (or the ``preset`` named here)."""
     total_timesteps: int = 200_000
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Ablations: name suffix → settings laid over this job's, each of which undoes one thing."""
@@ -141,7 +142,12 @@ def _train_and_judge(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
     from limelight.seeds import Stream, derive_seed
     from limelight.train import one_thread, train
 
-    own = {"seed": seed, "run_dir": str(run_dir), "tensorboard": False, "total_timesteps": job.total_timesteps}
+    own = {
+        "seed": seed,
+        "run_dir": str(run_dir),
+        "tensorboard": False,
+        "total_timesteps": job.total_timesteps,
+    }
     result = train(job.env_id, algo=job.algo, quiet=True, **{**job.settings, **own})
     if result.status == "interrupted":
         raise KeyboardInterrupt
@@ -195,7 +201,7 @@ def run_all(tasks: Sequence[tuple[Job, int]], episodes: int, parallel: int) -> I
 def open_results(path: Path, jobs: Sequence[Job], episodes: int, fresh: bool) -> dict[str, Any]:
     """What ``path`` already holds, ready to take the rows of ``jobs``.
 
-    Raises: ConfigError if it holds rows of these jobs made with other settings, unless they are to be made ``fresh``.
+    Raises: ConfigError if it holds rows of these jobs with other settings, unless ``fresh`` drops them.
     """
     data: dict[str, Any] = {"benchmark": "learning", "machine": machine(), "jobs": {}}
     if path.exists():
@@ -206,13 +212,18 @@ def open_results(path: Path, jobs: Sequence[Job], episodes: int, fresh: bool) ->
         if there is None or fresh:
             data["jobs"][job.name] = {**head, "runs": []}
             continue
-        before, now = ({**entry, **entry["config"]} for entry in (there, head))
-        names = [name for name in now if name != "config" and before.get(name) != now[name]]
+        names = different(there, head)
         if names:
             raise ConfigError(
                 f"{path}: {job.name} was run with other {', '.join(names)}; use --fresh or another --output"
             )
     return data
+
+
+def different(there: dict[str, Any], head: dict[str, Any]) -> list[str]:
+    """Names of what a stored job does not share with ``head``."""
+    before, now = {**there, **there["config"]}, {**head, **head["config"]}
+    return [name for name in now if name != "config" and before.get(name) != now[name]]
 
 
 def tasks_left(data: dict[str, Any], jobs: Sequence[Job], seeds: Sequence[int]) -> list[tuple[Job, int]]:
@@ -233,12 +244,8 @@ def add_row(data: dict[str, Any], job: Job, row: Row) -> None:
 
 def seeds_table(data: dict[str, Any], jobs: Sequence[Job]) -> str:
     """Every seed of every job."""
-    header = ["job", "seed", "best agent", "last agent", "threshold at step", "training s", "status"]
-    rows = [
-        [job.name, str(run["seed"]), *_seed_cells(run)]
-        for job in jobs
-        for run in data["jobs"][job.name]["runs"]
-    ]
+    header = ["job", "seed", "best agent", "last agent", "reached at step", "training s", "status"]
+    rows = [[job.name, str(run["seed"]), *_seed_cells(run)] for job in jobs for run in data["jobs"][job.name]["runs"]]
     return markdown_table(header, rows)
 
 
@@ -251,9 +258,20 @@ def _seed_cells(run: Row) -> list[str]:
 
 
 def jobs_table(data: dict[str, Any], jobs: Sequence[Job]) -> str:
-    """Every job over its seeds: IQM over seeds × episodes with a 95 % interval, and how many seeds learnt it."""
-    header = ["job", "threshold", "seeds", "failed", "best agent: IQM", "seeds ≥", "last agent: IQM", "seeds ≥",
-              "median threshold at step", "latest", "median training s"]  # fmt: skip
+    """Every job: IQM over seeds × episodes with its 95 % interval, and how many of the seeds learnt it."""
+    header = [
+        "job",
+        "threshold",
+        "seeds",
+        "failed",
+        "best agent: IQM",
+        "seeds ≥",
+        "last agent: IQM",
+        "seeds ≥",
+        "reached at step: median",
+        "all seeds",
+        "median training s",
+    ]
     return markdown_table(header, [_job_cells(job.name, data["jobs"][job.name]) for job in jobs])
 
 
@@ -293,14 +311,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"jobs:\n{names}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=[job.name for job in _JOBS], metavar="NAME",
-                        help="default: all but the ablations (names with a slash)")  # fmt: skip
+    parser.add_argument(
+        "--jobs",
+        nargs="+",
+        choices=JOBS,
+        default=[job.name for job in _JOBS],
+        metavar="NAME",
+        help="default: all but the ablations (names with a slash)",
+    )
     parser.add_argument("--ablation", action="store_true", help="also run the chosen jobs' ablations")
     parser.add_argument("--seeds", type=int, default=10, help="how many (default: 10)")
-    parser.add_argument("--first-seed", type=int, default=0,
-                        help="settings are tuned on other seeds than they are reported on (default: 0)")  # fmt: skip
-    parser.add_argument("--parallel", type=int, default=1,
-                        help="processes, one thread each; times are only true with 1 (default: 1)")  # fmt: skip
+    parser.add_argument("--first-seed", type=int, default=0, help="tune on other seeds than you report (default: 0)")
+    parser.add_argument("--parallel", type=int, default=1, help="processes; times are only true with 1 (default: 1)")
     parser.add_argument("--episodes", type=int, default=100, help="of each judgement (default: 100)")
     parser.add_argument("--total-timesteps", type=int, help="instead of the jobs' own budgets")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/learning-MACHINE.json")
@@ -325,16 +347,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"learning.py: error: {error}", file=sys.stderr)
         return 2
     tasks = tasks_left(data, jobs, range(args.first_seed, args.first_seed + args.seeds))
-    for count, (job, row) in enumerate(run_all(tasks, args.episodes, args.parallel), 1):
-        add_row(data, job, {**row, "commit": commit, "parallel": args.parallel})
-        save_json(path, data)
-        print(f"[{count}/{len(tasks)}] {job.name} seed {row['seed']}: {row['total_seconds']:.0f} s "
-              f"{row['error'] or ''}", file=sys.stderr, flush=True)  # fmt: skip
+    try:
+        for count, (job, row) in enumerate(run_all(tasks, args.episodes, args.parallel), 1):
+            add_row(data, job, {**row, "commit": commit, "parallel": args.parallel})
+            save_json(path, data)
+            print(
+                f"[{count}/{len(tasks)}] {job.name} seed {row['seed']}: {row['total_seconds']:.0f} s "
+                f"{row['error'] or ''}",
+                file=sys.stderr,
+                flush=True,
+            )
+    except KeyboardInterrupt:
+        print("learning.py: interrupted; the same command goes on with what is missing", file=sys.stderr)
+        return 130
     print(seeds_table(data, jobs), jobs_table(data, jobs), sep="\n\n")
     runs = [run for job in jobs for run in data["jobs"][job.name]["runs"]]
-    commits = ", ".join(sorted({run["commit"][:12] for run in runs}))
-    print(f"\n{data['machine']['processor']}, {args.episodes} greedy episodes per agent, 95 % intervals by bootstrap "
-          f"over seeds and their episodes. Commit {commits}. All data: {path}")  # fmt: skip
+    commits = ", ".join(sorted({short_commit(run["commit"]) for run in runs}))
+    print(
+        f"\n{data['machine']['processor']}; {args.episodes} greedy episodes per agent, 95 % intervals by bootstrap "
+        f"over seeds and their episodes; commit {commits}. All data: {path}"
+    )
     return 1 if any(run["error"] for run in runs) else 0
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import limelight
 from limelight.config import TrainConfig, field_sections, get_setting
 from limelight.run_folder import system_info
 
@@ -38,7 +39,7 @@ def iqm(values: Array) -> Array:
     if count == 0:
         raise ValueError("the interquartile mean of nothing")
     cut = count // 4
-    middle: Array = np.sort(values, axis=-1)[..., cut : count - cut].mean(axis=-1)
+    middle: Array = np.sort(np.asarray(values), axis=-1)[..., cut : count - cut].mean(axis=-1)
     return middle
 
 
@@ -48,21 +49,19 @@ def bootstrap_interval(
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
-    resample_groups: bool = True,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of ``statistic`` over all values, by a stratified bootstrap of equally large groups.
+    """Percentile interval of ``statistic`` over all values, by a stratified bootstrap of equal groups.
 
-    Values are drawn anew within their own group, so that each group keeps its weight. Episodes of one seed resemble
-    each other, so by default the groups are drawn anew first: without that, an interval over seeds × episodes would
-    tell how well these seeds were measured, not what the next seed will do.
+    Values are drawn anew within their own group, so that each group keeps its weight. Episodes of one seed
+    resemble each other, so the groups themselves are drawn anew first: without that, an interval over
+    seeds × episodes would tell how well these seeds were measured, not what the next seed will do.
 
     Args:
         groups: values by group (seed), each of the same length ≥ 1.
         statistic: takes [..., n] to [...].
         confidence: probability mass between the two ends, 0 to 1.
         resamples: how many times everything is drawn anew.
-        resample_groups: False for groups that are all there is (fixed tasks) and no sample of more.
         seed: of the draws.
     Raises: ValueError if there are no groups, or they differ in length or are empty.
     """
@@ -73,15 +72,14 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     results = np.empty(resamples)
     for i in range(resamples):
-        chosen = rng.integers(num_groups, size=num_groups) if resample_groups else np.arange(num_groups)
-        drawn = values[chosen[:, None], rng.integers(size, size=(num_groups, size))]
-        results[i] = statistic(drawn.reshape(-1))
+        chosen = rng.integers(num_groups, size=(num_groups, 1))
+        results[i] = statistic(values[chosen, rng.integers(size, size=values.shape)].reshape(-1))
     low, high = np.quantile(results, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
     return float(low), float(high)
 
 
 def median_or_never(values: Sequence[float | None]) -> float | None:
-    """The median, where None is "never" and so later than everything; None if the median is never (or empty)."""
+    """The median, where None is "never", so later than all else; None if that is the median, or of nothing."""
     if not values:
         return None
     middle = median(float("inf") if value is None else value for value in values)
@@ -109,18 +107,28 @@ def machine_slug() -> str:
 
 
 def git_commit() -> str:
-    """The commit of the measured sources, with ``-dirty`` behind it if they differ from it; ``unknown`` without git."""
+    """The commit of the measured sources, with ``-dirty`` behind it where they differ from it.
+
+    ``unknown`` without git, or where the limelight that is imported is not the one of this checkout.
+    """
 
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
+    if not Path(limelight.__file__).resolve().is_relative_to(ROOT / "src"):
+        return "unknown"
     try:
-        sources = git("status", "--porcelain", "--", "src", "benchmarks", ":!benchmarks/results")
-        return git("rev-parse", "HEAD") + ("-dirty" if sources else "")
+        changed = git("status", "--porcelain", "--", "src", "benchmarks", ":!benchmarks/results")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def short_commit(commit: str) -> str:
+    """``30871ec27ae6-dirty``: what :func:`git_commit` gives, short enough for a line."""
+    sha, dash, dirty = commit.partition("-")
+    return sha[:12] + dash + dirty
 
 
 def provenance(benchmark: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -143,11 +151,9 @@ def results_path(benchmark: str, output: Path | None) -> Path:
 
 
 def save_json(path: Path, data: dict[str, Any]) -> None:
-    """Write ``data`` indented, lists of plain values on one line, so that a reader sees the old file or the new one."""
+    """Write ``data`` indented, plain lists on one line; a reader sees the old file or the new one."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
-    one_line = re.sub(
-        r"\[\n\s*([^\[\]{}]*?)\n\s*\]", lambda found: "[" + re.sub(r"\n\s*", " ", found[1]) + "]", text
-    )
+    one_line = re.sub(r"\[\n\s*([^\[\]{}]*?)\n\s*\]", lambda found: "[" + re.sub(r"\n\s*", " ", found[1]) + "]", text)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(one_line + "\n", encoding="utf-8")
@@ -159,8 +165,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )
 
 

@@ -1,4 +1,4 @@
-"""Environment steps per second of synchronous A2C and one-step AC on CartPole-v1, training included, on one thread.
+"""Environment steps per second of A2C and one-step AC on CartPole-v1, training included, on one thread.
 
 Contenders take turns (A B A B …), so that a machine that slows down slows all of them down. Run as a script.
 """
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from limelight.config import TrainConfig
 
 ENV_ID = "CartPole-v1"
-# A budget that is never used up, so that schedules stay where they start.
-ENDLESS = 1 << 40
+# A budget that is never used up, so that schedules stay where they start, and updates that are never logged.
+ENDLESS = NEVER = 1 << 40
 # Updates of a first, unmeasured turn that only finds out how many steps fit into the time of one.
 PEER_WARMUP_UPDATES = 50
 
@@ -147,18 +147,18 @@ class StableBaselines3:
         from stable_baselines3 import A2C
         from stable_baselines3.common.env_util import make_vec_env
 
-        envs = make_vec_env(ENV_ID, n_envs=shape.num_envs, seed=seed)
+        self.envs = make_vec_env(ENV_ID, n_envs=shape.num_envs, seed=seed)
         self.name = "sb3"
-        self.model = A2C("MlpPolicy", envs, n_steps=shape.num_steps, device="cpu", seed=seed)
+        self.model = A2C("MlpPolicy", self.envs, n_steps=shape.num_steps, device="cpu", seed=seed)
         self.rollout = shape.num_envs * shape.num_steps
         self.steps_per_second = 0.0
 
     def turn(self, seconds: float) -> Sample:
-        """See :class:`Contender`. ``learn`` counts steps, not seconds: as many as the last turn's speed makes of them."""
+        """See :class:`Contender`. ``learn`` counts steps: as many as the last turn's speed suggests."""
         rollouts = round(self.steps_per_second * seconds / self.rollout) or PEER_WARMUP_UPDATES
         model, start = self.model, time.perf_counter()
         steps, updates = model.num_timesteps, model._n_updates
-        model.learn(rollouts * self.rollout, log_interval=None, reset_num_timesteps=False)
+        model.learn(rollouts * self.rollout, log_interval=NEVER, reset_num_timesteps=False)
         elapsed = time.perf_counter() - start
         sample = Sample(model.num_timesteps - steps, model._n_updates - updates, elapsed)
         self.steps_per_second = sample.steps_per_second
@@ -166,7 +166,7 @@ class StableBaselines3:
 
     def close(self) -> None:
         """See :class:`Contender`."""
-        self.model.get_env().close()
+        self.envs.close()
 
 
 # --------------------------------------------------------------------------- measuring
@@ -202,7 +202,7 @@ def speeds(samples: Sequence[Sample]) -> list[float]:
 
 
 def ratio(samples: Sequence[Sample], baseline: Sequence[Sample]) -> dict[str, float]:
-    """How many times as fast as ``baseline``: the ratio of medians, and the extremes of the turn-by-turn ratios."""
+    """How many times as fast as ``baseline``: ratio of medians, and the extremes of turn-by-turn ratios."""
     ours, theirs = speeds(samples), speeds(baseline)
     pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
     return {"of_medians": median(ours) / median(theirs), "lowest": min(pairs), "highest": max(pairs)}
@@ -258,12 +258,27 @@ def _ratio_text(value: dict[str, float] | None) -> str:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="SHAPE",
-                        help=f"environments × steps per update, of {' '.join(SHAPES)}; default: all")  # fmt: skip
-    parser.add_argument("--peer", choices=("none", "sb3", "auto"), default="none",
-                        help="run Stable-Baselines3's A2C in turns with ours; auto: if it is installed")  # fmt: skip
-    parser.add_argument("--backend", nargs="+", choices=("numpy", "torch"), default=["numpy"],
-                        help="written-out gradients in NumPy (the default for small networks), autograd, or both")  # fmt: skip
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        choices=SHAPES,
+        default=list(SHAPES),
+        metavar="SHAPE",
+        help=f"environments × steps: {' '.join(SHAPES)} (default: all)",
+    )
+    parser.add_argument(
+        "--peer",
+        choices=("none", "sb3", "auto"),
+        default="none",
+        help="Stable-Baselines3's A2C in turns with ours; auto: if installed",
+    )
+    parser.add_argument(
+        "--backend",
+        nargs="+",
+        choices=("numpy", "torch"),
+        default=["numpy"],
+        help="written-out gradients (numpy, the default), autograd (torch), or both",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="turns of each contender (default: 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn (default: 3)")
     parser.add_argument("--seed", type=int, default=0)
@@ -284,26 +299,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     from limelight.train import one_thread
 
     settings = {
-        "env_id": ENV_ID, "threads": 1, "peer": "sb3" if args.with_peer else "none", "backend": args.backend,
-        "repeats": args.repeats, "seconds": args.seconds, "seed": args.seed,
-    }  # fmt: skip
+        "env_id": ENV_ID,
+        "threads": 1,
+        "peer": "sb3" if args.with_peer else "none",
+        "backend": args.backend,
+        "repeats": args.repeats,
+        "seconds": args.seconds,
+        "seed": args.seed,
+    }
     head = provenance("throughput", settings)  # before the turns: sources may change while they run
     results: dict[str, Any] = {}
     with one_thread():
         for name in args.shapes:
             print(f"{name} …", file=sys.stderr, flush=True)
             samples = measure(
-                SHAPES[name], args.backend, args.with_peer,
-                seconds=args.seconds, repeats=args.repeats, seed=args.seed,
-            )  # fmt: skip
+                SHAPES[name],
+                args.backend,
+                args.with_peer,
+                seconds=args.seconds,
+                repeats=args.repeats,
+                seed=args.seed,
+            )
             # Where there are several critics, the contenders' names tell; all else they have in common.
             config = flat_settings(make_config(SHAPES[name], SHAPES[name].critics[0], args.seed))
             results[name] = {"config": config, "contenders": summarize(samples)}
     path = results_path("throughput", args.output)
     save_json(path, {**head, "results": results})
     print(table(results))
-    print(f"\n{head['machine']['processor']}, 1 thread; medians of {args.repeats} turns of {args.seconds:g} s "
-          f"(lowest–highest). All samples: {path}")  # fmt: skip
+    print(
+        f"\n{head['machine']['processor']}, 1 thread; medians of {args.repeats} turns of {args.seconds:g} s "
+        f"(lowest–highest). All samples: {path}"
+    )
     return 0
 
 

@@ -150,9 +150,7 @@ def test_an_environment_that_truncates_by_itself_is_fine() -> None:
 
 
 def test_max_episode_steps_is_a_time_limit() -> None:
-    found = check_env(
-        EnvConfig(env_id=f"{__name__}:Faulty", env_kwargs={"ends": "never"}, max_episode_steps=7)
-    )
+    found = check_env(EnvConfig(env_id=f"{__name__}:Faulty", env_kwargs={"ends": "never"}, max_episode_steps=7))
     limit = next(f for f in found if f.subject == "time limit")
     assert (limit.level, "7 steps" in limit.message) == ("ok", True)
 
@@ -166,9 +164,7 @@ def test_max_episode_steps_is_a_time_limit() -> None:
         ("nothing", {}, "nothing"),
     ],
 )
-def test_an_environment_that_cannot_be_made_is_the_only_finding(
-    name: str, kwargs: dict[str, Any], part: str
-) -> None:
+def test_an_environment_that_cannot_be_made_is_the_only_finding(name: str, kwargs: dict[str, Any], part: str) -> None:
     found = findings(name, **kwargs)
     assert list(found) == ["make"]
     assert found["make"].level == "fail"

@@ -54,9 +54,7 @@ def assert_same(a: Any, b: Any) -> None:
 arrays = st.sampled_from(DTYPES).flatmap(
     lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
 )
-leaves = (
-    st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text(max_size=8) | arrays
-)
+leaves = st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text(max_size=8) | arrays
 keys = st.text(max_size=6) | st.sampled_from(["$tensor", "$float", "$", "$$x", "__metadata__", "a.b", "a"])
 states = st.dictionaries(
     keys,

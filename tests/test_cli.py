@@ -53,9 +53,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 def python(code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(Path(limelight.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     return done.stdout
 
 
@@ -178,9 +176,7 @@ def test_a_switch_does_not_swallow_the_environment() -> None:
     assert (config.env.env_id, config.env.normalize_obs) == ("Acrobot-v1", True)
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["CartPole-v1"], ["--env-id", "CartPole-v1"], ["--env.env_id=CartPole-v1"]]
-)
+@pytest.mark.parametrize("words", [[], ["CartPole-v1"], ["--env-id", "CartPole-v1"], ["--env.env_id=CartPole-v1"]])
 def test_the_environment_by_position_by_flag_or_by_default(words: list[str]) -> None:
     assert request(*words)[0].env.env_id == "CartPole-v1"
 
@@ -285,9 +281,7 @@ def test_what_was_given_is_told_from_what_was_not() -> None:
         ("check CartPole-v1 --max-episode-steps 0", "max_episode_steps = 0: must be ≥ 1"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(
-    argv: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_one_line_and_status_2(argv: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refusal(capsys, *argv.split()).startswith(message)
 
 
@@ -398,9 +392,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "limelight", "list", "envs"]
-    done = subprocess.run(
-        command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment, check=False
-    )
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
 
@@ -410,22 +402,16 @@ def test_resume_takes_the_run_s_own_config(tmp_path: Path) -> None:
     save_yaml(saved, tmp_path / "config.yaml")
     config, _ = request("--resume", str(tmp_path))
     assert config == saved
-    config, _ = request(
-        "Acrobot-v1", "--resume", str(tmp_path), "--total-timesteps", "9", "--eval-every", "7"
-    )
+    config, _ = request("Acrobot-v1", "--resume", str(tmp_path), "--total-timesteps", "9", "--eval-every", "7")
     assert (config.total_timesteps, config.eval.eval_every, config.algorithm.gamma) == (9, 7, 0.5)
 
 
-@pytest.mark.parametrize(
-    "words", [["--gamma", "0.9"], ["CartPole-v1"], ["--algo", "a2c"], ["--run-dir", "elsewhere"]]
-)
+@pytest.mark.parametrize("words", [["--gamma", "0.9"], ["CartPole-v1"], ["--algo", "a2c"], ["--run-dir", "elsewhere"]])
 def test_resume_refuses_to_change_what_was_learnt_with(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_yaml(resolve("Acrobot-v1", "ac", "auto", {"gamma": 0.5}), tmp_path / "config.yaml")
-    assert "cannot change on resume, the run has " in refusal(
-        capsys, "train", *words, "--resume", str(tmp_path)
-    )
+    assert "cannot change on resume, the run has " in refusal(capsys, "train", *words, "--resume", str(tmp_path))
 
 
 def test_resume_continues_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -478,9 +464,7 @@ def test_evaluate_in_words(run_dir: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "over 4 episodes (median " in out
 
 
-def test_evaluate_elsewhere_than_trained_for_is_refused(
-    run_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_elsewhere_than_trained_for_is_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refusal(capsys, "evaluate", str(run_dir), "--env-id", "Acrobot-v1")
     assert "Acrobot-v1" in message
     assert "observation" in message
@@ -498,9 +482,7 @@ def test_list_envs_by_family_with_what_prevents_training(capsys: pytest.CaptureF
     lines = capsys.readouterr().out.splitlines()
     assert "classic_control" in lines
     assert "  CartPole-v1" in lines
-    assert not any("CartPole-v0" in line and "phys2d" not in line for line in lines), (
-        "only the newest version"
-    )
+    assert not any("CartPole-v0" in line and "phys2d" not in line for line in lines), "only the newest version"
     rows = {line.split()[0]: line for line in lines}
     assert "action space Box(1,) float32 is not supported" in rows["Pendulum-v1"]
     assert "observation space Tuple" in rows["Blackjack-v1"]

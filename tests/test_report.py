@@ -29,9 +29,7 @@ SUMMARY = {
 }  # fmt: skip
 
 
-def make_run(
-    folder: Path, episodes: int = 300, rows: int = 10, evaluations: int = 4, **settings: object
-) -> Path:
+def make_run(folder: Path, episodes: int = 300, rows: int = 10, evaluations: int = 4, **settings: object) -> Path:
     """A run folder with that many episodes, rows of training metrics and evaluations."""
     folder.mkdir(parents=True)
     save_yaml(with_settings(TrainConfig(), {"seed": 7, **settings}), folder / "config.yaml")
@@ -42,9 +40,7 @@ def make_run(
     metrics = JsonlLogger(folder / "metrics.jsonl")
     for i in range(1, rows + 1):
         loss = math.nan if i == 3 else 1 / i
-        metrics.log(
-            2000 * i, 2.0 * i, {"train/policy_loss": loss, "train/entropy": 0.6, "time/fps": 31_000.0 + i}
-        )
+        metrics.log(2000 * i, 2.0 * i, {"train/policy_loss": loss, "train/entropy": 0.6, "time/fps": 31_000.0 + i})
     for i in range(1, evaluations + 1):
         values = {"mean": 100.0 * i, "std": 5.0, "min": 100.0 * i - 20, "max": 100.0 * i + 20}
         metrics.log(5000 * i, 5.0 * i, {f"eval/{name}_reward": value for name, value in values.items()})
@@ -267,9 +263,7 @@ def test_no_pyplot_no_torch_no_warning(tmp_path: Path) -> None:
         f"write_report([Path({str(run)!r})])\n"
         "print([name for name in ('matplotlib.pyplot', 'torch', 'gymnasium') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
@@ -311,8 +305,6 @@ def test_tick_labels(value: float, text: str) -> None:
     assert plots._short_number(value) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "unit"), [(0, "seconds"), (179, "seconds"), (180, "minutes"), (10_800, "hours")]
-)
+@pytest.mark.parametrize(("seconds", "unit"), [(0, "seconds"), (179, "seconds"), (180, "minutes"), (10_800, "hours")])
 def test_time_axis_has_a_fitting_unit(seconds: float, unit: str) -> None:
     assert plots._time_unit(seconds)[1] == unit

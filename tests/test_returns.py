@@ -73,9 +73,7 @@ def test_td_lambda_half(column: Callable[..., Any]) -> None:
 def test_vtrace_clips_ratios(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=1, truncated=0)
     ratios = column(3.0, 0.5, 7.0, 0.25)
-    targets, advantages = vtrace(
-        s.rewards, s.values, s.next_values, *s.ends, ratios, 0.5, max_rho=2.0, max_c=1.0
-    )
+    targets, advantages = vtrace(s.rewards, s.values, s.next_values, *s.ends, ratios, 0.5, max_rho=2.0, max_c=1.0)
     last = 0.5 * (2 - 8)  # ρδ of the terminal row
     assert rows(targets) == [8 + 2 * (1 + 4 - 8) + 0.5 * 1.0 * last, 8 + last, 8, 8]
     assert rows(advantages) == [2 * (1 + 0.5 * (8 + last) - 8), 0.5 * (2 - 8), 0, 0]

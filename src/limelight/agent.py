@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete, Space
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
-from limelight.checkpoint import latest_checkpoint, read_state, write_state
+from limelight.checkpoint import has_state, latest_checkpoint, read_state, write_state
 from limelight.config import ConfigError, TrainConfig, from_dict, to_dict
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
@@ -75,8 +75,6 @@ class Agent:
         if batch.shape[1:] != shape:
             raise ValueError(f"observation of shape {array.shape}: must be {shape}, or [B, ...] of it")
         actions = (self._greedy if deterministic else self._sampling)(self.normalize(batch))
-        if isinstance(self.action_space, Discrete):
-            actions = actions + self.action_space.start
         return (actions[0, ...] if single else actions), state
 
     def get_state(self) -> dict[str, Any]:
@@ -128,7 +126,7 @@ def load(run_dir: str | Path, which: str = "best") -> Agent:
         raise ConfigError(f"which = {which!r}: must be best | last")
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")
-    if which == "best" and (folder / "best").is_dir():
+    if which == "best" and has_state(folder / "best"):
         return Agent.from_state(read_state(folder / "best"))
     newest = latest_checkpoint(folder)
     if newest is None and not (folder / "state.json").is_file():

@@ -40,7 +40,5 @@ def get_algorithm(name: str) -> Algorithm:
     Raises: ConfigError naming the choices.
     """
     if name not in ALGORITHMS:
-        raise ConfigError(
-            f"algo = {name!r}: must be {' | '.join(ALGORITHMS)}{did_you_mean(name, ALGORITHMS)}"
-        )
+        raise ConfigError(f"algo = {name!r}: must be {' | '.join(ALGORITHMS)}{did_you_mean(name, ALGORITHMS)}")
     return ALGORITHMS[name]

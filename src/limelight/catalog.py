@@ -85,9 +85,7 @@ def _obstacle(spec: EnvSpec) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             env = resolve_env(EnvConfig(env_id=spec.id))()
-    except (
-        Exception
-    ) as error:  # an environment's constructor may raise anything, and one must not end the list
+    except Exception as error:  # an environment's constructor may raise anything, and one must not end the list
         return " ".join(str(error).removeprefix(f"env_id = {spec.id}: ").split())
     try:
         check_spaces(env.observation_space, env.action_space, spec.id)

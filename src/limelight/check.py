@@ -122,9 +122,7 @@ def _check_contract(env: Env) -> None:
     bare = env.unwrapped
     result = _call("reset", bare.reset, seed=SEED)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        raise _BrokenError(
-            "reset", f"reset() returned {_shape_of(result)}: must be (observation, info), info a dict"
-        )
+        raise _BrokenError("reset", f"reset() returned {_shape_of(result)}: must be (observation, info), info a dict")
     _check_obs(bare.observation_space, result[0], "reset() returned an observation")
     bare.action_space.seed(SEED)
     result = _call("step", bare.step, bare.action_space.sample())
@@ -134,9 +132,7 @@ def _check_contract(env: Env) -> None:
     obs, reward, terminated, truncated, info = result
     _check_obs(bare.observation_space, obs, "step() returned an observation")
     if np.ndim(reward) != 0 or not np.issubdtype(np.asarray(reward).dtype, np.number):
-        raise _BrokenError(
-            "step", f"step() returned the reward {reward!r}: must be a number, e.g. float(reward)"
-        )
+        raise _BrokenError("step", f"step() returned the reward {reward!r}: must be a number, e.g. float(reward)")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         if not isinstance(flag, bool | np.bool_):
             raise _BrokenError("step", f"step() returned {name} = {flag!r}: must be True or False")
@@ -158,13 +154,9 @@ def _check_obs(space: Space[Any], obs: Any, what: str) -> str:
     else:
         array = np.asarray(obs)
         if array.shape != space.shape:
-            raise _BrokenError(
-                "observation", f"{what} of shape {array.shape}: observation_space has {space.shape}"
-            )
+            raise _BrokenError("observation", f"{what} of shape {array.shape}: observation_space has {space.shape}")
         if not np.issubdtype(array.dtype, np.number):
-            raise _BrokenError(
-                "observation", f"{what} of dtype {array.dtype}: observation_space has {space.dtype}"
-            )
+            raise _BrokenError("observation", f"{what} of dtype {array.dtype}: observation_space has {space.dtype}")
         if not np.isfinite(array).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise _BrokenError("observation", f"{what} with {array[where]} at {where}: must be finite")
@@ -196,9 +188,7 @@ def _play(env: Env) -> _Play:
         odd = _check_obs(env.observation_space, obs, f"step {length} of an episode returned an observation")
         play.odd_obs = play.odd_obs or odd
         if not np.isfinite(reward):
-            raise _BrokenError(
-                "reward", f"step {length} of an episode returned the reward {reward}: must be finite"
-            )
+            raise _BrokenError("reward", f"step {length} of an episode returned the reward {reward}: must be finite")
         play.rewards.append(float(reward))
         if isinstance(env.observation_space, Box):
             play.largest_obs = max(play.largest_obs, float(np.abs(obs).max(initial=0)))
@@ -239,20 +229,14 @@ def _limit(env: Env, config: EnvConfig, play: _Play) -> Finding:
     if limit:
         return Finding("ok", "time limit", f"episodes are truncated after {limit} steps")
     if play.truncated:
-        return Finding(
-            "ok", "time limit", f"truncates by itself ({play.truncated} of {len(play.lengths)} episodes)"
-        )
+        return Finding("ok", "time limit", f"truncates by itself ({play.truncated} of {len(play.lengths)} episodes)")
     mend = "set max_episode_steps"
     if not play.lengths:
         steps = len(play.rewards)
-        return Finding(
-            "warn", "time limit", f"there is none, and no episode ended in {steps} random steps; {mend}"
-        )
+        return Finding("warn", "time limit", f"there is none, and no episode ended in {steps} random steps; {mend}")
     if len(play.lengths) > 1 and len(set(play.lengths)) == 1 and play.lengths[0] > 1:
         said = f"all {len(play.lengths)} episodes terminated after exactly {play.lengths[0]} steps"
-        return Finding(
-            "warn", "time limit", f"{said}; if that is a time limit, return truncated, not terminated"
-        )
+        return Finding("warn", "time limit", f"{said}; if that is a time limit, return truncated, not terminated")
     return Finding("warn", "time limit", f"there is none, so a good agent's episode may never end; {mend}")
 
 
@@ -261,9 +245,7 @@ def _rewards(play: _Play) -> Finding:
     seen = f"from {low:.4g} to {high:.4g}, mean {mean:.4g} in {len(play.rewards)} random steps"
     largest = max(abs(low), abs(high))
     if largest > LARGE:
-        return Finding(
-            "warn", "rewards", f"{seen}: large; set reward_scale to about {_power_of_ten(largest):g}"
-        )
+        return Finding("warn", "rewards", f"{seen}: large; set reward_scale to about {_power_of_ten(largest):g}")
     if largest == 0:
         return Finding(
             "warn",
@@ -287,9 +269,7 @@ def _power_of_ten(largest: float) -> float:
 
 def _speed(play: _Play) -> Finding:
     per_step = play.seconds / len(play.rewards)
-    return Finding(
-        "ok", "speed", f"{per_step * 1e6:,.0f} µs a step, {1 / per_step:,.0f} steps/s in one environment"
-    )
+    return Finding("ok", "speed", f"{per_step * 1e6:,.0f} µs a step, {1 / per_step:,.0f} steps/s in one environment")
 
 
 def _plan(config: EnvConfig, factory: EnvFactory) -> list[Finding]:

@@ -33,9 +33,7 @@ TENSORS, STATE = "tensors.safetensors", "state.json"
 _DTYPES = {np.dtype(name) for name in ("bool", "float16", "float32", "float64")} | {
     np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
-_STEP_FOLDER = re.compile(
-    r"\.?(?P<step>step_\d{12,})(?P<left>|\.old|\.tmp)"
-)  # the last two: left by a killed writer
+_STEP_FOLDER = re.compile(r"\.?(?P<step>step_\d{12,})(?P<left>|\.old|\.tmp)")  # the last two: left by a killed writer
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -157,9 +155,7 @@ def _decode(value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
     if not isinstance(value, dict):
         return value
     if "$tensor" in value:
-        return tensors[
-            value["$tensor"]
-        ].copy()  # a copy of its own, because safetensors gives read-only views
+        return tensors[value["$tensor"]].copy()  # a copy of its own, because safetensors gives read-only views
     if "$float" in value:
         return float(value["$float"])
     return {key.removeprefix("$"): _decode(item, tensors) for key, item in value.items()}

@@ -34,6 +34,8 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if "" not in sys.path:  # as `python -m` has it, so that --env-module finds a package in the present folder
+        sys.path.insert(0, "")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show γ shows a ? and does not crash
             stream.reconfigure(errors="replace")
@@ -53,14 +55,10 @@ def _run(name: str, argv: list[str]) -> int:
 
     try:
         if name not in COMMANDS:
-            raise ConfigError(
-                f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}"
-            )
+            raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}")
         return COMMANDS[name].run(argv)
     except ConfigError as error:
-        print(
-            "limelight: error:", *str(error).split(), file=sys.stderr
-        )  # one line, whatever an env has raised
+        print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, whatever an env has raised
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("limelight: interrupted", file=sys.stderr)
@@ -223,9 +221,7 @@ def _check(argv: list[str]) -> int:
 
 
 COMMANDS: dict[str, Command] = {
-    "train": Command(
-        "train [ENV_ID] [--algo NAME] [--SETTING VALUE ...]", "train an agent and judge it", _train
-    ),
+    "train": Command("train [ENV_ID] [--algo NAME] [--SETTING VALUE ...]", "train an agent and judge it", _train),
     "evaluate": Command("evaluate RUN_DIR [--episodes N] [--json]", "judge a trained agent again", _evaluate),
     "report": Command("report RUN_DIR...", "learning curves and report.html", _report),
     "list": Command("list envs|algos|presets [TEXT]", "what there is to choose from", _list),

@@ -346,21 +346,17 @@ def validate(config: TrainConfig) -> TrainConfig:
             _check_range(name, value)
     algorithm, model, evaluation = config.algorithm, config.model, config.eval
     if not model.hidden_sizes or min(model.hidden_sizes) < 1:
-        raise ConfigError(
-            f"hidden_sizes = {list(model.hidden_sizes)}: must be one or more widths, each at least 1"
-        )
+        raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: must be one or more widths, each at least 1")
     batch = config.env.num_envs * algorithm.num_steps
     if algorithm.normalize_advantages == "batch" and batch < 2:
         raise ConfigError(
-            "normalize_advantages = batch: needs num_envs × num_steps ≥ 2, got 1; "
-            "set normalize_advantages to running"
+            "normalize_advantages = batch: needs num_envs × num_steps ≥ 2, got 1; set normalize_advantages to running"
         )
     if evaluation.stop_at_return is not None and evaluation.eval_every == 0:
         raise ConfigError("stop_at_return: needs evaluations, but eval_every = 0; set eval_every, e.g. 10000")
     if config.optim.critic_learning_rate is not None and model.critic == "shared":
         raise ConfigError(
-            "critic_learning_rate: needs a critic of its own, but critic = shared; "
-            "set critic to separate or target"
+            "critic_learning_rate: needs a critic of its own, but critic = shared; set critic to separate or target"
         )
     if model.critic != "target":
         for name in ("tau", "target_update_every", "target_update_at"):

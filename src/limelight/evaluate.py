@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from limelight.config import ConfigError, EnvConfig
 from limelight.envs.base import EnvBackend
 from limelight.envs.make import EnvFactory, make_envs
+from limelight.envs.spaces import describe_space
 
 if TYPE_CHECKING:
     from limelight.agent import Agent
@@ -114,7 +115,8 @@ def evaluate(
             theirs, ours = getattr(envs, f"single_{key}"), getattr(agent, key)
             if theirs != ours:
                 raise ConfigError(
-                    f"env_id = {config.env_id}: its {key} is {theirs}, the agent was trained on {ours}"
+                    f"env_id = {config.env_id}: its {key} is {describe_space(theirs)}, "
+                    f"the agent was trained on {describe_space(ours)}"
                 )
         rng = None if deterministic else np.random.default_rng(seed)
         return play(envs, agent.policy(rng), agent.normalize, episodes, seed)
@@ -127,9 +129,7 @@ def make_eval_envs(config: EnvConfig, episodes: int, factory: EnvFactory | None)
     config = dataclasses.replace(config, autoreset_mode="next_step", backend="auto")
     most = (
         100
-        if factory is None
-        and config.env_id in gym.registry
-        and gym.registry[config.env_id].vector_entry_point
+        if factory is None and config.env_id in gym.registry and gym.registry[config.env_id].vector_entry_point
         else 10
     )
     return make_envs(config, num_envs=min(episodes, most), factory=factory)

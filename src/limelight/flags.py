@@ -97,9 +97,7 @@ def flags_of(kind: type[Any], section: str | None = None) -> dict[str, Flag]:
         plain, *marks = typing.get_args(annotation) if marked else (annotation,)
         if dataclasses.is_dataclass(plain):
             inner = flags_of(typing.cast("type[Any]", plain), None if marked else name)
-            both = {
-                n: dataclasses.replace(f, section=inner[n].section) for n, f in found.items() if n in inner
-            }
+            both = {n: dataclasses.replace(f, section=inner[n].section) for n, f in found.items() if n in inner}
             found = {**inner, **found, **both}
         else:
             found[name] = Flag(name, plain, section, tyro.conf.Positional in marks)

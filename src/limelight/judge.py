@@ -66,9 +66,7 @@ class Judge:
 
     def final(self, agent: Agent) -> Evaluation:
         """The last word on ``agent``: ``final_episodes`` fresh greedy episodes."""
-        return self._play(
-            self.config.eval.final_episodes, True, derive_seed(self.config.seed, Stream.FINAL), agent
-        )
+        return self._play(self.config.eval.final_episodes, True, derive_seed(self.config.seed, Stream.FINAL), agent)
 
     def _keep_best(self, mean: float) -> None:
         self.best_return = mean
@@ -98,7 +96,5 @@ class Judge:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state`."""
         self.best_return = state["best_return"]
-        self.solved_at = (
-            (int(state["solved_at"][0]), float(state["solved_at"][1])) if state["solved_at"] else None
-        )
+        self.solved_at = (int(state["solved_at"][0]), float(state["solved_at"][1])) if state["solved_at"] else None
         self._reached_in_a_row = int(state["reached_in_a_row"])

@@ -161,7 +161,7 @@ class Learner:
         entropy_loss = losses.entropy_loss(self.model.distribution.entropy(params), rows)
         loss = policy_loss + a.vf_coef * value_loss + a.ent_coef * entropy_loss
         self.flat.grads.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if not want_metrics:
             return {}
         return self._metrics(
@@ -173,24 +173,21 @@ class Learner:
             rows,
         )
 
-    def _written_out_gradients(
-        self, net: numpy_mlp.NumpyActorCritic, rollout: Rollout, want_metrics: bool
-    ) -> Metrics:
+    def _written_out_gradients(self, net: numpy_mlp.NumpyActorCritic, rollout: Rollout, want_metrics: bool) -> Metrics:
         a = self.algorithm
         T, B = rollout.rewards.shape
         obs = rollout.obs.reshape((T + 1) * B, *rollout.obs.shape[2:])
         logits, all_values = net.forward(obs)
         logits, all_values = logits[: T * B], all_values.reshape(T + 1, B)
-        values, valid, actions = all_values[:-1], rollout.valid, rollout.actions.reshape(-1)
+        values, valid = all_values[:-1], rollout.valid
+        actions = rollout.actions.reshape(-1) - net.first_action
         next_values = self._next_values_numpy(net, obs, all_values, rollout)
-        targets = self.targets(
-            rollout.rewards, values, next_values, rollout.terminated, rollout.truncated, valid
-        )
+        targets = self.targets(rollout.rewards, values, next_values, rollout.terminated, rollout.truncated, valid)
 
         rows = losses.row_weights(valid)
         d_log_probs = losses.policy_gradient_loss_grad(targets.weights, rows)
-        d_entropies = a.ent_coef * losses.entropy_loss_grad(rows)
-        d_values = a.vf_coef * self._value_loss_grad(values, targets.returns, rows)
+        d_entropies: NDArray[np.float32] = a.ent_coef * losses.entropy_loss_grad(rows)
+        d_values: NDArray[np.float32] = a.vf_coef * self._value_loss_grad(values, targets.returns, rows)
         log_p, entropies, d_logits = numpy_mlp.categorical_grad(
             logits, actions, d_log_probs.reshape(-1), d_entropies.reshape(-1)
         )
@@ -272,7 +269,7 @@ class Learner:
         return result
 
     def _move_target_critic(self, rollout: Rollout) -> None:
-        """target ← (1 − τ) target + τ critic, every so many updates or finished episodes."""
+        """Target ← (1 − τ) target + τ critic, every so many updates or finished episodes."""
         assert self._target is not None
         if self.model_config.target_update_at == "updates":
             self._target_clock += 1

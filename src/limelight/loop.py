@@ -42,9 +42,7 @@ class Interrupt:
 def catch_signals() -> Iterator[Interrupt]:
     """Note the first SIGINT or SIGTERM, so that the rollout ends and a checkpoint is written; a second one stops hard."""
     interrupt = Interrupt()
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # Python delivers signals to the main thread only
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
         yield interrupt
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -118,6 +116,7 @@ class TrainingLoop:
             self._num_episodes += len(episodes)
             self._recent.extend((e.episode_return, e.length) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
+        self.logger.tick(self.runner.num_steps, self.seconds)
         return metrics
 
     def _log(self, metrics: Metrics) -> None:

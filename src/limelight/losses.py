@@ -7,13 +7,12 @@ written out (nn/numpy_mlp.py); the tests hold the two together.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Array = TypeVar("Array", torch.Tensor, NDArray[np.float32])
+Array = TypeVar("Array", torch.Tensor, NDArray[Any])
 
 
 def row_weights(valid: Array) -> Array:
@@ -40,7 +39,7 @@ def policy_gradient_loss_grad(weights: Array, rows: Array) -> Array:
 
 
 def squared_value_loss(values: Array, targets: Array, rows: Array) -> Array:
-    """mean (V(sₜ) − Gₜ)², scalar; targets are constant. values, targets, rows: [T, B]."""
+    """Mean (V(sₜ) − Gₜ)², scalar; targets are constant. values, targets, rows: [T, B]."""
     return ((values - targets) ** 2 * rows).sum()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import torch
@@ -44,7 +45,7 @@ class FlatParameters:
         Raises: ValueError if they do not lie side by side.
         """
         spans = sorted((self._span[id(p)] for p in parameters), key=lambda s: s.start)
-        if any(a.stop != b.start for a, b in zip(spans, spans[1:], strict=False)):
+        if any(a.stop != b.start for a, b in pairwise(spans)):
             raise ValueError("these parameters are not contiguous in the flat vector")
         return slice(spans[0].start, spans[-1].stop)
 

@@ -88,9 +88,7 @@ def inline_svg(svg: str, label: str) -> str:
     body = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "none")
     body = re.sub(r'<g id="[^"]*">', "<g>", body)  # several figures on a page must not repeat ids
     body = re.sub(r' xmlns(:xlink)?="[^"]*"', "", body)
-    return re.sub(
-        r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" aria-label="{label}"', body, count=1
-    )
+    return re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" aria-label="{label}"', body, count=1)
 
 
 # --------------------------------------------------------------------------- the learning curve
@@ -261,9 +259,7 @@ def moving_average(values: Floats, window: int = WINDOW) -> Floats:
 
 def exponential_smoothing(values: Floats, weight: float = SMOOTHING) -> Floats:
     """Exponentially weighted mean of the values so far, unbiased from the first one on, [N] → [N]."""
-    smoothed = accumulate(
-        values.tolist(), lambda past, value: weight * past + (1 - weight) * value, initial=0.0
-    )
+    smoothed = accumulate(values.tolist(), lambda past, value: weight * past + (1 - weight) * value, initial=0.0)
     result: Floats = np.fromiter(smoothed, np.float64)[1:] / (1 - weight ** np.arange(1, len(values) + 1))
     return result
 

@@ -50,9 +50,7 @@ def choose_preset(env_id: str, preset: str) -> str:
         return next((row.name for row in PRESETS.values() if row.matches(env_id)), "none")
     if preset != "none" and preset not in PRESETS:
         choices = ["auto", "none", *PRESETS]
-        raise ConfigError(
-            f"preset = {preset!r}: must be {' | '.join(choices)}{did_you_mean(preset, choices)}"
-        )
+        raise ConfigError(f"preset = {preset!r}: must be {' | '.join(choices)}{did_you_mean(preset, choices)}")
     return preset
 
 

@@ -100,9 +100,7 @@ def write_report(run_dirs: Sequence[Path]) -> Path:
 def _labels(runs: Sequence[RunData]) -> list[str]:
     """Short names of runs that tell them apart: the folder's name, or its whole path where names repeat."""
     names = [run.folder.resolve().name for run in runs]
-    return [
-        name if names.count(name) == 1 else str(run.folder) for name, run in zip(names, runs, strict=True)
-    ]
+    return [name if names.count(name) == 1 else str(run.folder) for name, run in zip(names, runs, strict=True)]
 
 
 # --------------------------------------------------------------------------- HTML
@@ -115,9 +113,7 @@ def _page(runs: Sequence[RunData], labels: Sequence[str], curve: str, metrics: s
         _section("Learning curve", plots.inline_svg(curve, "learning curve")),
     ]
     if metrics:
-        parts.append(
-            _section("Training", plots.inline_svg(metrics, "training metrics over environment steps"))
-        )
+        parts.append(_section("Training", plots.inline_svg(metrics, "training metrics over environment steps")))
     parts.append(_section("Result", _result_table(runs, labels)))
     parts.append(_section("Settings", _settings_table(runs, labels)))
     names = dict.fromkeys(name for run in runs for name in run.system)
@@ -167,9 +163,7 @@ def _settings_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
     for name, section in field_sections().items():
         usual = get_setting(default, name)
         cells = [(value := get_setting(run.config, name), value != usual) for run in runs]
-        rows.append(
-            (f"{section}.{name}" if section else name, [(_text(value), changed) for value, changed in cells])
-        )
+        rows.append((f"{section}.{name}" if section else name, [(_text(value), changed) for value, changed in cells]))
     note = '<p class="note">Coloured: differs from the default.</p>'
     return note + _table(labels, rows)
 
@@ -183,9 +177,7 @@ def _table(labels: Sequence[str], rows: Iterable[tuple[str, list[tuple[str, bool
     head = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels)
     lines = [f"<thead><tr><td></td>{head}</tr></thead>"] if len(labels) > 1 else []
     for name, cells in rows:
-        values = "".join(
-            f"<td{' class=changed' if marked else ''}>{escape(text)}</td>" for text, marked in cells
-        )
+        values = "".join(f"<td{' class=changed' if marked else ''}>{escape(text)}</td>" for text, marked in cells)
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{values}</tr>')
     return "<table>" + "\n".join(lines) + "</table>"
 

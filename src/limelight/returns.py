@@ -10,13 +10,12 @@ Masks are zeros and ones of the rewards' type. Three of them say all there is to
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Array = TypeVar("Array", torch.Tensor, NDArray[np.float32])
+Array = TypeVar("Array", torch.Tensor, NDArray[Any])
 
 
 def gae(
@@ -47,6 +46,7 @@ def gae(
     Raises: ValueError if the shapes differ.
     Source: Schulman et al. 2016, eq. 16.
 
+    >>> import numpy as np
     >>> one, zero = np.ones((3, 1), np.float32), np.zeros((3, 1), np.float32)
     >>> gae(one, zero, zero, zero, zero, one, gamma=0.5, gae_lambda=1.0)[:, 0].tolist()
     [1.75, 1.5, 1.0]
@@ -130,6 +130,7 @@ def monte_carlo(
     Returns: returns, [T, B]; 0 on invalid rows.
     Source: Sutton & Barto 2018, eq. 3.9.
 
+    >>> import numpy as np
     >>> one, zero = np.ones((3, 1), np.float32), np.zeros((3, 1), np.float32)
     >>> monte_carlo(one, zero, zero, zero, one, gamma=0.5)[:, 0].tolist()
     [1.75, 1.5, 1.0]

@@ -74,9 +74,7 @@ class RolloutCollector:
     Episode statistics are kept here, from raw rewards and valid rows alone: wrappers have been wrong about both.
     """
 
-    def __init__(
-        self, envs: EnvBackend, num_steps: int, normalizer: ObservationNormalizer | None, env_id: str
-    ) -> None:
+    def __init__(self, envs: EnvBackend, num_steps: int, normalizer: ObservationNormalizer | None, env_id: str) -> None:
         self.envs, self.num_steps, self.normalizer, self.env_id = envs, num_steps, normalizer, env_id
         T, B = num_steps, envs.num_envs
         space = envs.single_observation_space
@@ -138,9 +136,7 @@ class RolloutCollector:
         """The truncated rows of the steps that carried final observations."""
         t = np.concatenate([np.full(int(step.truncated.sum()), t) for t, step in steps])
         b = np.concatenate([np.flatnonzero(step.truncated) for _, step in steps])
-        obs = np.concatenate(
-            [step.final_obs[step.truncated] for _, step in steps if step.final_obs is not None]
-        )
+        obs = np.concatenate([step.final_obs[step.truncated] for _, step in steps if step.final_obs is not None])
         obs = self.normalizer(obs) if self.normalizer and len(obs) else obs
         return FinalObs(t, b, obs.astype(self._obs.dtype, copy=False))
 

@@ -48,9 +48,7 @@ class RunData:
 
     def metric_names(self) -> list[str]:
         """Names of all metrics, in the order they first appear."""
-        return list(
-            dict.fromkeys(name for row in self.metrics for name in row if name not in ("step", "seconds"))
-        )
+        return list(dict.fromkeys(name for row in self.metrics for name in row if name not in ("step", "seconds")))
 
 
 def read_run(folder: Path) -> RunData:
@@ -89,9 +87,7 @@ def _read_lines(path: Path) -> list[str]:
     """The whole lines of a file; the last one may have been cut short by a kill."""
     if not path.exists():
         return []
-    return [
-        line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
-    ]
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _read_rows(path: Path) -> tuple[dict[str, Any], ...]:

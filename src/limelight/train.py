@@ -17,8 +17,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from limelight.agent import Agent, load
-from limelight.checkpoint import latest_checkpoint, read_state
-from limelight.config import ConfigError, TrainConfig, load_yaml, save_yaml, validate, with_settings
+from limelight.checkpoint import has_state, latest_checkpoint, read_state
+from limelight.config import ConfigError, TrainConfig, for_resume, load_yaml, save_yaml, validate
 from limelight.envs.make import EnvFactory, choose_backend, make_envs, resolve_env
 from limelight.envs.normalize import ObservationNormalizer
 from limelight.evaluate import Evaluation
@@ -84,12 +84,10 @@ def train(
     return run(config, factory=factory, quiet=quiet, loggers=loggers)
 
 
-def resume(
-    run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger] = (), **settings: Any
-) -> RunResult:
+def resume(run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger] = (), **settings: Any) -> RunResult:
     """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`."""
     folder = Path(run_dir)
-    config = with_settings(load_yaml(folder / "config.yaml"), settings)
+    config = for_resume(load_yaml(folder / "config.yaml"), settings)
     return run(config, resume_from=folder, quiet=quiet, loggers=loggers)
 
 
@@ -193,11 +191,7 @@ def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
     exact = loop.set_state(training, restart_seed)
     loop.logger.message(
         f"resumed at step {loop.runner.num_steps:,}"
-        + (
-            ""
-            if exact
-            else "; this environment cannot be restored, so its episodes restart (all else continues)"
-        )
+        + ("" if exact else "; this environment cannot be restored, so its episodes restart (all else continues)")
     )
 
 
@@ -211,8 +205,7 @@ def make_loggers(
     ]
     if config.log.tensorboard:
         own.append(TensorBoardLogger(run_dir, resume_step))
-    if not quiet:
-        own.append(ConsoleLogger(config.total_timesteps, resume_step or 0))
+    own.append(ConsoleLogger(config.total_timesteps, resume_step or 0, quiet=quiet))
     return Loggers([*own, *loggers])
 
 
@@ -220,7 +213,7 @@ def judge_best(loop: TrainingLoop) -> Evaluation | None:
     """The final evaluation, of the best agent (of the last one, if none was ever evaluated)."""
     if loop.config.eval.final_episodes == 0:
         return None
-    best = load(loop.run_dir) if (loop.run_dir / "best").is_dir() else loop.agent
+    best = load(loop.run_dir) if has_state(loop.run_dir / "best") else loop.agent
     return loop.judge.final(best)
 
 

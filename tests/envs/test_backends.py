@@ -58,9 +58,7 @@ class ScriptedVector(VectorEnv[Any, Any, Any]):
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012  (the shape Gymnasium asks for)
 
-    def __init__(
-        self, num_envs: int = 1, mode: AutoresetMode = AutoresetMode.NEXT_STEP, messy: bool = False
-    ) -> None:
+    def __init__(self, num_envs: int = 1, mode: AutoresetMode = AutoresetMode.NEXT_STEP, messy: bool = False) -> None:
         self.num_envs, self.mode, self.messy = num_envs, mode, messy
         self.metadata = {"autoreset_mode": mode}
         self.single_observation_space = Box(-np.inf, np.inf, (1,))
@@ -88,9 +86,7 @@ class ScriptedVector(VectorEnv[Any, Any, Any]):
             if self.done[i]:
                 assert self.mode is AutoresetMode.NEXT_STEP
                 self.buffer[i], _ = env.reset()
-                rewards[i], terminated[i], truncated[i] = (
-                    (99.0, False, True) if self.messy else (0, False, False)
-                )
+                rewards[i], terminated[i], truncated[i] = (99.0, False, True) if self.messy else (0, False, False)
                 self.done[i] = False
                 continue
             self.buffer[i], rewards[i], terminated[i], truncated[i], _ = env.step(actions[i])
@@ -159,10 +155,7 @@ def sync_vector(mode: str) -> EnvBackend:
 
 # label → what makes the backend; the label's first word is the name the backend must give itself
 BACKENDS: dict[str, Callable[[], EnvBackend]] = {
-    **{
-        f"sync-{mode}": partial(make_envs, SCRIPTED, NUM_ENVS, backend="sync", autoreset_mode=mode)
-        for mode in MODES
-    },
+    **{f"sync-{mode}": partial(make_envs, SCRIPTED, NUM_ENVS, backend="sync", autoreset_mode=mode) for mode in MODES},
     **{f"sync-gymnasium-{mode}": partial(sync_vector, mode) for mode in MODES},
     **{f"async-{mode}": partial(make_async, SCRIPTED, NUM_ENVS, mode) for mode in MODES},
     **{
@@ -323,9 +316,7 @@ class WrongShape(Ring):
 
 
 def test_an_observation_that_does_not_fit_its_space_is_named() -> None:
-    with pytest.raises(
-        ConfigError, match=r"observation of shape \(2,\), but the observation space is Discrete\(3\)"
-    ):
+    with pytest.raises(ConfigError, match=r"observation of shape \(2,\), but the observation space is Discrete\(3\)"):
         make_envs(WrongShape, 1, seed=0, backend="sync")
 
 

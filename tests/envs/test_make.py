@@ -117,10 +117,7 @@ def test_env_module_registers_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert envs.step(np.zeros(2, np.int64)).rewards.tolist() == [1.0, 1.0]
     assert make_envs("ring_package:rings/Ring-v0", 1).num_envs == 1  # Gymnasium's own way to write the same
     text = message(lambda: make_envs(EnvConfig("rings/Ring-v0", env_module="broken_package")))
-    assert (
-        text
-        == "env_module = broken_package: it imports no_such_dependency, which is not installed; install that"
-    )
+    assert text == "env_module = broken_package: it imports no_such_dependency, which is not installed; install that"
     sys.modules.pop("ring_package")
 
 
@@ -146,9 +143,7 @@ def test_a_missing_extra_of_gymnasium_comes_with_its_pip_line(monkeypatch: pytes
 # --------------------------------------------------------------------------- callables and arguments
 
 
-@pytest.mark.parametrize(
-    "source", ["limelight.envs.toy:Corridor", Corridor, lambda length=6: Corridor(length)]
-)
+@pytest.mark.parametrize("source", ["limelight.envs.toy:Corridor", Corridor, lambda length=6: Corridor(length)])
 def test_callables_work_wherever_ids_do(source: Any) -> None:
     envs = make_envs(source, 2, seed=0, env_kwargs={"length": 3}, max_episode_steps=4)
     right = np.ones(2, np.int64)
@@ -305,9 +300,7 @@ WRAPPER = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode
         ({"vector_entry_point": WideVector}, "its vectorised class Discrete(4)"),
     ],
 )  # fmt: skip
-def test_a_vectorised_class_that_cannot_replace_the_environment_is_refused(
-    settings: Any, reason: str
-) -> None:
+def test_a_vectorised_class_that_cannot_replace_the_environment_is_refused(settings: Any, reason: str) -> None:
     register("Odd", **settings)
     text = message(lambda: make_envs("limelight-test/Odd-v0", 8, backend="vector"))
     assert text.startswith("backend = vector: ")

@@ -266,9 +266,7 @@ def test_spaces_an_environment_samples_from_are_restored() -> None:
     assert state is not None
     fresh = Holder()
     set_env_state(fresh, state)
-    assert [fresh.observation_space.sample() for _ in range(9)] == [
-        env.observation_space.sample() for _ in range(9)
-    ]
+    assert [fresh.observation_space.sample() for _ in range(9)] == [env.observation_space.sample() for _ in range(9)]
 
 
 def test_vector_envs_without_plain_data_cannot_be_restored() -> None:

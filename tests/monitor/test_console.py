@@ -35,9 +35,7 @@ def plain_console() -> Console:
 
 
 def terminal(width: int = 80) -> Console:
-    return Console(
-        file=io.StringIO(), width=width, force_terminal=True, force_interactive=True, color_system=None
-    )
+    return Console(file=io.StringIO(), width=width, force_terminal=True, force_interactive=True, color_system=None)
 
 
 def output(console: Console) -> str:
@@ -59,9 +57,7 @@ def test_plain_lines_now_and_then(clock: Clock) -> None:
     clock.now += 2
     logger.episodes(20_000, 2.0, finished(10, 20))
     lines = output(console).splitlines()
-    assert lines[1:] == [
-        " 20%  20,000/100,000 steps  10,000 steps/s  return 15.0  eval –  0:02 elapsed  0:08 left"
-    ]
+    assert lines[1:] == [" 20%  20,000/100,000 steps  10,000 steps/s  return 15.0  eval –  0:02 elapsed  0:08 left"]
     for _ in range(9):  # for ten seconds nothing more, however much arrives
         clock.now += 1
         logger.log(21_000, 2.5, EVALUATION)
@@ -96,9 +92,7 @@ def test_a_resumed_run_counts_from_where_it_was(clock: Clock) -> None:
     assert output(console).startswith(" 60%  60,000/100,000 steps  – steps/s")
     clock.now += 1
     logger.log(70_000, 31.0, {})
-    assert "70%  70,000/100,000 steps  – steps/s  return –  eval –  0:01 elapsed  0:03 left" in output(
-        console
-    )
+    assert "70%  70,000/100,000 steps  – steps/s  return –  eval –  0:01 elapsed  0:03 left" in output(console)
     clock.now += 10
     logger.log(80_000, 33.0, {})
     assert "80,000/100,000 steps  5,000 steps/s" in output(console)

@@ -33,9 +33,7 @@ def episodes(*returns: float) -> list[Episode]:
 def test_jsonl_rows_are_there_at_once(tmp_path: Path) -> None:
     path = tmp_path / "new" / "metrics.jsonl"
     logger = JsonlLogger(path)
-    logger.log(
-        8, 0.12345678, {"train/entropy": np.float32(0.5), "time/updates": 3, "x": math.nan, "y": -math.inf}
-    )
+    logger.log(8, 0.12345678, {"train/entropy": np.float32(0.5), "time/updates": 3, "x": math.nan, "y": -math.inf})
     assert read_jsonl(path) == [
         {"step": 8, "seconds": 0.123457, "train/entropy": 0.5, "time/updates": 3, "x": None, "y": None}
     ]
@@ -108,11 +106,7 @@ def test_monitor_csv_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
 def test_training_starts_now_unless_told(tmp_path: Path) -> None:
     before = time.time()
     MonitorCsvLogger(tmp_path / "monitor.csv", "E").close()
-    assert (
-        before
-        <= json.loads((tmp_path / "monitor.csv").read_text().splitlines()[0][1:])["t_start"]
-        <= time.time()
-    )
+    assert before <= json.loads((tmp_path / "monitor.csv").read_text().splitlines()[0][1:])["t_start"] <= time.time()
 
 
 def test_a_lost_monitor_csv_is_begun_again(tmp_path: Path) -> None:
@@ -175,7 +169,5 @@ def test_tensorboard_costs_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
         f"logger = TensorBoardLogger(Path({str(tmp_path / 'events')!r}))\n"
         "logger.log(1, 0.1, {'a': 1.0}); logger.close()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

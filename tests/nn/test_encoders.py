@@ -53,9 +53,7 @@ def test_multi_discrete(start: list[list[int]] | None, lead: tuple[int, ...]) ->
     flatten = FlattenObs(space)
     places = np.random.default_rng(0).integers(0, nvec, (*lead, 2, 3))
     features = flatten(torch.from_numpy(places + space.start))
-    expected = [
-        torch.eye(int(n))[torch.as_tensor(places[..., i, j])] for (i, j), n in np.ndenumerate(nvec)
-    ]
+    expected = [torch.eye(int(n))[torch.as_tensor(places[..., i, j])] for (i, j), n in np.ndenumerate(nvec)]
     assert flatten.num_features == 17
     assert features.dtype == torch.float32
     assert torch.equal(features, torch.cat(expected, -1))

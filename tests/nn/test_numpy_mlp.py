@@ -30,9 +30,7 @@ BOX = Box(-1.0, 1.0, (2, 3))
         (MultiDiscrete([2, 2]), {}, False),
     ],
 )
-def test_supported_models(
-    model_of: ModelOf, space: Space[Any], settings: dict[str, Any], expected: bool
-) -> None:
+def test_supported_models(model_of: ModelOf, space: Space[Any], settings: dict[str, Any], expected: bool) -> None:
     assert supports(model_of(space, **settings)) is expected
 
 

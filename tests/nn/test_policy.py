@@ -83,9 +83,7 @@ class Plain(nn.Module):
         return features
 
 
-def test_users_encoders_get_float32_of_float64_observations(
-    model_of: ModelOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_users_encoders_get_float32_of_float64_observations(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("their_nets")
     module.Plain = Plain  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "their_nets", module)

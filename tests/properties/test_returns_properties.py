@@ -80,9 +80,7 @@ def per_row(rows: Rows, of_valid: Callable[[int, int], float], invalid: Floats |
 def oracle_gae(rows: Rows, gamma: float, lam: float) -> Floats:
     return per_row(
         rows,
-        lambda t, b: sum(
-            (gamma * lam) ** (k - t) * rows.delta(k, b, gamma) for k in range(t, rows.last(t, b) + 1)
-        ),
+        lambda t, b: sum((gamma * lam) ** (k - t) * rows.delta(k, b, gamma) for k in range(t, rows.last(t, b) + 1)),
         invalid=0.0,
     )
 
@@ -143,7 +141,9 @@ def next_step_rows(draw: st.DrawFn, one_value_function: bool = False, max_envs: 
     for b in range(B):
         reset_next = draw(st.booleans())
         for t in range(T):
-            kinds[t, b] = RESET if reset_next else draw(st.sampled_from([GOES_ON, GOES_ON, TERMINATED, TRUNCATED, BOTH]))
+            kinds[t, b] = (
+                RESET if reset_next else draw(st.sampled_from([GOES_ON, GOES_ON, TERMINATED, TRUNCATED, BOTH]))
+            )
             reset_next = kinds[t, b] in (TERMINATED, TRUNCATED, BOTH)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     valid = kinds != RESET
@@ -223,9 +223,7 @@ def test_td0(rows: Rows, gamma: float) -> None:
 def test_vtrace(rows: Rows, gamma: float, lam: float, max_rho: float, max_c: float) -> None:
     expected = oracle_vtrace(rows, gamma, lam, max_rho, max_c)
     for i in (0, 1):  # targets, advantages
-        agree_everywhere(
-            lambda r, i=i: vtrace(*r.gae_args, r.ratios, gamma, lam, max_rho, max_c)[i], rows, expected[i]
-        )
+        agree_everywhere(lambda r, i=i: vtrace(*r.gae_args, r.ratios, gamma, lam, max_rho, max_c)[i], rows, expected[i])
 
 
 @many

@@ -21,6 +21,7 @@ from limelight.config import ConfigError
 from limelight.envs.base import State, Step
 from limelight.envs.snapshot import get_env_state, get_env_states, set_env_state, set_env_states
 from limelight.envs.spaces import describe_space
+from limelight.runners.spawn import no_workers_because
 
 AutoresetName = Literal["next_step", "same_step", "disabled"]
 MODES: dict[AutoresetName, AutoresetMode] = {
@@ -68,9 +69,7 @@ class SyncBackend:
         self._obs = np.zeros((self.num_envs, *self._shape), self.single_observation_space.dtype)
         self._steps = [env.step for env in self.envs]
         self._none, self._all = _mask(self.num_envs, False), _mask(self.num_envs, True)
-        self._alive = [
-            True
-        ] * self.num_envs  # a list: reading one of its items is a third of an array's price
+        self._alive = [True] * self.num_envs  # a list: reading one of its items is a third of an array's price
         self._valid = self._all
         self.step = self._next_step if autoreset_mode == "next_step" else self._same_step
 
@@ -153,9 +152,7 @@ class VectorBackend:
     def __init__(self, envs: VectorEnv[Any, Any, Any], env_id: str = "env") -> None:
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
-            raise ConfigError(
-                f"env_id = {env_id}: its vectorised class states no autoreset_mode; use backend sync"
-            )
+            raise ConfigError(f"env_id = {env_id}: its vectorised class states no autoreset_mode; use backend sync")
         self.name = {AsyncVectorEnv: "async", SyncVectorEnv: "sync"}.get(type(envs.unwrapped), "vector")
         self.envs, self.num_envs = envs, envs.num_envs
         self.single_observation_space = envs.single_observation_space
@@ -244,6 +241,9 @@ def make_async(
 
     Raises: ConfigError when ``factory`` cannot be sent to another process.
     """
+    obstacle = no_workers_because()
+    if obstacle is not None:
+        raise ConfigError(f"backend = async: {obstacle}; or use backend sync")
     worker = _WorkerEnv(factory)
     try:
         CloudpickleWrapper(worker).__getstate__()

@@ -20,6 +20,7 @@ from limelight.envs.base import EnvBackend
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
 from limelight.envs.resolve import AnyEnv, EnvFactory, EnvMaker, callable_name, resolve_env
 from limelight.envs.spaces import check_spaces, describe_space
+from limelight.runners.spawn import no_workers_because
 
 __all__ = ["EnvFactory", "EnvMaker", "choose_backend", "make_envs", "resolve_env"]
 
@@ -68,7 +69,8 @@ def choose_backend(config: EnvConfig, factory: EnvFactory | None = None) -> Back
     """``config.backend``, or for ``auto`` the fastest: save it with the run, as the last rule takes the time.
 
     1. ``vector`` from 8 environments on, where the environment has a vectorised class that can replace it;
-    2. ``async`` where there are several cores and environments and one step takes 400 µs or more;
+    2. ``async`` where there are several cores and environments, one step takes 400 µs or more, and the program may
+       start worker processes;
     3. ``sync`` otherwise.
 
     Raises: ConfigError as :func:`make_envs`.
@@ -78,7 +80,7 @@ def choose_backend(config: EnvConfig, factory: EnvFactory | None = None) -> Back
     maker = resolve_env(config, factory)
     if config.num_envs >= _VECTOR_FROM_ENVS and _no_vector_because(maker) is None:
         return "vector"
-    if config.num_envs == 1 or _cores() == 1:
+    if config.num_envs == 1 or _cores() == 1 or no_workers_because() is not None:
         return "sync"
     env = maker()
     try:

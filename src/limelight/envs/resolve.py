@@ -150,9 +150,7 @@ def _import(setting: str, module: str) -> Any:
 
 def _unknown_id(env_id: str, module: str, name: str) -> str:
     if module:
-        return (
-            f"env_id = {env_id}: {module} has no callable {name!r} and registers no environment of that name"
-        )
+        return f"env_id = {env_id}: {module} has no callable {name!r} and registers no environment of that name"
     near = near_ids(env_id)
     if near:
         return f"env_id = {env_id}: no such environment; did you mean {' or '.join(near)}?"
@@ -208,12 +206,8 @@ def _check_kwargs(name: str, source: EnvSpec | Callable[..., Any], kwargs: EnvKw
     for key in kwargs:
         if key not in known and not takes_any:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise ConfigError(
-                f"env_kwargs.{key}: {name} has no such argument; {takes}{did_you_mean(key, known)}"
-            )
+            raise ConfigError(f"env_kwargs.{key}: {name} has no such argument; {takes}{did_you_mean(key, known)}")
     given = {**(source.kwargs if isinstance(source, EnvSpec) else {}), **kwargs}
-    required = [
-        p.name for p in parameters if p.name in known and p.default is p.empty and p.name not in given
-    ]
+    required = [p.name for p in parameters if p.name in known and p.default is p.empty and p.name not in given]
     if required:
         raise ConfigError(f"env_kwargs: {name} needs {', '.join(required)}; give a value for each")

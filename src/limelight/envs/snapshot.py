@@ -118,9 +118,7 @@ def _get_layer(layer: Any, memo: _Memo) -> State:
         if isinstance(value, Space) and value._np_random is not None
     ]
     attributes = [
-        [name, _encode(value, memo)]
-        for name, value in vars(layer).items()
-        if not _is_static(layer, name, value)
+        [name, _encode(value, memo)] for name, value in vars(layer).items() if not _is_static(layer, name, value)
     ]
     return {"class": _class_name(layer), "spaces": spaces, "attributes": attributes}
 

@@ -152,9 +152,7 @@ class Scripted(gym.Env[NDArray[np.float32], np.int64]):
         self.observation_space, self.action_space = Box(-np.inf, np.inf, (1,)), Discrete(4)
         self.episodes = [list(episode) for episode in episodes]
         if any(not (rows[-1][2] or rows[-1][3]) or len(rows) < 2 for rows in self.episodes):
-            raise ValueError(
-                "episodes: each needs a reset row and a last row that is terminated or truncated"
-            )
+            raise ValueError("episodes: each needs a reset row and a last row that is terminated or truncated")
         self.action_reward, self.episode, self.row = action_reward, -1, 0
 
     def reset(

@@ -60,9 +60,7 @@ class ConsoleLogger:
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Take in a row; an evaluation is shown at once."""
         if "eval/mean_reward" in metrics:
-            self._evaluation = (
-                f"{metrics['eval/mean_reward']:,.1f} ± {metrics.get('eval/std_reward', 0.0):,.1f}"
-            )
+            self._evaluation = f"{metrics['eval/mean_reward']:,.1f} ± {metrics.get('eval/std_reward', 0.0):,.1f}"
             self._next_drawing = 0.0 if self._live else self._next_drawing
         self.tick(step, seconds)
 

@@ -42,9 +42,7 @@ class MonitorCsvLogger:
 
         self._file = open_lines(path, None if resume_step is None else keep)
         if self._file.tell() == 0:
-            header = json.dumps(
-                {"t_start": time.time() if start_time is None else start_time, "env_id": env_id}
-            )
+            header = json.dumps({"t_start": time.time() if start_time is None else start_time, "env_id": env_id})
             self._file.write(f"#{header}\n{','.join(COLUMNS)}\n")
             self._file.flush()
 

@@ -32,17 +32,17 @@ class ActionDistribution(Protocol):
         """The most probable actions [..., *action_shape]."""
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        """log π(action), [...]."""
+        """Log π(action), [...]."""
 
     def entropy(self, params: Tensor) -> Tensor:
         """Entropy in nats, [...]."""
 
 
 class Categorical:
-    """One of n actions, ``params`` being unnormalised log-probabilities (logits) [..., n]."""
+    """One of the n actions start .. start + n − 1; ``params`` are unnormalised log-probabilities (logits) [..., n]."""
 
-    def __init__(self, n: int) -> None:
-        self.num_params = n
+    def __init__(self, n: int, start: int = 0) -> None:
+        self.num_params, self.start = n, start
 
     def noise(self, rng: np.random.Generator, batch: int) -> NDArray[np.float32]:
         """One uniform number in [0, 1) per sample, [batch, 1]."""
@@ -52,15 +52,15 @@ class Categorical:
         """Inverse transform: the first action whose cumulative probability exceeds the noise, int64 [...]."""
         cumulative = (params - params.amax(-1, keepdim=True)).exp().cumsum(-1)
         # Normalising would round: sums below 1 would let noise near 1 choose an action of probability 0.
-        return (cumulative[..., :-1] <= noise * cumulative[..., -1:]).sum(-1)
+        return (cumulative[..., :-1] <= noise * cumulative[..., -1:]).sum(-1) + self.start
 
     def mode(self, params: Tensor) -> Tensor:
         """The action of the largest logit (the first of equals), int64 [...]."""
-        return params.argmax(-1)
+        return params.argmax(-1) + self.start
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        """log softmax(params)[action], [...]."""
-        return params.log_softmax(-1).gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+        """Log softmax(params)[action], [...]."""
+        return params.log_softmax(-1).gather(-1, (actions.long() - self.start).unsqueeze(-1)).squeeze(-1)
 
     def entropy(self, params: Tensor) -> Tensor:
         """−Σ p log p, [...]."""
@@ -74,5 +74,5 @@ def make_distribution(space: Space[Any]) -> ActionDistribution:
     Raises: ConfigError for a space that has none yet.
     """
     if isinstance(space, Discrete):
-        return Categorical(int(space.n))
+        return Categorical(int(space.n), int(space.start))
     raise ConfigError(f"action space {space}: not supported; supported are Discrete")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "el
 class FlattenObs(nn.Module):
     """Box → flat float32; Discrete and MultiDiscrete → (concatenated) one-hot vectors. [..., *shape] → [..., F]."""
 
+    offsets: Tensor
+
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
         self.space = space
@@ -28,14 +31,10 @@ class FlattenObs(nn.Module):
         elif isinstance(space, MultiDiscrete):
             self.num_features = int(space.nvec.sum())
         else:
-            raise ConfigError(
-                f"observation space {space}: not supported; supported are Box, Discrete, MultiDiscrete"
-            )
+            raise ConfigError(f"observation space {space}: not supported; supported are Box, Discrete, MultiDiscrete")
         if isinstance(space, MultiDiscrete):
             offsets = torch.from_numpy(space.nvec.reshape(-1).cumsum() - space.nvec.reshape(-1))
-            self.register_buffer(
-                "offsets", offsets - torch.from_numpy(space.start.reshape(-1)), persistent=False
-            )
+            self.register_buffer("offsets", offsets - torch.from_numpy(space.start.reshape(-1)), persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features [..., F]."""
@@ -57,7 +56,7 @@ class MLP(nn.Module):
         self.flatten = FlattenObs(space)
         widths = (self.flatten.num_features, *config.hidden_sizes)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[config.activation]()]
         self.layers = nn.Sequential(*layers)
         self.num_features = widths[-1]
@@ -88,7 +87,5 @@ def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
         raise ConfigError(f"encoder = {config.encoder!r}: {module_name} has no class {attribute}{near}")
     encoder = make(space)
     if not isinstance(encoder, nn.Module) or not isinstance(getattr(encoder, "num_features", None), int):
-        raise ConfigError(
-            f"encoder = {config.encoder!r}: must be an nn.Module with an int attribute num_features"
-        )
+        raise ConfigError(f"encoder = {config.encoder!r}: must be an nn.Module with an int attribute num_features")
     return encoder

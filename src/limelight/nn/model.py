@@ -111,9 +111,7 @@ class ActorCritic(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
-def make_model(
-    observation_space: Space[Any], action_space: Space[Any], config: ModelConfig, seed: int
-) -> ActorCritic:
+def make_model(observation_space: Space[Any], action_space: Space[Any], config: ModelConfig, seed: int) -> ActorCritic:
     """An ActorCritic whose initial parameters depend on ``seed`` alone; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

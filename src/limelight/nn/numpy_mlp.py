@@ -101,6 +101,8 @@ class NumpyActorCritic:
 
     def __init__(self, model: ActorCritic) -> None:
         assert isinstance(model.encoder, MLP)
+        assert isinstance(model.distribution, Categorical)
+        self.first_action = model.distribution.start
         self.flatten = flattener(model.encoder.flatten)
         self.trunk = Trunk(model.encoder)
         self.policy_head = Layer(model.policy_head, None)
@@ -108,7 +110,7 @@ class NumpyActorCritic:
         self._features: Float = np.zeros((0, 0), np.float32)
 
     def act(self, obs: NDArray[Any], noise: Float | None) -> NDArray[np.int64]:
-        """Sampled actions [B] for uniform noise [B, 1], or the most probable ones without noise."""
+        """Sampled actions [B], counted from 0, for uniform noise [B, 1], or the most probable ones without noise."""
         x = self.flatten(obs)
         for layer in self.trunk.layers:
             x = layer.forward(x)

@@ -1,4 +1,4 @@
-"""Policies that the collector and the evaluation act with: the model plus a random stream. Two acting paths, one result."""
+"""Policies to collect and evaluate with: the model plus a random stream. Two acting paths, one result."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ Act = Callable[[NDArray[Any]], NDArray[Any]]
 class ModelPolicy:
     """Acts with a model: samples with ``rng``, or takes the most probable action where ``rng`` is None."""
 
-    def __init__(
-        self, model: ActorCritic, rng: np.random.Generator | None, fast: NumpyActorCritic | None
-    ) -> None:
+    def __init__(self, model: ActorCritic, rng: np.random.Generator | None, fast: NumpyActorCritic | None) -> None:
         self.model, self.rng, self.fast = model, rng, fast
         self.device = next(model.parameters()).device
         self.act: Act = self._act_torch if fast is None else self._act_numpy
@@ -29,7 +27,7 @@ class ModelPolicy:
     def _act_numpy(self, obs: NDArray[Any]) -> NDArray[Any]:
         assert self.fast is not None
         noise = None if self.rng is None else self.model.distribution.noise(self.rng, len(obs))
-        return self.fast.act(obs, noise)
+        return self.fast.act(obs, noise) + self.fast.first_action
 
     def _act_torch(self, obs: NDArray[Any]) -> NDArray[Any]:
         distribution = self.model.distribution

@@ -1,0 +1,158 @@
+"""The NumPy path (written-out backward) and the autograd path: the same actions, gradients and training runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, Space
+
+from limelight.envs.gymnasium_backend import SyncBackend
+from limelight.envs.toy import Bandit, Corridor, Ring
+from limelight.learner import Learner
+from limelight.nn.model import ActorCritic
+from limelight.nn.numpy_mlp import NumpyActorCritic
+from limelight.nn.policy import ModelPolicy
+from limelight.rollout import Rollout
+from limelight.runners.sync import SyncRunner
+
+SPACES: dict[str, Space[Any]] = {"box": Box(-1.0, 1.0, (2, 3)), "discrete": Discrete(5, start=-1)}
+CRITICS = ("shared", "separate", "target")
+SETTINGS = [
+    {"value_loss": value_loss, "policy_weight": weight, "normalize_advantages": normalize}
+    for value_loss, weight, normalize in itertools.product(
+        ("mse", "huber"), ("advantage", "q"), ("none", "batch", "running")
+    )
+]
+
+every_critic = pytest.mark.parametrize("critic", CRITICS)
+every_activation = pytest.mark.parametrize("activation", ["tanh", "relu"])
+every_space = pytest.mark.parametrize("space", SPACES)
+
+
+def per_parameter(learner: Learner) -> list[np.ndarray]:
+    return [p.grad.numpy() for p in learner.model.parameters() if p.grad is not None]
+
+
+def assert_same_gradients(fast: Learner, slow: Learner) -> None:
+    """Each parameter's gradient to 1e-5 of its own length."""
+    ours, theirs = per_parameter(fast), per_parameter(slow)
+    assert len(ours) == len(theirs) == len(list(slow.model.parameters()))
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.linalg.norm(b) > 0
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+
+
+@every_space
+@every_activation
+@every_critic
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s.values()))
+def test_gradients_and_metrics(
+    learner_of: Callable[..., Learner],
+    rollout_of: Callable[..., Rollout],
+    critic: str,
+    activation: str,
+    space: str,
+    settings: dict[str, str],
+) -> None:
+    """On streams with invalid rows and on streams with final observations, one after the other (moments run on)."""
+    both = [
+        learner_of(
+            SPACES[space], use_numpy, critic=critic, activation=activation, ent_coef=0.1, gae_lambda=0.9, **settings
+        )
+        for use_numpy in (True, False)
+    ]
+    fast, slow = both
+    assert fast.numpy is not None
+    assert slow.numpy is None
+    for learner in both:
+        if learner.target_critic is not None:
+            with torch.no_grad():
+                for p in learner.target_critic.parameters():
+                    p += 0.05
+    for seed, stream in enumerate(["next_step", "same_step"]):
+        rollout = rollout_of(SPACES[space], seed, stream=stream)
+        assert rollout.final_obs is None if stream == "next_step" else len(rollout.final_obs.obs) > 0
+        assert (stream == "next_step") == (rollout.num_valid < rollout.valid.size)
+        metrics = [learner.gradients(rollout, want_metrics=True) for learner in both]
+        assert_same_gradients(fast, slow)
+        assert metrics[0] == pytest.approx(metrics[1], rel=1e-4, abs=1e-5)
+
+
+@every_space
+def test_one_transition(learner_of: Callable[..., Learner], rollout_of: Callable[..., Rollout], space: str) -> None:
+    """T = B = 1, the plain actor-critic's rollout."""
+    fast, slow = (learner_of(SPACES[space], use_numpy, policy_weight="q") for use_numpy in (True, False))
+    rollout = rollout_of(SPACES[space], seed=1, T=1, B=1)
+    fast.gradients(rollout)
+    slow.gradients(rollout)
+    assert_same_gradients(fast, slow)
+
+
+@every_space
+@every_activation
+@every_critic
+@pytest.mark.parametrize("gain", [0.01, 3.0])
+def test_actions(
+    model_of: Callable[..., ActorCritic],
+    rollout_of: Callable[..., Rollout],
+    critic: str,
+    activation: str,
+    space: str,
+    gain: float,
+) -> None:
+    """From the same noise the same actions; greedy ones too."""
+    model = model_of(SPACES[space], critic=critic, activation=activation, policy_init_gain=gain)
+    obs = rollout_of(SPACES[space], T=1, B=500).obs[0]
+    fast, slow = NumpyActorCritic(model), None
+    for seed in (None, 0, 1):
+        actions = [
+            ModelPolicy(model, None if seed is None else np.random.default_rng(seed), path).act(obs)
+            for path in (fast, slow)
+        ]
+        assert actions[0].dtype == actions[1].dtype
+        np.testing.assert_array_equal(*actions)
+
+
+def train(runner: SyncRunner, updates: int) -> list[np.ndarray]:
+    """The flat parameters after each update."""
+    history = []
+    while len(history) < updates:
+        runner.advance(runner.num_steps + 1, seconds=60.0)
+        history.append(runner.learner.flat.params.numpy().copy())
+    assert runner.learner.num_updates == updates
+    return history
+
+
+ENVS: dict[str, tuple[Callable[[], gym.Env[Any, Any]], str]] = {
+    "corridor": (Corridor, "next_step"),
+    "ring": (lambda: Ring(max_steps=3), "same_step"),
+    "bandit": (lambda: Bandit(noise=1.0), "disabled"),
+}
+
+
+@every_critic
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+@pytest.mark.parametrize("env", ENVS)
+def test_fifty_updates(runner_of: Callable[..., SyncRunner], env: str, optimizer: str, critic: str) -> None:
+    make, mode = ENVS[env]
+    fast, slow = (
+        runner_of(
+            SyncBackend([make() for _ in range(4)], mode),  # type: ignore[arg-type]
+            num_steps=5, use_numpy=use_numpy, critic=critic, optimizer=optimizer, learning_rate=0.01, optim_eps=1e-3,
+            normalize_advantages="running",
+        )
+        for use_numpy in (True, False)
+    )  # fmt: skip
+    start = fast.learner.flat.params.numpy().copy()
+    ours, theirs = train(fast, 50), train(slow, 50)
+    assert fast.num_steps == slow.num_steps
+    assert fast.pop_episodes() == slow.pop_episodes()
+    assert np.abs(ours[-1] - start).max() > 0.05
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.0, atol=1e-4)

@@ -1,0 +1,416 @@
+"""The benchmark scripts: their statistics, and that they measure, save, go on and print with tiny budgets."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from limelight.evaluate import Evaluation
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+Script = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """``script("stats")``, imported as the scripts import each other."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.fixture
+def stats(script: Script) -> ModuleType:
+    return script("stats")
+
+
+@pytest.fixture
+def learning(script: Script) -> ModuleType:
+    return script("learning")
+
+
+@pytest.fixture
+def throughput(script: Script) -> ModuleType:
+    return script("throughput")
+
+
+@pytest.fixture
+def startup(script: Script) -> ModuleType:
+    return script("startup")
+
+
+# --------------------------------------------------------------------------- statistics
+
+
+def test_iqm_is_the_mean_of_the_middle_half(stats: ModuleType, rng: np.random.Generator) -> None:
+    assert stats.iqm(np.array([8.0, 1, 2, 3, 4, 5, 6, 7])) == 4.5
+    assert stats.iqm(np.array([-1e9, 2.0, 4.0, 1e9])) == 3.0
+    assert stats.iqm(np.array([7.0])) == 7.0
+    values = rng.standard_normal((3, 101))
+    ours = [Evaluation(list(row), [1] * 101).iqm_return for row in values]
+    np.testing.assert_allclose(stats.iqm(values), ours)
+
+
+def test_iqm_of_nothing_is_refused(stats: ModuleType) -> None:
+    with pytest.raises(ValueError, match="of nothing"):
+        stats.iqm(np.empty((4, 0)))
+
+
+def test_bootstrap_is_seeded_and_grows_with_confidence(stats: ModuleType, rng: np.random.Generator) -> None:
+    groups = rng.normal(100.0, 20.0, (6, 30))
+    low, high = stats.bootstrap_interval(groups.tolist())
+    assert (low, high) == stats.bootstrap_interval(groups.tolist())
+    assert (low, high) != stats.bootstrap_interval(groups.tolist(), seed=1)
+    assert low < stats.iqm(groups.ravel()) < high
+    narrow = stats.bootstrap_interval(groups.tolist(), confidence=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_bootstrap_of_equal_values_has_no_width(stats: ModuleType) -> None:
+    assert stats.bootstrap_interval([[500.0] * 4] * 3) == (500.0, 500.0)
+
+
+def test_bootstrap_knows_that_seeds_differ(stats: ModuleType) -> None:
+    """Seeds that each repeat one score: were only episodes drawn anew, the interval would have no width."""
+    low, high = stats.bootstrap_interval([[10.0] * 50, [20.0] * 50, [30.0] * 50, [40.0] * 50], np.mean)
+    assert low <= 16.0
+    assert high >= 34.0
+
+
+def test_bootstrap_covers_the_truth_as_often_as_it_says(stats: ModuleType, rng: np.random.Generator) -> None:
+    """Seeds spread around the true mean 0, and their episodes around them."""
+    covered = 0
+    for _ in range(150):
+        groups = rng.normal(0.0, 1.0, (12, 1)) + rng.normal(0.0, 1.0, (12, 10))
+        low, high = stats.bootstrap_interval(groups.tolist(), np.mean, resamples=150)
+        covered += low <= 0.0 <= high
+    assert 0.85 < covered / 150 <= 1.0
+
+
+@pytest.mark.parametrize("groups", [[], [[]], [[1.0, 2.0], [1.0]]])
+def test_bootstrap_refuses_unequal_groups(stats: ModuleType, groups: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="equally many"):
+        stats.bootstrap_interval(groups)
+
+
+def test_never_is_later_than_everything(stats: ModuleType) -> None:
+    assert stats.median_or_never([30.0, None, 10.0]) == 30.0
+    assert stats.median_or_never([10.0, None, None]) is None
+    assert stats.median_or_never([10.0, None]) is None
+    assert stats.median_or_never([]) is None
+
+
+# --------------------------------------------------------------------------- provenance and output
+
+
+def test_saved_json_keeps_plain_lists_on_one_line(stats: ModuleType, tmp_path: Path) -> None:
+    data = {"a": [1, 2.5, None], "rows": [{"x": [1]}, {"x": []}], "text": "[ x,  y ]", "words": ["b c", "d]"]}
+    path = tmp_path / "new" / "results.json"
+    stats.save_json(path, data)
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text) == data
+    assert '"a": [1, 2.5, null]' in text
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_machine_is_named(stats: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = stats.machine()
+    assert info["processor"]
+    assert info["cpu_count"] >= 1
+    assert {"torch", "numpy", "gymnasium", "stable-baselines3"} <= set(info)
+    named = {"processor": "Intel(R) Xeon(R) Processor @ 2.50GHz", "cpu_count": 2}
+    monkeypatch.setattr(stats, "system_info", lambda: named)
+    assert stats.machine_slug() == "intel-xeon-2-50ghz-2-cores"
+    assert stats.results_path("startup", None).name == "startup-intel-xeon-2-50ghz-2-cores.json"
+
+
+def test_commit_is_that_of_the_measured_sources(
+    stats: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    source = tmp_path / "src" / "limelight" / "__init__.py"
+    for file in (source, tmp_path / "benchmarks" / "results" / "old.json"):
+        file.parent.mkdir(parents=True)
+        file.write_text("1")
+    monkeypatch.setattr(stats, "ROOT", tmp_path)
+    assert stats.git_commit() == "unknown"  # what is imported is not what lies here
+    monkeypatch.setattr(stats.limelight, "__file__", str(source))
+    assert stats.git_commit() == "unknown"  # no repository
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    head = git("rev-parse", "HEAD")
+    (tmp_path / "benchmarks" / "results" / "new.json").write_text("2")
+    assert stats.git_commit() == head
+    source.write_text("2")
+    assert stats.git_commit() == f"{head}-dirty"
+    assert stats.short_commit(f"{head}-dirty") == f"{head[:12]}-dirty"
+    assert stats.short_commit("unknown") == "unknown"
+
+
+def test_markdown_table_is_aligned(stats: ModuleType) -> None:
+    assert stats.markdown_table(["job", "n"], [["a2c", "10"]]).splitlines() == [
+        "| job | n  |",
+        "| --- | -- |",
+        "| a2c | 10 |",
+    ]
+
+
+@pytest.mark.parametrize("name", ["throughput", "learning", "startup"])
+def test_help(script: Script, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        script(name).main(["--help"])
+    assert "--output" in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------- throughput
+
+
+def test_ratio_is_of_medians_with_the_extremes_of_the_turns(throughput: ModuleType) -> None:
+    def turns(*speeds: float) -> list[Any]:
+        return [throughput.Sample(int(speed * 2), 2, 2.0) for speed in speeds]
+
+    samples = {
+        "limelight shared numpy": turns(300, 400, 100),
+        "limelight shared torch": turns(50, 50, 50),
+        "sb3": turns(100, 100, 200),
+    }
+    summary = throughput.summarize(samples)
+    fast = summary["limelight shared numpy"]
+    assert fast["steps_per_second"] == 300.0
+    assert fast["updates_per_second"] == 1.0
+    assert fast["ratios"] == {
+        "sb3": {"of_medians": 3.0, "lowest": 0.5, "highest": 4.0},
+        "autograd": {"of_medians": 6.0, "lowest": 2.0, "highest": 8.0},
+    }
+    assert set(summary["limelight shared torch"]["ratios"]) == {"sb3"}
+    assert summary["sb3"]["ratios"] == {}
+    table = throughput.table({"8x5": {"contenders": summary}})
+    assert "3.00 (0.50–4.00)" in table
+    alone = {"sb3": summary["sb3"]}
+    assert "×" not in throughput.table({"8x5": {"contenders": alone}}).splitlines()[0].replace("envs × ", "")
+
+
+def test_backends_are_what_they_are_called(throughput: ModuleType) -> None:
+    for backend in ("numpy", "torch"):
+        ours = throughput.Ours(throughput.SHAPES["8x5"], "separate", backend, 0)
+        assert (ours.runner.learner.numpy is not None) == (backend == "numpy")
+        before = ours.runner.learner.flat.params.clone()
+        sample = ours.turn(0.02)
+        ours.close()
+        assert not before.equal(ours.runner.learner.flat.params)
+        assert sample.steps == ours.runner.num_steps > 0
+        assert sample.updates == ours.runner.learner.num_updates
+
+
+def test_the_network_compared_is_that_of_the_peer(throughput: ModuleType) -> None:
+    pytest.importorskip("stable_baselines3")
+    shape = throughput.SHAPES["8x5"]
+    ours, peer = throughput.Ours(shape, "separate", "numpy", 0), throughput.StableBaselines3(shape, 0)
+    theirs = sum(parameter.numel() for parameter in peer.model.policy.parameters())
+    group = peer.model.policy.optimizer.param_groups[0]
+    ours.close()
+    peer.close()
+    config = throughput.make_config(shape, "separate", 0)
+    assert len(ours.runner.learner.flat) == theirs
+    assert (config.optim.learning_rate, config.optim.rms_alpha) == (group["lr"], group["alpha"])
+    assert config.optim.optim_eps == group["eps"]
+    assert config.optim.max_grad_norm == peer.model.max_grad_norm
+    algorithm = config.algorithm
+    assert (algorithm.gamma, algorithm.gae_lambda) == (peer.model.gamma, peer.model.gae_lambda)
+    assert (algorithm.ent_coef, algorithm.vf_coef) == (peer.model.ent_coef, peer.model.vf_coef)
+
+
+def test_throughput_runs(throughput: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "throughput.json"
+    arguments = ["--shapes", "8x5", "1x1", "--repeats", "2", "--seconds", "0.02", "--backend", "numpy", "torch"]
+    assert throughput.main([*arguments, "--peer", "auto", "--output", str(output)]) == 0
+    data = json.loads(output.read_text(encoding="utf-8"))
+    assert data["benchmark"] == "throughput"
+    assert data["results"]["8x5"]["config"]["num_envs"] == 8
+    assert data["results"]["1x1"]["config"]["policy_weight"] == "q"
+    row = data["results"]["8x5"]["contenders"]["limelight separate numpy"]
+    assert len(row["samples"]) == 2
+    assert row["ratios"]["autograd"]["of_medians"] > 0
+    assert ("sb3" in data["results"]["8x5"]["contenders"]) == (data["settings"]["peer"] == "sb3")
+    printed = capsys.readouterr().out
+    assert "| 8 × 5 " in printed
+    assert str(output) in printed
+
+
+def test_a_missing_peer_is_named(
+    throughput: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(throughput, "find_spec", lambda _name: None)
+    assert not throughput.parse(["--peer", "auto"]).with_peer
+    with pytest.raises(SystemExit, match="2"):
+        throughput.parse(["--peer", "sb3"])
+    assert "limelight-rl[sb3]" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------- learning
+
+
+def row_of(seed: int, best: float, last: float, reached: int | None) -> dict[str, Any]:
+    summary = {"wall_seconds": 2.0, "status": "completed"}
+    row = {"seed": seed, "commit": "c", "error": None, "summary": summary, "reached_at_step": reached}
+    return {**row, "best": [best] * 4, "last": [last] * 4}
+
+
+def test_every_job_can_work_and_every_variant_changes_something(learning: ModuleType) -> None:
+    configs = {name: learning.config_of(job) for name, job in learning.JOBS.items()}
+    for name, config in configs.items():
+        base = name.partition("/")[0]
+        assert name == base or config != configs[base]
+    assert "seed" not in configs["a2c"]
+
+
+def test_ablation_adds_the_variants(learning: ModuleType) -> None:
+    assert [job.name for job in learning.choose(["ac/no-scaling", "a2c"], False)] == ["ac/no-scaling", "a2c"]
+    names = [job.name for job in learning.choose(["ac", "ac/no-scaling"], True)]
+    assert names[:2] == ["ac", "ac/no-scaling"]
+    assert len(set(names)) == len(names) > 2
+    assert learning.JOBS["ac/no-scaling"].settings["reward_scale"] == 1.0
+
+
+def test_tables_count_seeds_and_keep_failed_ones(learning: ModuleType) -> None:
+    job = learning.JOBS["a2c"]
+    failed = {"seed": 2, "commit": "c", "error": "ConfigError: a | b"}
+    runs = [row_of(0, 500.0, 100.0, 10_000), row_of(1, 500.0, 500.0, 30_000), failed]
+    data = {"jobs": {"a2c": {"threshold": 495.0, "runs": runs}}}
+    cells = [cell.strip() for cell in learning.jobs_table(data, [job]).splitlines()[2].split("|")[1:-1]]
+    assert cells == [
+        "a2c", "495", "3", "1", "500.0 [500.0, 500.0]", "2/3", "300.0 [100.0, 500.0]", "1/3", "30,000", "never", "2.0",
+    ]  # fmt: skip
+    seeds = learning.seeds_table(data, [job]).splitlines()
+    assert len(seeds) == 5
+    assert "failed: ConfigError: a / b" in seeds[4]
+    assert "10,000" in seeds[2]
+
+
+def test_learning_goes_on_where_it_was(
+    learning: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "learning.json"
+    arguments = ["--jobs", "a2c", "--episodes", "3", "--total-timesteps", "512", "--output", str(output)]
+    script = [sys.executable, str(BENCHMARKS / "learning.py"), "--seeds", "2", "--parallel", "2"]
+    done = subprocess.run([*script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| a2c" in done.stdout
+    first = json.loads(output.read_text(encoding="utf-8"))["jobs"]["a2c"]["runs"]
+    assert [run["seed"] for run in first] == [0, 1]
+
+    assert learning.main([*arguments, "--seeds", "3"]) == 0
+    assert "[1/1] a2c seed 2" in capsys.readouterr().err
+    runs = json.loads(output.read_text(encoding="utf-8"))["jobs"]["a2c"]["runs"]
+    assert runs[:2] == first
+    for run in runs:
+        assert len(run["best"]) == len(run["last"]) == 3
+        assert run["summary"]["total_timesteps"] >= 512
+        assert run["curve"]["step"] == [run["summary"]["total_timesteps"]]
+        assert run["reached_at_step"] is None
+
+    assert learning.main([*arguments, "--seeds", "3", "--episodes", "4"]) == 2
+    assert "a2c was run with other episodes" in capsys.readouterr().err
+    before = output.read_text(encoding="utf-8")
+    assert learning.main([*arguments, "--seeds", "3"]) == 0
+    assert output.read_text(encoding="utf-8") == before
+
+
+def test_learning_judges_the_run_as_it_judged_itself(learning: ModuleType) -> None:
+    job = learning.replace(learning.JOBS["ac"], total_timesteps=300, threshold=1.0)
+    row = learning.run_seed(job, 3, 100)
+    assert row["error"] is None
+    assert np.mean(row["best"]) == pytest.approx(row["summary"]["final_eval_return"])
+    assert row["reached_at_step"] == 300
+    assert row["total_seconds"] > row["summary"]["wall_seconds"]
+
+
+def test_a_failed_seed_is_a_row(learning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(learning, "_train_and_judge", fail)
+    arguments = ["--jobs", "ac", "--seeds", "1", "--output", str(tmp_path / "r.json")]
+    assert learning.main(arguments) == 1
+    runs = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["jobs"]["ac"]["runs"]
+    assert runs[0]["error"] == "RuntimeError: boom"
+    monkeypatch.undo()
+    assert learning.main([*arguments]) == 1, "a failed seed is not tried again"
+
+
+def test_an_interrupted_seed_is_no_row(learning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "_train_and_judge", interrupt)
+    arguments = ["--jobs", "ac", "--seeds", "1", "--output", str(tmp_path / "r.json")]
+    assert learning.main(arguments) == 130
+    assert not (tmp_path / "r.json").exists()
+
+
+# --------------------------------------------------------------------------- startup
+
+
+def test_startup_runs(startup: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "startup.json"
+    assert startup.main(["--repeats", "1", "--seeds", "0", "--output", str(output)]) == 0
+    data = json.loads(output.read_text(encoding="utf-8"))
+    assert set(data["commands"]) == set(startup.COMMANDS)
+    assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in data["commands"].values())
+    assert "| limelight --help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("says", "verified"),
+    [
+        ("100 fresh greedy episodes confirm a return of 475: 500.0", True),
+        ("100 fresh greedy episodes do not confirm a return of 475: 300.0", False),
+    ],
+)
+def test_the_time_of_the_confirmation_is_taken(
+    startup: ModuleType, monkeypatch: pytest.MonkeyPatch, says: str, verified: bool
+) -> None:
+    program = (
+        "import sys, time, pathlib; print(sys.argv[1], file=sys.stderr, flush=True); time.sleep(0.2);"
+        "pathlib.Path('run').mkdir(); pathlib.Path('run/summary.json').write_text('{\"solved_at_step\": 5}');"
+        "print('bye'); sys.exit(3)"
+    )
+    monkeypatch.setattr(startup, "train_command", lambda _seed: ["-c", program, says])
+    run = startup.verified_run(7)
+    assert run["exit_status"] == 3
+    assert run["last_line"] == "bye"
+    assert run["summary"] == {"solved_at_step": 5}
+    if verified:
+        assert 0 < run["verified_seconds"] < run["command_seconds"] - 0.1
+    else:
+        assert run["verified_seconds"] is None
+    table = startup.runs_table([run])
+    assert ("never" in table) != verified
+    assert "exit status 3: bye" in table
+
+
+def test_the_confirmation_is_said_as_the_script_expects(startup: ModuleType) -> None:
+    """train.py's loop and the script agree on the words."""
+    source = (BENCHMARKS.parent / "src" / "limelight" / "loop.py").read_text(encoding="utf-8")
+    assert "'confirm' if confirmed else 'do not confirm'} a return of" in source
+    assert startup.train_command(3)[-4:] == ["--seed", "3", "--run-dir", "run"]
+
+
+def test_children_find_the_package_from_elsewhere(startup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "src")
+    assert startup.environment()["PYTHONPATH"] == str(Path("src").resolve())
+    monkeypatch.delenv("PYTHONPATH")
+    assert "PYTHONPATH" not in startup.environment()

@@ -1,0 +1,472 @@
+"""The learner: its gradient against a loss written out in plain loops, its two verbs, target critic and state."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, Space
+from torch import Tensor, nn
+
+from limelight.config import ConfigError, TrainConfig, with_settings
+from limelight.learner import Learner, RunningMoments
+from limelight.nn.model import make_model
+from limelight.returns import gae, standardize
+from limelight.rollout import Rollout
+
+LearnerOf = Callable[..., Learner]
+RolloutOf = Callable[..., Rollout]
+BOX = Box(-1.0, 1.0, (4,))
+
+both_paths = pytest.mark.parametrize("use_numpy", [True, False])
+every_stream = pytest.mark.parametrize("stream", ["next_step", "same_step"])
+
+
+def masks(rollout: Rollout) -> tuple[Any, Any, Any]:
+    return rollout.terminated, rollout.truncated, rollout.valid
+
+
+# --------------------------------------------------------------------------- the gradient
+
+
+class Double(nn.Module):
+    """A tiny encoder in float64, where finite differences are precise."""
+
+    def __init__(self, space: Space[Any]) -> None:
+        super().__init__()
+        self.num_features, self.linear = 3, nn.Linear(2, 3)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.linear(obs.double()).tanh()
+
+
+@pytest.fixture
+def double_module(monkeypatch: pytest.MonkeyPatch) -> str:
+    module = ModuleType("double_nets")
+    module.Double = Double  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "double_nets", module)
+    return "double_nets:Double"
+
+
+def written_loss(learner: Learner, rollout: Rollout, returns: Any, weights: Any) -> float:
+    """The loss of one rollout, row by row, for constant ``returns`` and ``weights`` [T, B]."""
+    a, total = learner.algorithm, 0.0
+    with torch.no_grad():
+        output = learner.model(torch.from_numpy(rollout.obs))
+    for t, b in np.ndindex(*rollout.rewards.shape):
+        if not rollout.valid[t, b]:
+            continue
+        logits, value = output.params[t, b].tolist(), float(output.values[t, b])
+        log_sum = math.log(sum(math.exp(z) for z in logits))
+        log_p = [z - log_sum for z in logits]
+        error = abs(value - float(returns[t, b]))
+        squared = error**2
+        if a.value_loss == "huber" and error > a.huber_delta:
+            squared = 2 * a.huber_delta * error - a.huber_delta**2
+        entropy = -sum(math.exp(lp) * lp for lp in log_p)
+        total += -log_p[rollout.actions[t, b]] * float(weights[t, b]) + a.vf_coef * squared - a.ent_coef * entropy
+    return total / rollout.num_valid
+
+
+def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
+    """Return targets and policy weights, with V(next) looked up observation by observation."""
+    a = learner.algorithm
+
+    def online(obs: Any) -> float:
+        return float(learner.model(torch.from_numpy(obs)[None, None]).values)
+
+    def bootstrap(obs: Any) -> float:
+        if learner.target_critic is None:
+            return online(obs)
+        return float(learner.target_critic(torch.from_numpy(obs)[None, None]))
+
+    final = {}
+    if rollout.final_obs is not None:
+        final = {(t, b): obs for t, b, obs in zip(*rollout.final_obs, strict=True)}
+    values, next_values = np.zeros((2, *rollout.rewards.shape))
+    with torch.no_grad():
+        for t, b in np.ndindex(*values.shape):
+            values[t, b] = online(rollout.obs[t, b])
+            next_values[t, b] = bootstrap(final.get((t, b), rollout.obs[t + 1, b]))
+    advantages = gae(rollout.rewards.astype(float), values, next_values, *masks(rollout), a.gamma, a.gae_lambda)
+    weights = advantages if a.policy_weight == "advantage" else values + advantages
+    if a.normalize_advantages == "batch":
+        weights = standardize(weights, rollout.valid)
+    return values + advantages, weights
+
+
+@every_stream
+@pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gae_lambda": 0.9},
+        {"policy_weight": "q", "gae_lambda": 0.0, "value_loss": "huber", "huber_delta": 0.3},
+        {"normalize_advantages": "batch", "ent_coef": 0.5, "vf_coef": 2.0},
+    ],
+)
+def test_gradient_is_the_finite_difference_of_the_written_loss(
+    rollout_of: RolloutOf, double_module: str, critic: str, stream: str, settings: dict[str, Any]
+) -> None:
+    space = Box(-1.0, 1.0, (2,))
+    settings = {"critic": critic, "encoder": double_module, "policy_init_gain": 1.0, **settings}
+    config = with_settings(TrainConfig(), settings)
+    model = make_model(space, Discrete(3), config.model, seed=1).double()
+    learner = Learner(model, config.algorithm, config.model, config.optim)
+    if learner.target_critic is not None:
+        with torch.no_grad():
+            for p in learner.target_critic.parameters():
+                p += 0.1
+    rollout = rollout_of(space, seed=3, T=5, B=2, stream=stream)
+    metrics = learner.gradients(rollout, want_metrics=True)
+    returns, weights = written_targets(learner, rollout)
+
+    a = learner.algorithm
+    parts = metrics["train/policy_loss"] + a.vf_coef * metrics["train/value_loss"]
+    assert parts - a.ent_coef * metrics["train/entropy"] == pytest.approx(
+        written_loss(learner, rollout, returns, weights), rel=1e-5
+    )
+    params, h = learner.flat.params, 1e-6
+    differences = torch.zeros_like(params)
+    for i in range(len(params)):
+        middle, sides = float(params[i]), []
+        for side in (middle + h, middle - h):
+            params[i] = side
+            sides.append(written_loss(learner, rollout, returns, weights))
+        params[i] = middle
+        differences[i] = (sides[0] - sides[1]) / (2 * h)
+    assert differences.abs().max() > 0.01
+    torch.testing.assert_close(learner.flat.grads, differences, rtol=1e-4, atol=1e-5)
+
+
+@both_paths
+def test_gradients_do_not_accumulate(learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool) -> None:
+    learner, rollout = learner_of(BOX, use_numpy), rollout_of(BOX)
+    learner.gradients(rollout_of(BOX, seed=5))
+    learner.gradients(rollout)
+    after_another = learner.flat.grads.clone()
+    learner.gradients(rollout)
+    assert torch.equal(learner.flat.grads, after_another)
+    fresh = learner_of(BOX, use_numpy)
+    fresh.gradients(rollout)
+    assert torch.equal(fresh.flat.grads, after_another)
+    assert after_another.abs().max() > 0
+
+
+@both_paths
+def test_update_is_gradients_then_apply(learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool) -> None:
+    settings = {"critic": "target", "normalize_advantages": "running"}
+    one, two = learner_of(BOX, use_numpy, **settings), learner_of(BOX, use_numpy, **settings)
+    for seed in range(5):
+        rollout = rollout_of(BOX, seed)
+        together = one.update(rollout, progress=0.1 * seed, want_metrics=True)
+        apart = two.gradients(rollout, want_metrics=True)
+        before = two.flat.params.clone()
+        apart.update(two.apply(rollout, progress=0.1 * seed))
+        assert together == apart
+        assert not torch.equal(before, two.flat.params)
+        assert_same(one.get_state(), two.get_state())
+
+
+@both_paths
+def test_metrics_on_demand(learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool) -> None:
+    learner, rollout = learner_of(BOX, use_numpy, learning_rate=0.01), rollout_of(BOX)
+    with torch.no_grad():
+        before = learner.model(torch.from_numpy(rollout.obs))
+    metrics = learner.update(rollout, progress=0.25, want_metrics=True)
+    assert set(metrics) == {
+        "train/policy_loss", "train/value_loss", "train/entropy", "train/explained_variance",
+        "train/value_mean", "train/grad_norm", "train/learning_rate",
+    }  # fmt: skip
+    assert all(type(value) is float for value in metrics.values())
+    valid = torch.from_numpy(rollout.valid) > 0
+    entropy = torch.distributions.Categorical(logits=before.params[:-1]).entropy()[valid].mean()
+    assert metrics["train/entropy"] == pytest.approx(float(entropy), rel=1e-5)
+    assert metrics["train/value_mean"] == pytest.approx(float(before.values[:-1][valid].mean()), rel=1e-4)
+    assert metrics["train/learning_rate"] == pytest.approx(0.0075)
+    assert set(learner.update(rollout, progress=0.5)) == {"train/grad_norm", "train/learning_rate"}
+
+
+def test_the_numpy_path_is_taken_where_it_can_be(learner_of: LearnerOf) -> None:
+    assert learner_of(BOX).numpy is not None
+    assert learner_of(BOX, activation="silu").numpy is None
+    assert learner_of(BOX, use_numpy=False).numpy is None
+
+
+# --------------------------------------------------------------------------- targets
+
+
+def target_arrays(rollout: Rollout) -> dict[str, Any]:
+    rng = np.random.default_rng(9)
+    values, next_values = rng.standard_normal((2, *rollout.rewards.shape)).astype(np.float32)
+    return {
+        "rewards": rollout.rewards * 3, "values": values, "next_values": next_values,
+        "terminated": rollout.terminated, "truncated": rollout.truncated, "valid": rollout.valid,
+    }  # fmt: skip
+
+
+def test_advantages_or_returns_weigh_the_policy(learner_of: LearnerOf, rollout_of: RolloutOf) -> None:
+    arrays = target_arrays(rollout_of(BOX))
+    valid = arrays["valid"]
+    advantages = gae(*arrays.values(), 0.9, 0.8)
+    settings = {"gamma": 0.9, "gae_lambda": 0.8}
+    for weight, expected in (("advantage", advantages), ("q", (arrays["values"] + advantages) * valid)):
+        targets = learner_of(BOX, policy_weight=weight, **settings).targets(**arrays)
+        np.testing.assert_array_equal(targets.weights, expected)
+        np.testing.assert_array_equal(targets.returns, arrays["values"] + advantages)
+        batch = learner_of(BOX, policy_weight=weight, normalize_advantages="batch", **settings)
+        np.testing.assert_array_equal(batch.targets(**arrays).weights, standardize(expected, valid))
+        running = learner_of(BOX, policy_weight=weight, normalize_advantages="running", **settings)
+        np.testing.assert_array_equal(running.targets(**arrays).weights, RunningMoments()(expected, valid))
+        np.testing.assert_array_equal(batch.targets(**arrays).returns, targets.returns)
+
+
+def test_rewards_change_in_targets_alone(learner_of: LearnerOf, rollout_of: RolloutOf) -> None:
+    """Clipped, then scaled; the rollout keeps them raw."""
+    rollout = rollout_of(BOX)
+    arrays = target_arrays(rollout)
+    assert np.abs(arrays["rewards"]).max() > 1.5
+    raw = arrays["rewards"].copy()
+    changed = learner_of(BOX, reward_clip=1.5, reward_scale=0.1).targets(**arrays)
+    np.testing.assert_array_equal(arrays["rewards"], raw)
+    by_hand = {**arrays, "rewards": np.clip(raw, -1.5, 1.5) * np.float32(0.1)}
+    expected = learner_of(BOX).targets(**by_hand)
+    np.testing.assert_allclose(changed.returns, expected.returns, rtol=1e-6)
+    np.testing.assert_allclose(changed.weights, expected.weights, rtol=1e-5, atol=1e-6)
+    before = rollout.rewards.copy()
+    for use_numpy in (True, False):
+        learner_of(BOX, use_numpy, reward_clip=0.5, reward_scale=3.0).update(rollout, 0.0)
+        np.testing.assert_array_equal(rollout.rewards, before)
+
+
+# --------------------------------------------------------------------------- stepping
+
+
+@both_paths
+def test_separate_learning_rates(learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool) -> None:
+    """Adam's first step is as long as the learning rate: each part moves by its own."""
+    learner = learner_of(
+        BOX, use_numpy, critic="separate", optimizer="adam", optim_eps=1e-12, max_grad_norm=None,
+        learning_rate=1e-3, critic_learning_rate=5e-2, lr_schedule="linear",
+    )  # fmt: skip
+    before = learner.flat.params.clone()
+    learner.update(rollout_of(BOX), progress=0.5)
+    moved = (learner.flat.params - before).abs()
+    critic = learner.flat.span(learner.model.critic.parameters())
+    assert moved[: critic.start].max() == pytest.approx(0.5e-3, rel=1e-3)
+    assert moved[critic].max() == pytest.approx(2.5e-2, rel=1e-3)
+
+
+def test_linear_schedule_ends_at_rest(learner_of: LearnerOf, rollout_of: RolloutOf) -> None:
+    learner = learner_of(BOX, lr_schedule="linear")
+    before = learner.flat.params.clone()
+    learner.update(rollout_of(BOX), progress=1.0)
+    assert torch.equal(learner.flat.params, before)
+
+
+@both_paths
+def test_non_finite_gradients_stop_before_anything_moves(
+    learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool
+) -> None:
+    learner = learner_of(BOX, use_numpy, critic="target", learning_rate=0.25)
+    learner.update(rollout_of(BOX), 0.0)
+    with torch.no_grad():
+        learner.model.policy_head.bias[0] = float("nan")
+    before = snapshot(learner.get_state())
+    with pytest.raises(ConfigError, match=r"learning_rate = 0\.25: .* no longer finite at update 1; ") as error:
+        learner.update(rollout_of(BOX, seed=1), 0.0)
+    assert "\n" not in str(error.value)
+    assert_same(learner.get_state(), before)
+
+
+@both_paths
+def test_a_rollout_without_a_transition_changes_nothing(
+    learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool
+) -> None:
+    learner = learner_of(BOX, use_numpy, critic="target", optimizer="adam", normalize_advantages="running")
+    learner.update(rollout_of(BOX), 0.0)
+    before = snapshot(learner.get_state())
+    rollout = rollout_of(BOX, seed=1)
+    nothing = np.zeros_like(rollout.valid)
+    empty = dataclasses.replace(
+        rollout, rewards=nothing, terminated=nothing, truncated=nothing, valid=nothing, num_valid=0
+    )
+    assert learner.update(empty, 0.5, want_metrics=True) == {}
+    assert_same(learner.get_state(), before)
+
+
+# --------------------------------------------------------------------------- the target critic
+
+
+def ends(rollout: Rollout) -> int:
+    """Finished episodes; one that terminates on its time limit is one."""
+    return sum(bool(a or b) for a, b in zip(rollout.terminated.flat, rollout.truncated.flat, strict=True))
+
+
+@both_paths
+@pytest.mark.parametrize(("at", "every"), [("updates", 1), ("updates", 3), ("episode_end", 1), ("episode_end", 4)])
+def test_target_critic_follows(
+    learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool, at: str, every: int
+) -> None:
+    learner = learner_of(
+        BOX, use_numpy, critic="target", tau=0.25, target_update_at=at, target_update_every=every, learning_rate=0.05
+    )
+    assert learner.target_critic is not None
+
+    def flat(module: nn.Module) -> Tensor:
+        return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+    expected, clock = flat(learner.model.critic), 0
+    moves = 0
+    for seed in range(12):
+        rollout = rollout_of(BOX, seed, T=2, B=2, stream="same_step")
+        learner.update(rollout, 0.0)
+        clock += 1 if at == "updates" else ends(rollout)
+        if clock >= every:
+            clock, moves = 0, moves + 1
+            expected = 0.75 * expected + 0.25 * flat(learner.model.critic)
+        torch.testing.assert_close(flat(learner.target_critic), expected)
+    assert 0 < moves <= 12
+    assert moves == 12 // every or at == "episode_end"
+
+
+def test_an_episode_that_dies_on_its_time_limit_counts_once(learner_of: LearnerOf, rollout_of: RolloutOf) -> None:
+    learner = learner_of(BOX, critic="target", target_update_at="episode_end", target_update_every=2)
+    assert learner.target_critic is not None
+    rollout = rollout_of(BOX, T=1, B=2, stream="same_step")
+    both = np.array([[1.0, 0.0]], np.float32)
+    before = [p.clone() for p in learner.target_critic.parameters()]
+    learner.update(dataclasses.replace(rollout, terminated=both, truncated=both, final_obs=None), 0.0)
+    assert all(torch.equal(p, q) for p, q in zip(before, learner.target_critic.parameters(), strict=True))
+
+
+@both_paths
+def test_only_bootstrapping_uses_the_target_critic(
+    learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool
+) -> None:
+    def gradients(rollout: Rollout, shift: float) -> Tensor:
+        learner = learner_of(BOX, use_numpy, critic="target")
+        assert learner.target_critic is not None
+        with torch.no_grad():
+            for p in learner.target_critic.parameters():
+                p += shift
+        learner.gradients(rollout)
+        assert not any(p.grad is not None and p.grad.any() for p in learner.target_critic.parameters())
+        return learner.flat.grads
+
+    rollout = rollout_of(BOX)
+    assert not torch.equal(gradients(rollout, 0.0), gradients(rollout, 1.0))
+    deadly = dataclasses.replace(rollout, terminated=rollout.valid)
+    assert torch.equal(gradients(deadly, 0.0), gradients(deadly, 1.0))
+
+
+# --------------------------------------------------------------------------- state
+
+
+def snapshot(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy as a checkpoint keeps it: tensors become arrays."""
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: copy(v) for key, v in value.items()}
+        return value.numpy().copy() if isinstance(value, Tensor) else value
+
+    return {key: copy(value) for key, value in state.items()}
+
+
+def assert_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Equal to the bit, NaN included."""
+    a, b = snapshot(a), snapshot(b)
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        if isinstance(value, dict):
+            assert_same(value, b[key])
+        elif isinstance(value, np.ndarray):
+            assert value.tobytes() == b[key].tobytes(), key
+        else:
+            assert value == b[key], key
+
+
+@both_paths
+@pytest.mark.parametrize("optimizer", ["rmsprop", "rmsprop_tf", "adam"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"critic": "target", "target_update_every": 3, "normalize_advantages": "running"},
+        {"critic": "target", "target_update_every": 3, "target_update_at": "episode_end"},
+        {"critic": "separate", "critic_learning_rate": 0.01},
+        {"critic": "shared"},
+    ],
+)
+def test_state_continues_bit_for_bit(
+    learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool, optimizer: str, settings: dict[str, Any]
+) -> None:
+    settings = {"optimizer": optimizer, "learning_rate": 0.01, **settings}
+    first = learner_of(BOX, use_numpy, **settings)
+    for seed in range(5):
+        first.update(rollout_of(BOX, seed), 0.1)
+    second = learner_of(BOX, use_numpy, seed=99, **settings)
+    second.set_state(snapshot(first.get_state()))
+    for seed in range(5, 12):
+        assert first.update(rollout_of(BOX, seed), 0.2, True) == second.update(rollout_of(BOX, seed), 0.2, True)
+    assert_same(first.get_state(), second.get_state())
+    assert second.num_updates == 12
+
+
+def test_set_state_keeps_the_views(learner_of: LearnerOf, rollout_of: RolloutOf) -> None:
+    learner = learner_of(BOX)
+    other = learner_of(BOX, seed=4)
+    learner.set_state(other.get_state())
+    start = 0
+    for p in learner.model.parameters():
+        assert p.data_ptr() == learner.flat.params[start:].data_ptr()
+        start += p.numel()
+    learner.update(rollout_of(BOX), 0.0)
+    assert not torch.equal(learner.flat.params, other.flat.params)  # a copy, not the same memory
+
+
+# --------------------------------------------------------------------------- running moments
+
+
+def test_running_moments_are_the_decayed_mean_and_variance(rng: np.random.Generator) -> None:
+    moments, decay = RunningMoments(0.9), 0.9
+    batches = [rng.standard_normal((3, 2)) * 4 + 7 for _ in range(6)]
+    valid = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    for i, batch in enumerate(batches):
+        result = moments(np.where(valid > 0, batch, 1e6), valid)
+        weights = np.array([decay ** (i - j) for j in range(i + 1)])
+        weights /= weights.sum()
+        seen = [b[valid > 0] for b in batches[: i + 1]]
+        mean = sum(w * b.mean() for w, b in zip(weights, seen, strict=True))
+        variance = sum(w * (b**2).mean() for w, b in zip(weights, seen, strict=True)) - mean**2
+        np.testing.assert_allclose(result, (batch - mean) / math.sqrt(variance) * valid, rtol=1e-6)
+
+
+def test_running_moments_without_data() -> None:
+    moments, x = RunningMoments(), np.array([[3.0]])
+    assert moments(x, x * 0).tolist() == [[0.0]]
+    assert moments(x, x * 0 + 1).tolist() == [[0.0]]  # the first number is its own mean
+    kept = moments.get_state()
+    assert moments(x * 100, x * 0).tolist() == [[0.0]]
+    assert moments.get_state() == kept
+
+
+def test_running_moments_need_no_batch() -> None:
+    """One number per update comes out standardised in the long run."""
+    moments, rng = RunningMoments(), np.random.default_rng(0)
+    one = np.ones((1, 1))
+    results = [float(moments(np.full((1, 1), 50 + 3 * rng.standard_normal()), one)[0, 0]) for _ in range(4000)]
+    assert np.mean(results[1000:]) == pytest.approx(0.0, abs=0.1)
+    assert np.std(results[1000:]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_moments_only_where_asked_for(learner_of: LearnerOf) -> None:
+    assert learner_of(BOX).weight_moments is None
+    assert learner_of(BOX, normalize_advantages="running").weight_moments is not None
