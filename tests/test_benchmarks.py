@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import limelight
 from limelight.evaluate import Evaluation
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -402,11 +403,23 @@ def test_the_time_of_the_confirmation_is_taken(
     assert "exit status 3: bye" in table
 
 
-def test_the_confirmation_is_said_as_the_script_expects(startup: ModuleType) -> None:
-    """train.py's loop and the script agree on the words."""
-    source = (BENCHMARKS.parent / "src" / "limelight" / "loop.py").read_text(encoding="utf-8")
-    assert "'confirm' if confirmed else 'do not confirm'} a return of" in source
-    assert startup.train_command(3)[-4:] == ["--seed", "3", "--run-dir", "run"]
+def test_the_confirmation_is_said_as_the_script_expects(startup: ModuleType, tmp_path: Path) -> None:
+    messages: list[str] = []
+
+    class Listener:
+        def log(self, *_args: object) -> None: ...
+        def episodes(self, *_args: object) -> None: ...
+        def message(self, text: str) -> None:
+            messages.append(text)
+
+        def close(self) -> None: ...
+
+    limelight.train(
+        "CartPole-v1", quiet=True, loggers=[Listener()], stop_at_return=5.0, eval_every=256, eval_episodes=1,
+        confirm_episodes=2, final_episodes=1, total_timesteps=256, tensorboard=False, run_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    assert [bool(startup.CONFIRMED.search(text)) for text in messages] == [True]
+    assert not startup.CONFIRMED.search("20 fresh greedy episodes do not confirm a return of 475: 300.0")
 
 
 def test_children_find_the_package_from_elsewhere(startup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

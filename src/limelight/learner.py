@@ -80,7 +80,7 @@ class Learner:
     # ------------------------------------------------------------------ the two verbs
 
     def update(self, rollout: Rollout, progress: float, want_metrics: bool = False) -> Metrics:
-        """One update of the parameters from one rollout; ``progress`` (0 to 1) of the step budget sets the step size."""
+        """One update from one rollout; ``progress`` (0 to 1) through the step budget sets the step size."""
         if rollout.num_valid == 0:  # nothing happened; momentum must not move the parameters
             return {}
         metrics = self.gradients(rollout, want_metrics)
@@ -186,8 +186,8 @@ class Learner:
 
         rows = losses.row_weights(valid)
         d_log_probs = losses.policy_gradient_loss_grad(targets.weights, rows)
-        d_entropies: NDArray[np.float32] = a.ent_coef * losses.entropy_loss_grad(rows)
-        d_values: NDArray[np.float32] = a.vf_coef * self._value_loss_grad(values, targets.returns, rows)
+        d_entropies = a.ent_coef * losses.entropy_loss_grad(rows)
+        d_values = a.vf_coef * self._value_loss_grad(values, targets.returns, rows)
         log_p, entropies, d_logits = numpy_mlp.categorical_grad(
             logits, actions, d_log_probs.reshape(-1), d_entropies.reshape(-1)
         )

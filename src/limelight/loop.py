@@ -40,7 +40,7 @@ class Interrupt:
 
 @contextmanager
 def catch_signals() -> Iterator[Interrupt]:
-    """Note the first SIGINT or SIGTERM, so that the rollout ends and a checkpoint is written; a second one stops hard."""
+    """Note the first SIGINT or SIGTERM, so that a checkpoint can be written; a second one stops hard."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
         yield interrupt

@@ -70,7 +70,7 @@ def test_time_limits_do_not_lower_the_value_of_the_ring(
 ) -> None:
     """Reward 1 for ever, cut every 5 steps: V = 1 / (1 − γ) = 10. Taking the cut for an end would give about 3."""
     envs = side_by_side(lambda: Ring(max_steps=5), 4, mode, gymnasiums)
-    runner = trained(runner_of, envs, 500, **settings)
+    runner = trained(runner_of, envs, 250, **settings)
     np.testing.assert_allclose(values_of(runner, 3), Ring().value(GAMMA), rtol=0.02)
 
 
@@ -79,13 +79,13 @@ def test_time_limits_do_not_lower_the_value_of_the_ring(
 def test_values_of_a_chain_that_may_end(runner_of: RunnerOf, mode: str, critic: str) -> None:
     """Ends with probability ½ in one of its two states; what follows an end must be worth nothing."""
     settings = {"tau": 0.2} if critic == "target" else {}
-    runner = trained(runner_of, side_by_side(TwoState, 16, mode), 400, critic=critic, **settings)
+    runner = trained(runner_of, side_by_side(TwoState, 16, mode), 200, critic=critic, **settings)
     np.testing.assert_allclose(values_of(runner, 2), TwoState().value(GAMMA), rtol=0.04)
 
 
 @pytest.mark.parametrize("settings", [{}, {"critic": "target", "tau": 0.2}, {"normalize_advantages": "batch"}])
 def test_the_way_through_the_corridor(runner_of: RunnerOf, settings: dict[str, Any]) -> None:
-    runner = trained(runner_of, side_by_side(Corridor, 8), 600, ent_coef=1e-3, **settings)
+    runner = trained(runner_of, side_by_side(Corridor, 8), 200, ent_coef=1e-3, **settings)
     to_the_right = probabilities(runner, torch.arange(5))[:, 1]
     assert to_the_right.min() > 0.95
     np.testing.assert_allclose(values_of(runner, 5), Corridor().value(GAMMA), atol=0.06)
@@ -104,13 +104,13 @@ def test_the_way_through_the_corridor(runner_of: RunnerOf, settings: dict[str, A
 def test_the_best_arm_of_a_bandit(runner_of: RunnerOf, mode: str, settings: dict[str, Any]) -> None:
     """The arms' differences drown in noise; the best one is found by all weights of the policy gradient."""
     envs = side_by_side(lambda: Bandit(means=(0.0, 1.0, 0.3), noise=1.0), 8, mode)
-    runner = trained(runner_of, envs, 500, ent_coef=0.0, **settings)
+    runner = trained(runner_of, envs, 120, ent_coef=0.0, **settings)
     assert probabilities(runner, torch.ones(1, 1))[0, 1] > 0.9
 
 
 def test_entropy_bonus_keeps_a_policy_open(runner_of: RunnerOf) -> None:
     """With reward r and bonus β the best policy of a bandit is softmax(r / β)."""
     means, bonus = (0.0, 1.0, 0.3), 0.5
-    runner = trained(runner_of, side_by_side(lambda: Bandit(means), 16), 600, ent_coef=bonus)
+    runner = trained(runner_of, side_by_side(lambda: Bandit(means), 8), 200, ent_coef=bonus)
     expected = torch.softmax(torch.tensor(means) / bonus, -1)
     np.testing.assert_allclose(probabilities(runner, torch.ones(1, 1))[0], expected, atol=0.05)

@@ -19,7 +19,7 @@ from limelight.nn.distributions import Categorical
 from limelight.nn.encoders import MLP, FlattenObs
 from limelight.nn.model import ActorCritic, Critic, ValueHead
 
-Float = NDArray[np.float32]
+Float = NDArray[np.floating[Any]]
 
 # Above this many features per layer the matrix product dominates and PyTorch's BLAS is as good or better.
 MAX_WIDTH = 256

@@ -1,0 +1,339 @@
+"""The invariants of ARCHITECTURE.md, read off the source: who imports what, who calls what, and how large things grow."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import subprocess
+import sys
+import typing
+from collections import Counter
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import limelight
+from limelight import config
+from limelight.config import AlgorithmConfig, TrainConfig
+
+SRC = Path(limelight.__file__).parent
+LONGEST_FUNCTION = 60
+
+
+def name_of(path: Path) -> str:
+    """Dotted name of a module below the package: ``envs.make``; ``""`` is the package itself."""
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_of(path): ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in SRC.rglob("*.py")}
+FOLDERS = {name_of(path) for path in SRC.rglob("__init__.py")}
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def walk(node: ast.AST, into_functions: bool = True) -> Iterator[ast.AST]:
+    """All nodes that run; blocks under ``TYPE_CHECKING`` do not."""
+    for child in ast.iter_child_nodes(node):
+        function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if not is_type_checking(child) and (into_functions or not function):
+            yield child
+            yield from walk(child, into_functions)
+
+
+def imports(module: str, lazy: bool = True) -> set[str]:
+    """Full dotted names that a module imports, its own package's included; ``lazy``: inside functions too."""
+    found: set[str] = set()
+    for node in walk(TREES[module], lazy):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            assert node.module is not None
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            submodules = {name for name in inner if name.removeprefix("limelight.") in TREES}
+            found |= submodules or {node.module}
+    return found
+
+
+def roots(module: str) -> set[str]:
+    return {name.partition(".")[0] for name in imports(module)}
+
+
+def own_imports(module: str) -> set[str]:
+    """Modules of this package that a module imports, by their short names."""
+    return {
+        name.removeprefix("limelight").removeprefix(".") for name in imports(module) if name.split(".")[0] == "limelight"
+    }
+
+
+def called_names(module: str) -> set[str]:
+    """What a module calls, as written: ``print``, ``envs.step``, ``np.random.seed``."""
+    return {ast.unparse(node.func) for node in walk(TREES[module]) if isinstance(node, ast.Call)}
+
+
+def callers_of_method(method: str) -> set[str]:
+    return {module for module in TREES if any(name.endswith(f".{method}") for name in called_names(module))}
+
+
+def inside(module: str, folder: str) -> bool:
+    return module == folder or module.startswith(f"{folder}.")
+
+
+def outside(modules: set[str], *folders: str) -> set[str]:
+    return {module for module in modules if not any(inside(module, folder) for folder in folders)}
+
+
+def test_the_tree_is_seen() -> None:
+    assert {"", "returns", "learner", "nn.model", "envs.make", "runners.sync"} <= set(TREES)
+    assert own_imports("learner") >= {"returns", "losses", "optim", "nn.model"}
+    assert "rollout" in callers_of_method("step")
+
+
+# --------------------------------------------------------------------------- 1: pure estimators and losses
+
+
+@pytest.mark.parametrize("module", ["returns", "losses"])
+def test_estimators_and_losses_are_pure(module: str) -> None:
+    assert imports(module) <= {"__future__", "typing", "numpy", "numpy.typing", "torch"}
+    assert not any(name.endswith((".item", ".tolist")) for name in called_names(module))
+    assert not [node for node in TREES[module].body if isinstance(node, ast.ClassDef)]
+    assert not [node for node in walk(TREES[module]) if isinstance(node, ast.Global | ast.Nonlocal)]
+
+
+# --------------------------------------------------------------------------- 2: who does what
+
+
+def test_who_steps_environments() -> None:
+    def steps(module: str) -> bool:
+        return any(n.endswith(".step") and not n.endswith("optimizer.step") for n in called_names(module))
+
+    steppers = {module for module in TREES if steps(module)}
+    assert {"rollout", "evaluate"} <= steppers
+    assert outside(steppers, "envs") <= {"rollout", "evaluate", "check"}  # `limelight check` tries an environment
+
+
+def test_who_calls_backward_and_the_optimizer() -> None:
+    assert callers_of_method("backward") <= {"learner", "nn.numpy_mlp"}
+    written_out = {name for name in called_names("nn.numpy_mlp") if name.endswith(".backward")}
+    assert all(name.startswith("self.") for name in written_out)  # its own layers', not autograd's
+    optimizer_steps = {m for m in TREES if any(name.endswith("optimizer.step") for name in called_names(m))}
+    assert optimizer_steps == {"learner"}
+    assert callers_of_method("zero_grad") == set()
+
+
+def test_who_starts_processes() -> None:
+    users = {module for module in TREES if roots(module) & {"multiprocessing", "ray", "concurrent", "threading"}}
+    assert outside(users, "runners") <= {"loop"}  # which asks whether it is in the main thread, for signals
+    assert roots("loop") & {"multiprocessing", "ray", "concurrent"} == set()
+    assert outside({m for m in TREES if "torch.multiprocessing" in imports(m)}, "runners") == set()
+
+
+def test_who_prints() -> None:
+    assert outside({m for m in TREES if "print" in called_names(m)}, "cli", "monitor") == set()
+    writers = {m for m in TREES if any("sys.stdout" in name or "sys.stderr" in name for name in called_names(m))}
+    assert outside(writers, "cli", "monitor") == set()
+
+
+def test_what_learns_knows_nothing_of_who_collects() -> None:
+    """Networks, losses and environments lie under the learner and the collector; all else lies above these."""
+    middle = {"learner", "rollout", "optim", "returns", "losses"}
+    above = {"train", "cli", "loop", "judge", "agent", "evaluate", "report", "presets", "algorithms", "checkpoint"}
+    for module in TREES:
+        below = own_imports(module)
+        if module in middle or inside(module, "nn") or inside(module, "envs"):
+            assert not below & above, module
+            assert not {name for name in below if inside(name, "monitor")}, module
+        if inside(module, "nn") or inside(module, "envs"):
+            assert not below & middle, module
+        if inside(module, "nn"):
+            assert not {name for name in below if inside(name, "envs")}, module
+        if inside(module, "envs"):
+            assert not {name for name in below if inside(name, "nn")}, module
+            assert "torch" not in roots(module), module
+
+
+# --------------------------------------------------------------------------- names
+
+
+def docstrings(tree: ast.AST) -> set[int]:
+    """Ids of string expressions that stand alone: docstrings of modules, classes, functions and fields."""
+    return {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+
+
+def defaults_of_algo(tree: ast.AST) -> set[int]:
+    """Ids of the values that fields or parameters called ``algo`` begin with."""
+    ids = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "algo"
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arguments):
+            positional = node.posonlyargs + node.args
+            pairs = [*zip(positional[len(positional) - len(node.defaults) :], node.defaults, strict=True)]
+            pairs += zip(node.kwonlyargs, node.kw_defaults, strict=True)
+            ids |= {id(default) for arg, default in pairs if arg.arg == "algo"}
+    return ids
+
+
+def test_algorithm_names_live_in_their_table() -> None:
+    """Elsewhere only as the default of ``algo``, the same everywhere."""
+    from limelight.algorithms import ALGORITHMS
+
+    default = AlgorithmConfig().algo
+    assert default in ALGORITHMS
+    for module in TREES.keys() - {"algorithms", "presets"}:
+        tree = TREES[module]
+        words, defaults = docstrings(tree), defaults_of_algo(tree)
+        named = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and node.value in ALGORITHMS and id(node) not in words
+        ]
+        assert {id(node) for node in named} <= defaults, f"{module} names an algorithm"
+        assert {node.value for node in named} <= {default}, f"{module} has another default"
+        identifiers = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+        assert not {name for name in identifiers if name.lower() in ALGORITHMS}, f"{module}: a subclass?"
+
+
+def sections() -> dict[str, type]:
+    """Class name → dataclass, of TrainConfig and all its sections."""
+    classes = {"TrainConfig": TrainConfig}
+    for annotation in typing.get_type_hints(TrainConfig).values():
+        if dataclasses.is_dataclass(annotation):
+            classes[annotation.__name__] = annotation  # type: ignore[union-attr]
+    return classes  # type: ignore[return-value]
+
+
+def test_every_setting_has_one_name() -> None:
+    names = [f.name for section in sections().values() for f in dataclasses.fields(section)]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+    settings = set(config.field_sections())
+    assert settings == set(names) - {f.name for f in dataclasses.fields(TrainConfig) if "Config" in str(f.type)}
+
+
+def test_every_setting_has_a_docstring_and_is_frozen() -> None:
+    bodies = {node.name: node.body for node in TREES["config"].body if isinstance(node, ast.ClassDef)}
+    for name, section in sections().items():
+        assert section.__doc__
+        assert section.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        body = bodies[name]
+        for statement, following in zip(body, [*body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign) and "Config" not in ast.unparse(statement.annotation):
+                documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                assert documented, f"{name}.{ast.unparse(statement.target)} has no docstring"
+
+
+# --------------------------------------------------------------------------- 7: shape of the code
+
+
+def test_classes_are_abstract_or_final() -> None:
+    """No class derives from another of this package, but from a Protocol."""
+    bases = {
+        node.name: [ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases]
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    assert len(bases) > 30
+    for name, parents in bases.items():
+        concrete = [parent for parent in parents if parent in bases and "Protocol" not in bases[parent]]
+        assert not concrete, f"{name} derives from {concrete}"
+
+
+def test_functions_fit_on_a_screen() -> None:
+    too_long = {
+        f"{module}.{node.name}": lines
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION
+    }
+    assert too_long == {}
+
+
+def test_modules_say_what_they_are() -> None:
+    for module, tree in TREES.items():
+        text = ast.get_docstring(tree)
+        assert text, f"{module} has no docstring"
+
+
+def test_no_import_cycles() -> None:
+    """Not even through imports inside functions."""
+    graph = {module: own_imports(module) - {module} for module in TREES}
+    graph[""] = set()  # the package itself imports on first use, by name
+    graph = {module: {m for m in below if m not in FOLDERS} for module, below in graph.items()}
+    assert all(below <= TREES.keys() for below in graph.values()), "an import of a module that is not there"
+    try:
+        assert len([*TopologicalSorter(graph).static_order()]) >= len(TREES)
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' → '.join(error.args[1])}")
+
+
+# --------------------------------------------------------------------------- 8: no global state
+
+GLOBAL_GENERATORS = (
+    "np.random.seed", "np.random.rand", "np.random.randn", "np.random.randint", "np.random.random",
+    "np.random.normal", "np.random.uniform", "np.random.choice", "np.random.shuffle", "np.random.permutation",
+    "numpy.random.", "torch.seed", "torch.rand", "torch.randn", "torch.randint", "torch.randperm",
+    "torch.normal", "torch.multinomial", "torch.bernoulli", "torch.set_rng_state", "torch.cuda.manual_seed",
+)  # fmt: skip
+
+
+def test_no_global_random_generator() -> None:
+    for module in TREES:
+        assert "random" not in roots(module), f"{module} imports random"
+        used = [
+            name for name in called_names(module) if name in GLOBAL_GENERATORS or name.startswith("numpy.random.")
+        ]
+        assert used == [], module
+    seeders = [
+        (module, node.name)
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and "manual_seed(" in ast.unparse(node)
+    ]
+    assert seeders == [("nn.model", "make_model")]
+    assert {m for m in TREES if "torch.manual_seed" in called_names(m)} == {"nn.model"}
+    assert "with torch.random.fork_rng(devices=[])" in ast.unparse(TREES["nn.model"])
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after ``statement``."""
+    code = f"{statement}\nimport sys\nsys.stdout.write('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_limelight_loads_nothing_heavy() -> None:
+    loaded = loaded_by("import limelight; assert limelight.__version__")
+    assert not loaded & {"torch", "gymnasium", "numpy", "yaml", "rich", "tyro", "matplotlib"}
+
+
+def test_the_settings_and_the_command_line_load_no_torch() -> None:
+    """``limelight --help`` must answer at once."""
+    loaded = loaded_by("import limelight.config, limelight.algorithms, limelight.presets, limelight.cli")
+    assert not loaded & {"torch", "gymnasium", "matplotlib", "tensorboard"}
+
+
+def test_importing_everything_changes_nothing_global() -> None:
+    modules = ", ".join(f"limelight.{module}" for module in sorted(TREES) if module not in ("", "__main__"))
+    code = (
+        "import signal, threading, numpy, torch\n"
+        "def state():\n"
+        "    generators = numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()\n"
+        "    return generators, signal.getsignal(signal.SIGINT), threading.active_count(), torch.get_num_threads()\n"
+        "before = state()\n"
+        f"import {modules}\n"
+        "assert state() == before"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
