@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-for library in ("OMP", "MKL", "OPENBLAS"):  # read when NumPy and PyTorch load, so before they do
-    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -15,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from threadpoolctl import threadpool_limits
 
-from limelight.config import TrainConfig, validate, with_settings
+from limelight.config import TrainConfig, with_settings
 from limelight.envs.base import EnvBackend
 from limelight.learner import Learner
 from limelight.nn.model import ActorCritic, make_model
@@ -26,15 +22,18 @@ from limelight.runners.sync import SyncRunner
 hypothesis.settings.register_profile("limelight", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("limelight")
 
+ACTIONS = Discrete(3)
 MakeLearner = Callable[..., Learner]
 MakeRollout = Callable[..., Rollout]
 MakeRunner = Callable[..., SyncRunner]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
+def one_thread() -> Iterator[None]:
     """The networks are tiny; more threads would only wait for each other."""
     torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture
@@ -44,28 +43,28 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def model_of() -> Callable[..., ActorCritic]:
-    """``model_of(observation_space, seed=0, num_actions=3, **settings)``."""
+    """``model_of(observation_space, seed=0, actions=ACTIONS, **settings)``."""
 
-    def make(space: Space[Any], seed: int = 0, num_actions: int = 3, **settings: Any) -> ActorCritic:
-        config = validate(with_settings(TrainConfig(), {"hidden_sizes": (8, 6), **settings}))
-        return make_model(space, Discrete(num_actions), config.model, seed)
+    def make(space: Space[Any], seed: int = 0, actions: Discrete = ACTIONS, **settings: Any) -> ActorCritic:
+        config = with_settings(TrainConfig(), {"hidden_sizes": (8, 6), **settings})
+        return make_model(space, actions, config.model, seed)
 
     return make
 
 
 @pytest.fixture
 def learner_of(model_of: Callable[..., ActorCritic]) -> MakeLearner:
-    """``learner_of(observation_space, use_numpy=None, seed=0, **settings)``, three actions.
+    """``learner_of(observation_space, use_numpy=None, seed=0, actions=ACTIONS, **settings)``.
 
     The first policy is far from uniform, so that every term of the gradient counts.
     """
 
     def make(
-        space: Space[Any], use_numpy: bool | None = None, seed: int = 0, num_actions: int = 3, **settings: Any
+        space: Space[Any], use_numpy: bool | None = None, seed: int = 0, actions: Discrete = ACTIONS, **settings: Any
     ) -> Learner:
         settings = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **settings}
-        config = validate(with_settings(TrainConfig(), settings))
-        model = model_of(space, seed, num_actions, **settings)
+        config = with_settings(TrainConfig(), settings)
+        model = model_of(space, seed, actions, **settings)
         return Learner(model, config.algorithm, config.model, config.optim, use_numpy)
 
     return make
@@ -85,14 +84,14 @@ def random_obs(space: Space[Any], rng: np.random.Generator, *lead: int) -> np.nd
 
 @pytest.fixture
 def rollout_of() -> MakeRollout:
-    """``rollout_of(observation_space, seed=0, T=7, B=3, stream="next_step", num_actions=3)``.
+    """``rollout_of(observation_space, seed=0, T=7, B=3, stream="next_step", actions=ACTIONS)``.
 
     Random rewards, observations and actions; a third of the rows end an episode, by termination, truncation or
     both. ``next_step``: the row after an end is invalid. ``same_step``: truncated rows have final observations.
     """
 
     def make(
-        space: Space[Any], seed: int = 0, T: int = 7, B: int = 3, stream: str = "next_step", num_actions: int = 3
+        space: Space[Any], seed: int = 0, T: int = 7, B: int = 3, stream: str = "next_step", actions: Discrete = ACTIONS
     ) -> Rollout:
         rng = np.random.default_rng(seed)
         valid = np.ones((T, B), bool)
@@ -107,7 +106,7 @@ def rollout_of() -> MakeRollout:
             final_obs = FinalObs(t, b, random_obs(space, rng, len(t)))
         return Rollout(
             obs=random_obs(space, rng, T + 1, B),
-            actions=rng.integers(num_actions, size=(T, B)),
+            actions=random_obs(actions, rng, T, B),
             rewards=(3.0 * rng.standard_normal((T, B)) * valid).astype(np.float32),
             terminated=terminated.astype(np.float32),
             truncated=truncated.astype(np.float32),
@@ -132,7 +131,7 @@ def runner_of(learner_of: MakeLearner) -> MakeRunner:
         **settings: Any,
     ) -> SyncRunner:
         learner = learner_of(
-            envs.single_observation_space, use_numpy, seed, int(envs.single_action_space.n),
+            envs.single_observation_space, use_numpy, seed, envs.single_action_space,
             num_envs=envs.num_envs, num_steps=num_steps, **settings,
         )  # fmt: skip
         collector = RolloutCollector(envs, num_steps, None, "toy")

@@ -1,4 +1,4 @@
-"""The invariants of ARCHITECTURE.md, read off the source: who imports what, who calls what, and how large things grow."""
+"""The invariants of ARCHITECTURE.md, read off the source: who imports and calls what, how large things grow."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def roots(module: str) -> set[str]:
 def own_imports(module: str) -> set[str]:
     """Modules of this package that a module imports, by their short names."""
     return {
-        name.removeprefix("limelight").removeprefix(".") for name in imports(module) if name.split(".")[0] == "limelight"
+        name.removeprefix("limelight").removeprefix(".")
+        for name in imports(module)
+        if name.split(".")[0] == "limelight"
     }
 
 
@@ -290,9 +292,7 @@ GLOBAL_GENERATORS = (
 def test_no_global_random_generator() -> None:
     for module in TREES:
         assert "random" not in roots(module), f"{module} imports random"
-        used = [
-            name for name in called_names(module) if name in GLOBAL_GENERATORS or name.startswith("numpy.random.")
-        ]
+        used = [name for name in called_names(module) if name in GLOBAL_GENERATORS or name.startswith("numpy.random.")]
         assert used == [], module
     seeders = [
         (module, node.name)

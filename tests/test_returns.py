@@ -27,7 +27,7 @@ def rows(x: Any) -> list[float]:
 
 
 class Stream:
-    """Reward 1, then an end, then (NEXT_STEP) an invalid row and a step of the next episode. γ = ½, V = 8 throughout."""
+    """Rewards 1 and 2, an end, an invalid row and a step of the next episode; V = 8 throughout."""
 
     def __init__(self, column: Callable[..., Any], terminated: float, truncated: float) -> None:
         self.rewards = column(1, 2, 0, 4)

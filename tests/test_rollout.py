@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -128,7 +129,7 @@ def test_every_mode_yields_the_same_transitions(mode: str, kind: str, num_steps:
         expected = [
             (before[0], after[1], None if after[2] else after[0], after[2], after[3])
             for episode in script
-            for before, after in zip(episode, episode[1:], strict=False)
+            for before, after in pairwise(episode)
         ]
         assert len(seen[b]) >= 24
         assert seen[b] == expected[: len(seen[b])]
@@ -248,6 +249,12 @@ def with_bad(episode: int, row: int, obs: float | None = None, reward: float | N
     return script
 
 
+def collect_often(collector: RolloutCollector) -> None:
+    policy = Counting()
+    for _ in range(12):
+        collector.collect(policy)
+
+
 NAN, INF = float("nan"), float("inf")
 
 
@@ -265,10 +272,8 @@ NAN, INF = float("nan"), float("inf")
     ],
 )
 def test_what_is_not_finite_is_named(mode: str, num_steps: int, bad: Script, words: str) -> None:
-    collector, policy = collector_of(bad, num_steps, mode), Counting()
     with pytest.raises(ConfigError) as error:
-        for _ in range(12):
-            collector.collect(policy)
+        collect_often(collector_of(bad, num_steps, mode))
     message = str(error.value)
     assert re.match(r"Scripted-v0: (final )?" + re.escape(words) + " of its episode; ", message), message
     assert "\n" not in message

@@ -21,6 +21,7 @@ from limelight.nn.policy import ModelPolicy
 from limelight.rollout import Rollout
 from limelight.runners.sync import SyncRunner
 
+ACTIONS = {"box": Discrete(3), "discrete": Discrete(3, start=-2)}
 SPACES: dict[str, Space[Any]] = {"box": Box(-1.0, 1.0, (2, 3)), "discrete": Discrete(5, start=-1)}
 CRITICS = ("shared", "separate", "target")
 SETTINGS = [
@@ -63,7 +64,14 @@ def test_gradients_and_metrics(
     """On streams with invalid rows and on streams with final observations, one after the other (moments run on)."""
     both = [
         learner_of(
-            SPACES[space], use_numpy, critic=critic, activation=activation, ent_coef=0.1, gae_lambda=0.9, **settings
+            SPACES[space],
+            use_numpy,
+            actions=ACTIONS[space],
+            critic=critic,
+            activation=activation,
+            ent_coef=0.1,
+            gae_lambda=0.9,
+            **settings,
         )
         for use_numpy in (True, False)
     ]
@@ -76,7 +84,7 @@ def test_gradients_and_metrics(
                 for p in learner.target_critic.parameters():
                     p += 0.05
     for seed, stream in enumerate(["next_step", "same_step"]):
-        rollout = rollout_of(SPACES[space], seed, stream=stream)
+        rollout = rollout_of(SPACES[space], seed, stream=stream, actions=ACTIONS[space])
         assert rollout.final_obs is None if stream == "next_step" else len(rollout.final_obs.obs) > 0
         assert (stream == "next_step") == (rollout.num_valid < rollout.valid.size)
         metrics = [learner.gradients(rollout, want_metrics=True) for learner in both]
@@ -107,7 +115,7 @@ def test_actions(
     gain: float,
 ) -> None:
     """From the same noise the same actions; greedy ones too."""
-    model = model_of(SPACES[space], critic=critic, activation=activation, policy_init_gain=gain)
+    model = model_of(SPACES[space], actions=ACTIONS[space], critic=critic, activation=activation, policy_init_gain=gain)
     obs = rollout_of(SPACES[space], T=1, B=500).obs[0]
     fast, slow = NumpyActorCritic(model), None
     for seed in (None, 0, 1):
@@ -117,6 +125,7 @@ def test_actions(
         ]
         assert actions[0].dtype == actions[1].dtype
         np.testing.assert_array_equal(*actions)
+        assert all(ACTIONS[space].contains(action) for action in actions[0])
 
 
 def train(runner: SyncRunner, updates: int) -> list[np.ndarray]:

@@ -79,10 +79,23 @@ def test_noise_between_the_cumulative_probabilities() -> None:
     assert Categorical(3).sample(params.expand(6, 3), noise).tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_actions_may_start_anywhere() -> None:
+    """The same distribution over other numbers."""
+    params = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    plain, shifted = Categorical(4), Categorical(4, start=-7)
+    noise = torch.from_numpy(plain.noise(np.random.default_rng(0), 50))
+    actions = plain.sample(params, noise)
+    assert torch.equal(shifted.sample(params, noise), actions - 7)
+    assert torch.equal(shifted.mode(params), plain.mode(params) - 7)
+    assert torch.equal(shifted.log_prob(params, actions - 7), plain.log_prob(params, actions))
+    assert torch.equal(shifted.entropy(params), plain.entropy(params))
+
+
 def test_families_by_space() -> None:
-    distribution = make_distribution(Discrete(7))
+    distribution = make_distribution(Discrete(7, start=2))
     assert isinstance(distribution, Categorical)
     assert distribution.num_params == 7
+    assert distribution.start == 2
 
 
 @pytest.mark.parametrize("space", [Box(-1.0, 1.0, (2,)), MultiDiscrete([2, 3])])

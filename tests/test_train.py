@@ -1,0 +1,257 @@
+"""Whole runs: what they leave, that they repeat, that they resume exactly, that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import limelight
+from limelight.checkpoint import latest_checkpoint, read_state
+from limelight.config import ConfigError, load_yaml
+from limelight.envs.toy import Corridor
+from limelight.train import resume, run
+
+QUICK: dict[str, Any] = {
+    "quiet": True,
+    "tensorboard": False,
+    "eval_every": 0,
+    "final_episodes": 0,
+    "num_envs": 4,
+    "num_steps": 8,
+}
+
+
+class Breaks(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that raises, or turns its observation to NaN, in step ``after``."""
+
+    def __init__(self, after: int, nan: bool = False) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.after, self.nan, self.steps = after, nan, 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        obs, *rest = self.env.step(action)
+        if self.steps == self.after:
+            if not self.nan:
+                raise RuntimeError("the simulator broke")
+            obs = np.array([0.0, np.nan, 0.0, 0.0], np.float32)
+        return (obs, *rest)
+
+
+def tensors(run_dir: Path) -> dict[str, Any]:
+    """Everything the newest checkpoint holds that must be equal between equal runs."""
+    newest = latest_checkpoint(run_dir)
+    assert newest is not None
+    state = read_state(newest)
+    del state["config"]["run_dir"], state["training"]["seconds"]
+    state["training"]["judge"].pop("solved_at")
+    return state
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    elif isinstance(a, np.ndarray):
+        np.testing.assert_array_equal(a, b, err_msg=where)
+    else:
+        assert a == b, where
+
+
+def test_a_run_leaves_everything_the_design_names(tmp_path: Path) -> None:
+    result = limelight.train(
+        "CartPole-v1", run_dir=str(tmp_path / "r"), quiet=True, total_timesteps=3_000, eval_every=1_000, seed=4,
+        eval_episodes=3, final_episodes=5, log_every=500,
+    )  # fmt: skip
+    assert result.status == "completed"
+    names = {p.name.split(".")[0] if p.name.startswith("events") else p.name for p in result.run_dir.iterdir()}
+    assert names == {
+        "config.yaml", "command.txt", "system.json", "metrics.jsonl", "events", "monitor.csv", "checkpoints", "best",
+        "plots", "report.html", "summary.json",
+    }  # fmt: skip
+    summary = json.loads((result.run_dir / "summary.json").read_text())
+    assert summary == result.summary
+    for key in (
+        "env_id", "algorithm", "seed", "total_timesteps", "wall_seconds", "steps_per_second", "best_eval_return",
+        "final_eval_return", "solved_at_step", "solved_at_seconds", "status",
+    ):  # fmt: skip
+        assert key in summary
+    assert 3_000 <= summary["total_timesteps"] < 3_000 + 256
+    rows = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+    train_rows = [row for row in rows if "train/entropy" in row]
+    assert len(train_rows) == 6
+    for key in (
+        "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/policy_loss", "train/value_loss",
+        "train/entropy", "train/explained_variance", "train/grad_norm", "train/learning_rate",
+    ):  # fmt: skip
+        assert all(key in row for row in train_rows[1:]), key
+    assert sum("eval/mean_reward" in row for row in rows) == 3
+    assert 0.0 < train_rows[0]["train/entropy"] <= np.log(2) + 1e-6
+    action, state = result.agent.predict(np.zeros(4, np.float32))
+    assert action in (0, 1)
+    assert state is None
+
+
+def test_the_saved_config_runs_again_to_the_same_parameters(tmp_path: Path) -> None:
+    first = limelight.train("CartPole-v1", run_dir=str(tmp_path / "a"), total_timesteps=2_000, seed=3, **QUICK)
+    config = load_yaml(first.run_dir / "config.yaml")
+    again = run(limelight.config.with_settings(config, {"run_dir": str(tmp_path / "b")}), quiet=True)
+    assert_same(tensors(first.run_dir), tensors(again.run_dir))
+    other = limelight.train("CartPole-v1", run_dir=str(tmp_path / "c"), total_timesteps=2_000, seed=5, **QUICK)
+    assert not np.array_equal(tensors(first.run_dir)["params"], tensors(other.run_dir)["params"])
+
+
+@pytest.mark.parametrize(
+    ("env_id", "settings"),
+    [
+        ("CartPole-v1", {"num_envs": 8}),
+        ("CartPole-v1", {"optimizer": "adam", "normalize_obs": True, "normalize_advantages": "batch"}),
+        ("CartPole-v1", {"critic": "target", "num_envs": 1, "num_steps": 1, "target_update_every": 3}),
+        ("CartPole-v1", {"algo": "ac", "num_envs": 1, "num_steps": 1, "normalize_advantages": "running"}),
+        ("CartPole-v1", {"autoreset_mode": "same_step", "backend": "sync"}),
+        ("Acrobot-v1", {"max_episode_steps": 50, "backend": "sync"}),
+        ("FrozenLake-v1", {"optimizer": "rmsprop_tf", "lr_schedule": "constant"}),
+    ],
+)
+def test_resume_continues_bit_for_bit(env_id: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    whole = limelight.train(
+        env_id, run_dir=str(tmp_path / "whole"), total_timesteps=1_500, checkpoint_every=500, keep_last=9,
+        **{**QUICK, "eval_every": 600, "eval_episodes": 2, **settings},
+    )  # fmt: skip
+    died = tmp_path / "died"
+    shutil.copytree(whole.run_dir, died)
+    checkpoints = sorted((died / "checkpoints").iterdir())
+    assert len(checkpoints) >= 3
+    for later in checkpoints[1:]:
+        shutil.rmtree(later)
+    resumed = resume(died, quiet=True)
+    assert resumed.status == "completed"
+    assert_same(tensors(whole.run_dir), tensors(died))
+
+    def rows(folder: Path) -> list[dict[str, float]]:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in line.items() if k not in ("seconds", "time/fps")} for line in lines]
+
+    assert rows(whole.run_dir) == rows(died)
+
+
+def test_an_environment_that_cannot_be_restored_is_said_to_restart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Opaque(gym.Wrapper[Any, Any, Any, Any]):
+        def __init__(self) -> None:
+            super().__init__(gym.make("CartPole-v1"))
+            self.engine = object()
+
+    first = limelight.train(Opaque, run_dir=str(tmp_path / "r"), total_timesteps=300, **QUICK)
+    config = load_yaml(first.run_dir / "config.yaml")
+    config = limelight.config.with_settings(config, {"total_timesteps": 600})
+    result = run(config, factory=Opaque, resume_from=first.run_dir, quiet=True)
+    assert result.summary["total_timesteps"] >= 600
+    assert "episodes restart" in capsys.readouterr().err
+
+
+def test_resume_may_not_change_what_is_learnt(tmp_path: Path) -> None:
+    first = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), total_timesteps=100, **QUICK)
+    with pytest.raises(ConfigError, match=r"gamma = 0\.5: cannot change on resume"):
+        resume(first.run_dir, gamma=0.5)
+
+
+def test_a_failing_environment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the simulator broke"):
+        limelight.train(lambda: Breaks(after=300), run_dir=str(tmp_path / "r"), total_timesteps=10_000, **QUICK)
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["total_timesteps"] > 500
+    agent = limelight.load(tmp_path / "r")
+    assert agent.predict(np.zeros((3, 4), np.float32))[0].shape == (3,)
+
+
+def test_a_nan_observation_stops_the_run_with_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"observation\[1\] = nan in environment 0, step \d+ of its episode") as info:
+        limelight.train(
+            lambda: Breaks(after=100, nan=True), run_dir=str(tmp_path / "r"), total_timesteps=10_000, **QUICK
+        )
+    assert "\n" not in str(info.value)
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_stop_at_return_is_confirmed_and_kept_as_the_best(tmp_path: Path) -> None:
+    result = limelight.train(
+        "CartPole-v1", run_dir=str(tmp_path / "r"), quiet=True, tensorboard=False, total_timesteps=200_000, seed=1,
+        stop_at_return=60.0, eval_every=2_000, eval_episodes=5, confirm_episodes=20, final_episodes=20,
+    )  # fmt: skip
+    assert result.status == "reached_return"
+    assert result.summary["solved_at_step"] == result.summary["total_timesteps"] < 100_000
+    assert result.summary["best_eval_return"] >= 60.0
+
+
+def test_a_callable_and_a_discrete_observation(tmp_path: Path) -> None:
+    result = limelight.train(
+        Corridor, run_dir=str(tmp_path / "r"), total_timesteps=4_000, seed=0, learning_rate=3e-2,
+        **{**QUICK, "eval_every": 1_000, "eval_episodes": 4},
+    )  # fmt: skip
+    evaluation = limelight.evaluate(result.agent, Corridor, episodes=8)
+    assert evaluation.mean_return == pytest.approx(1.0)
+    assert load_yaml(result.run_dir / "config.yaml").env.env_id == "limelight.envs.toy:Corridor"
+
+
+@pytest.mark.parametrize("device", ["cuda"])
+def test_a_device_that_is_not_there(device: str, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ConfigError, match="device = cuda"):
+        limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), device=device, **QUICK)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_used_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "mine.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="is not empty"):
+        limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), **QUICK)
+    assert [p.name for p in (tmp_path / "r").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_leaves_a_checkpoint_that_resumes(number: signal.Signals, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    command = [
+        sys.executable, "-m", "limelight", "train", "CartPole-v1", "--total-timesteps", "50000000", "--run-dir",
+        str(folder), "--eval-every", "0", "--final-episodes", "0", "--no-tensorboard",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    deadline = time.monotonic() + 60
+    while not ((folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size):
+        assert time.monotonic() < deadline, "the run did not start"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err
+    assert "interrupted" in out
+    assert "--resume" in out
+    step = json.loads((folder / "summary.json").read_text())["total_timesteps"]
+    result = resume(folder, quiet=True, total_timesteps=step + 1)
+    assert result.summary["total_timesteps"] > step
