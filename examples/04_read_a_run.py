@@ -45,4 +45,4 @@ def main(total_timesteps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 40_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60_000)

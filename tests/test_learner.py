@@ -124,7 +124,9 @@ def test_gradient_is_the_finite_difference_of_the_written_loss(
         with torch.no_grad():
             for p in learner.target_critic.parameters():
                 p += 0.1
-    rollout = rollout_of(space, seed=3, T=5, B=2, stream=stream)
+    rollout = rollout_of(space, seed=4, T=6, B=3, stream=stream)
+    assert (rollout.truncated > rollout.terminated).any()
+    assert rollout.final_obs is not None or stream == "next_step"
     metrics = learner.gradients(rollout, want_metrics=True)
     returns, weights = written_targets(learner, rollout)
 

@@ -67,3 +67,15 @@ def test_categorical_grad_is_autograds(rng: np.random.Generator, scale: float) -
     np.testing.assert_allclose(log_p, expected_log_p.detach(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(entropies, expected_entropies.detach(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(d_logits, z.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_the_edges_of_the_noise_choose_possible_actions(model_of: ModelOf) -> None:
+    """As Categorical.sample: never an action whose probability float32 does not see."""
+    rng = np.random.default_rng(0)
+    model = model_of(BOX, actions=Discrete(9), policy_init_gain=3.0)
+    with torch.no_grad():
+        model.policy_head.bias[0] = model.policy_head.bias[-1] = -300.0
+    net = NumpyActorCritic(model)
+    obs = rng.standard_normal((2000, 2, 3)).astype(np.float32)
+    assert (net.act(obs, np.zeros((2000, 1), np.float32)) == 1).all()
+    assert (net.act(obs, np.full((2000, 1), 1 - 2.0**-24, np.float32)) == 7).all()
