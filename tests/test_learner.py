@@ -226,7 +226,7 @@ def test_advantages_or_returns_weigh_the_policy(learner_of: LearnerOf, rollout_o
         batch = learner_of(BOX, policy_weight=weight, normalize_advantages="batch", **settings)
         np.testing.assert_array_equal(batch.targets(**arrays).weights, standardize(expected, valid))
         running = learner_of(BOX, policy_weight=weight, normalize_advantages="running", **settings)
-        np.testing.assert_array_equal(running.targets(**arrays).weights, RunningMoments()(expected, valid))
+        np.testing.assert_array_equal(running.targets(**arrays).weights, RunningMoments(0.99)(expected, valid))
         np.testing.assert_array_equal(batch.targets(**arrays).returns, targets.returns)
 
 
@@ -437,22 +437,24 @@ def test_set_state_keeps_the_views(learner_of: LearnerOf, rollout_of: RolloutOf)
 # --------------------------------------------------------------------------- running moments
 
 
-def test_running_moments_are_the_decayed_mean_and_variance(rng: np.random.Generator) -> None:
-    moments, decay = RunningMoments(0.9), 0.9
+def test_running_moments_are_of_earlier_means_and_of_deviations_from_them(rng: np.random.Generator) -> None:
+    moments, mean_decay, decay = RunningMoments(0.8, 0.9), 0.8, 0.9
     batches = [rng.standard_normal((3, 2)) * 4 + 7 for _ in range(6)]
     valid = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    seen = [b[valid > 0] for b in batches]
+    squares = []
     for i, batch in enumerate(batches):
         result = moments(np.where(valid > 0, batch, 1e6), valid)
+        earlier = np.array([mean_decay ** (i - j) for j in range(i)])
+        mean = float(earlier @ [b.mean() for b in seen[:i]] / earlier.sum()) if i else seen[0].mean()
+        squares.append(((seen[i] - mean) ** 2).mean())
         weights = np.array([decay ** (i - j) for j in range(i + 1)])
-        weights /= weights.sum()
-        seen = [b[valid > 0] for b in batches[: i + 1]]
-        mean = sum(w * b.mean() for w, b in zip(weights, seen, strict=True))
-        variance = sum(w * (b**2).mean() for w, b in zip(weights, seen, strict=True)) - mean**2
+        variance = float(weights @ squares / weights.sum())
         np.testing.assert_allclose(result, (batch - mean) / math.sqrt(variance) * valid, rtol=1e-6)
 
 
 def test_running_moments_without_data() -> None:
-    moments, x = RunningMoments(), np.array([[3.0]])
+    moments, x = RunningMoments(0.99), np.array([[3.0]])
     assert moments(x, x * 0).tolist() == [[0.0]]
     assert moments(x, x * 0 + 1).tolist() == [[0.0]]  # the first number is its own mean
     kept = moments.get_state()
@@ -462,7 +464,7 @@ def test_running_moments_without_data() -> None:
 
 def test_running_moments_need_no_batch() -> None:
     """One number per update comes out standardised in the long run."""
-    moments, rng = RunningMoments(), np.random.default_rng(0)
+    moments, rng = RunningMoments(0.99), np.random.default_rng(0)
     one = np.ones((1, 1))
     results = [float(moments(np.full((1, 1), 50 + 3 * rng.standard_normal()), one)[0, 0]) for _ in range(4000)]
     assert np.mean(results[1000:]) == pytest.approx(0.0, abs=0.1)

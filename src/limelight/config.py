@@ -63,6 +63,8 @@ class AlgorithmConfig:
     """What weighs ∇log π: the advantage, or the return estimate itself (``q``, plain actor-critic)."""
     normalize_advantages: Literal["none", "batch", "running"] = "none"
     """Standardise the policy weight: over each rollout, by running mean and variance, or not at all."""
+    running_decay: float = 0.99
+    """Decay per update of the mean that ``normalize_advantages = running`` subtracts."""
     ent_coef: float = 0.01
     """Weight of the entropy bonus."""
     vf_coef: float = 0.5
@@ -306,6 +308,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "num_steps": (1, 65_536, True, True),
     "gamma": (0, 1, True, True),
     "gae_lambda": (0, 1, True, True),
+    "running_decay": (0, 1, True, False),
     "ent_coef": (0, float("inf"), True, False),
     "vf_coef": (0, float("inf"), True, False),
     "huber_delta": (0, float("inf"), False, False),

@@ -69,7 +69,9 @@ class Learner:
         self.target_critic = model.make_target_critic() if model_config.critic == "target" else None
         self._target = FlatParameters(self.target_critic) if self.target_critic is not None else None
         self._target_clock = 0
-        self.weight_moments = RunningMoments() if algorithm.normalize_advantages == "running" else None
+        self.weight_moments = (
+            RunningMoments(algorithm.running_decay) if algorithm.normalize_advantages == "running" else None
+        )
         self.num_updates = 0
         self.numpy: numpy_mlp.NumpyActorCritic | None = None
         if numpy_mlp.supports(model) if use_numpy is None else use_numpy:
@@ -306,33 +308,40 @@ class Learner:
 
 
 class RunningMoments:
-    """Standardises by exponentially decayed mean and variance: for batches too small to have their own.
+    """Standardises by a running mean and a slower running variance: for batches too small to have their own.
 
-    (w − m) / √v, with m and v the decayed moments over about the last 1/(1 − decay) updates, bias-corrected.
+    (w − m) / √v. The mean m is of earlier updates only, so it does not depend on this update's actions: for the policy
+    gradient it is a baseline, and leaves the gradient unbiased. v is the decayed mean of (w − m)², ``decay`` 0.999.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
-        self.decay = decay
-        self.weight = self.mean = self.square = 0.0
+    def __init__(self, mean_decay: float, decay: float = 0.999) -> None:
+        self.mean_decay, self.decay = mean_decay, decay
+        self.mean = self.variance = 0.0
+        self.mean_weight = self.variance_weight = 0.0  # Σ of the weights so far, for the bias correction
 
     def __call__(self, x: Array, valid: Array) -> Array:
-        """Take ``x`` [T, B] into the moments and return it standardised; 0 on invalid rows."""
+        """``x`` [T, B] standardised by the moments before it, which then take it in; 0 on invalid rows."""
         count = float(valid.sum())
-        if count > 0.0:
-            keep, new = self.decay, 1.0 - self.decay
-            self.weight = keep * self.weight + new
-            self.mean = keep * self.mean + new * float((x * valid).sum()) / count
-            self.square = keep * self.square + new * float((x * x * valid).sum()) / count
-        if self.weight == 0.0:
+        if count == 0.0:
             return x * 0.0
-        mean = self.mean / self.weight
-        variance = max(self.square / self.weight - mean * mean, 0.0)
-        return (x - mean) * valid / (math.sqrt(variance) + 1e-8)
+        batch_mean = float((x * valid).sum()) / count
+        mean = self.mean / self.mean_weight if self.mean_weight else batch_mean
+        centred = (x - mean) * valid
+        self.mean, self.mean_weight = _decayed(self.mean, self.mean_weight, batch_mean, self.mean_decay)
+        square = float((centred * centred).sum()) / count
+        self.variance, self.variance_weight = _decayed(self.variance, self.variance_weight, square, self.decay)
+        return centred / (math.sqrt(self.variance / self.variance_weight) + 1e-8)
 
     def get_state(self) -> State:
-        """The three sums."""
-        return {"weight": self.weight, "mean": self.mean, "square": self.square}
+        """The four sums."""
+        return {name: getattr(self, name) for name in ("mean", "variance", "mean_weight", "variance_weight")}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state`."""
-        self.weight, self.mean, self.square = (float(state[k]) for k in ("weight", "mean", "square"))
+        for name, value in state.items():
+            setattr(self, name, float(value))
+
+
+def _decayed(total: float, weight: float, new: float, decay: float) -> tuple[float, float]:
+    """Running sum and its weight after one more value."""
+    return decay * total + (1.0 - decay) * new, decay * weight + (1.0 - decay)

@@ -1,0 +1,304 @@
+"""The documentation holds: its commands parse, its Python runs, its links lead somewhere, its tables are complete."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import limelight
+from limelight.algorithms import ALGORITHMS
+from limelight.arguments import (
+    CheckArguments,
+    EvaluateArguments,
+    ListArguments,
+    ReportArguments,
+    TrainArguments,
+    train_request,
+)
+from limelight.cli import COMMANDS, main
+from limelight.flags import FOREIGN, flags_of, parse
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
+ARGUMENTS: dict[str, type[Any]] = {
+    "train": TrainArguments,
+    "evaluate": EvaluateArguments,
+    "report": ReportArguments,
+    "list": ListArguments,
+    "check": CheckArguments,
+}
+SHELL = ("sh", "bash", "console")
+# Flags that are mentioned and belong to other programs.
+OTHERS_FLAGS = {"--index-url", "--logdir", "--no-cov", "--check", "--strict"}
+TINY = {"total_timesteps": 400, "eval_every": 200, "eval_episodes": 2, "final_episodes": 2, "quiet": True}
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+
+
+@cache
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+@cache
+def blocks(page: Path) -> list[Block]:
+    return [Block(*found) for found in re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), re.M | re.S)]
+
+
+@cache
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text_of(page), flags=re.M | re.S)
+
+
+def inline_code(page: Path) -> list[str]:
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
+
+
+def shell_lines(page: Path) -> Iterator[list[str]]:
+    """The words of every line of the shell blocks, comments left out."""
+    for block in blocks(page):
+        if block.language in SHELL:
+            for line in block.text.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words:
+                    yield words
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words after every ``limelight``: in shell blocks, and in running text where they are a whole command."""
+    yield from (words[1:] for words in shell_lines(page) if words[0] == "limelight")
+    for code in inline_code(page):
+        words = code.split()
+        if words[0] == "limelight" and len(words) > 1:
+            yield [word for word in words[1:] if word != "..."]
+
+
+def per_page(pages: list[Path] = PAGES) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+# --------------------------------------------------------------------------- commands
+
+
+def refuse_notice(text: str) -> None:
+    pytest.fail(f"the documentation uses a foreign spelling: {text}")
+
+
+def check_command(words: list[str]) -> None:
+    """Parses; a training that needs nothing but itself resolves to a valid configuration too."""
+    name, argv = words[0], [word for word in words[1:] if word != "--help"]
+    assert name in COMMANDS or words in (["--help"], ["--version"])
+    if not argv:
+        return
+    parsed = parse(ARGUMENTS[name], argv, prog=name, notice=refuse_notice)
+    if name == "train" and "ENV_ID" not in argv and parsed.arguments.resume is None:
+        train_request(argv, refuse_notice)
+
+
+@per_page()
+def test_commands_parse(page: Path) -> None:
+    for words in commands(page):
+        check_command(words)
+
+
+def test_commands_are_found() -> None:
+    """Guards the guard: a change of the patterns must not leave nothing to check."""
+    assert len(list(commands(ROOT / "README.md"))) >= 6
+    assert len(list(commands(ROOT / "docs" / "environments.md"))) >= 4
+    with pytest.raises(limelight.config.ConfigError):
+        check_command(["train", "CartPole-v1", "--gama", "1"])
+
+
+@per_page()
+def test_environments_exist(page: Path) -> None:
+    import gymnasium
+
+    for words in commands(page):
+        if words[0] in ("train", "check") and len(words) > 1 and not words[1].startswith("-"):
+            env_id = words[1]
+            own = ":" in env_id or "--env-module" in words or env_id == "ENV_ID"
+            assert own or env_id in gymnasium.registry
+
+
+@per_page(OURS)
+def test_mentioned_flags_exist(page: Path) -> None:
+    known = {name for kind in ARGUMENTS.values() for name in flags_of(kind)} | {*FOREIGN, "help", "version"}
+    scripts = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
+    benchmarks = set(re.findall(r'"(--[a-z-]+)"', scripts))
+    mentioned = {flag for code in inline_code(page) for flag in re.findall(r"--[a-z][a-z-]*(?:\.[a-z-]+)?", code)}
+    for flag in mentioned - OTHERS_FLAGS - benchmarks:
+        name = flag.removeprefix("--").rpartition(".")[2].replace("-", "_")
+        assert name in known or name.removeprefix("no_") in known, flag
+
+
+@per_page()
+def test_other_commands_exist(page: Path) -> None:
+    """Scripts that are run are there, and make knows its targets."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    lines = [*shell_lines(page), *(code.split() for code in inline_code(page))]
+    for words in lines:
+        if words[0] == "make" and len(words) > 1:
+            assert words[1] in targets
+        if words[0] == "python" and len(words) > 1 and words[1].endswith(".py"):
+            assert (ROOT / words[1]).is_file()
+
+
+@per_page()
+def test_benchmark_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    for words in [*shell_lines(page), *(code.split() for code in inline_code(page))]:
+        if words[0] == "python" and words[1].startswith("benchmarks/"):
+            importlib.import_module(Path(words[1]).stem).parse(words[2:])
+
+
+# --------------------------------------------------------------------------- Python
+
+
+def python_blocks(page: Path) -> list[str]:
+    return [block.text for block in blocks(page) if block.language == "python"]
+
+
+WITH_PYTHON = [page for page in PAGES if python_blocks(page)]
+
+
+@per_page(WITH_PYTHON)
+def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page run one after the other in an empty folder, with tiny budgets.
+
+    A block that starts with a comment that names a file is that file; the commands of the page may then use it.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(limelight, "train", tiny(limelight.train))
+    train_module = importlib.import_module("limelight.train")
+    monkeypatch.setattr(train_module, "resume", tiny(train_module.resume))
+    namespace: dict[str, Any] = {"__name__": "documentation"}
+    runner = doctest.DocTestRunner(verbose=False)
+    for text in python_blocks(page):
+        file = re.match(r"# ([\w/]+\.py)\n", text)
+        if file:
+            path = tmp_path / file[1]
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        elif ">>>" in text:
+            test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+            test.globs = namespace  # not a copy of it: what one block defines, the next one has
+            runner.run(test, clear_globs=False)
+        else:
+            importlib.invalidate_caches()
+            exec(compile(text, str(page), "exec"), namespace)
+    assert runner.summarize(verbose=False).failed == 0
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def tiny(function: Any) -> Any:
+    """``function`` with budgets that a test can afford."""
+
+    def limited(*args: Any, **settings: Any) -> Any:
+        return function(*args, **{**settings, **TINY})
+
+    return limited
+
+
+def test_the_package_of_extending_works_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/extending.md: its files, then its commands, as a reader would."""
+    page = ROOT / "docs" / "extending.md"
+    monkeypatch.chdir(tmp_path)
+    for text in python_blocks(page):
+        file = re.match(r"# ([\w/]+\.py)\n", text)
+        if file:
+            (tmp_path / file[1]).parent.mkdir(exist_ok=True)
+            (tmp_path / file[1]).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    budget = ["--total-timesteps", "300", "--eval-every", "0", "--final-episodes", "2", "--quiet"]
+    lines = [words[1:] for words in shell_lines(page)]
+    assert len(lines) >= 5
+    try:
+        for number, words in enumerate(lines):
+            own = ["--run-dir", f"run-{number}", *budget] if words[0] == "train" else []
+            kept = words[: words.index("--total-timesteps")] if "--total-timesteps" in words else words
+            assert main([*kept, *own]) == 0, capsys.readouterr().err
+    finally:
+        import gymnasium
+
+        gymnasium.registry.pop("my_package/Heater-v0", None)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+            del sys.modules[name]
+
+
+# --------------------------------------------------------------------------- tables, links, names
+
+
+def test_the_settings_page_is_what_the_script_gives() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "make_settings.py"))
+    assert text_of(ROOT / "docs" / "settings.md") == script["page"](), "run python docs/make_settings.py"
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_logged_metric_is_explained(algo: str, tmp_path: Path) -> None:
+    settings = {**TINY, "log_every": 100, "final_episodes": 0}
+    run_dir = limelight.train("CartPole-v1", algo=algo, run_dir=str(tmp_path / "run"), **settings).run_dir
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    logged = {name for row in rows for name in row} - {"step", "seconds"}
+    assert {"train/entropy", "eval/mean_reward", "rollout/ep_rew_mean"} <= logged
+    table = [line for line in text_of(ROOT / "docs" / "algorithms" / f"{algo}.md").splitlines() if line[:2] == "| "]
+    explained = {name for line in table for name in re.findall(r"`(\w+/\w+)`", line.split("|")[1])}
+    assert explained == logged
+
+
+def slug(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@per_page()
+def test_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in {slug(h) for h in re.findall(r"^#+ (.*)$", prose(file), re.M)}, target
+
+
+@per_page()
+def test_named_code_exists(page: Path) -> None:
+    """`` `Learner.targets` in `learner.py` `` names something that is there."""
+    for dotted, file in re.findall(r"`([A-Za-z_][\w.]*)` in\s+`([\w/]+\.py)`", prose(page)):
+        thing: Any = importlib.import_module("limelight." + file.removesuffix(".py").replace("/", "."))
+        for name in dotted.split("."):
+            thing = getattr(thing, name)
+
+
+@per_page(OURS)
+def test_named_settings_exist(page: Path) -> None:
+    """A name with an underscore in code is a setting, a name of ours, or one of a known few."""
+    known = {name for kind in ARGUMENTS.values() for name in flags_of(kind)}
+    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    others = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
+    for code in inline_code(page):
+        if re.fullmatch(r"[a-z]+(?:_[a-z]+)+", code):
+            assert code in known or re.search(rf"\b{code}\b", sources + others), code
