@@ -18,6 +18,7 @@ from gymnasium.spaces import Box, Discrete
 import limelight
 
 Observation = np.ndarray[Any, np.dtype[np.float32]]
+Info = dict[str, Any]
 
 
 class Heater(gym.Env[Observation, np.int64]):
@@ -27,13 +28,13 @@ class Heater(gym.Env[Observation, np.int64]):
         self.observation_space, self.action_space = Box(-5.0, 5.0, (1,)), Discrete(2)
         self.max_steps, self.temperature, self.steps = max_steps, 0.0, 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         """Start at a random temperature."""
         super().reset(seed=seed)  # seeds self.np_random, which is all the randomness there should be
         self.temperature, self.steps = float(self.np_random.uniform(5.0, 30.0)), 0
         return self._observe(), {}
 
-    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict]:
+    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, Info]:
         """Heat or let it cool by a degree; the reward is how wrong the temperature then is, negative."""
         self.steps += 1
         self.temperature += 2.0 * int(action) - 1.0 + float(self.np_random.normal(0.0, 0.1))

@@ -190,6 +190,7 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(limelight, "train", tiny(limelight.train))
     train_module = importlib.import_module("limelight.train")
     monkeypatch.setattr(train_module, "resume", tiny(train_module.resume))
+    monkeypatch.setattr(train_module, "draw_report", lambda run_dir: None)  # as slow as the training is here
     namespace: dict[str, Any] = {"__name__": "documentation"}
     runner = doctest.DocTestRunner(verbose=False)
     for text in python_blocks(page):
@@ -231,6 +232,7 @@ def test_the_package_of_extending_works_on_the_command_line(
             (tmp_path / file[1]).parent.mkdir(exist_ok=True)
             (tmp_path / file[1]).write_text(text, encoding="utf-8")
     monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(importlib.import_module("limelight.train"), "draw_report", lambda run_dir: None)
     budget = ["--total-timesteps", "300", "--eval-every", "0", "--final-episodes", "2", "--quiet"]
     lines = [words[1:] for words in shell_lines(page)]
     assert len(lines) >= 5

@@ -34,7 +34,7 @@ _ROWS = (
             "*": {"reward_scale": 0.05, "ent_coef": 0.0},
             "a2c": {"num_envs": 16, "num_steps": 16, "learning_rate": 4e-3},
             "ac": {
-                "learning_rate": 3e-4,
+                "learning_rate": 7e-4,
                 "ent_coef": 0.01,
                 "normalize_advantages": "running",
                 "running_decay": 0.9,
