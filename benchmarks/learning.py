@@ -59,6 +59,18 @@ class Job:
 
 _TARGET_CRITIC = {"critic": "target", "num_envs": 1, "num_steps": 1, "gae_lambda": 0.0, "learning_rate": 3e-4}
 
+_NAIVE = {
+    "reward_scale": 1.0,
+    "ent_coef": 0.0,
+    "lr_schedule": "constant",
+    "max_grad_norm": None,
+    "normalize_advantages": "none",
+    "optimizer": "adam",
+    "optim_eps": 1e-8,
+    "learning_rate": 1e-3,
+}
+"""As tutorials write it: Adam at 1e-3, raw rewards, no entropy bonus, no schedule, no clipping."""
+
 _JOBS = (
     Job(
         "a2c", "CartPole-v1", "a2c", 495.0,
@@ -69,20 +81,18 @@ _JOBS = (
         variants={
             "no-scaling": {"reward_scale": 1.0},
             "constant-lr": {"lr_schedule": "constant"},
-            "no-clipping": {"max_grad_norm": None},
             "no-target": {"critic": "separate"},
+            "naive": _NAIVE,
         },
     ),
     Job(
         "ac", "CartPole-v1", "ac", 195.0,
-        variants={
-            "no-scaling": {"reward_scale": 1.0},
-            "constant-lr": {"lr_schedule": "constant"},
-            "no-clipping": {"max_grad_norm": None},
-        },
+        variants={"no-baseline": {"normalize_advantages": "none"}, "naive": _NAIVE},
     ),
-    Job("a2c-acrobot", "Acrobot-v1", "a2c", -85.0, total_timesteps=500_000),
-    Job("a2c-mountaincar", "MountainCar-v0", "a2c", -110.0, total_timesteps=1_000_000),
+    Job("a2c-acrobot", "Acrobot-v1", "a2c", -85.0, settings={"eval_every": 50_000}, total_timesteps=300_000),
+    Job(
+        "a2c-mountaincar", "MountainCar-v0", "a2c", -110.0, settings={"eval_every": 50_000}, total_timesteps=500_000
+    ),
 )  # fmt: skip
 
 
