@@ -31,8 +31,9 @@ lint: $(STAMP)  ## Check style, formatting and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: $(STAMP)  ## Measure throughput on this machine
-	$(VENV)/bin/python benchmarks/throughput.py $(ARGS)
+bench: $(STAMP)  ## Measure throughput and waiting times on this machine
+	$(VENV)/bin/python benchmarks/throughput.py --peer auto --seconds 1 --repeats 3 --output runs/bench/throughput.json
+	$(VENV)/bin/python benchmarks/startup.py --repeats 5 --seeds 3 --output runs/bench/startup.json
 
 install: $(STAMP)  ## Set up .venv; again only when pyproject.toml or constraints.txt have changed
 

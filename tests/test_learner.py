@@ -16,7 +16,8 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
 from limelight.config import ConfigError, TrainConfig, with_settings
-from limelight.learner import Learner, RunningMoments
+from limelight.learner import Learner
+from limelight.moments import RunningMoments
 from limelight.nn.model import make_model
 from limelight.returns import gae, standardize
 from limelight.rollout import Rollout

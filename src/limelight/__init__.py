@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from limelight.config import TrainConfig
     from limelight.envs.make import make_envs
     from limelight.evaluate import evaluate
-    from limelight.train import train
+    from limelight.train import resume, train
 
 _HOMES = {
     "train": "limelight.train",
+    "resume": "limelight.train",
     "load": "limelight.agent",
     "evaluate": "limelight.evaluate",
     "make_envs": "limelight.envs.make",
     "Agent": "limelight.agent",
     "TrainConfig": "limelight.config",
 }
-__all__ = ["Agent", "TrainConfig", "__version__", "evaluate", "load", "make_envs", "train"]
+__all__ = ["Agent", "TrainConfig", "__version__", "evaluate", "load", "make_envs", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -158,7 +158,7 @@ def _draw_evaluations(ax: Axes, run: RunData, color: str, unit: float | None) ->
     if len(x):
         ax.plot(x, mean.values, color=color, **_EVALUATION)
     if np.isfinite(mean.values).any():
-        best = int(np.nanargmax(mean.values))
+        best = len(mean.values) - 1 - int(np.nanargmax(mean.values[::-1]))  # the later of equals, as the judge keeps
         ax.plot(x[best], mean.values[best], color=color, zorder=5, **_BEST)
 
 
