@@ -20,7 +20,7 @@ import limelight
 from limelight.checkpoint import latest_checkpoint, read_state
 from limelight.config import ConfigError, load_yaml
 from limelight.envs.toy import Corridor
-from limelight.train import resume, run
+from limelight.train import run
 
 QUICK: dict[str, Any] = {
     "quiet": True,
@@ -141,7 +141,7 @@ def test_resume_continues_bit_for_bit(env_id: str, settings: dict[str, Any], tmp
     assert len(checkpoints) >= 3
     for later in checkpoints[1:]:
         shutil.rmtree(later)
-    resumed = resume(died, quiet=True)
+    resumed = limelight.resume(died, quiet=True)
     assert resumed.status == "completed"
     assert_same(tensors(whole.run_dir), tensors(died))
 
@@ -171,12 +171,12 @@ def test_an_environment_that_cannot_be_restored_is_said_to_restart(
 def test_resume_may_not_change_what_is_learnt(tmp_path: Path) -> None:
     first = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), total_timesteps=100, **QUICK)
     with pytest.raises(ConfigError, match=r"gamma = 0\.5: cannot change on resume"):
-        resume(first.run_dir, gamma=0.5)
+        limelight.resume(first.run_dir, gamma=0.5)
 
 
 def test_a_failing_environment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the simulator broke"):
-        limelight.train(lambda: Breaks(after=300), run_dir=str(tmp_path / "r"), total_timesteps=10_000, **QUICK)
+        limelight.train(lambda: Breaks(after=300), run_dir=str(tmp_path / "r"), total_timesteps=10_000, backend="sync", **QUICK)
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert summary["total_timesteps"] > 500
@@ -187,7 +187,7 @@ def test_a_failing_environment_leaves_a_loadable_checkpoint(tmp_path: Path) -> N
 def test_a_nan_observation_stops_the_run_with_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"observation\[1\] = nan in environment 0, step \d+ of its episode") as info:
         limelight.train(
-            lambda: Breaks(after=100, nan=True), run_dir=str(tmp_path / "r"), total_timesteps=10_000, **QUICK
+            lambda: Breaks(after=100, nan=True), run_dir=str(tmp_path / "r"), total_timesteps=10_000, backend="sync", **QUICK
         )
     assert "\n" not in str(info.value)
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "failed"
@@ -205,7 +205,7 @@ def test_stop_at_return_is_confirmed_and_kept_as_the_best(tmp_path: Path) -> Non
 
 def test_a_callable_and_a_discrete_observation(tmp_path: Path) -> None:
     result = limelight.train(
-        Corridor, run_dir=str(tmp_path / "r"), total_timesteps=4_000, seed=0, learning_rate=3e-2,
+        Corridor, run_dir=str(tmp_path / "r"), total_timesteps=6_000, seed=0, learning_rate=1e-2,
         **{**QUICK, "eval_every": 1_000, "eval_episodes": 4},
     )  # fmt: skip
     evaluation = limelight.evaluate(result.agent, Corridor, episodes=8)
@@ -253,5 +253,5 @@ def test_interrupting_leaves_a_checkpoint_that_resumes(number: signal.Signals, t
     assert "interrupted" in out
     assert "--resume" in out
     step = json.loads((folder / "summary.json").read_text())["total_timesteps"]
-    result = resume(folder, quiet=True, total_timesteps=step + 1)
+    result = limelight.resume(folder, quiet=True, total_timesteps=step + 1)
     assert result.summary["total_timesteps"] > step

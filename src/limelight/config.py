@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -197,6 +198,7 @@ def _is_section(annotation: Any) -> bool:
     return dataclasses.is_dataclass(annotation)
 
 
+@functools.cache
 def field_sections() -> dict[str, str | None]:
     """Plain field name → its section (None for TrainConfig's own fields)."""
     hints = typing.get_type_hints(TrainConfig)

@@ -19,8 +19,8 @@ from limelight.envs.spaces import describe_space
 if TYPE_CHECKING:
     from limelight.agent import Agent
 
-# An episode longer than this is taken for one that never ends.
-MAX_EPISODE_STEPS = 200_000
+# An episode as long as this is taken for one that never ends (an untrained greedy policy may walk into a wall for ever).
+MAX_EPISODE_STEPS = 30_000
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Evaluation:
 
     returns: list[float]
     lengths: list[int]
+    cut: int = 0
+    """Episodes cut by us because they did not end; their environments played no further ones."""
 
     @property
     def episodes(self) -> int:
@@ -69,7 +71,7 @@ class Evaluation:
 
     def to_metrics(self) -> dict[str, float]:
         """Scalars for the loggers."""
-        return {
+        metrics: dict[str, float] = {
             "eval/mean_reward": self.mean_return,
             "eval/std_reward": self.std_return,
             "eval/median_reward": self.median_return,
@@ -79,6 +81,7 @@ class Evaluation:
             "eval/ep_len_mean": self.mean_length,
             "eval/episodes": self.episodes,
         }
+        return {**metrics, "eval/cut_episodes": self.cut} if self.cut else metrics
 
 
 def evaluate(
@@ -147,6 +150,7 @@ def play(
     to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)
     returns: list[float] = []
     lengths: list[int] = []
+    cut = 0
     episode_return, episode_length = np.zeros(B), np.zeros(B, np.int64)
     obs = normalize(envs.reset(seed))
     while to_play.any():
@@ -154,15 +158,12 @@ def play(
         obs = normalize(step.obs)
         episode_return += step.rewards
         episode_length += step.valid
-        for b in np.flatnonzero(step.terminated | step.truncated):
+        endless = episode_length >= MAX_EPISODE_STEPS
+        for b in np.flatnonzero(step.terminated | step.truncated | endless):
             if to_play[b]:
                 returns.append(float(episode_return[b]))
                 lengths.append(int(episode_length[b]))
-                to_play[b] -= 1
+                to_play[b] = 0 if endless[b] else to_play[b] - 1
+                cut += int(endless[b])
             episode_return[b] = episode_length[b] = 0
-        if episode_length.max() > MAX_EPISODE_STEPS:
-            raise ConfigError(
-                f"max_episode_steps: an evaluation episode passed {MAX_EPISODE_STEPS:,} steps; give the environment a "
-                "time limit, e.g. max_episode_steps 1000"
-            )
-    return Evaluation(returns, lengths)
+    return Evaluation(returns, lengths, cut)
