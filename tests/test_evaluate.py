@@ -116,7 +116,7 @@ def test_saving_and_loading(agent: limelight.Agent, tmp_path: Path) -> None:
     for path, message in ((tmp_path / "no", "no such folder"), (tmp_path, "holds no agent")):
         with pytest.raises(ConfigError, match=message):
             limelight.load(path)
-    with pytest.raises(ConfigError, match="best | last"):
+    with pytest.raises(ConfigError, match=r"best \| last"):
         limelight.load(tmp_path / "kept", which="first")
 
 

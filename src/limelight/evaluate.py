@@ -19,7 +19,7 @@ from limelight.envs.spaces import describe_space
 if TYPE_CHECKING:
     from limelight.agent import Agent
 
-# An episode as long as this is taken for one that never ends (an untrained greedy policy may walk into a wall for ever).
+# An episode as long as this is taken for one that never ends: a greedy policy may walk into a wall for ever.
 MAX_EPISODE_STEPS = 30_000
 
 
