@@ -53,9 +53,10 @@ def gae(
     """
     _require_same_shape(rewards, values, next_values, terminated, truncated, valid)
     advantages = (rewards + gamma * (1.0 - terminated) * next_values - values) * valid
-    trace = gamma * gae_lambda * ((1.0 - terminated) * (1.0 - truncated) * valid)
-    for t in range(len(rewards) - 2, -1, -1):
-        advantages[t] += trace[t] * advantages[t + 1]
+    if len(rewards) > 1 and gae_lambda > 0.0:
+        trace = gamma * gae_lambda * ((1.0 - terminated) * (1.0 - truncated) * valid)
+        for t in range(len(rewards) - 2, -1, -1):
+            advantages[t] += trace[t] * advantages[t + 1]
     return advantages
 
 
@@ -196,5 +197,5 @@ def standardize(x: Array, valid: Array, eps: float = 1e-8) -> Array:
 
 
 def _require_same_shape(*arrays: Array) -> None:
-    if any(a.shape != arrays[0].shape for a in arrays):
+    if len({a.shape for a in arrays}) > 1:
         raise ValueError(f"shapes differ: {[tuple(a.shape) for a in arrays]}")

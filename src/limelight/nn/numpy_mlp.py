@@ -6,6 +6,7 @@ takes this path where :func:`supports` says so; the tests hold it to ``ActorCrit
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -175,6 +176,12 @@ def flattener(flatten: FlattenObs) -> Callable[[NDArray[Any]], Float]:
     return lambda obs: np.asarray(obs, np.float32).reshape(-1, width)
 
 
+@functools.cache
+def identity(n: int) -> Float:
+    """The identity matrix, whose rows are one-hot vectors; indexing it copies."""
+    return np.eye(n, dtype=np.float32)
+
+
 def categorical_grad(
     logits: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
 ) -> tuple[Float, Float, Float]:
@@ -192,7 +199,7 @@ def categorical_grad(
     log_p -= np.log(total, out=total)
     negative_entropies = np.add.reduce(p * log_p, axis=-1, keepdims=True)
     d_entropies, d_log_probs = d_entropies[:, None], d_log_probs[:, None]
-    d_logits = np.eye(logits.shape[-1], dtype=np.float32)[actions]
+    d_logits = identity(logits.shape[-1])[actions]
     d_logits -= p
     d_logits *= d_log_probs
     d_logits -= d_entropies * p * (log_p - negative_entropies)
