@@ -121,7 +121,7 @@ def config_of(job: Job) -> dict[str, Any]:
 
     Raises: ConfigError if it cannot work.
     """
-    from limelight.config import validate
+    from limelight.validate import validate
 
     settings = {**job.settings, "total_timesteps": job.total_timesteps}
     preset = settings.pop("preset", "auto")

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from limelight.algorithms import ALGORITHMS
-from limelight.config import _RANGES, TrainConfig, expected
+from limelight.config import TrainConfig
 from limelight.presets import PRESETS
+from limelight.settings import expected
+from limelight.validate import RANGES
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -96,9 +98,9 @@ def _markdown(doc: str | None) -> str:
 def _type(name: str, annotation: Any) -> str:
     """What a value must be: its type in words, and its range as an interval."""
     words = expected(annotation)
-    if name not in _RANGES:
+    if name not in RANGES:
         return words
-    low, high, low_in, high_in = _RANGES[name]
+    low, high, low_in, high_in = RANGES[name]
     ends = ("−∞" if low == float("-inf") else f"{low:g}", "∞" if high == float("inf") else f"{high:.12g}")
     return f"{words}, in {'[' if low_in else '('}{ends[0]}, {ends[1]}{']' if high_in else ')'}"
 

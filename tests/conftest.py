@@ -12,12 +12,13 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 from threadpoolctl import threadpool_limits
 
-from limelight.config import TrainConfig, with_settings
+from limelight.config import TrainConfig
 from limelight.envs.base import EnvBackend
 from limelight.learner import Learner
 from limelight.nn.model import ActorCritic, make_model
 from limelight.rollout import FinalObs, Rollout, RolloutCollector
 from limelight.runners.sync import SyncRunner
+from limelight.settings import with_settings
 
 hypothesis.settings.register_profile("limelight", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("limelight")

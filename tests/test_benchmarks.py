@@ -279,11 +279,11 @@ def test_every_job_can_work_and_every_variant_changes_something(learning: Module
 
 
 def test_ablation_adds_the_variants(learning: ModuleType) -> None:
-    assert [job.name for job in learning.choose(["ac/no-scaling", "a2c"], False)] == ["ac/no-scaling", "a2c"]
-    names = [job.name for job in learning.choose(["ac", "ac/no-scaling"], True)]
-    assert names[:2] == ["ac", "ac/no-scaling"]
+    assert [job.name for job in learning.choose(["ac/no-baseline", "a2c"], False)] == ["ac/no-baseline", "a2c"]
+    names = [job.name for job in learning.choose(["ac", "ac/no-baseline"], True)]
+    assert names[:2] == ["ac", "ac/no-baseline"]
     assert len(set(names)) == len(names) > 2
-    assert learning.JOBS["ac/no-scaling"].settings["reward_scale"] == 1.0
+    assert learning.JOBS["ac/no-baseline"].settings["normalize_advantages"] == "none"
 
 
 def test_tables_count_seeds_and_keep_failed_ones(learning: ModuleType) -> None:

@@ -16,9 +16,10 @@ import pytest
 import limelight
 from limelight import catalog, cli
 from limelight.arguments import EvaluateArguments, TrainArguments, train_request
-from limelight.config import ConfigError, TrainConfig, field_sections, get_setting, load_yaml, save_yaml
+from limelight.config import ConfigError, TrainConfig
 from limelight.flags import FOREIGN, flags_of, parse
 from limelight.presets import resolve
+from limelight.settings import field_sections, get_setting, load_yaml, save_yaml
 
 TINY = ["--total-timesteps", "300", "--eval-every", "150", "--eval-episodes", "2", "--final-episodes", "3"]
 

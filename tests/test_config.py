@@ -14,10 +14,8 @@ import pytest
 from hypothesis import strategies as st
 
 from limelight import config as module
-from limelight.config import (
-    ConfigError,
-    TrainConfig,
-    did_you_mean,
+from limelight.config import ConfigError, TrainConfig, did_you_mean
+from limelight.settings import (
     expected,
     field_sections,
     for_resume,
@@ -26,11 +24,11 @@ from limelight.config import (
     load_yaml,
     save_yaml,
     to_dict,
-    validate,
     with_settings,
 )
+from limelight.validate import RANGES, validate
 
-RANGES = module._RANGES
+RANGES = RANGES
 
 
 def annotation_of(name: str) -> Any:

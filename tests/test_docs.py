@@ -187,9 +187,9 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(limelight, "train", tiny(limelight.train))
+    for name in ("train", "resume"):
+        monkeypatch.setattr(limelight, name, tiny(getattr(limelight, name)))
     train_module = importlib.import_module("limelight.train")
-    monkeypatch.setattr(train_module, "resume", tiny(train_module.resume))
     monkeypatch.setattr(train_module, "draw_report", lambda run_dir: None)  # as slow as the training is here
     namespace: dict[str, Any] = {"__name__": "documentation"}
     runner = doctest.DocTestRunner(verbose=False)

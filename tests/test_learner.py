@@ -15,12 +15,13 @@ import torch
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
-from limelight.config import ConfigError, TrainConfig, with_settings
+from limelight.config import ConfigError, TrainConfig
 from limelight.learner import Learner
 from limelight.moments import RunningMoments
 from limelight.nn.model import make_model
 from limelight.returns import gae, standardize
 from limelight.rollout import Rollout
+from limelight.settings import with_settings
 
 LearnerOf = Callable[..., Learner]
 RolloutOf = Callable[..., Rollout]

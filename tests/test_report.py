@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from limelight import plots
-from limelight.config import ConfigError, TrainConfig, save_yaml, with_settings
+from limelight.config import ConfigError, TrainConfig
 from limelight.monitor.jsonl import JsonlLogger
 from limelight.monitor.monitor_csv import MonitorCsvLogger
 from limelight.report import write_report
 from limelight.rollout import Episode
 from limelight.rundata import read_run
+from limelight.settings import save_yaml, with_settings
 
 SUMMARY = {
     "env_id": "CartPole-v1", "algorithm": "a2c", "seed": 7, "total_timesteps": 200_000, "wall_seconds": 6.5,

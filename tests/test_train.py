@@ -18,8 +18,9 @@ import pytest
 
 import limelight
 from limelight.checkpoint import latest_checkpoint, read_state
-from limelight.config import ConfigError, load_yaml
+from limelight.config import ConfigError
 from limelight.envs.toy import Corridor
+from limelight.settings import load_yaml
 from limelight.train import run
 
 QUICK: dict[str, Any] = {
@@ -112,7 +113,7 @@ def test_a_run_leaves_everything_the_design_names(tmp_path: Path) -> None:
 def test_the_saved_config_runs_again_to_the_same_parameters(tmp_path: Path) -> None:
     first = limelight.train("CartPole-v1", run_dir=str(tmp_path / "a"), total_timesteps=2_000, seed=3, **QUICK)
     config = load_yaml(first.run_dir / "config.yaml")
-    again = run(limelight.config.with_settings(config, {"run_dir": str(tmp_path / "b")}), quiet=True)
+    again = run(limelight.settings.with_settings(config, {"run_dir": str(tmp_path / "b")}), quiet=True)
     assert_same(tensors(first.run_dir), tensors(again.run_dir))
     other = limelight.train("CartPole-v1", run_dir=str(tmp_path / "c"), total_timesteps=2_000, seed=5, **QUICK)
     assert not np.array_equal(tensors(first.run_dir)["params"], tensors(other.run_dir)["params"])
@@ -162,7 +163,7 @@ def test_an_environment_that_cannot_be_restored_is_said_to_restart(
 
     first = limelight.train(Opaque, run_dir=str(tmp_path / "r"), total_timesteps=300, **QUICK)
     config = load_yaml(first.run_dir / "config.yaml")
-    config = limelight.config.with_settings(config, {"total_timesteps": 600})
+    config = limelight.settings.with_settings(config, {"total_timesteps": 600})
     result = run(config, factory=Opaque, resume_from=first.run_dir, quiet=True)
     assert result.summary["total_timesteps"] >= 600
     assert "episodes restart" in capsys.readouterr().err

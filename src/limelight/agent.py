@@ -12,7 +12,7 @@ from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from limelight.checkpoint import has_state, latest_checkpoint, read_state, write_state
-from limelight.config import ConfigError, TrainConfig, from_dict, to_dict
+from limelight.config import ConfigError, TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
 from limelight.envs.normalize import ObservationNormalizer
@@ -21,6 +21,7 @@ from limelight.nn import numpy_mlp
 from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.policy import ModelPolicy
 from limelight.optim import FlatParameters
+from limelight.settings import from_dict, to_dict
 
 
 class Agent:

@@ -8,18 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from limelight.config import (
-    EnvConfig,
-    EnvKwargs,
-    TrainConfig,
-    field_sections,
-    for_resume,
-    get_setting,
-    load_yaml,
-    validate,
-    with_settings,
-)
+from limelight.config import EnvConfig, EnvKwargs, TrainConfig
 from limelight.flags import Notice, Parsed, parse
+from limelight.settings import field_sections, for_resume, get_setting, load_yaml, with_settings
+from limelight.validate import validate
 
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 

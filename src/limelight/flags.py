@@ -16,7 +16,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
-from limelight.config import ConfigError, did_you_mean, expected
+from limelight.config import ConfigError, did_you_mean
+from limelight.settings import expected
 
 T = TypeVar("T")
 

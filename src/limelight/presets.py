@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from limelight.algorithms import get_algorithm
-from limelight.config import ConfigError, TrainConfig, did_you_mean, with_settings
+from limelight.config import ConfigError, TrainConfig, did_you_mean
+from limelight.settings import with_settings
 
 
 @dataclass(frozen=True)

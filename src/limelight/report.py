@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from limelight import __version__, plots
-from limelight.config import ConfigError, TrainConfig, field_sections, get_setting
+from limelight.config import ConfigError, TrainConfig
 from limelight.rundata import RunData, read_run
+from limelight.settings import field_sections, get_setting
 
 _RESULTS = {
     "status": "status",

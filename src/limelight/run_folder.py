@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from limelight.config import ConfigError, TrainConfig, save_yaml
+from limelight.config import ConfigError, TrainConfig
+from limelight.settings import save_yaml
 
 
 def require_empty(config: TrainConfig) -> None:

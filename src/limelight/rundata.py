@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError, TrainConfig, load_yaml
+from limelight.config import ConfigError, TrainConfig
+from limelight.settings import load_yaml
 
 Floats = NDArray[np.float64]
 

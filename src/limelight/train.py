@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from limelight.agent import Agent, load
 from limelight.checkpoint import has_state, latest_checkpoint, read_state
-from limelight.config import ConfigError, TrainConfig, for_resume, load_yaml, save_yaml, validate
+from limelight.config import ConfigError, TrainConfig
 from limelight.envs.make import EnvFactory, choose_backend, make_envs, resolve_env
 from limelight.envs.normalize import ObservationNormalizer
 from limelight.evaluate import Evaluation
@@ -36,6 +36,8 @@ from limelight.rollout import RolloutCollector
 from limelight.run_folder import create_run_folder, require_empty, write_json
 from limelight.runners.sync import SyncRunner
 from limelight.seeds import Stream, derive_seed
+from limelight.settings import for_resume, load_yaml, save_yaml
+from limelight.validate import validate
 
 
 @dataclass(frozen=True)

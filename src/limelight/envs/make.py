@@ -15,12 +15,14 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.spaces import Box
 
-from limelight.config import ConfigError, EnvConfig, TrainConfig, did_you_mean, validate, with_settings
+from limelight.config import ConfigError, EnvConfig, TrainConfig, did_you_mean
 from limelight.envs.base import EnvBackend
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
 from limelight.envs.resolve import AnyEnv, EnvFactory, EnvMaker, callable_name, resolve_env
 from limelight.envs.spaces import check_spaces, describe_space
 from limelight.runners.spawn import no_workers_because
+from limelight.settings import with_settings
+from limelight.validate import validate
 
 __all__ = ["EnvFactory", "EnvMaker", "choose_backend", "make_envs", "resolve_env"]
 

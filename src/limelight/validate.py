@@ -1,0 +1,93 @@
+"""Which settings can work, alone and together. Asked by train.py and envs/make.py before anything is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from limelight.config import ConfigError, ModelConfig, TrainConfig
+from limelight.settings import field_sections, get_setting
+
+# name → (lowest, highest, lowest allowed, highest allowed)
+RANGES: dict[str, tuple[float, float, bool, bool]] = {
+    "num_envs": (1, 65_536, True, True),
+    "max_episode_steps": (1, float("inf"), True, False),
+    "num_steps": (1, 65_536, True, True),
+    "gamma": (0, 1, True, True),
+    "gae_lambda": (0, 1, True, True),
+    "running_decay": (0, 1, True, False),
+    "ent_coef": (0, float("inf"), True, False),
+    "vf_coef": (0, float("inf"), True, False),
+    "huber_delta": (0, float("inf"), False, False),
+    "reward_scale": (0, float("inf"), False, False),
+    "reward_clip": (0, float("inf"), False, False),
+    "policy_init_gain": (0, float("inf"), False, False),
+    "tau": (0, 1, False, True),
+    "target_update_every": (1, float("inf"), True, False),
+    "learning_rate": (0, 10, False, True),
+    "critic_learning_rate": (0, 10, False, True),
+    "rms_alpha": (0, 1, True, False),
+    "adam_beta1": (0, 1, True, False),
+    "adam_beta2": (0, 1, True, False),
+    "optim_eps": (0, 1, False, True),
+    "max_grad_norm": (0, float("inf"), False, False),
+    "eval_every": (0, float("inf"), True, False),
+    "eval_episodes": (1, 100_000, True, True),
+    "stop_at_return": (float("-inf"), float("inf"), False, False),
+    "stop_patience": (1, 10_000, True, True),
+    "confirm_episodes": (1, 100_000, True, True),
+    "final_episodes": (0, 100_000, True, True),
+    "checkpoint_every": (0, float("inf"), True, False),
+    "keep_last": (1, float("inf"), True, False),
+    "log_every": (1, float("inf"), True, False),
+    "total_timesteps": (1, float("inf"), True, False),
+    "seed": (0, 2**31 - 1, True, True),
+}
+
+
+def validate(config: TrainConfig) -> TrainConfig:
+    """``config`` itself if it can work.
+
+    Raises: ConfigError with one line that names the field, the value and what would work.
+    """
+    for name in field_sections():
+        value = get_setting(config, name)
+        if name in RANGES and value is not None:
+            _check_range(name, value)
+    algorithm, model, evaluation = config.algorithm, config.model, config.eval
+    if not model.hidden_sizes or min(model.hidden_sizes) < 1:
+        raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: must be one or more widths, each at least 1")
+    batch = config.env.num_envs * algorithm.num_steps
+    if algorithm.normalize_advantages == "batch" and batch < 2:
+        raise ConfigError(
+            "normalize_advantages = batch: needs num_envs × num_steps ≥ 2, got 1; set normalize_advantages to running"
+        )
+    if evaluation.stop_at_return is not None and evaluation.eval_every == 0:
+        raise ConfigError("stop_at_return: needs evaluations, but eval_every = 0; set eval_every, e.g. 10000")
+    if config.optim.critic_learning_rate is not None and model.critic == "shared":
+        raise ConfigError(
+            "critic_learning_rate: needs a critic of its own, but critic = shared; set critic to separate or target"
+        )
+    if model.critic != "target":
+        for name in ("tau", "target_update_every", "target_update_at"):
+            default = next(f.default for f in dataclasses.fields(ModelConfig) if f.name == name)
+            if getattr(model, name) != default:
+                raise ConfigError(
+                    f"{name}: only a target critic uses it, but critic = {model.critic}; set critic target"
+                )
+    return config
+
+
+def _check_range(name: str, value: float) -> None:
+    low, high, low_in, high_in = RANGES[name]
+    inside = (value >= low if low_in else value > low) and (value <= high if high_in else value < high)
+    if inside:  # NaN fails every comparison, so it is refused too
+        return
+    bounds = []
+    if low != float("-inf"):
+        bounds.append(f"{'≥' if low_in else '>'} {low:.12g}")
+    if high != float("inf"):
+        bounds.append(f"{'≤' if high_in else '<'} {high:.12g}")
+    elif not math.isfinite(value):
+        bounds.append("finite")
+    raise ConfigError(f"{name} = {value}: must be {' and '.join(bounds)}")
