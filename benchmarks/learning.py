@@ -57,7 +57,14 @@ class Job:
     """Ablations: name suffix → settings laid over this job's, each of which undoes one thing."""
 
 
-_TARGET_CRITIC = {"critic": "target", "num_envs": 1, "num_steps": 1, "gae_lambda": 0.0, "learning_rate": 3e-4}
+_TARGET_CRITIC = {
+    "critic": "target",
+    "num_envs": 1,
+    "num_steps": 1,
+    "gae_lambda": 0.0,
+    "learning_rate": 3e-4,
+    "critic_learning_rate": 1e-3,
+}
 
 _NAIVE = {
     "reward_scale": 1.0,
@@ -82,7 +89,8 @@ _JOBS = (
             "no-scaling": {"reward_scale": 1.0},
             "constant-lr": {"lr_schedule": "constant"},
             "no-target": {"critic": "separate"},
-            "naive": _NAIVE,
+            "one-rate": {"critic_learning_rate": None},
+            "naive": {**_NAIVE, "critic_learning_rate": None},
         },
     ),
     Job(
