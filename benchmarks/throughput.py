@@ -286,16 +286,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.repeats < 1 or args.seconds <= 0:
         parser.error("--repeats must be ≥ 1 and --seconds > 0")
-    installed = find_spec("stable_baselines3") is not None
-    if args.peer == "sb3" and not installed:
-        parser.error("--peer sb3: Stable-Baselines3 is not installed; pip install 'limelight-rl[sb3]'")
-    args.with_peer = installed and args.peer != "none"
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, save, print."""
     args = parse(argv)
+    installed = find_spec("stable_baselines3") is not None
+    if args.peer == "sb3" and not installed:
+        print("--peer sb3: Stable-Baselines3 is not installed; pip install 'limelight-rl[sb3]'", file=sys.stderr)
+        return 2
+    args.with_peer = installed and args.peer != "none"
     from limelight.train import one_thread
 
     settings = {

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import limelight
-from limelight import config
 from limelight.config import AlgorithmConfig, TrainConfig
+from limelight.settings import field_sections
 
 SRC = Path(limelight.__file__).parent
 LONGEST_FUNCTION = 60
@@ -217,7 +217,7 @@ def sections() -> dict[str, type]:
 def test_every_setting_has_one_name() -> None:
     names = [f.name for section in sections().values() for f in dataclasses.fields(section)]
     assert [name for name, count in Counter(names).items() if count > 1] == []
-    settings = set(config.field_sections())
+    settings = set(field_sections())
     assert settings == set(names) - {f.name for f in dataclasses.fields(TrainConfig) if "Config" in str(f.type)}
 
 

@@ -140,7 +140,7 @@ def test_what_can_be_trained_on_but_may_go_wrong_is_a_warning(
     assert found[subject].level == "warn"
     assert part in found[subject].message
     assert not [f for f in found.values() if f.level == "fail"]
-    assert found["backend"].message.startswith("sync")
+    assert found["backend"].message.startswith(("sync", "async"))  # by the time a step takes
 
 
 def test_an_environment_that_truncates_by_itself_is_fine() -> None:

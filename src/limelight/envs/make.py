@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import statistics
 import time
 from typing import Any, Literal
 
@@ -179,15 +180,15 @@ def _cores() -> int:
 
 
 def _step_seconds(env: AnyEnv) -> float:
-    """Mean time of a step with random actions, resets included, over at most about 20 ms."""
+    """Median time of a step with random actions, over about 20 ms; a median, as other programs interrupt."""
     env.action_space.seed(0)
     env.reset(seed=0)
     env.step(env.action_space.sample())  # the first one may compile or load something
-    steps, start = 0, time.perf_counter()
-    while True:
-        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+    durations: list[float] = []
+    while sum(durations) < _PROBE_SECONDS:
+        action, start = env.action_space.sample(), time.perf_counter()
+        _, _, terminated, truncated, _ = env.step(action)
+        durations.append(time.perf_counter() - start)
         if terminated or truncated:
             env.reset()
-        steps, seconds = steps + 1, time.perf_counter() - start
-        if seconds >= _PROBE_SECONDS:
-            return seconds / steps
+    return statistics.median(durations)
