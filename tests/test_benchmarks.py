@@ -255,9 +255,7 @@ def test_a_missing_peer_is_named(
     throughput: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(throughput, "find_spec", lambda _name: None)
-    assert not throughput.parse(["--peer", "auto"]).with_peer
-    with pytest.raises(SystemExit, match="2"):
-        throughput.parse(["--peer", "sb3"])
+    assert throughput.main(["--peer", "sb3"]) == 2
     assert "limelight-rl[sb3]" in capsys.readouterr().err
 
 
