@@ -123,7 +123,7 @@ class Adam:
         descend(self._params, step, learning_rates)
 
 
-# Up to this many numbers a NumPy operation costs a third of PyTorch's (measured at 4,675: 23 µs a step against 46).
+# One step of RMSprop on NumPy views against tensors: 16 µs against 67 for 4,675 numbers, 100 against 216 for 50,000.
 _NUMPY_UP_TO = 50_000
 
 
