@@ -22,7 +22,7 @@ from limelight.nn.model import ActorCritic, Critic, ValueHead
 
 Float = NDArray[np.floating[Any]]
 
-# The gain shrinks as the matrix product takes over; gradients of 64 × 5 rows: 3.1× at width 64, 1.5× at 256, 1.15× at 512.
+# The gain shrinks with the width; gradients of 64 × 5 rows: 3.1× at 64 features, 1.5× at 256, 1.15× at 512.
 MAX_WIDTH = 256
 
 
