@@ -115,25 +115,26 @@ class Ours:
 
     def __init__(self, shape: Shape, critic: str, backend: str, seed: int) -> None:
         from limelight.learner import Learner
+        from limelight.runners.actor import Actor
         from limelight.runners.sync import SyncRunner
         from limelight.train import build
 
         config = make_config(shape, critic, seed)
         self.name = f"limelight {critic} {backend}"
         self.runner, _ = build(config, None)
-        if (self.runner.learner.numpy is not None) != (backend == "numpy"):
-            model, collector, rng = self.runner.learner.model, self.runner.collector, self.runner.rng
-            learner = Learner(model, config.algorithm, config.model, config.optim, backend == "numpy")
-            self.runner = SyncRunner(collector, learner, rng, config.total_timesteps)
+        actor = self.runner.actor
+        if (actor.learner.numpy is not None) != (backend == "numpy"):
+            learner = Learner(actor.learner.model, config.algorithm, config.model, config.optim, backend == "numpy")
+            self.runner = SyncRunner(Actor(actor.collector, learner, actor.rng), config.total_timesteps)
 
     def turn(self, seconds: float) -> Sample:
         """See :class:`Contender`."""
         runner, start = self.runner, time.perf_counter()
-        steps, updates = runner.num_steps, runner.learner.num_updates
+        steps, updates = runner.num_steps, runner.actor.learner.num_updates
         runner.advance(ENDLESS, seconds)
         runner.pop_episodes()
         elapsed = time.perf_counter() - start
-        return Sample(runner.num_steps - steps, runner.learner.num_updates - updates, elapsed)
+        return Sample(runner.num_steps - steps, runner.actor.learner.num_updates - updates, elapsed)
 
     def close(self) -> None:
         """See :class:`Contender`."""

@@ -17,6 +17,7 @@ from limelight.envs.base import EnvBackend
 from limelight.learner import Learner
 from limelight.nn.model import ActorCritic, make_model
 from limelight.rollout import FinalObs, Rollout, RolloutCollector
+from limelight.runners.actor import Actor
 from limelight.runners.sync import SyncRunner
 from limelight.settings import with_settings
 
@@ -101,7 +102,7 @@ def rollout_of() -> MakeRollout:
             for t in range(1, T):
                 valid[t] = ~(valid[t - 1] & (terminated[t - 1] | truncated[t - 1]))
             terminated, truncated = terminated & valid, truncated & valid
-        final_obs = None
+        final_obs, starts = None, ~valid if stream == "next_step" else terminated | truncated
         if stream == "same_step":
             t, b = np.nonzero(truncated)
             final_obs = FinalObs(t, b, random_obs(space, rng, len(t)))
@@ -112,6 +113,7 @@ def rollout_of() -> MakeRollout:
             terminated=terminated.astype(np.float32),
             truncated=truncated.astype(np.float32),
             valid=valid.astype(np.float32),
+            episode_start=np.concatenate([np.zeros((1, B)), starts]).astype(np.float32),
             num_valid=int(valid.sum()),
             final_obs=final_obs,
         )
@@ -137,6 +139,6 @@ def runner_of(learner_of: MakeLearner) -> MakeRunner:
         )  # fmt: skip
         collector = RolloutCollector(envs, num_steps, None, "toy")
         collector.reset(seed)
-        return SyncRunner(collector, learner, np.random.default_rng(seed), total_timesteps)
+        return SyncRunner(Actor(collector, learner, np.random.default_rng(seed)), total_timesteps)
 
     return make

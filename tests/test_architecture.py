@@ -112,7 +112,8 @@ def test_estimators_and_losses_are_pure(module: str) -> None:
 
 def test_who_steps_environments() -> None:
     def steps(module: str) -> bool:
-        return any(n.endswith(".step") and not n.endswith("optimizer.step") for n in called_names(module))
+        others = ("optimizer.step", "recurrent.step")  # of parameters, and of a network's memory
+        return any(n.endswith(".step") and not n.endswith(others) for n in called_names(module))
 
     steppers = {module for module in TREES if steps(module)}
     assert {"rollout", "evaluate"} <= steppers
@@ -150,6 +151,7 @@ def test_what_learns_knows_nothing_of_who_collects() -> None:
         if module in middle or inside(module, "nn") or inside(module, "envs"):
             assert not below & above, module
             assert not {name for name in below if inside(name, "monitor")}, module
+            assert not {name for name in below if inside(name, "runners")} - {"runners.spawn"}, module
         if inside(module, "nn") or inside(module, "envs"):
             assert not below & middle, module
         if inside(module, "nn"):
@@ -237,7 +239,7 @@ def test_every_setting_has_a_docstring_and_is_frozen() -> None:
 
 
 def test_classes_are_abstract_or_final() -> None:
-    """No class derives from another of this package, but from a Protocol."""
+    """No class derives from another of this package, but from a Protocol; an error may be a kind of another."""
     bases = {
         node.name: [ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases]
         for tree in TREES.values()
@@ -247,7 +249,7 @@ def test_classes_are_abstract_or_final() -> None:
     assert len(bases) > 30
     for name, parents in bases.items():
         concrete = [parent for parent in parents if parent in bases and "Protocol" not in bases[parent]]
-        assert not concrete, f"{name} derives from {concrete}"
+        assert not concrete or name.endswith("Error"), f"{name} derives from {concrete}"
 
 
 def test_functions_fit_on_a_screen() -> None:

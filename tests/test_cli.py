@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from limelight.arguments import EvaluateArguments, TrainArguments, train_request
 from limelight.config import ConfigError, TrainConfig
 from limelight.flags import FOREIGN, flags_of, parse
 from limelight.presets import resolve
+from limelight.runners.base import WorkerError
+from limelight.runners.sync import SyncRunner
 from limelight.settings import field_sections, get_setting, load_yaml, save_yaml
 
 TINY = ["--total-timesteps", "300", "--eval-every", "150", "--eval-episodes", "2", "--final-episodes", "3"]
@@ -84,6 +87,7 @@ def test_no_command_shows_the_help_as_a_mistake(capsys: pytest.CaptureFixture[st
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
     assert out.count("usage: limelight COMMAND") == 2
+    assert "AC, A2C and A3C" in out
 
 
 def test_an_unknown_command_names_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +111,7 @@ def test_train_help_shows_every_setting_by_its_plain_name_with_the_values_of_the
     words = " ".join(out.replace("│", " ").split())
     assert "Environment steps per environment and update, T. (default: 1)" in words
     assert "Discount factor γ." in words
-    for section in ("env", "algorithm", "model", "optim", "eval", "checkpoint", "log"):
+    for section in ("env", "algorithm", "model", "optim", "workers", "eval", "checkpoint", "log"):
         assert f" {section} options " in out
 
 
@@ -194,13 +198,16 @@ def test_the_environment_by_position_by_flag_or_by_default(words: list[str]) -> 
         (["--max-episode-length", "77"], "max_episode_steps", 77),
         (["--env-name", "Acrobot-v1"], "env_id", "Acrobot-v1"),
         (["--env", "Acrobot-v1"], "env_id", "Acrobot-v1"),
+        (["--num-processes", "3", "--algo", "a3c"], "num_workers", 3),
+        (["--algo", "a3c", "--num_processes=3"], "num_workers", 3),
     ],
 )
 def test_foreign_spellings_are_taken_with_one_notice(words: list[str], name: str, value: Any) -> None:
     config, notices = request(*words)
     assert get_setting(config, name) == value
     assert len(notices) == 1
-    assert notices[0].startswith(f"{words[0].partition('=')[0]} is called --{name.replace('_', '-')} here")
+    spelling = next(word for word in words if word.startswith("--") and word != "--algo").partition("=")[0]
+    assert notices[0] == f"{spelling} is called --{name.replace('_', '-')} here"
 
 
 def test_a_notice_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,7 +275,15 @@ def test_what_was_given_is_told_from_what_was_not() -> None:
         ("train --gamma 1.5", "gamma = 1.5: must be ≥ 0 and ≤ 1"),
         ("train --gamma nan", "gamma = nan: must be ≥ 0 and ≤ 1"),
         ("train --stop-at-return inf", "stop_at_return = inf: must be finite"),
-        ("train --algo a4c", "algo = 'a4c': must be ac | a2c"),
+        ("train --algo a4c", "algo = 'a4c': must be ac | a2c | a3c; did you mean "),
+        ("train --num-workers 4", "num_workers = 4: a2c trains in one process; use algo a3c"),
+        ("train --workers.update-order locked", "update_order = locked: a2c trains in one process; use algo a3c"),
+        ("train --algo a3c --num-workers 0", "num_workers = 0: must be ≥ 1 and ≤ 1024"),
+        (
+            "train --algo a3c --backend async",
+            "backend = async: workers are processes already; use backend sync, vector",
+        ),
+        ("train --algo a3c --on-worker-error ignore", "on_worker_error = ignore: must be restart | raise"),
         ("train --resume nowhere", "nowhere: no config.yaml there, so it is not a run folder"),
         ("evaluate", "RUN_DIR: missing; see limelight evaluate --help"),
         ("evaluate a --which worst", "which = worst: must be best | last"),
@@ -375,6 +390,54 @@ def test_an_interrupted_run_says_how_to_continue(
     assert cli.main(["train"]) == status
     out = capsys.readouterr().out
     assert f"continue with: limelight train --resume {run_dir} · run: {run_dir}" in out
+
+
+DEATH = 'worker 1 (Mine-v0, 8 environments) died: it raised\nTraceback:\n  File "mine.py"\nOSError: no licence'
+
+
+@pytest.mark.parametrize("folder", [None, "runs/a", "runs/with space"])
+def test_dead_workers_are_told_of_in_full_and_how_to_continue(
+    folder: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        error = WorkerError(DEATH)
+        error.run_dir = None if folder is None else Path(folder)
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("limelight.train"), "run", fail)
+    assert cli.main(["train", "--algo", "a3c"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"limelight: error: {DEATH}\n")
+    rest = captured.err.removeprefix(f"limelight: error: {DEATH}\n").splitlines()
+    assert len(rest) == (folder is not None)
+    if folder is not None:
+        command = rest[0].partition("continue with: ")[2]
+        assert shlex.split(command) == ["limelight", "train", "--resume", folder]
+
+
+def test_a_run_whose_workers_died_can_be_resumed_by_its_own_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said on the shell, typed in again, goes on from the checkpoint."""
+    advance = SyncRunner.advance
+
+    def die(self: SyncRunner, until: int, seconds: float) -> dict[str, float]:
+        metrics = advance(self, until, seconds)
+        if self.num_steps >= 150:
+            raise WorkerError(DEATH)
+        return metrics
+
+    monkeypatch.setattr(SyncRunner, "advance", die)
+    folder = tmp_path / "run"
+    assert cli.main(["train", *TINY, "--run-dir", str(folder), "--quiet"]) == 1
+    monkeypatch.undo()
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "failed"
+    err = capsys.readouterr().err
+    command = shlex.split(err.splitlines()[-1].partition("continue with: ")[2])
+    assert cli.main([*command[1:], "--quiet"]) == 0
+    assert "resumed at step 2" in capsys.readouterr().err
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "completed"
 
 
 def test_ctrl_c_before_the_run_has_begun_is_130(
@@ -513,11 +576,12 @@ def explode() -> Any:
 def test_list_algos_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "algos"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names[:2] == ["ac", "a2c"]
+    assert names == ["ac", "a2c", "a3c"]
     assert cli.main(["list", "presets"]) == 0
     assert capsys.readouterr().err == ""
     assert refusal(capsys, "list", "algos", "dqn").startswith("dqn: not in any name")
     assert [line.split()[0] for line in catalog.algorithms("2")] == ["a2c"]
+    assert "asynchronous" in catalog.algorithms("a3c")[0]
 
 
 def test_check_prints_a_line_per_finding_and_fails_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,9 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "tau": {"critic": "target"},
     "target_update_every": {"critic": "target"},
     "critic_learning_rate": {"critic": "separate"},
+    "core_size": {"core": "lstm"},
+    "num_workers": {"asynchronous": True},
+    "max_worker_restarts": {"asynchronous": True},
 }
 
 
@@ -118,10 +121,21 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
         ),
         ({"stop_at_return": 475.0, "eval_every": 0}, ["stop_at_return", "eval_every = 0", "set eval_every"]),
         ({"critic_learning_rate": 1e-3}, ["critic_learning_rate", "critic = shared", "separate or target"]),
+        ({"core_size": 32}, ["core_size", "core = feedforward", "set core to lstm or gru"]),
         ({"tau": 0.5}, ["tau", "critic = shared", "set critic target"]),
         ({"tau": 0.5, "critic": "separate"}, ["tau", "critic = separate", "set critic target"]),
         ({"target_update_every": 4}, ["target_update_every", "set critic target"]),
         ({"target_update_at": "episode_end"}, ["target_update_at", "set critic target"]),
+        ({"num_workers": 4}, ["num_workers = 4: a2c trains in one process", "use algo a3c", "asynchronous"]),
+        ({"num_workers": 2, "algo": "ac"}, ["num_workers = 2: ac trains in one process", "use algo a3c"]),
+        ({"update_order": "locked"}, ["update_order = locked: a2c trains in one process"]),
+        ({"optimizer_statistics": "per_worker"}, ["optimizer_statistics = per_worker: a2c trains in one process"]),
+        ({"on_worker_error": "raise"}, ["on_worker_error = raise: a2c trains in one process"]),
+        ({"max_worker_restarts": 3}, ["max_worker_restarts = 3: a2c trains in one process"]),
+        (
+            {"asynchronous": True, "backend": "async"},
+            ["backend = async", "already", "use backend sync, vector or auto"],
+        ),
     ],
 )
 def test_contradictions_raise_and_name_the_mend(values: dict[str, Any], parts: list[str]) -> None:
@@ -130,6 +144,19 @@ def test_contradictions_raise_and_name_the_mend(values: dict[str, Any], parts: l
     text = one_line(error)
     for part in parts:
         assert part in text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_workers": 1},  # which is what one process is
+        {"asynchronous": True, "num_workers": 4, "update_order": "locked", "on_worker_error": "raise"},
+        {"asynchronous": True, "optimizer_statistics": "per_worker", "backend": "vector", "max_worker_restarts": 0},
+    ],
+)
+def test_workers_go_with_everything_else(values: dict[str, Any]) -> None:
+    config = settings(**values)
+    assert validate(config) is config
 
 
 @pytest.mark.parametrize(
@@ -283,7 +310,16 @@ def test_on_resume_the_budget_and_the_watching_can_change() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"gamma": 0.5}, {"num_envs": 3}, {"seed": 1}, {"run_dir": "x"}, {"lr_schedule": "constant"}]
+    "change",
+    [
+        {"gamma": 0.5},
+        {"num_envs": 3},
+        {"seed": 1},
+        {"run_dir": "x"},
+        {"lr_schedule": "constant"},
+        {"num_workers": 4},
+        {"asynchronous": True},
+    ],
 )
 def test_on_resume_nothing_else_can(change: dict[str, Any]) -> None:
     name, value = next(iter(change.items()))

@@ -49,6 +49,7 @@ class Block(NamedTuple):
     """A fenced block of a page."""
 
     language: str
+    """What stands behind the fence; ``python no-run`` is only compiled."""
     text: str
 
 
@@ -59,7 +60,7 @@ def text_of(page: Path) -> str:
 
 @cache
 def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), re.M | re.S)]
+    return [Block(*found) for found in re.findall(r"^```([\w -]*)\n(.*?)^```$", text_of(page), re.M | re.S)]
 
 
 @cache
@@ -211,6 +212,13 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delitem(sys.modules, name)
 
 
+@per_page([page for page in PAGES if any(block.language == "python no-run" for block in blocks(page))])
+def test_python_that_is_not_run_compiles(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python no-run":
+            compile(block.text, str(page), "exec")
+
+
 def tiny(function: Any) -> Any:
     """``function`` with budgets that a test can afford."""
 
@@ -259,14 +267,20 @@ def test_the_settings_page_is_what_the_script_gives() -> None:
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_every_logged_metric_is_explained(algo: str, tmp_path: Path) -> None:
-    settings = {**TINY, "log_every": 100, "final_episodes": 0}
+    settings = {**TINY, "log_every": 100, "final_episodes": 0, **({"num_workers": 2} if algo == "a3c" else {})}
     run_dir = limelight.train("CartPole-v1", algo=algo, run_dir=str(tmp_path / "run"), **settings).run_dir
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    logged = {name for row in rows for name in row} - {"step", "seconds"}
+    logged = {re.sub(r"worker_\d+", "worker_0", name) for row in rows for name in row} - {"step", "seconds"}
     assert {"train/entropy", "eval/mean_reward", "rollout/ep_rew_mean"} <= logged
-    table = [line for line in text_of(ROOT / "docs" / "algorithms" / f"{algo}.md").splitlines() if line[:2] == "| "]
-    explained = {name for line in table for name in re.findall(r"`(\w+/\w+)`", line.split("|")[1])}
-    assert explained == logged
+    page = ROOT / "docs" / "algorithms" / f"{algo}.md"
+    others = re.findall(r"\]\(([\w/.]+)#logged-metrics\)", prose(page))  # "all those of A2C, and these"
+    assert set().union(*(explained(other) for other in [page, *(page.parent / name for name in others)])) == logged
+
+
+def explained(page: Path) -> set[str]:
+    """Metrics in the first column of a page's tables."""
+    rows = [line.split("|")[1] for line in text_of(page).splitlines() if line.startswith("| ")]
+    return {name for cell in rows for name in re.findall(r"`(\w+(?:/\w+)+)`", cell)}
 
 
 def slug(heading: str) -> str:

@@ -9,11 +9,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import limelight
-from limelight.config import ConfigError
-from limelight.envs.toy import Corridor, Ring
+from limelight.config import ConfigError, TrainConfig
+from limelight.envs.toy import Corridor, Ring, Scripted
 from limelight.evaluate import Evaluation, play
+from limelight.nn.model import make_model
+from limelight.settings import with_settings
 
 
 class Lengths(gym.Env[Any, Any]):
@@ -35,8 +38,13 @@ class Lengths(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), 1.0, self.left == 0, False, {}
 
 
-def zeros(obs: Any) -> Any:
-    return np.zeros(len(obs), np.int64)
+class Zeros:
+    """Always action 0."""
+
+    recurrent_state = None
+
+    def act(self, obs: Any, episode_start: Any) -> Any:
+        return np.zeros(len(obs), np.int64)
 
 
 def same(obs: Any) -> Any:
@@ -59,17 +67,17 @@ def test_statistics() -> None:
 def test_every_environment_plays_an_equal_share() -> None:
     """Taking the first ones to finish would count the short episodes three times as often."""
     envs = limelight.make_envs(Lengths, num_envs=3, backend="sync")
-    result = play(envs, zeros, same, 6, seed=0)
+    result = play(envs, Zeros(), same, 6, seed=0)
     assert sorted(result.returns) == [3.0, 3.0, 3.0, 50.0, 50.0, 50.0]
     assert sorted(result.lengths) == [3, 3, 3, 50, 50, 50]
-    uneven = play(limelight.make_envs(Lengths, num_envs=3, backend="sync"), zeros, same, 4, seed=0)
+    uneven = play(limelight.make_envs(Lengths, num_envs=3, backend="sync"), Zeros(), same, 4, seed=0)
     assert sorted(uneven.returns) == [3.0, 3.0, 3.0, 50.0]
 
 
 def test_an_episode_that_never_ends_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["limelight.evaluate"], "MAX_EPISODE_STEPS", 40)
     envs = limelight.make_envs(Ring, num_envs=2, backend="sync", env_kwargs={"max_steps": 10**6})
-    result = play(envs, zeros, same, 6, seed=0)
+    result = play(envs, Zeros(), same, 6, seed=0)
     assert result.lengths == [40, 40]
     assert result.cut == 2
     assert result.to_metrics()["eval/cut_episodes"] == 2
@@ -142,6 +150,152 @@ def test_training_survives_a_greedy_policy_that_never_ends(tmp_path: Path, monke
         eval_episodes=2, final_episodes=2, learning_rate=1e-6,
     )  # fmt: skip
     assert result.status == "completed"
+
+
+# --------------------------------------------------------------------------- memory
+
+OBS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+
+
+@pytest.fixture(params=[("lstm", "shared"), ("gru", "separate")], ids=str)
+def remembering(request: pytest.FixtureRequest) -> limelight.Agent:
+    """An untrained agent whose actions depend on what it saw before."""
+    core, critic = request.param
+    settings = {"core": core, "critic": critic, "core_size": 12, "policy_init_gain": 20.0}
+    config = with_settings(TrainConfig(), settings)
+    spaces = gym.spaces.Box(-np.inf, np.inf, (4,)), gym.spaces.Discrete(9)
+    return limelight.Agent(make_model(*spaces, config.model, 0), None, config, *spaces)
+
+
+def by_hand(agent: limelight.Agent, rows: Any, state: Any = None) -> tuple[list[int], Any]:
+    """Actions of single observations, one after the other, and the last state."""
+    actions = []
+    for row in rows:
+        action, state = agent.predict(row, state)
+        actions.append(int(action))
+    return actions, state
+
+
+def test_predict_carries_the_state_it_is_given(remembering: limelight.Agent) -> None:
+    actions, state = by_hand(remembering, OBS)
+    output = remembering.model(torch.from_numpy(OBS)[:, None])
+    assert actions == output.params.argmax(-1)[:, 0].tolist()
+    assert state.shape == (1, remembering.model.state_size)
+    np.testing.assert_allclose(state, output.recurrent_state.detach(), rtol=0.0, atol=1e-6)
+    one, other = remembering.predict(OBS[0])[1], remembering.predict(OBS[0])[1]
+    np.testing.assert_array_equal(one, other)  # None is nothing, every time
+    kept = state.copy()
+    remembering.predict(OBS[0], state)
+    np.testing.assert_array_equal(state, kept)
+
+
+def test_episode_start_forgets_rows(remembering: limelight.Agent) -> None:
+    _, state = remembering.predict(OBS[:3])
+    _, both = remembering.predict(OBS[3:], state, episode_start=[False, True, False])
+    _, anew = remembering.predict(OBS[3:])
+    _, on = remembering.predict(OBS[3:], state)
+    np.testing.assert_array_equal(both[1], anew[1])
+    np.testing.assert_array_equal(both[[0, 2]], on[[0, 2]])
+    assert not np.array_equal(both[0], anew[0])
+    _, everything = remembering.predict(OBS, state, episode_start=np.ones(6, bool))  # of another batch, but forgotten
+    np.testing.assert_array_equal(everything, remembering.predict(OBS)[1])
+
+
+def test_reset_lets_the_agent_remember_itself(remembering: limelight.Agent) -> None:
+    expected, _ = by_hand(remembering, OBS)
+    for _ in range(2):
+        remembering.reset()
+        seen = []
+        for row in OBS:
+            seen.append(int(remembering.predict(row)[0]))
+            by_hand(remembering, OBS[:2], np.zeros((1, remembering.model.state_size)))  # a state leaves its own alone
+        assert seen == expected
+    assert len(set(expected)) > 1
+    with pytest.raises(ValueError, match=r"must be \[6, \d+\]; reset\(\)"):
+        remembering.predict(OBS)
+    remembering.predict(OBS, episode_start=np.ones(6))  # from here on, of six episodes
+    _, state = remembering.predict(OBS)
+    np.testing.assert_array_equal(
+        state, remembering.predict(OBS, remembering.predict(OBS, np.zeros(state.shape))[1])[1]
+    )
+
+
+def test_greedy_and_sampled_actions_share_the_agents_memory(remembering: limelight.Agent) -> None:
+    expected = by_hand(remembering, OBS[:3])[1]
+    remembering.reset()
+    for row, deterministic in zip(OBS, (True, False, True), strict=False):
+        _, state = remembering.predict(row, deterministic=deterministic)
+    np.testing.assert_array_equal(state, expected)
+
+
+def test_predict_refuses_states_that_do_not_fit(remembering: limelight.Agent) -> None:
+    width = remembering.model.state_size
+    with pytest.raises(ValueError, match=rf"state of shape \(2, {width}\): must be \[6, {width}\]"):
+        remembering.predict(OBS, np.zeros((2, width), np.float32))
+    with pytest.raises(ValueError, match=r"episode_start of shape \(2,\): must be \[6\]"):
+        remembering.predict(OBS, None, np.ones(2))
+
+
+def test_without_memory_the_state_comes_back_as_given(agent: limelight.Agent) -> None:
+    agent.reset()
+    marker: Any = object()
+    assert agent.predict(OBS, state=marker)[1] is marker
+    assert agent.predict(OBS)[1] is None
+
+
+def test_it_is_saved_with_its_core(remembering: limelight.Agent, tmp_path: Path) -> None:
+    remembering.save(tmp_path / "kept")
+    assert by_hand(limelight.load(tmp_path / "kept"), OBS)[0] == by_hand(remembering, OBS)[0]
+
+
+def test_stable_baselines3_can_evaluate_it(remembering: limelight.Agent) -> None:
+    evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
+    vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
+    envs = vec_env.DummyVecEnv([lambda: gym.make("CartPole-v1", max_episode_steps=30)] * 2)
+    config = with_settings(TrainConfig(), {"core": "lstm", "core_size": 8})
+    spaces = envs.observation_space, gym.spaces.Discrete(2)
+    agent = limelight.Agent(make_model(*spaces, config.model, 0), None, config, *spaces)
+    returns, lengths = evaluation.evaluate_policy(agent, envs, 6, return_episode_rewards=True, warn=False)
+    assert len(returns) == 6
+    assert max(lengths) <= 30
+
+
+class Lives:
+    """Remembers how many observations of the episode it has seen; checks it against the observations themselves."""
+
+    def __init__(self) -> None:
+        self.recurrent_state: Any = None
+        self.seen: list[float] = []
+
+    def act(self, obs: Any, episode_start: Any) -> Any:
+        before = np.zeros((len(obs), 1), np.float32) if self.recurrent_state is None else self.recurrent_state
+        self.recurrent_state = (1 - episode_start[:, None]) * before + 1
+        np.testing.assert_array_equal(self.recurrent_state[:, 0], obs[:, 0] % 10 + 1)
+        self.seen += obs[:, 0].tolist()
+        return np.zeros(len(obs), np.int64)
+
+
+def test_evaluation_forgets_at_the_start_of_every_episode() -> None:
+    script = [
+        [(10.0 * i + row, 1.0, row == end, False) for row in range(end + 1)] for i, end in enumerate((2, 4, 1, 3))
+    ]
+    envs = limelight.make_envs(lambda: Scripted(script), num_envs=3, backend="sync")
+    policy = Lives()
+    result = play(envs, policy, same, 9, seed=0)
+    assert sorted(set(result.lengths)) == [1, 2, 3, 4]
+    assert {2.0, 14.0, 21.0} <= set(policy.seen)  # final observations, too, were of their own episodes
+
+
+def test_evaluation_leaves_the_training_policys_memory_alone(tmp_path: Path) -> None:
+    """And nothing else of the run either: it ends with the same parameters."""
+    ends = []
+    for i, every in enumerate((0, 100)):
+        result = limelight.train(
+            "CartPole-v1", core="gru", run_dir=str(tmp_path / str(i)), total_timesteps=400, quiet=True, seed=3,
+            tensorboard=False, eval_every=every, eval_episodes=2, final_episodes=0, num_envs=4,
+        )  # fmt: skip
+        ends.append(limelight.load(result.run_dir, which="last").get_state()["params"])
+    assert torch.equal(*ends)
 
 
 def test_the_public_names_stay_functions() -> None:

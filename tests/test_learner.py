@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import sys
@@ -16,9 +17,10 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
 from limelight.config import ConfigError, TrainConfig
-from limelight.learner import Learner
+from limelight.learner import Learner, NonFiniteGradientError
 from limelight.moments import RunningMoments
 from limelight.nn.model import make_model
+from limelight.optim import Master
 from limelight.returns import gae, standardize
 from limelight.rollout import Rollout
 from limelight.settings import with_settings
@@ -91,7 +93,7 @@ def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
 
     final = {}
     if rollout.final_obs is not None:
-        final = {(t, b): obs for t, b, obs in zip(*rollout.final_obs, strict=True)}
+        final = {(t, b): obs for t, b, obs in zip(*rollout.final_obs[:3], strict=True)}
     values, next_values = np.zeros((2, *rollout.rewards.shape))
     with torch.no_grad():
         for t, b in np.ndindex(*values.shape):
@@ -176,7 +178,7 @@ def test_update_is_gradients_then_apply(learner_of: LearnerOf, rollout_of: Rollo
         apart.update(two.apply(rollout, progress=0.1 * seed))
         assert together == apart
         assert not torch.equal(before, two.flat.params)
-        assert_same(one.get_state(), two.get_state())
+        assert_same(everything(one), everything(two))
 
 
 @both_paths
@@ -283,11 +285,11 @@ def test_non_finite_gradients_stop_before_anything_moves(
     learner.update(rollout_of(BOX), 0.0)
     with torch.no_grad():
         learner.model.policy_head.bias[0] = float("nan")
-    before = snapshot(learner.get_state())
+    before = snapshot(everything(learner))
     with pytest.raises(ConfigError, match=r"learning_rate = 0\.25: .* no longer finite at update 1; ") as error:
         learner.update(rollout_of(BOX, seed=1), 0.0)
     assert "\n" not in str(error.value)
-    assert_same(learner.get_state(), before)
+    assert_same(everything(learner), before)
 
 
 @both_paths
@@ -296,14 +298,14 @@ def test_a_rollout_without_a_transition_changes_nothing(
 ) -> None:
     learner = learner_of(BOX, use_numpy, critic="target", optimizer="adam", normalize_advantages="running")
     learner.update(rollout_of(BOX), 0.0)
-    before = snapshot(learner.get_state())
+    before = snapshot(everything(learner))
     rollout = rollout_of(BOX, seed=1)
     nothing = np.zeros_like(rollout.valid)
     empty = dataclasses.replace(
         rollout, rewards=nothing, terminated=nothing, truncated=nothing, valid=nothing, num_valid=0
     )
     assert learner.update(empty, 0.5, want_metrics=True) == {}
-    assert_same(learner.get_state(), before)
+    assert_same(everything(learner), before)
 
 
 # --------------------------------------------------------------------------- the target critic
@@ -374,15 +376,25 @@ def test_only_bootstrapping_uses_the_target_critic(
 # --------------------------------------------------------------------------- state
 
 
+def everything(learner: Learner) -> dict[str, Any]:
+    """What a checkpoint keeps of a learner that works alone."""
+    return {"learner": learner.get_state(), "master": learner.master.get_state()}
+
+
+def restore(learner: Learner, state: Mapping[str, Any]) -> None:
+    learner.set_state(state["learner"])
+    learner.master.set_state(state["master"])
+
+
 def snapshot(state: Mapping[str, Any]) -> dict[str, Any]:
     """A copy as a checkpoint keeps it: tensors become arrays."""
 
-    def copy(value: Any) -> Any:
+    def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {key: copy(v) for key, v in value.items()}
+            return {key: plain(v) for key, v in value.items()}
         return value.numpy().copy() if isinstance(value, Tensor) else value
 
-    return {key: copy(value) for key, value in state.items()}
+    return {key: plain(value) for key, value in state.items()}
 
 
 def assert_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
@@ -417,23 +429,136 @@ def test_state_continues_bit_for_bit(
     for seed in range(5):
         first.update(rollout_of(BOX, seed), 0.1)
     second = learner_of(BOX, use_numpy, seed=99, **settings)
-    second.set_state(snapshot(first.get_state()))
+    restore(second, snapshot(everything(first)))
     for seed in range(5, 12):
         assert first.update(rollout_of(BOX, seed), 0.2, True) == second.update(rollout_of(BOX, seed), 0.2, True)
-    assert_same(first.get_state(), second.get_state())
+    assert_same(everything(first), everything(second))
     assert second.num_updates == 12
 
 
 def test_set_state_keeps_the_views(learner_of: LearnerOf, rollout_of: RolloutOf) -> None:
     learner = learner_of(BOX)
     other = learner_of(BOX, seed=4)
-    learner.set_state(other.get_state())
+    restore(learner, everything(other))
     start = 0
     for p in learner.model.parameters():
         assert p.data_ptr() == learner.flat.params[start:].data_ptr()
         start += p.numel()
     learner.update(rollout_of(BOX), 0.0)
     assert not torch.equal(learner.flat.params, other.flat.params)  # a copy, not the same memory
+
+
+# --------------------------------------------------------------------------- a master elsewhere
+
+
+def master_of(learner: Learner) -> Master:
+    """A copy of the learner's own master, in memory that NumPy owns."""
+
+    def elsewhere(tensor: Tensor) -> Tensor:
+        return torch.from_numpy(np.array(tensor.numpy()))
+
+    own = learner.master
+    return Master(
+        elsewhere(own.params),
+        None if own.target_params is None else elsewhere(own.target_params),
+        {key: elsewhere(tensor) for key, tensor in own.optimizer_state.items()},
+    )
+
+
+def follower(learner: Learner, use_numpy: bool, master: Master) -> Learner:
+    """A learner like ``learner``, before its first update, whose updates move ``master``."""
+    model = copy.deepcopy(learner.model)
+    return Learner(model, learner.algorithm, learner.model_config, learner.optim, use_numpy, master)
+
+
+def own_tensors(learner: Learner) -> dict[str, Tensor]:
+    """Copies of the parameters a learner computes with."""
+    critic = [] if learner.target_critic is None else list(learner.target_critic.parameters())
+    target = torch.cat([p.detach().reshape(-1) for p in critic]) if critic else torch.zeros(0)
+    return {"params": learner.flat.params.clone(), "target": target}
+
+
+@both_paths
+@pytest.mark.parametrize("critic", ["shared", "target"])
+def test_gradients_stay_here_and_apply_moves_only_the_master(
+    learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool, critic: str
+) -> None:
+    fresh = learner_of(BOX, use_numpy, critic=critic, optimizer="adam", learning_rate=0.01)
+    master = master_of(fresh)
+    learner, rollout = follower(fresh, use_numpy, master), rollout_of(BOX)
+    mine, theirs = own_tensors(learner), master.get_state()
+    learner.gradients(rollout)
+    assert learner.flat.grads.abs().max() > 0
+    for name, tensor in own_tensors(learner).items():
+        assert torch.equal(tensor, mine[name])
+    assert_same(master.get_state(), theirs)
+    learner.apply(rollout, progress=0.0)
+    for name, tensor in own_tensors(learner).items():
+        assert torch.equal(tensor, mine[name])
+    assert not torch.equal(master.params, theirs["params"])
+    assert int(master.optimizer_state["step"]) == 1
+    if critic == "target":
+        assert master.target_params is not None
+        assert not torch.equal(master.target_params, theirs["target_params"])
+    learner.pull()
+    pulled = own_tensors(learner)
+    assert torch.equal(pulled["params"], master.params)
+    if master.target_params is not None:
+        assert torch.equal(pulled["target"], master.target_params)
+    obs = torch.from_numpy(rollout.obs)
+    with torch.no_grad():
+        assert not torch.equal(learner.model(obs).params, fresh.model(obs).params)  # it acts with what it pulled
+
+
+@both_paths
+@pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+def test_pull_gradients_apply_is_update(
+    learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool, critic: str
+) -> None:
+    """Bit for bit, metrics included: where the parameters live changes nothing."""
+    settings = {"critic": critic, "normalize_advantages": "running", "optimizer": "rmsprop_tf", "learning_rate": 0.01}
+    alone = learner_of(BOX, use_numpy, **settings)
+    learner = follower(alone, use_numpy, master_of(alone))
+    for seed in range(6):
+        rollout, progress = rollout_of(BOX, seed), 0.1 * seed
+        learner.pull()
+        metrics = learner.gradients(rollout, want_metrics=True)
+        metrics.update(learner.apply(rollout, progress))
+        assert metrics == alone.update(rollout, progress, want_metrics=True)
+        assert_same(everything(alone), everything(learner))
+
+
+@both_paths
+def test_two_learners_take_turns_at_one_master(learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool) -> None:
+    """Each pulls what the other has learnt: together they do what one alone does with all rollouts."""
+    alone = learner_of(BOX, use_numpy, critic="target", optimizer="adam", learning_rate=0.01)
+    master = master_of(alone)
+    both = [follower(alone, use_numpy, master) for _ in range(2)]
+    for turn in range(8):
+        rollout = rollout_of(BOX, turn)
+        learner = both[turn % 2]
+        learner.pull()
+        learner.gradients(rollout)
+        learner.apply(rollout, 0.0)
+        alone.update(rollout, 0.0)
+    assert_same(master.get_state(), alone.master.get_state())
+    assert [learner.num_updates for learner in both] == [4, 4]
+
+
+@both_paths
+def test_non_finite_gradients_leave_the_master_alone(
+    learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool
+) -> None:
+    fresh = learner_of(BOX, use_numpy, critic="target", optimizer="adam")
+    master = master_of(fresh)
+    learner = follower(fresh, use_numpy, master)
+    before = master.get_state()
+    learner.gradients(rollout_of(BOX))
+    learner.flat.grads[3] = float("nan")
+    with pytest.raises(NonFiniteGradientError):
+        learner.apply(rollout_of(BOX), 0.0)
+    assert_same(master.get_state(), before)
+    assert learner.num_updates == 0
 
 
 # --------------------------------------------------------------------------- running moments

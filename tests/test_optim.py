@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from limelight import optim
 from limelight.config import OptimConfig
-from limelight.optim import FlatParameters, Optimizer, clip_by_norm, make_optimizer, schedule
+from limelight.optim import (
+    FlatParameters,
+    Master,
+    Optimizer,
+    clip_by_norm,
+    initial_state,
+    make_optimizer,
+    schedule,
+)
 
 STEPS = 100
 RATE = 7e-4
@@ -52,6 +60,11 @@ def flat_of(module: nn.Module) -> Tensor:
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
 
 
+def optimizer_of(config: OptimConfig, flat: FlatParameters) -> Optimizer:
+    """The optimizer of ``config`` before its first step."""
+    return make_optimizer(config, flat.params, flat.grads, initial_state(config, flat.params))
+
+
 def follow(
     config: OptimConfig,
     theirs: Callable[[nn.Module], torch.optim.Optimizer],
@@ -60,7 +73,7 @@ def follow(
     """Ours over the flat vector and theirs over an ordinary module stay together for 100 steps."""
     module, ordinary = small_net(), small_net()
     flat = FlatParameters(module)
-    ours, reference = make_optimizer(config, flat.params, flat.grads), theirs(ordinary)
+    ours, reference = optimizer_of(config, flat), theirs(ordinary)
     for grads in gradients(len(flat)):
         flat.grads.copy_(grads)
         set_grads(ordinary, grads)
@@ -94,7 +107,7 @@ def test_rmsprop_tf_is_its_formula() -> None:
     alpha, eps = 0.99, 0.1
     flat = FlatParameters(small_net())
     config = OptimConfig(optimizer="rmsprop_tf", rms_alpha=alpha, optim_eps=eps)
-    ours = make_optimizer(config, flat.params, flat.grads)
+    ours = optimizer_of(config, flat)
     theta, g = flat.params.double().numpy().copy(), np.ones(len(flat))
     for grads in gradients(len(flat)):
         flat.grads.copy_(grads)
@@ -135,7 +148,7 @@ def test_long_vectors_are_moved_by_torch() -> None:
 @pytest.mark.parametrize("name", ["rmsprop", "rmsprop_tf", "adam"])
 def test_steps_leave_the_gradients_and_stay_in_memory(name: str) -> None:
     flat = FlatParameters(small_net())
-    ours = make_optimizer(OptimConfig(optimizer=name), flat.params, flat.grads)  # type: ignore[arg-type]
+    ours = optimizer_of(OptimConfig(optimizer=name), flat)  # type: ignore[arg-type]
     tensors = {"params": flat.params, "grads": flat.grads, **ours.state}
     where = {key: t.data_ptr() for key, t in tensors.items()}
     before = flat.grads.copy_(gradients(len(flat), 1)[0]).clone()
@@ -157,21 +170,97 @@ def test_state_continues_where_it_was(name: str) -> None:
             optimizer.step(whole(flat, nn.Module()))
 
     first = FlatParameters(small_net())
-    optimizer = make_optimizer(config, first.params, first.grads)
+    optimizer = optimizer_of(config, first)
     run(first, optimizer, sequence[:10])
     params, state = first.params.clone(), copy.deepcopy(optimizer.state)
     run(first, optimizer, sequence[10:])
 
     second = FlatParameters(small_net())
-    successor = make_optimizer(config, second.params, second.grads)
+    successor = make_optimizer(config, second.params, second.grads, copy.deepcopy(state))
     assert successor.state.keys() == state.keys()
     second.params.copy_(params)
-    for key, tensor in successor.state.items():
-        tensor.copy_(state[key])
     run(second, successor, sequence[10:])
     assert torch.equal(first.params, second.params)
     for key in state:
         assert torch.equal(optimizer.state[key], successor.state[key])
+
+
+# --------------------------------------------------------------------------- state from outside
+
+
+def elsewhere(tensor: Tensor) -> Tensor:
+    """The same values in memory that NumPy owns, as shared memory comes."""
+    return torch.from_numpy(np.array(tensor.numpy()))
+
+
+@pytest.mark.usefixtures("arithmetic")
+@pytest.mark.parametrize("name", ["rmsprop", "rmsprop_tf", "adam"])
+def test_two_optimizers_over_one_state_are_one_optimizer(name: str) -> None:
+    """Two workers, each with gradients of its own, move shared parameters: what one would do with all of them."""
+    config = OptimConfig(optimizer=name)  # type: ignore[arg-type]
+    alone = FlatParameters(small_net())
+    one = optimizer_of(config, alone)
+    params = elsewhere(alone.params)
+    state = {key: elsewhere(tensor) for key, tensor in initial_state(config, params).items()}
+    grads = [torch.zeros_like(params) for _ in range(2)]
+    both = [make_optimizer(config, params, mine, state) for mine in grads]
+    for turn, gradient in enumerate(gradients(len(alone), 20)):
+        alone.grads.copy_(gradient)
+        one.step([(slice(0, len(alone)), RATE)])
+        grads[turn % 2].copy_(gradient)
+        both[turn % 2].step([(slice(0, len(alone)), RATE)])
+    assert torch.equal(params, alone.params)
+    assert {key: tensor.tolist() for key, tensor in state.items()} == {k: t.tolist() for k, t in one.state.items()}
+    assert "step" not in state or int(state["step"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rmsprop", {"square_avg": 0.0}),
+        ("rmsprop_tf", {"square_avg": 1.0}),
+        ("adam", {"exp_avg": 0.0, "exp_avg_sq": 0.0, "step": 0}),
+    ],
+)
+def test_initial_states(name: str, expected: dict[str, float]) -> None:
+    params = torch.full((3,), 7.0)
+    state = initial_state(OptimConfig(optimizer=name), params)  # type: ignore[arg-type]
+    assert {key: set(tensor.reshape(-1).tolist()) for key, tensor in state.items()} == {
+        key: {value} for key, value in expected.items()
+    }
+    assert all(tensor.shape == (() if key == "step" else (3,)) for key, tensor in state.items())
+    assert params.tolist() == [7.0] * 3
+
+
+@pytest.mark.parametrize("target", [True, False])
+@pytest.mark.parametrize("name", ["rmsprop", "adam"])
+def test_a_master_hands_over_copies_and_keeps_its_memory(name: str, target: bool) -> None:
+    config = OptimConfig(optimizer=name)  # type: ignore[arg-type]
+
+    def master(value: float) -> Master:
+        params = torch.full((5,), value)
+        state = {key: tensor + int(value) for key, tensor in initial_state(config, params).items()}
+        return Master(params, torch.full((2,), value + 0.5) if target else None, state)
+
+    def tensors(of: Master) -> list[Tensor]:
+        targets = [] if of.target_params is None else [of.target_params]
+        return [of.params, *targets, *of.optimizer_state.values()]
+
+    first, second = master(1.0), master(4.0)
+    state, where = first.get_state(), [t.data_ptr() for t in tensors(second)]
+    assert (state["target_params"] is not None) == target
+    second.set_state(state)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(second), strict=True))
+    assert [t.data_ptr() for t in tensors(second)] == where
+    for tensor in tensors(first):
+        tensor += 1
+    third = master(9.0)
+    third.set_state(state)  # as it was, whatever has happened to the first since
+    assert all(torch.equal(a, b) for a, b in zip(tensors(second), tensors(third), strict=True))
+    third.set_state(
+        {**state, "params": state["params"].numpy(), "optimizer": {k: t.numpy() for k, t in state["optimizer"].items()}}
+    )
+    assert all(torch.equal(a, b) for a, b in zip(tensors(second), tensors(third), strict=True))
 
 
 # --------------------------------------------------------------------------- clipping and schedules
@@ -231,7 +320,7 @@ def assert_views(flat: FlatParameters, module: nn.Module) -> None:
 def test_views_stay_views_through_backward_and_steps() -> None:
     module, ordinary = small_net(), small_net()
     flat = FlatParameters(module)
-    optimizer = make_optimizer(OptimConfig(), flat.params, flat.grads)
+    optimizer = optimizer_of(OptimConfig(), flat)
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     for _ in range(3):
         flat.grads.zero_()

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from limelight import plots
 from limelight.config import ConfigError, TrainConfig
@@ -181,6 +182,91 @@ def test_a_panel_per_training_metric(tmp_path: Path) -> None:
     assert [ax.get_title(loc="left") for ax in figure.axes] == [f"metric {i}" for i in range(5)]
     labelled = [any(label.get_visible() for label in ax.get_xticklabels()) for ax in figure.axes]
     assert labelled == [False, True, True, True, True]  # each column's lowest
+
+
+def make_async_run(folder: Path, workers: int = 2, restarts: tuple[int, ...] = (0, 0, 1, 3)) -> Path:
+    """An asynchronous run with a row for each of ``restarts``; a fall to 0 is where it was resumed."""
+    run = make_run(folder, rows=0, algo="a3c", asynchronous=True, num_workers=workers)
+    metrics = JsonlLogger(run / "metrics.jsonl")
+    for i, count in enumerate(restarts, 1):
+        paces = {f"async/worker_{w}/updates_per_second": 10.0 * w + i for w in range(workers)}
+        steps = {f"async/worker_{w}/steps_per_second": 640.0 for w in range(workers)}
+        lag = {"async/policy_lag": 1.5, "async/policy_lag_max": 4 + i}
+        counts = {"async/worker_restarts": count, "async/skipped_updates": 0}
+        metrics.log(100 * i, 1.0 * i, {"train/entropy": 0.6, **lag, **counts, **paces, **steps})
+    metrics.close()
+    return run
+
+
+def drawn(ax: Axes) -> list[tuple[list[float], str, object]]:
+    """The values of every line of a panel, how it is drawn, and its colour."""
+    return [(list(line.get_ydata()), line.get_linestyle(), line.get_color()) for line in ax.get_lines()]  # type: ignore[arg-type]
+
+
+def test_workers_lag_and_pace_are_drawn(tmp_path: Path) -> None:
+    run = make_async_run(tmp_path / "run", workers=3)
+    with plots.style():
+        figure = plots.worker_metrics([read_run(run)])
+        others = plots.training_metrics([read_run(run)])
+    assert figure is not None
+    assert others is not None
+    assert [ax.get_title(loc="left") for ax in others.axes] == ["entropy"]  # not one for each worker
+    lag, pace = figure.axes
+    assert [(values, style) for values, style, _ in drawn(lag)] == [([1.5] * 4, "-"), ([5, 6, 7, 8], "--")]
+    assert [values for values, _, _ in drawn(pace)] == [[10.0 * w + i for i in range(1, 5)] for w in range(3)]
+    assert len({color for _, _, color in drawn(pace)}) == 3
+    page, text = check_page(write_report([run]))
+    assert page.count("<svg") == 3
+    for words in ("Workers", "policy lag, in updates by others", "restarted workers"):
+        assert words in text, words
+    assert '<th scope="row">restarted workers</th><td class=changed>3</td>' in page
+    assert '<th scope="row">updates skipped (not finite)</th><td>0</td>' in page
+
+
+def test_runs_with_workers_beside_runs_without(tmp_path: Path) -> None:
+    """Only the asynchronous ones have a lag; each has one colour."""
+    runs = [make_run(tmp_path / "a2c"), make_async_run(tmp_path / "a3c"), make_async_run(tmp_path / "more", workers=9)]
+    with plots.style():
+        figure = plots.worker_metrics([read_run(run) for run in runs])
+    assert figure is not None
+    lag, pace = figure.axes
+    assert [len(values) for values, _, _ in drawn(lag)] == [0, 0, 4, 4, 4, 4]
+    assert [color for _, _, color in drawn(pace)] == [plots.COLORS[1]] * 2 + [plots.COLORS[2]] * 9
+    page, _ = check_page(write_report(runs))
+    assert '<th scope="row">restarted workers</th><td>–</td><td class=changed>3</td><td class=changed>3</td>' in page
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_worker_never_lags(tmp_path: Path, rows: int) -> None:
+    """Nothing but zeros is drawn from 0 upwards too."""
+    run = make_run(tmp_path / "run", rows=0)
+    metrics = JsonlLogger(run / "metrics.jsonl")
+    for step in range(1, rows + 1):
+        metrics.log(step, 1.0, {"async/policy_lag": 0.0, "async/policy_lag_max": 0})
+    metrics.close()
+    with plots.style():
+        figure = plots.worker_metrics([read_run(run)])
+    assert figure is not None
+    assert [values for values, _, _ in drawn(figure.axes[0])] == [[0.0] * rows] * 2
+    assert all(low == 0.0 < high for low, high in (ax.get_ylim() for ax in figure.axes))
+    write_report([run])
+
+
+def test_a_report_without_workers_has_nothing_of_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    with plots.style():
+        assert plots.worker_metrics([read_run(run)]) is None
+    _, text = check_page(write_report([run]))
+    assert "Workers" not in text
+    assert "restarted workers" not in text
+
+
+def test_counters_that_a_resumed_run_starts_anew_add_up(tmp_path: Path) -> None:
+    run = read_run(make_async_run(tmp_path / "run", restarts=(0, 2, 5, 0, 1, 1)))
+    assert run.total("async/worker_restarts") == 6
+    assert run.total("async/skipped_updates") == 0
+    assert run.total("async/never_seen") is None
+    assert read_run(make_async_run(tmp_path / "late", restarts=(2, 2))).total("async/worker_restarts") == 2
 
 
 def test_a_killed_run(tmp_path: Path) -> None:

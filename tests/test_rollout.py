@@ -39,12 +39,26 @@ every_mode = pytest.mark.parametrize("mode", ["next_step", "same_step", "disable
 class Counting:
     """Takes actions 0, 1, 2, 3, 0, … in every environment, and keeps what it was shown."""
 
+    recurrent_state: NDArray[np.float32] | None = None
+
     def __init__(self) -> None:
         self.seen: list[NDArray[Any]] = []
 
-    def act(self, obs: NDArray[Any]) -> NDArray[Any]:
+    def act(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         self.seen.append(obs.copy())
         return np.full(len(obs), (len(self.seen) - 1) % 4)
+
+
+class Summing:
+    """Action 0 always; remembers the sum of the observations of the episode so far."""
+
+    recurrent_state: NDArray[np.float32] | None = None
+
+    def act(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
+        assert episode_start.dtype == np.float32
+        before = np.zeros((len(obs), 1), np.float32) if self.recurrent_state is None else self.recurrent_state
+        self.recurrent_state = (1 - episode_start[:, None]) * before + obs
+        return np.zeros(len(obs), np.int64)
 
 
 def backend(makers: Sequence[Callable[[], gym.Env[Any, Any]]], mode: str, kind: str = "ours") -> EnvBackend:
@@ -97,11 +111,75 @@ def test_same_step_stream(mode: str) -> None:
     assert rollout.final_obs.obs.tolist() == [[13.0], [21.0]]
 
 
+def test_episode_starts_and_memory_of_the_next_step_stream() -> None:
+    """The final observation (2, 13) still belongs to the episode, the one after the invalid row begins the next."""
+    collector, policy = collector_of(EPISODES, 7), Summing()
+    first = copied(collector.collect(policy))
+    assert column(first.obs) == [0, 1, 2, 10, 11, 12, 13, 20]
+    assert column(first.episode_start) == [1, 0, 0, 1, 0, 0, 0, 1]
+    assert first.recurrent_state is not None
+    assert first.recurrent_state.tolist() == [[0.0]]
+    second = collector.collect(policy)
+    assert column(second.obs) == [20, 21, 0, 1, 2, 10, 11, 12]
+    assert column(second.episode_start) == [1, 0, 1, 0, 0, 1, 0, 0]
+    assert second.recurrent_state is not None
+    assert second.recurrent_state.tolist() == [[10 + 11 + 12 + 13]]  # not yet zeroed by episode_start
+    assert collector.collect(policy).recurrent_state.tolist() == [[21.0]]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("mode", ["same_step", "disabled"])
+@pytest.mark.parametrize("kind", ["ours", "gymnasium"])
+def test_episode_starts_and_memory_of_the_same_step_stream(mode: str, kind: str) -> None:
+    """Final observations come with what was remembered before them."""
+    collector = collector_of(EPISODES, 7, mode, kind=kind)
+    rollout = collector.collect(Summing())
+    assert column(rollout.obs) == [0, 1, 10, 11, 12, 20, 0, 1]
+    assert column(rollout.episode_start) == [1, 0, 1, 0, 0, 1, 1, 0]
+    assert rollout.final_obs is not None
+    assert rollout.final_obs.obs.tolist() == [[13.0], [21.0]]
+    assert rollout.final_obs.recurrent_state is not None
+    assert rollout.final_obs.recurrent_state.tolist() == [[10 + 11 + 12], [20]]
+
+
+@every_mode
+@pytest.mark.parametrize("kind", ["ours", "gymnasium"])
+@pytest.mark.parametrize("num_steps", [1, 4, 9])
+def test_episode_starts_are_at_first_observations(mode: str, kind: str, num_steps: int) -> None:
+    """Across rollouts, for environments that end at different times."""
+    collector, policy = collector_of(EPISODES, num_steps, mode, 3, kind), Summing()
+    for _ in range(36 // num_steps):
+        rollout = collector.collect(policy)
+        np.testing.assert_array_equal(rollout.episode_start, np.isin(rollout.obs[..., 0], [0, 10, 20]))
+
+
+def test_without_memory_nothing_is_stored() -> None:
+    collector = collector_of(EPISODES, 7, "same_step")
+    for _ in range(2):
+        rollout = collector.collect(Counting())
+        assert rollout.recurrent_state is None
+        assert rollout.final_obs is not None
+        assert rollout.final_obs.recurrent_state is None
+
+
+def test_a_reset_forgets() -> None:
+    collector, policy = collector_of(EPISODES, 2), Summing()
+    collector.collect(policy)
+    collector.reset(1)
+    rollout = collector.collect(policy)
+    assert column(rollout.episode_start) == [1, 0, 0]
+    assert rollout.recurrent_state is not None
+    assert rollout.recurrent_state.tolist() == [[0.0]]
+    assert policy.recurrent_state is not None
+    assert policy.recurrent_state.tolist() == [[10 + 11]]
+
+
 def transitions(rollouts: Sequence[Rollout], num_envs: int) -> list[list[tuple[float, ...]]]:
     """(s, a, r, s', terminated, truncated) of each environment; s' is None of terminated rows, where it has no use."""
     result: list[list[Any]] = [[] for _ in range(num_envs)]
     for rollout in rollouts:
-        final = {} if rollout.final_obs is None else {(t, b): obs for t, b, obs in zip(*rollout.final_obs, strict=True)}
+        final = {}
+        if rollout.final_obs is not None:
+            final = {(t, b): obs for t, b, obs in zip(*rollout.final_obs[:3], strict=True)}
         for t, b in np.ndindex(*rollout.rewards.shape):
             if rollout.valid[t, b]:
                 terminated, truncated = bool(rollout.terminated[t, b]), bool(rollout.truncated[t, b])
@@ -222,8 +300,8 @@ def test_normalization(mode: str) -> None:
     rollout = collector.collect(Counting())
     raw, valid = plain.obs[:, 0].astype(np.float64), plain.valid[:, 0] > 0
     seen = np.concatenate([raw[:1], raw[1:][valid]])
-    np.testing.assert_allclose([normalizer.mean[0], normalizer.var[0]], [seen.mean(), seen.var()])
-    assert normalizer.count == len(seen)
+    np.testing.assert_allclose([normalizer.moments.mean[0], normalizer.moments.var[0]], [seen.mean(), seen.var()])
+    assert normalizer.moments.size == len(seen)
     expected = (raw[-1] - seen.mean()) / np.sqrt(seen.var() + 1e-8)
     np.testing.assert_allclose(rollout.obs[-1, 0], expected, rtol=1e-5)
     np.testing.assert_array_equal(rollout.rewards, plain.rewards)
@@ -299,8 +377,8 @@ def test_large_but_finite_values_pass_without_a_warning() -> None:
 
 @every_mode
 def test_state_continues_the_running_episodes(mode: str) -> None:
-    first, policy = collector_of(EPISODES, 2, mode, 3), Counting()
-    first.collect(policy)
+    first = collector_of(EPISODES, 2, mode, 3)
+    first.collect(Summing())
     first.pop_episodes()
     second = collector_of(EPISODES, 2, mode, 3)
     env_state = first.envs.get_state()
@@ -308,8 +386,10 @@ def test_state_continues_the_running_episodes(mode: str) -> None:
     second.set_state(first.get_state())
     second.envs.set_state(env_state)
     for _ in range(5):
-        a, b = first.collect(Counting()), second.collect(Counting())
-        for name in ("obs", "actions", "rewards", "terminated", "truncated", "valid"):
+        a, b = first.collect(Summing()), second.collect(Summing())  # whose memory is the collector's to carry
+        for name in (
+            "obs", "actions", "rewards", "terminated", "truncated", "valid", "episode_start", "recurrent_state",
+        ):  # fmt: skip
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     episodes = first.pop_episodes()
     assert episodes
@@ -317,10 +397,10 @@ def test_state_continues_the_running_episodes(mode: str) -> None:
 
 
 def test_state_is_a_copy() -> None:
-    collector = collector_of(EPISODES, 2)
-    collector.collect(Counting())
+    collector, policy = collector_of(EPISODES, 2), Summing()
+    collector.collect(policy)
     state = collector.get_state()
     before = {name: np.array(value) for name, value in state.items()}
-    collector.collect(Counting())
+    collector.collect(policy)
     for name, value in before.items():
         np.testing.assert_array_equal(state[name], value)

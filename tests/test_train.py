@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -20,9 +21,13 @@ import limelight
 from limelight.checkpoint import latest_checkpoint, read_state
 from limelight.config import ConfigError
 from limelight.envs.toy import Corridor
+from limelight.presets import resolve
+from limelight.runners.base import WorkerError
+from limelight.runners.sync import SyncRunner
 from limelight.settings import load_yaml
-from limelight.train import run
+from limelight.train import prepare, run
 
+train_module = importlib.import_module("limelight.train")  # limelight.train itself is the function
 QUICK: dict[str, Any] = {
     "quiet": True,
     "tensorboard": False,
@@ -55,7 +60,7 @@ def tensors(run_dir: Path) -> dict[str, Any]:
     newest = latest_checkpoint(run_dir)
     assert newest is not None
     state = read_state(newest)
-    del state["config"]["run_dir"], state["training"]["seconds"]
+    del state["config"]["run_dir"], state["training"]["runner"]["seconds"]
     state["training"]["judge"].pop("solved_at")
     return state
 
@@ -234,6 +239,72 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not empty"):
         limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), **QUICK)
     assert [p.name for p in (tmp_path / "r").iterdir()] == ["mine.txt"]
+
+
+# --------------------------------------------------------------------------- asynchronous runs
+
+
+def test_a_saved_config_says_how_many_workers_there_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "num_cores", lambda: 5)
+    assert prepare(resolve("CartPole-v1", "a3c", "auto", {}), None).workers.num_workers == 5
+    assert prepare(resolve("CartPole-v1", "a3c", "auto", {"num_workers": 3}), None).workers.num_workers == 3
+    assert prepare(resolve("CartPole-v1", "a2c", "auto", {}), None).workers.num_workers is None
+
+
+def test_workers_do_not_start_further_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one process would step a slow environment in others, a worker steps it itself."""
+    make_module = importlib.import_module("limelight.envs.make")
+    monkeypatch.setattr(make_module, "num_cores", lambda: 4)
+    monkeypatch.setattr(make_module, "_step_seconds", lambda env: 1.0)
+    assert prepare(resolve("x:Corridor", "a2c", "auto", {}), Corridor).env.backend == "async"
+    assert prepare(resolve("x:Corridor", "a3c", "auto", {}), Corridor).env.backend == "sync"
+
+
+def test_a_script_without_a_guard_is_told_so_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text("import limelight\nlimelight.train(algo='a3c')\n")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script))
+    with pytest.raises(ConfigError) as error:
+        limelight.train("CartPole-v1", algo="a3c", run_dir=str(tmp_path / "r"), **QUICK)
+    text = str(error.value)
+    assert text.startswith("algo = a3c: mine.py has no if __name__ == '__main__': guard")
+    assert text.endswith("or use algo a2c, which needs no workers")
+    assert "\n" not in text
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_asynchronous_run_leaves_what_every_run_leaves(tmp_path: Path) -> None:
+    result = limelight.train(
+        "CartPole-v1", algo="a3c", num_workers=2, run_dir=str(tmp_path / "r"), quiet=True, total_timesteps=4_000,
+        eval_every=2_000, eval_episodes=3, final_episodes=3, log_every=500, seed=4,
+    )  # fmt: skip
+    assert result.status == "completed"
+    config = load_yaml(result.run_dir / "config.yaml")
+    rollout = config.env.num_envs * config.algorithm.num_steps
+    assert 4_000 <= result.summary["total_timesteps"] < 4_000 + 2 * rollout
+    rows = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert {f"async/worker_{w}/updates_per_second" for w in range(2)} <= {name for row in rows for name in row}
+    assert result.agent.predict(np.zeros((3, 4), np.float32))[0].shape == (3,)
+    page = (result.run_dir / "report.html").read_text(encoding="utf-8")
+    assert "policy lag" in page
+    state = tensors(result.run_dir)
+    np.testing.assert_array_equal(state["training"]["runner"]["masters"][0]["params"], state["params"])
+
+
+def test_dead_workers_leave_a_checkpoint_and_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(self: SyncRunner, until: int, seconds: float) -> dict[str, float]:
+        raise WorkerError("worker 0 died")
+
+    monkeypatch.setattr(SyncRunner, "advance", die)
+    with pytest.raises(WorkerError, match="worker 0 died") as error:
+        limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), total_timesteps=100, **QUICK)
+    assert error.value.run_dir == tmp_path / "r"
+    assert limelight.load(tmp_path / "r").predict(np.zeros(4, np.float32))[0] in (0, 1)
+
+
+# --------------------------------------------------------------------------- interruption
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

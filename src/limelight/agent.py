@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.spaces import Space
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from limelight.checkpoint import has_state, latest_checkpoint, read_state, write_state
 from limelight.config import ConfigError, TrainConfig
@@ -22,6 +21,9 @@ from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.policy import ModelPolicy
 from limelight.optim import FlatParameters
 from limelight.settings import from_dict, to_dict
+
+Memory = NDArray[np.float32]
+"""What a policy remembers of B episodes, [B, S]."""
 
 
 class Agent:
@@ -43,31 +45,46 @@ class Agent:
         self._fast = numpy_mlp.NumpyActorCritic(model) if numpy_mlp.supports(model) else None
         self._greedy = self.policy(None)
         self._sampling = self.policy(np.random.default_rng(config.seed))
+        self._keeps_memory = False
+        self._memory: Memory | None = None
 
-    def policy(self, rng: np.random.Generator | None) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """Normalised observations [B, *obs_shape] → actions [B]: sampled with ``rng``, greedy where it is None."""
-        return ModelPolicy(self.model, rng, self._fast).act
+    def policy(self, rng: np.random.Generator | None) -> ModelPolicy:
+        """Acts on normalised observations [B, *obs_shape]: sampled with ``rng``, greedy where it is None.
+
+        It starts with no memory and shares none with the agent or with another policy.
+        """
+        return ModelPolicy(self.model, rng, self._fast)
 
     def normalize(self, obs: NDArray[Any]) -> NDArray[Any]:
         """Observations as the policy was trained to see them; the moments stay as they are."""
         return obs if self.normalizer is None else self.normalizer(obs)
 
+    def reset(self) -> None:
+        """Forget all, and from now on remember from one ``predict(obs)`` to the next.
+
+        For whoever has one environment (or one batch) and does not want to carry the state: call it before the first
+        observation of an episode. Without it, ``predict(obs)`` starts from nothing every time.
+        """
+        self._keeps_memory, self._memory = True, None
+
     def predict(
         self,
         obs: NDArray[Any] | int,
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
+        state: Memory | None = None,
+        episode_start: ArrayLike | None = None,
         deterministic: bool = True,
     ) -> tuple[NDArray[Any], Any]:
         """Actions for raw observations, with Stable-Baselines3's signature.
 
         Args:
             obs: one observation [*obs_shape] or a batch [B, *obs_shape].
-            state: recurrent state; None, and returned as given, for policies without memory.
-            episode_start: where a batch begins new episodes, [B]; unused without memory.
+            state: what the policy remembers, as the last call returned it, [B, S] (one observation: B = 1). None is
+                nothing, or what the agent itself remembers since :meth:`reset`; a ``state`` that is given leaves that
+                as it is. Policies without memory return it as given.
+            episode_start: true where an observation begins an episode, before which that row is forgotten, [B].
             deterministic: the most probable action instead of a sample.
         Returns: (actions, state); a batch gives [B], one observation gives a 0-d array.
-        Raises: ValueError if the observation does not have the shape of the space.
+        Raises: ValueError if an observation, ``state`` or ``episode_start`` does not have the shape it must have.
         """
         array = np.asarray(obs)
         shape = self.observation_space.shape or ()
@@ -75,8 +92,30 @@ class Agent:
         batch = array[None] if single else array
         if batch.shape[1:] != shape:
             raise ValueError(f"observation of shape {array.shape}: must be {shape}, or [B, ...] of it")
-        actions = (self._greedy if deterministic else self._sampling)(self.normalize(batch))
+        start = np.zeros(len(batch), np.float32) if episode_start is None else np.array(episode_start, np.float32)
+        if start.size != len(batch):
+            raise ValueError(f"episode_start of shape {start.shape}: must be [{len(batch)}], one for each observation")
+        start = start.reshape(-1)
+        policy = self._greedy if deterministic else self._sampling
+        own = state is None and self._keeps_memory
+        # Where all episodes begin anew, a memory is of no use, nor need it be of as many episodes.
+        policy.recurrent_state = None if start.all() else self._checked(self._memory if own else state, len(batch))
+        actions = policy.act(self.normalize(batch), start)
+        if policy.recurrent_state is not None:
+            state = policy.recurrent_state
+            self._memory = state if own else self._memory
         return (actions[0, ...] if single else actions), state
+
+    def _checked(self, state: Memory | None, batch: int) -> Memory | None:
+        """``state`` as the policy takes it, for ``batch`` observations; None without memory."""
+        width = self.model.state_size
+        if state is None or width == 0:
+            return None
+        if np.shape(state) != (batch, width):
+            raise ValueError(
+                f"state of shape {np.shape(state)}: must be [{batch}, {width}]; reset() or episode_start begins anew"
+            )
+        return np.array(state, np.float32)
 
     def get_state(self) -> dict[str, Any]:
         """Everything :meth:`from_state` needs, as plain data and arrays."""

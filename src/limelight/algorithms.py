@@ -29,6 +29,11 @@ _ROWS = (
         "advantage actor-critic: N environments side by side, an update every T steps, GAE(λ)",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage"},
     ),
+    Algorithm(
+        "a3c",
+        "asynchronous advantage actor-critic: W workers with N environments each update shared parameters, lock-free",
+        {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage", "asynchronous": True},
+    ),
 )
 
 ALGORITHMS = {row.name: row for row in _ROWS}

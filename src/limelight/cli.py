@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from limelight.train import RunResult
 
 T = TypeVar("T")
 
 # Exit statuses: 0 is done, 128 + n is interrupted by signal n, and an unforeseen error is Python's own 1.
+WORKERS_DIED = 1
 USAGE_ERROR = 2
 SIGINT_STATUS = 130
 
@@ -75,7 +78,7 @@ def _help() -> str:
         [
             "usage: limelight COMMAND ...",
             "",
-            "Actor-critic reinforcement learning: AC, A2C and their asynchronous kin.",
+            "Actor-critic reinforcement learning: AC, A2C and A3C.",
             "",
             *rows,
             "",
@@ -112,10 +115,17 @@ def _train(argv: list[str]) -> int:
     if _wants_help(argv):
         return _train_help([word for word in argv if word not in ("--help", "-h")])
     request = train_request(argv, _notice)
+    from limelight.runners.base import WorkerError
     from limelight.train import run  # torch is loaded here, once the settings are known to be right
 
     command = shlex.join(["limelight", "train", *argv])
-    result = run(request.config, resume_from=request.resume, quiet=request.quiet, command=command)
+    try:
+        result = run(request.config, resume_from=request.resume, quiet=request.quiet, command=command)
+    except WorkerError as error:
+        print(f"limelight: error: {error}", file=sys.stderr)
+        if error.run_dir is not None:
+            print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
+        return WORKERS_DIED
     print(_last_line(result))
     return 128 + result.signal_number if result.signal_number else 0
 
@@ -135,6 +145,10 @@ def _train_help(argv: list[str]) -> int:
     return 0
 
 
+def _resume_command(run_dir: Path) -> str:
+    return f"limelight train --resume {shlex.quote(str(run_dir))}"
+
+
 def _last_line(result: RunResult) -> str:
     """What the run reached and where it is, in one line."""
     summary = result.summary
@@ -142,8 +156,7 @@ def _last_line(result: RunResult) -> str:
     after = f"after {summary['total_timesteps']:,} steps in {summary['wall_seconds']:.1f} s"
     where = f"report: {result.report}" if result.report else f"run: {result.run_dir}"
     if result.status == "interrupted":
-        again = f"limelight train --resume {shlex.quote(str(result.run_dir))}"
-        return f"{head}interrupted {after} · continue with: {again} · {where}"
+        return f"{head}interrupted {after} · continue with: {_resume_command(result.run_dir)} · {where}"
     if summary["final_eval_return"] is None:
         return f"{head}{result.status} {after} · {where}"
     spread = f"{summary['final_eval_return']:.1f} ± {summary['final_eval_std']:.1f}"

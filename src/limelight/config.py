@@ -95,6 +95,10 @@ class ModelConfig:
     """Gain of the last policy layer: small, so that the first policy is close to uniform."""
     encoder: str | None = None
     """``package.module:Class`` of your own encoder (docs/extending.md); None: an MLP of ``hidden_sizes``."""
+    core: Literal["feedforward", "lstm", "gru"] = "feedforward"
+    """What remembers between encoder and heads, for observations that do not tell all: nothing, an LSTM or a GRU."""
+    core_size: int = 64
+    """Hidden units of a recurrent core."""
     tau: float = 0.05
     """Polyak factor of the target critic: target ← (1 − tau) target + tau critic."""
     target_update_every: int = 1
@@ -125,6 +129,24 @@ class OptimConfig:
     """ε of the optimizer."""
     max_grad_norm: float | None = 0.5
     """Clip the gradient to this L2 norm; None leaves it."""
+
+
+@dataclass(frozen=True)
+class WorkersConfig:
+    """Processes that collect and learn side by side (docs/asynchrony.md)."""
+
+    asynchronous: bool = False
+    """Worker processes that each update the shared parameters as they finish; otherwise all is done in one process."""
+    num_workers: int | None = None
+    """Worker processes of an asynchronous run, each with ``num_envs`` environments; None is one per core."""
+    update_order: Literal["lock_free", "locked"] = "lock_free"
+    """Whether workers write the shared parameters whenever they are ready, or one after the other."""
+    optimizer_statistics: Literal["shared", "per_worker"] = "shared"
+    """Whether the optimizer's moments are one for all workers, or each worker's own."""
+    on_worker_error: Literal["restart", "raise"] = "restart"
+    """What follows when a worker dies: a new one with fresh seeds, or the end of the run."""
+    max_worker_restarts: int = 10
+    """Restarts in a run, over all workers, after which the next death ends it."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +197,7 @@ class TrainConfig:
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -15,6 +15,7 @@ from limelight.config import ConfigError, EnvConfig
 from limelight.envs.base import EnvBackend
 from limelight.envs.make import EnvFactory, make_envs
 from limelight.envs.spaces import describe_space
+from limelight.rollout import Policy
 
 if TYPE_CHECKING:
     from limelight.agent import Agent
@@ -140,22 +141,25 @@ def make_eval_envs(config: EnvConfig, episodes: int, factory: EnvFactory | None)
 
 def play(
     envs: EnvBackend,
-    policy: Callable[[NDArray[Any]], NDArray[Any]],
+    policy: Policy,
     normalize: Callable[[NDArray[Any]], NDArray[Any]],
     episodes: int,
     seed: int,
 ) -> Evaluation:
-    """Play ``episodes`` episodes, an equal share in each environment, starting all of them anew from ``seed``."""
+    """Play ``episodes`` episodes, an equal share in each environment, starting all of them anew from ``seed``.
+
+    ``envs`` restart at the next step (invalid rows); ``policy`` remembers nothing yet.
+    """
     B = envs.num_envs
     to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)
     returns: list[float] = []
     lengths: list[int] = []
     cut = 0
     episode_return, episode_length = np.zeros(B), np.zeros(B, np.int64)
-    obs = normalize(envs.reset(seed))
+    obs, episode_start = normalize(envs.reset(seed)), np.ones(B, np.float32)
     while to_play.any():
-        step = envs.step(policy(obs))
-        obs = normalize(step.obs)
+        step = envs.step(policy.act(obs, episode_start))
+        obs, episode_start = normalize(step.obs), 1.0 - step.valid.astype(np.float32)
         episode_return += step.rewards
         episode_length += step.valid
         endless = episode_length >= MAX_EPISODE_STEPS

@@ -22,11 +22,15 @@ from limelight.losses import Array
 from limelight.moments import RunningMoments
 from limelight.nn import numpy_mlp
 from limelight.nn.model import ActorCritic
-from limelight.optim import FlatParameters, clip_by_norm, make_optimizer, schedule
+from limelight.optim import FlatParameters, Master, clip_by_norm, initial_state, make_optimizer, schedule
 from limelight.returns import gae, standardize
-from limelight.rollout import Rollout
+from limelight.rollout import FinalObs, Rollout
 
 Metrics = dict[str, float]
+
+
+class NonFiniteGradientError(ConfigError):
+    """The gradient is NaN or infinite; no parameter has been touched."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class Targets(Generic[Array]):
 class Learner:
     """Owns the parameters (one flat vector), their gradients, the optimizer and the target critic.
 
-    Two ways to the same gradients are chosen between when it is built: autograd, for any model, and the
-    written-out backward of nn/numpy_mlp.py, for small MLPs.
+    ``gradients`` are of the model's own parameters; ``apply`` moves the ``master``, which is these parameters, or a
+    vector elsewhere that ``pull`` copies them from. Two ways to the same gradients are chosen between when it is built:
+    autograd, for any model, and the written-out backward of nn/numpy_mlp.py, for small MLPs.
     """
 
     def __init__(
@@ -53,13 +58,20 @@ class Learner:
         model_config: ModelConfig,
         optim: OptimConfig,
         use_numpy: bool | None = None,
+        master: Master | None = None,
     ) -> None:
         self.model, self.algorithm, self.model_config, self.optim = model, algorithm, model_config, optim
         self.flat = FlatParameters(model)
         self.device = self.flat.params.device
-        self.optimizer = make_optimizer(optim, self.flat.params, self.flat.grads)
+        self.target_critic = model.make_target_critic() if model_config.critic == "target" else None
+        self._target = FlatParameters(self.target_critic) if self.target_critic is not None else None
+        self.master = master or self.own_master()
+        # The gradients on the master's device; the same tensor, unless a GPU learns for a master in shared memory.
+        on_gpu = self.device != self.master.params.device
+        self._grads = torch.zeros_like(self.master.params) if on_gpu else self.flat.grads
+        self.optimizer = make_optimizer(optim, self.master.params, self._grads, self.master.optimizer_state)
         critic = self.flat.span(model.critic.parameters())
-        self._critic_params = self.flat.params[critic]
+        self._critic_params = self.master.params[critic]
         whole, actor = slice(0, len(self.flat)), slice(0, critic.start)
         own_critic_rate = optim.critic_learning_rate
         self._learning_rates = (
@@ -67,8 +79,6 @@ class Learner:
             if own_critic_rate is None
             else [(actor, optim.learning_rate), (critic, own_critic_rate)]
         )
-        self.target_critic = model.make_target_critic() if model_config.critic == "target" else None
-        self._target = FlatParameters(self.target_critic) if self.target_critic is not None else None
         self._target_clock = 0
         self.weight_moments = (
             RunningMoments(algorithm.running_decay) if algorithm.normalize_advantages == "running" else None
@@ -80,7 +90,18 @@ class Learner:
             if self.target_critic is not None:
                 self._numpy_target = numpy_mlp.NumpyCritic(self.target_critic, self.numpy.flatten)
 
-    # ------------------------------------------------------------------ the two verbs
+    def own_master(self) -> Master:
+        """The master of a learner that works alone: its own vectors, and a new optimizer state."""
+        target_params = self._target.params if self._target is not None else None
+        return Master(self.flat.params, target_params, initial_state(self.optim, self.flat.params))
+
+    # ------------------------------------------------------------------ the verbs
+
+    def pull(self) -> None:
+        """Copy the master's parameters into the model (and the target critic)."""
+        self.flat.params.copy_(self.master.params)
+        if self._target is not None and self.master.target_params is not None:
+            self._target.params.copy_(self.master.target_params)
 
     def update(self, rollout: Rollout, progress: float, want_metrics: bool = False) -> Metrics:
         """One update from one rollout; ``progress`` (0 to 1) through the step budget sets the step size."""
@@ -97,13 +118,15 @@ class Learner:
         return self._autograd_gradients(rollout, want_metrics)
 
     def apply(self, rollout: Rollout, progress: float) -> Metrics:
-        """Clip, step the optimizer, move the target critic.
+        """Clip, step the optimizer, move the target critic: all on the master.
 
-        Raises: ConfigError if the gradient is not finite; the parameters are then as they were.
+        Raises: NonFiniteGradientError; the parameters are then as they were.
         """
-        norm = clip_by_norm(self.flat.grads, self.optim.max_grad_norm)
+        if self._grads is not self.flat.grads:
+            self._grads.copy_(self.flat.grads)
+        norm = clip_by_norm(self._grads, self.optim.max_grad_norm)
         if not math.isfinite(norm):
-            raise ConfigError(
+            raise NonFiniteGradientError(
                 f"learning_rate = {self.optim.learning_rate:g}: the gradient is no longer finite at update "
                 f"{self.num_updates}; a smaller learning_rate, max_grad_norm or reward_scale would help"
             )
@@ -111,8 +134,8 @@ class Learner:
         rates = [(span, rate * factor) for span, rate in self._learning_rates]
         self.optimizer.step(rates)
         self.num_updates += 1
-        if self._target is not None:
-            self._move_target_critic(rollout)
+        if self.master.target_params is not None:
+            self._move_target_critic(rollout, self.master.target_params)
         return {"train/grad_norm": norm, "train/learning_rate": self.optim.learning_rate * factor}
 
     # ------------------------------------------------------------------ targets
@@ -151,7 +174,7 @@ class Learner:
                 rollout.obs, rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid, rollout.actions,
             )
         )  # fmt: skip
-        output = self.model(obs)
+        output = self.model(obs, *self._memory(rollout))
         params, values = output.params[:-1], output.values[:-1]
         next_values = self._next_values(obs, output.values.detach(), rollout)
         targets = self.targets(rewards, values.detach(), next_values, terminated, truncated, valid)
@@ -234,17 +257,27 @@ class Learner:
 
     # ------------------------------------------------------------------ bootstrapping
 
+    def _memory(self, rollout: Rollout) -> tuple[Tensor | None, Tensor | None]:
+        """The recurrent state before obs[0] and where episodes start; Nones without memory."""
+        if rollout.recurrent_state is None:
+            return None, None
+        state, episode_start = torch.from_numpy(rollout.recurrent_state), torch.from_numpy(rollout.episode_start)
+        return state.to(self.device), episode_start.to(self.device)
+
     def _next_values(self, obs: Tensor, values: Tensor, rollout: Rollout) -> Tensor:
         """V(sₜ₊₁) [T, B] for bootstrapping: the next row's value, or V(final observation) where the stream lacks it."""
-        critic = self.target_critic
+        critic, (state, episode_start) = self.target_critic, self._memory(rollout)
         with torch.no_grad():
-            next_values = values[1:] if critic is None else critic(obs[1:])
-            if rollout.final_obs is not None and len(rollout.final_obs.obs):
-                t, b, final = rollout.final_obs
-                final_obs = torch.from_numpy(final).to(self.device)[None]
-                final_values = self.model(final_obs).values if critic is None else critic(final_obs)
-                next_values = next_values.clone()
-                next_values[t, b] = final_values[0]
+            if critic is None:
+                next_values = values[1:]
+            elif state is None:
+                next_values = critic(obs[1:])
+            else:  # the memory at obs[1] is what obs[0] has left
+                next_values = critic(obs, self.model.split_state(state)[1], episode_start)[1:]
+        final = rollout.final_obs
+        if final is not None and len(final.obs):
+            next_values = next_values.clone()
+            next_values[final.t, final.b] = self._final_values(final)
         return next_values
 
     def _next_values_numpy(
@@ -260,50 +293,42 @@ class Learner:
         if self.target_critic is not None:
             next_values = self._numpy_target.forward(net.flatten(obs[B:])).reshape(-1, B)
         if rollout.final_obs is not None and len(rollout.final_obs.obs):
-            t, b, final = rollout.final_obs
             next_values = next_values.copy()
-            next_values[t, b] = self._final_values(final)
+            next_values[rollout.final_obs.t, rollout.final_obs.b] = self._final_values(rollout.final_obs).numpy()
         return next_values
 
-    def _final_values(self, final_obs: NDArray[Any]) -> NDArray[np.float32]:
-        """V of final observations [K, *obs_shape], rare enough for torch."""
-        obs = torch.from_numpy(final_obs)[None]
+    def _final_values(self, final: FinalObs) -> Tensor:
+        """V of final observations [K] from what was remembered there; rare enough for torch on every path."""
+        obs = torch.from_numpy(final.obs).to(self.device)[None]
+        state = None if final.recurrent_state is None else torch.from_numpy(final.recurrent_state).to(self.device)
         with torch.no_grad():
-            values = self.model(obs).values if self.target_critic is None else self.target_critic(obs)
-        result: NDArray[np.float32] = values[0].numpy()
-        return result
+            if self.target_critic is not None:
+                values: Tensor = self.target_critic(obs, self.model.split_state(state)[1])[0]
+                return values
+            return self.model(obs, state).values[0]
 
-    def _move_target_critic(self, rollout: Rollout) -> None:
+    def _move_target_critic(self, rollout: Rollout, target_params: Tensor) -> None:
         """Target ← (1 − τ) target + τ critic, every so many updates or finished episodes."""
-        assert self._target is not None
         if self.model_config.target_update_at == "updates":
             self._target_clock += 1
         else:
             self._target_clock += int(np.count_nonzero(rollout.terminated + rollout.truncated))
         if self._target_clock >= self.model_config.target_update_every:
             self._target_clock = 0
-            self._target.params.lerp_(self._critic_params, self.model_config.tau)
+            target_params.lerp_(self._critic_params, self.model_config.tau)
 
     # ------------------------------------------------------------------ what a checkpoint keeps
 
     def get_state(self) -> State:
-        """Parameters, optimizer, target critic, running moments and counters."""
+        """Running moments and counters: what is the learner's own, beside the :class:`Master`."""
         return {
-            "params": self.flat.params,
-            "optimizer": self.optimizer.state,
-            "target_params": self._target.params if self._target is not None else None,
             "target_clock": self._target_clock,
             "weight_moments": self.weight_moments.get_state() if self.weight_moments is not None else None,
             "num_updates": self.num_updates,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`get_state`; copies into the tensors that are there."""
-        self.flat.params.copy_(torch.as_tensor(state["params"]))
-        for name, tensor in self.optimizer.state.items():
-            tensor.copy_(torch.as_tensor(state["optimizer"][name]))
-        if self._target is not None:
-            self._target.params.copy_(torch.as_tensor(state["target_params"]))
+        """Continue from :meth:`get_state`."""
         if self.weight_moments is not None:
             self.weight_moments.set_state(state["weight_moments"])
         self._target_clock = int(state["target_clock"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,16 +69,22 @@ class TrainingLoop:
     ) -> None:
         self.config, self.run_dir, self.runner = config, run_dir, runner
         self.agent, self.judge, self.logger = agent, judge, logger
-        self.seconds = 0.0
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)
         self._num_episodes = 0
         self._evaluated_at = self._logged_at = 0
         self._logged_seconds = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Training seconds so far."""
+        return self.runner.seconds
+
     def run(self, interrupt: Interrupt) -> str:
         """Train to the end of the budget; ``completed``, ``reached_return`` or ``interrupted``."""
         try:
             status = self._run(interrupt)
+        except KeyboardInterrupt:  # the second Ctrl-C: stop now
+            raise
         except BaseException:
             self.save_checkpoint()  # nothing is lost: what was learnt up to the error stays loadable
             raise
@@ -108,9 +113,9 @@ class TrainingLoop:
 
     def _advance(self, due: int) -> Metrics:
         """Train up to ``due`` or for one heartbeat; tell the loggers of finished episodes."""
-        start = time.perf_counter()
         metrics = self.runner.advance(due, HEARTBEAT)
-        self.seconds += time.perf_counter() - start
+        for message in self.runner.pop_messages():
+            self.logger.message(message)
         episodes = self.runner.pop_episodes()
         if episodes:
             self._num_episodes += len(episodes)
@@ -149,7 +154,8 @@ class TrainingLoop:
 
     def save_checkpoint(self) -> Path:
         """Write everything needed to continue, and to load the agent."""
-        state = {**self.agent.get_state(), "training": self.get_state()}
+        training = self.get_state()  # first: it brings the agent up to the parameters that are saved
+        state = {**self.agent.get_state(), "training": training}
         return save_checkpoint(self.run_dir, self.runner.num_steps, state, self.config.checkpoint.keep_last)
 
     def get_state(self) -> State:
@@ -157,22 +163,21 @@ class TrainingLoop:
         return {
             "runner": self.runner.get_state(),
             "judge": self.judge.get_state(),
-            "seconds": self.seconds,
             "recent": [list(pair) for pair in self._recent],
             "num_episodes": self._num_episodes,
             "evaluated_at": self._evaluated_at,
         }
 
-    def set_state(self, state: Mapping[str, Any], seed: int) -> bool:
-        """Continue from :meth:`get_state`; False if the environments' episodes had to be restarted (from ``seed``)."""
-        restored = self.runner.set_state(state["runner"], seed)
+    def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
+        """Continue from :meth:`get_state`; None, or what is not exact about it (restarts are seeded by ``seed``)."""
+        inexact = self.runner.set_state(state["runner"], seed)
         self.judge.set_state(state["judge"])
-        self.seconds = self._logged_seconds = float(state["seconds"])
+        self._logged_seconds = self.seconds
         self._logged_at = self.runner.num_steps
         self._recent.extend((float(r), int(n)) for r, n in state["recent"])
         self._num_episodes = int(state["num_episodes"])
         self._evaluated_at = int(state["evaluated_at"])
-        return restored
+        return inexact
 
 
 class Every:

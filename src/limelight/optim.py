@@ -7,7 +7,8 @@ clipping one norm, an optimizer step a handful of vector operations, and the sha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from limelight.config import OptimConfig
+from limelight.envs.base import State
 
 
 class FlatParameters:
@@ -62,10 +64,10 @@ def clip_by_norm(grads: Tensor, max_norm: float | None) -> float:
 
 
 class Optimizer(Protocol):
-    """A rule that moves a flat parameter vector [n]; its state tensors are made at construction."""
+    """A rule that moves a flat parameter vector [n]; it is given its state, which may live in shared memory."""
 
     state: dict[str, Tensor]
-    """Everything the rule remembers, by name; shareable, saved in checkpoints."""
+    """Everything the rule remembers, by name, as :func:`initial_state` made it; shareable, saved in checkpoints."""
 
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
         """One update from the gradients as they are now; each slice of the vector has its own learning rate."""
@@ -78,10 +80,12 @@ class RMSprop:
     Source: Tieleman & Hinton 2012; Mnih et al. 2016, section 4.
     """
 
-    def __init__(self, params: Tensor, grads: Tensor, alpha: float, eps: float, tf: bool = False) -> None:
+    def __init__(
+        self, params: Tensor, grads: Tensor, state: dict[str, Tensor], alpha: float, eps: float, tf: bool = False
+    ) -> None:
         self.alpha, self.eps, self.tf = alpha, eps, tf
-        self.state = {"square_avg": torch.ones_like(params) if tf else torch.zeros_like(params)}
-        self._params, self._grads, self._g = vectors(params, grads, self.state["square_avg"])
+        self.state = state
+        self._params, self._grads, self._g = vectors(params, grads, state["square_avg"])
 
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
         """One update; see :class:`Optimizer`."""
@@ -98,16 +102,12 @@ class Adam:
     Source: Kingma & Ba 2015, algorithm 1.
     """
 
-    def __init__(self, params: Tensor, grads: Tensor, beta1: float, beta2: float, eps: float) -> None:
+    def __init__(
+        self, params: Tensor, grads: Tensor, state: dict[str, Tensor], beta1: float, beta2: float, eps: float
+    ) -> None:
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
-        self.state = {
-            "exp_avg": torch.zeros_like(params),
-            "exp_avg_sq": torch.zeros_like(params),
-            "step": torch.zeros((), dtype=torch.int64),
-        }
-        self._params, self._grads, self._m, self._v = vectors(
-            params, grads, self.state["exp_avg"], self.state["exp_avg_sq"]
-        )
+        self.state = state
+        self._params, self._grads, self._m, self._v = vectors(params, grads, state["exp_avg"], state["exp_avg_sq"])
 
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
         """One update; see :class:`Optimizer`."""
@@ -141,11 +141,50 @@ def descend(params: Any, step: Any, learning_rates: Sequence[tuple[slice, float]
     params -= step
 
 
-def make_optimizer(config: OptimConfig, params: Tensor, grads: Tensor) -> Optimizer:
-    """The optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n], its state allocated."""
+def initial_state(config: OptimConfig, params: Tensor) -> dict[str, Tensor]:
+    """What the optimizer of ``config`` remembers before its first step on ``params`` [n]."""
     if config.optimizer == "adam":
-        return Adam(params, grads, config.adam_beta1, config.adam_beta2, config.optim_eps)
-    return RMSprop(params, grads, config.rms_alpha, config.optim_eps, tf=config.optimizer == "rmsprop_tf")
+        return {
+            "exp_avg": torch.zeros_like(params),
+            "exp_avg_sq": torch.zeros_like(params),
+            "step": torch.zeros((), dtype=torch.int64),
+        }
+    return {"square_avg": torch.ones_like(params) if config.optimizer == "rmsprop_tf" else torch.zeros_like(params)}
+
+
+def make_optimizer(config: OptimConfig, params: Tensor, grads: Tensor, state: dict[str, Tensor]) -> Optimizer:
+    """The optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n] and remembers in ``state``."""
+    if config.optimizer == "adam":
+        return Adam(params, grads, state, config.adam_beta1, config.adam_beta2, config.optim_eps)
+    return RMSprop(params, grads, state, config.rms_alpha, config.optim_eps, tf=config.optimizer == "rmsprop_tf")
+
+
+@dataclass(frozen=True)
+class Master:
+    """What updates move. A learner's own parameters, or vectors in shared memory that several learners pull from."""
+
+    params: Tensor
+    """The parameters, [n]."""
+    target_params: Tensor | None
+    """The target critic's parameters, [m], if there is one."""
+    optimizer_state: dict[str, Tensor]
+    """From :func:`initial_state`."""
+
+    def get_state(self) -> State:
+        """Copies of everything."""
+        return {
+            "params": self.params.clone(),
+            "target_params": None if self.target_params is None else self.target_params.clone(),
+            "optimizer": {name: tensor.clone() for name, tensor in self.optimizer_state.items()},
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`get_state`; copies into the tensors that are there."""
+        self.params.copy_(torch.as_tensor(state["params"]))
+        if self.target_params is not None:
+            self.target_params.copy_(torch.as_tensor(state["target_params"]))
+        for name, tensor in self.optimizer_state.items():
+            tensor.copy_(torch.as_tensor(state["optimizer"][name]))
 
 
 def schedule(kind: Literal["constant", "linear"], progress: float) -> float:

@@ -107,6 +107,7 @@ _EVALUATION: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.2}
 _STD: dict[str, Any] = {"linewidth": 4, "alpha": 0.3}
 _RANGE: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.7}
 _BEST: dict[str, Any] = {"marker": "*", "markersize": 14, "linestyle": "", "markeredgecolor": INK}
+_LARGEST: dict[str, Any] = {"linewidth": 0.9, "linestyle": "--"}
 _TARGET: dict[str, Any] = {"color": INK, "alpha": 0.6, "linewidth": 1, "linestyle": (0, (4, 3))}
 
 
@@ -208,7 +209,7 @@ def _evaluated(run: RunData) -> bool:
 def training_metrics(runs: Sequence[RunData]) -> Figure | None:
     """Over steps, a small panel per ``train/…`` metric, episode length and speed; None without any."""
     names = dict.fromkeys(name for run in runs for name in run.metric_names())
-    shown = [name for name in names if name.startswith(("train/", "async/"))]
+    shown = [name for name in names if name.startswith("train/")]
     shown += [name for name in ("rollout/ep_len_mean", "time/fps") if name in names]
     if not shown:
         return None
@@ -222,27 +223,52 @@ def training_metrics(runs: Sequence[RunData]) -> Figure | None:
     )  # fmt: skip
     for place, (ax, name) in enumerate(zip(panels.flat, shown, strict=False)):
         for run, color in zip(runs, cycle(COLORS), strict=False):
-            series = run.series(name)
-            line = _thinned(len(series.values), MAX_POINTS)
-            marker = "o" if len(line) < 2 else None
-            ax.plot(
-                series.steps[line],
-                series.values[line],
-                color=color,
-                linewidth=1.3,
-                marker=marker,
-                markersize=4,
-            )
-        ax.set_title(name.removeprefix("train/").replace("_", " "))
-        ax.set_xlim(left=0)
-        ax.xaxis.set_major_formatter(FuncFormatter(_short_number))
-        ax.yaxis.set_major_formatter(FuncFormatter(_short_number))
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.yaxis.set_major_locator(MaxNLocator(4))
-        ax.tick_params(labelsize=8, labelbottom=place + columns >= len(shown))
+            _draw_series(ax, run.series(name), color)
+        _finish_panel(ax, name.removeprefix("train/").replace("_", " "), place + columns >= len(shown))
     for ax in panels.flat[len(shown) :]:
         ax.remove()
     return figure
+
+
+def worker_metrics(runs: Sequence[RunData]) -> Figure | None:
+    """Over steps, the policy lag and every worker's updates per second; None where no run was asynchronous."""
+    if not any("async/policy_lag" in run.metric_names() for run in runs):
+        return None
+    figure = Figure(figsize=(12, 3))
+    lag, pace = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.045, right=0.985, wspace=0.1, top=0.88, bottom=0.13)
+    for run, color in zip(runs, cycle(COLORS), strict=False):
+        _draw_series(lag, run.series("async/policy_lag"), color)
+        _draw_series(lag, run.series("async/policy_lag_max"), color, **_LARGEST)
+        workers = [name for name in run.metric_names() if re.fullmatch(r"async/worker_\d+/updates_per_second", name)]
+        for name, own_color in zip(workers, cycle(COLORS if len(runs) == 1 else (color,)), strict=False):
+            _draw_series(pace, run.series(name), own_color, linewidth=1)
+    ink = COLORS[0] if len(runs) == 1 else INK
+    marks = [Line2D([], [], color=ink, label="mean"), Line2D([], [], color=ink, label="max", **_LARGEST)]
+    lag.legend(handles=marks, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=2)
+    _finish_panel(lag, "policy lag, in updates by others", True)
+    _finish_panel(pace, "updates per second, a line for each worker", True)
+    for ax in (lag, pace):
+        ax.set_ylim(bottom=0)
+    return figure
+
+
+def _draw_series(ax: Axes, series: Series, color: str, **look: Any) -> None:
+    """One metric as a thinned line; a single value as a dot."""
+    line = _thinned(len(series.values), MAX_POINTS)
+    marker = "o" if len(line) < 2 else None
+    look = {"linewidth": 1.3, **look}
+    ax.plot(series.steps[line], series.values[line], color=color, marker=marker, markersize=4, **look)
+
+
+def _finish_panel(ax: Axes, title: str, labels_below: bool) -> None:
+    """Title, and axes with few and short numbers."""
+    ax.set_title(title)
+    ax.set_xlim(left=0)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(FuncFormatter(_short_number))
+        axis.set_major_locator(MaxNLocator(4))
+    ax.tick_params(labelsize=8, labelbottom=labels_below)
 
 
 # --------------------------------------------------------------------------- arithmetic

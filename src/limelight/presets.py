@@ -34,7 +34,7 @@ _ROWS = (
         "classic",
         "CartPole, Acrobot: a reward of ±1 every step, so |V| grows to 1/(1 − γ) = 100 and is scaled down",
         ("CartPole-", "Acrobot-"),
-        {"*": {"reward_scale": 0.05, "ent_coef": 0.0}, "a2c": _SIDE_BY_SIDE, "ac": _ONE_STEP},
+        {"*": {"reward_scale": 0.05, "ent_coef": 0.0}, "a2c": _SIDE_BY_SIDE, "a3c": _SIDE_BY_SIDE, "ac": _ONE_STEP},
     ),
     Preset(
         "mountaincar",
@@ -43,6 +43,7 @@ _ROWS = (
         {
             "*": {"reward_scale": 0.05, "ent_coef": 0.01, "normalize_obs": True},
             "a2c": _SIDE_BY_SIDE,
+            "a3c": _SIDE_BY_SIDE,
             "ac": _ONE_STEP,
         },
     ),

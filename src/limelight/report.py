@@ -90,11 +90,11 @@ def write_report(run_dirs: Sequence[Path]) -> Path:
         curve = plots.learning_curve(runs, labels)
         plots.to_png(curve, folder / "plots" / "learning_curve.png")
         curve_svg = plots.to_svg(curve)
-        metrics = plots.training_metrics(runs)
-        metrics_svg = plots.to_svg(metrics) if metrics else None
+        figures = (plots.training_metrics(runs), plots.worker_metrics(runs))
+        metrics_svg, workers_svg = (plots.to_svg(figure) if figure else None for figure in figures)
     (folder / "plots" / "learning_curve.svg").write_text(curve_svg, encoding="utf-8")
     path = folder / "report.html"
-    path.write_text(_page(runs, labels, curve_svg, metrics_svg), encoding="utf-8")
+    path.write_text(_page(runs, labels, curve_svg, metrics_svg, workers_svg), encoding="utf-8")
     return path
 
 
@@ -107,7 +107,7 @@ def _labels(runs: Sequence[RunData]) -> list[str]:
 # --------------------------------------------------------------------------- HTML
 
 
-def _page(runs: Sequence[RunData], labels: Sequence[str], curve: str, metrics: str | None) -> str:
+def _page(runs: Sequence[RunData], labels: Sequence[str], curve: str, metrics: str | None, workers: str | None) -> str:
     environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
     parts = [
         _header(runs, environments),
@@ -115,6 +115,9 @@ def _page(runs: Sequence[RunData], labels: Sequence[str], curve: str, metrics: s
     ]
     if metrics:
         parts.append(_section("Training", plots.inline_svg(metrics, "training metrics over environment steps")))
+    if workers:
+        drawn = plots.inline_svg(workers, "policy lag and updates per second of workers over environment steps")
+        parts.append(_section("Workers", drawn + _workers_table(runs, labels)))
     parts.append(_section("Result", _result_table(runs, labels)))
     parts.append(_section("Settings", _settings_table(runs, labels)))
     names = dict.fromkeys(name for run in runs for name in run.system)
@@ -156,6 +159,16 @@ def _result_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
         if any(key in run.summary for run in runs):
             rows.append((_RESULTS.get(key, key), [(_text(run.summary.get(key)), False) for run in runs]))
     return _table(labels, rows) if rows else f"<p>{_UNFINISHED}</p>"
+
+
+def _workers_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
+    """What went wrong in asynchronous runs; nothing of a run that was not."""
+    counts = {"restarted workers": "async/worker_restarts", "updates skipped (not finite)": "async/skipped_updates"}
+    rows = []
+    for title, name in counts.items():
+        totals = [run.total(name) for run in runs]
+        rows.append((title, [(_text(total), bool(total)) for total in totals]))
+    return _table(labels, rows)
 
 
 def _settings_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:

@@ -25,6 +25,8 @@ class FinalObs(NamedTuple):
     """Environment of each one, [K]."""
     obs: NDArray[Any]
     """The observations, [K, *obs_shape]."""
+    recurrent_state: Float | None = None
+    """What a policy with memory remembered there, after acting in row t: the state for V(final observation), [K, S]."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,14 @@ class Rollout:
     """1 where a time limit cut the episode, [T, B]."""
     valid: Float
     """0 where the step only reset a finished environment, [T, B]."""
+    episode_start: Float
+    """1 where ``obs`` is the first observation of an episode: memory is zeroed before it, [T+1, B]."""
     num_valid: int
     """Transitions in the rollout: environment steps taken, ``valid.sum()``."""
     final_obs: FinalObs | None = None
     """Final observations of truncated rows, where ``obs[t+1]`` is already the next episode's first."""
+    recurrent_state: Float | None = None
+    """What the policy remembered before it saw ``obs[0]`` (and ``episode_start[0]``), [B, S]; None without memory."""
 
 
 class Episode(NamedTuple):
@@ -62,16 +68,20 @@ class Episode(NamedTuple):
 
 
 class Policy(Protocol):
-    """What the collector needs of an agent."""
+    """What the collector and the evaluation need of an agent."""
 
-    def act(self, obs: NDArray[Any]) -> NDArray[Any]:
-        """Actions [B, *action_shape] for observations [B, *obs_shape]."""
+    recurrent_state: Float | None
+    """What it remembers, [B, S]; None: nothing yet, or no memory. ``act`` replaces it and never writes into it."""
+
+    def act(self, obs: NDArray[Any], episode_start: Float) -> NDArray[Any]:
+        """Actions [B, *action_shape] for observations [B, *obs_shape]; ``episode_start`` [B] is 1 where to forget."""
 
 
 class RolloutCollector:
     """Steps B environments with a policy into buffers that are allocated once.
 
     Episode statistics are kept here, from raw rewards and valid rows alone: wrappers have been wrong about both.
+    So is what the policy remembers between two rollouts: memory belongs to episodes, and these are the collector's.
     """
 
     def __init__(self, envs: EnvBackend, num_steps: int, normalizer: ObservationNormalizer | None, env_id: str) -> None:
@@ -83,6 +93,8 @@ class RolloutCollector:
         self._obs = np.zeros((T + 1, B, *(space.shape or ())), obs_dtype)
         self._actions = np.zeros((T, B, *(action_space.shape or ())), action_space.dtype)
         self._rewards, self._terminated, self._truncated, self._valid = np.zeros((4, T, B), np.float32)
+        self._episode_start = np.ones((T + 1, B), np.float32)
+        self._recurrent_state: Float | None = None
         self._episode_return = np.zeros(B, np.float64)
         self._episode_length = np.zeros(B, np.float64)
         self._finished: list[Episode] = []
@@ -91,6 +103,8 @@ class RolloutCollector:
     def reset(self, seed: int | None) -> None:
         """Start fresh episodes."""
         self._obs[-1] = self._normalized(self.envs.reset(seed))
+        self._episode_start[-1] = 1.0
+        self._recurrent_state = None
         self._episode_return[:] = 0.0
         self._episode_length[:] = 0
 
@@ -99,11 +113,12 @@ class RolloutCollector:
 
         Raises: ConfigError when an observation or reward is not finite; it names env, step and key.
         """
-        obs = self._obs
-        final: list[tuple[int, Step]] = []
-        obs[0] = obs[-1]
+        obs, episode_start = self._obs, self._episode_start
+        final: list[tuple[int, Step, Float | None]] = []
+        obs[0], episode_start[0] = obs[-1], episode_start[-1]
+        before = policy.recurrent_state = self._recurrent_state
         for t in range(self.num_steps):
-            actions = policy.act(obs[t])
+            actions = policy.act(obs[t], episode_start[t])
             self._actions[t] = actions
             step = self.envs.step(actions)
             obs[t + 1] = step.obs if self.normalizer is None else self._normalized(step.obs, step.valid)
@@ -111,14 +126,19 @@ class RolloutCollector:
             self._terminated[t] = step.terminated
             self._truncated[t] = step.truncated
             self._valid[t] = step.valid
-            if step.final_obs is not None:
-                final.append((t, step))
+            np.subtract(1.0, self._valid[t], out=episode_start[t + 1])
+            if step.final_obs is not None:  # then obs[t + 1] already is the next episode's first
+                episode_start[t + 1] = step.terminated | step.truncated
+                final.append((t, step, policy.recurrent_state))
+        self._recurrent_state = policy.recurrent_state
+        if before is None and self._recurrent_state is not None:
+            before = np.zeros_like(self._recurrent_state)
         final_obs = self._final_obs(final) if final else None
         self._require_finite(final_obs)
         self._track_episodes()
         return Rollout(
-            obs, self._actions, self._rewards, self._terminated, self._truncated, self._valid,
-            num_valid=int(np.count_nonzero(self._valid)), final_obs=final_obs,
+            obs, self._actions, self._rewards, self._terminated, self._truncated, self._valid, episode_start,
+            num_valid=int(np.count_nonzero(self._valid)), final_obs=final_obs, recurrent_state=before,
         )  # fmt: skip
 
     def pop_episodes(self) -> list[Episode]:
@@ -132,13 +152,14 @@ class RolloutCollector:
         self.normalizer.update(obs if valid is None else obs[valid])
         return self.normalizer(obs)
 
-    def _final_obs(self, steps: list[tuple[int, Step]]) -> FinalObs:
-        """The truncated rows of the steps that carried final observations."""
-        t = np.concatenate([np.full(int(step.truncated.sum()), t) for t, step in steps])
-        b = np.concatenate([np.flatnonzero(step.truncated) for _, step in steps])
-        obs = np.concatenate([step.final_obs[step.truncated] for _, step in steps if step.final_obs is not None])
+    def _final_obs(self, steps: list[tuple[int, Step, Float | None]]) -> FinalObs:
+        """The truncated rows of the steps that carried final observations, with the memory after acting there."""
+        t = np.concatenate([np.full(int(step.truncated.sum()), t) for t, step, _ in steps])
+        b = np.concatenate([np.flatnonzero(step.truncated) for _, step, _ in steps])
+        obs = np.concatenate([step.final_obs[step.truncated] for _, step, _ in steps if step.final_obs is not None])
         obs = self.normalizer(obs) if self.normalizer and len(obs) else obs
-        return FinalObs(t, b, obs.astype(self._obs.dtype, copy=False))
+        states = [state[step.truncated] for _, step, state in steps if state is not None]
+        return FinalObs(t, b, obs.astype(self._obs.dtype, copy=False), np.concatenate(states) if states else None)
 
     def _track_episodes(self) -> None:
         """Add the rollout to the running episodes and record those it finished."""
@@ -197,9 +218,11 @@ class RolloutCollector:
         )
 
     def get_state(self) -> State:
-        """The last observations and the running episodes (the environments' own state is theirs)."""
+        """The last observations, the policy's memory and the running episodes (the environments' state is theirs)."""
         return {
             "obs": self._obs[-1].copy(),
+            "episode_start": self._episode_start[-1].copy(),
+            "recurrent_state": self._recurrent_state,
             "episode_return": self._episode_return.copy(),
             "episode_length": self._episode_length.copy(),
         }
@@ -207,5 +230,8 @@ class RolloutCollector:
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state`."""
         self._obs[-1] = state["obs"]
+        self._episode_start[-1] = state["episode_start"]
+        remembered = state["recurrent_state"]
+        self._recurrent_state = None if remembered is None else np.array(remembered, np.float32)
         self._episode_return[:] = state["episode_return"]
         self._episode_length[:] = state["episode_length"]

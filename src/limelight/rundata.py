@@ -47,6 +47,11 @@ class RunData:
         data = np.array([(row["step"], row["seconds"], row[name]) for row in rows], np.float64).reshape(-1, 3)
         return Series(*data.T)
 
+    def total(self, name: str) -> int | None:
+        """What a counter has come to, one that a resumed run starts anew from 0 included; None without it."""
+        values = self.series(name).values
+        return int(np.diff(values, prepend=0.0).clip(min=0.0).sum()) if len(values) else None
+
     def metric_names(self) -> list[str]:
         """Names of all metrics, in the order they first appear."""
         return list(dict.fromkeys(name for row in self.metrics for name in row if name not in ("step", "seconds")))

@@ -12,28 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 from limelight.agent import Agent, load
 from limelight.checkpoint import has_state, latest_checkpoint, read_state
 from limelight.config import ConfigError, TrainConfig
-from limelight.envs.make import EnvFactory, choose_backend, make_envs, resolve_env
-from limelight.envs.normalize import ObservationNormalizer
+from limelight.envs.make import EnvFactory, choose_backend, num_cores, resolve_env
 from limelight.evaluate import Evaluation
 from limelight.judge import Judge
-from limelight.learner import Learner
 from limelight.loop import TrainingLoop, catch_signals
 from limelight.monitor.console import ConsoleLogger
 from limelight.monitor.jsonl import JsonlLogger
 from limelight.monitor.logger import Logger, Loggers
 from limelight.monitor.monitor_csv import MonitorCsvLogger
 from limelight.monitor.tensorboard import TensorBoardLogger
-from limelight.nn.model import make_model
 from limelight.presets import resolve
-from limelight.rollout import RolloutCollector
 from limelight.run_folder import create_run_folder, require_empty, write_json
+from limelight.runners.actor import make_actor
+from limelight.runners.base import Runner, WorkerError
+from limelight.runners.shared_memory import SharedMemoryRunner
+from limelight.runners.spawn import no_workers_because
 from limelight.runners.sync import SyncRunner
 from limelight.seeds import Stream, derive_seed
 from limelight.settings import for_resume, load_yaml, save_yaml
@@ -110,8 +109,8 @@ def run(
 ) -> RunResult:
     """Run ``config`` from its start, or from the newest checkpoint of ``resume_from``, to its end.
 
-    Raises: ConfigError before anything is written if it cannot work; whatever a failing environment raises,
-    after a checkpoint and ``summary.json`` have been written.
+    Raises: ConfigError before anything is written if it cannot work; after a checkpoint and ``summary.json`` have been
+    written, whatever a failing environment raises, and WorkerError (with ``run_dir``) where workers have failed.
     """
     config = prepare(config, factory)
     state = read_checkpoint(resume_from) if resume_from is not None else None
@@ -136,6 +135,9 @@ def run(
         try:
             status = loop.run(interrupt)
             final = judge_best(loop) if status != "interrupted" else None
+        except WorkerError as error:
+            error.run_dir = run_dir
+            raise
         finally:
             summary = summarize(loop, status, final)
             write_json(run_dir / "summary.json", summary)
@@ -149,22 +151,27 @@ def prepare(config: TrainConfig, factory: EnvFactory | None) -> TrainConfig:
         raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
     # Networks as small as these are slower on a GPU than on the CPU: launching a kernel costs more than the product.
     device = "cpu" if config.device == "auto" else config.device
-    backend = choose_backend(config.env, resolve_env(config.env, factory))
-    return dataclasses.replace(config, device=device, env=dataclasses.replace(config.env, backend=backend))
+    workers = config.workers
+    if workers.asynchronous:
+        because = no_workers_because()
+        if because is not None:
+            raise ConfigError(f"algo = {config.algorithm.algo}: {because}; or use algo a2c, which needs no workers")
+        workers = dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
+    backend = choose_backend(config.env, resolve_env(config.env, factory), may_start_workers=not workers.asynchronous)
+    env = dataclasses.replace(config.env, backend=backend)
+    return dataclasses.replace(config, device=device, env=env, workers=workers)
 
 
-def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[SyncRunner, Agent]:
-    """Environments, model, learner, collector and runner of ``config``, and the agent that shares the model."""
-    envs = make_envs(config.env, factory=factory)
+def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agent]:
+    """The runner of ``config``, and the agent that shares its model."""
+    actor = make_actor(config, factory, config.seed)
+    envs, learner, normalizer = actor.collector.envs, actor.learner, actor.normalizer
     spaces = envs.single_observation_space, envs.single_action_space
-    model = make_model(*spaces, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
-    learner = Learner(model, config.algorithm, config.model, config.optim)
-    normalizer = ObservationNormalizer(spaces[0].shape or ()) if config.env.normalize_obs else None
-    collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
-    collector.reset(derive_seed(config.seed, Stream.ENV))
-    rng = np.random.default_rng(derive_seed(config.seed, Stream.POLICY))
-    runner = SyncRunner(collector, learner, rng, config.total_timesteps)
-    return runner, Agent(model, normalizer, config, *spaces, env_factory=factory)
+    agent = Agent(learner.model, normalizer, config, *spaces, env_factory=factory)
+    if not config.workers.asynchronous:
+        return SyncRunner(actor, config.total_timesteps), agent
+    envs.close()  # these were only to see that they can be made: each worker makes its own
+    return SharedMemoryRunner(config, learner, normalizer, spaces[0].shape or (), factory), agent
 
 
 def threshold_of(config: TrainConfig) -> float | None:
@@ -190,11 +197,8 @@ def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
     """Put the run where its checkpoint was, and say so where that is not exactly possible."""
     training = state["training"]
     restart_seed = derive_seed(loop.config.seed, Stream.ENV, int(training["runner"]["num_steps"]))
-    exact = loop.set_state(training, restart_seed)
-    loop.logger.message(
-        f"resumed at step {loop.runner.num_steps:,}"
-        + ("" if exact else "; this environment cannot be restored, so its episodes restart (all else continues)")
-    )
+    inexact = loop.set_state(training, restart_seed)
+    loop.logger.message(f"resumed at step {loop.runner.num_steps:,}" + (f"; {inexact}" if inexact else ""))
 
 
 def make_loggers(

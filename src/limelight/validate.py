@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from limelight.config import ConfigError, ModelConfig, TrainConfig
+from limelight.config import ConfigError, ModelConfig, TrainConfig, WorkersConfig
 from limelight.settings import field_sections, get_setting
 
 # name → (lowest, highest, lowest allowed, highest allowed)
@@ -22,6 +22,7 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "reward_scale": (0, float("inf"), False, False),
     "reward_clip": (0, float("inf"), False, False),
     "policy_init_gain": (0, float("inf"), False, False),
+    "core_size": (1, 65_536, True, True),
     "tau": (0, 1, False, True),
     "target_update_every": (1, float("inf"), True, False),
     "learning_rate": (0, 10, False, True),
@@ -31,6 +32,8 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "adam_beta2": (0, 1, True, False),
     "optim_eps": (0, 1, False, True),
     "max_grad_norm": (0, float("inf"), False, False),
+    "num_workers": (1, 1024, True, True),
+    "max_worker_restarts": (0, float("inf"), True, False),
     "eval_every": (0, float("inf"), True, False),
     "eval_episodes": (1, 100_000, True, True),
     "stop_at_return": (float("-inf"), float("inf"), False, False),
@@ -68,6 +71,9 @@ def validate(config: TrainConfig) -> TrainConfig:
         raise ConfigError(
             "critic_learning_rate: needs a critic of its own, but critic = shared; set critic to separate or target"
         )
+    _check_workers(config)
+    if model.core == "feedforward" and model.core_size != ModelConfig.core_size:
+        raise ConfigError("core_size: only a recurrent core uses it, but core = feedforward; set core to lstm or gru")
     if model.critic != "target":
         for name in ("tau", "target_update_every", "target_update_at"):
             default = next(f.default for f in dataclasses.fields(ModelConfig) if f.name == name)
@@ -76,6 +82,21 @@ def validate(config: TrainConfig) -> TrainConfig:
                     f"{name}: only a target critic uses it, but critic = {model.critic}; set critic target"
                 )
     return config
+
+
+def _check_workers(config: TrainConfig) -> None:
+    """Settings of workers in a run that has none, and environments that would start processes in every worker."""
+    workers = config.workers
+    if not workers.asynchronous:
+        for field in dataclasses.fields(WorkersConfig):
+            value = getattr(workers, field.name)
+            if value != field.default and not (field.name == "num_workers" and value == 1):
+                raise ConfigError(
+                    f"{field.name} = {value}: {config.algorithm.algo} trains in one process; "
+                    "use algo a3c, or set asynchronous to true"
+                )
+    elif config.env.backend == "async":
+        raise ConfigError("backend = async: workers are processes already; use backend sync, vector or auto")
 
 
 def _check_range(name: str, value: float) -> None:

@@ -188,7 +188,7 @@ def test_every_backend_and_mode_yields_the_scripted_stream(envs: EnvBackend) -> 
 class FirstAction:
     """A tiny policy: always the first action."""
 
-    def act(self, obs: NDArray[Any]) -> NDArray[np.int64]:
+    def act(self, obs: NDArray[Any], episode_start: object) -> NDArray[np.int64]:
         return np.zeros(len(obs), np.int64)
 
 

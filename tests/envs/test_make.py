@@ -319,15 +319,16 @@ def test_callables_have_no_vectorised_class() -> None:
 def test_processes_are_chosen_where_steps_are_expensive(
     cores: int, num_envs: int, seconds: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make_module, "_cores", lambda: cores)
+    monkeypatch.setattr(make_module, "num_cores", lambda: cores)
     monkeypatch.setattr(make_module, "_step_seconds", lambda env: seconds)
     assert choose_backend(EnvConfig(num_envs=num_envs), Ring) == chosen
+    assert choose_backend(EnvConfig(num_envs=num_envs), Ring, may_start_workers=False) == "sync"
 
 
 def test_the_probe_measures_steps_and_resets() -> None:
     env = Ring(max_steps=3)
     assert 0 < make_module._step_seconds(env) < make_module._ASYNC_FROM_SECONDS
-    assert make_module._cores() >= 1
+    assert make_module.num_cores() >= 1
 
 
 def test_async_is_built_when_asked_for() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from limelight.envs.toy import Bandit, Corridor, Ring, Scripted, TwoState
+from limelight.envs.toy import Bandit, Corridor, Recall, Ring, Scripted, TwoState
 
 SCRIPT = [[(0.0, 0.0, False, False), (1.0, 2.0, False, False), (2.0, 3.0, True, False)]]
 
@@ -27,7 +27,7 @@ def discounted(env: gym.Env[Any, Any], action: int, gamma: float, bootstrap: flo
 
 @pytest.mark.parametrize(
     "env",
-    [Ring(), Corridor(), Bandit(noise=0.1), TwoState(), Scripted(SCRIPT)],
+    [Ring(), Corridor(), Bandit(noise=0.1), TwoState(), Recall(), Scripted(SCRIPT)],
     ids=lambda e: type(e).__name__,
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the checker's advice on spaces and render modes
@@ -80,6 +80,35 @@ def test_two_state_is_worth_its_closed_form() -> None:
         env.reset(seed=0 if episode == 0 else None)
         returns.append(discounted(env, 0, gamma))
     assert np.mean(returns) == pytest.approx(first, abs=0.1)
+
+
+@pytest.mark.parametrize(("num_cues", "delay"), [(2, 0), (3, 2), (5, 4)])
+def test_recall_is_worth_gamma_to_the_steps_left_for_who_remembers(num_cues: int, delay: int) -> None:
+    env, gamma, cues = Recall(num_cues, delay), 0.9, []
+    blank, query = num_cues, num_cues + 1
+    value = env.value(gamma)
+    assert value[0] == pytest.approx(gamma ** (delay + 1))
+    assert value[-1] == 1.0
+    for episode in range(40):
+        obs, _ = env.reset(seed=0 if episode == 0 else None)
+        cues.append(int(obs))
+        shown, rewards, over = [], [], False
+        while not over:
+            obs, reward, over, cut, _ = env.step(np.int64(cues[-1]))
+            shown.append(int(obs))
+            rewards.append(reward)
+            assert not cut
+        assert shown == [*[blank] * delay, query, blank]
+        returns = [sum(gamma**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))]
+        assert returns == pytest.approx(value)
+    assert set(cues) == set(range(num_cues))
+
+
+def test_recall_pays_nothing_for_a_wrong_or_early_answer() -> None:
+    env = Recall(num_cues=2, delay=1)
+    cue = int(env.reset(seed=0)[0])
+    rewards = [env.step(np.int64(action))[1] for action in (cue, cue, 1 - cue)]
+    assert rewards == [0.0, 0.0, 0.0]
 
 
 def test_scripted_refuses_bad_scripts_and_steps_after_the_end() -> None:

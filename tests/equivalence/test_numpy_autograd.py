@@ -23,6 +23,7 @@ from limelight.runners.sync import SyncRunner
 
 ACTIONS = {"box": Discrete(3), "discrete": Discrete(3, start=-2)}
 SPACES: dict[str, Space[Any]] = {"box": Box(-1.0, 1.0, (2, 3)), "discrete": Discrete(5, start=-1)}
+NO_START = np.zeros(500, np.float32)
 CRITICS = ("shared", "separate", "target")
 SETTINGS = [
     {"value_loss": value_loss, "policy_weight": weight, "normalize_advantages": normalize}
@@ -120,7 +121,7 @@ def test_actions(
     fast, slow = NumpyActorCritic(model), None
     for seed in (None, 0, 1):
         actions = [
-            ModelPolicy(model, None if seed is None else np.random.default_rng(seed), path).act(obs)
+            ModelPolicy(model, None if seed is None else np.random.default_rng(seed), path).act(obs, NO_START)
             for path in (fast, slow)
         ]
         assert actions[0].dtype == actions[1].dtype
@@ -133,8 +134,8 @@ def train(runner: SyncRunner, updates: int) -> list[np.ndarray]:
     history = []
     while len(history) < updates:
         runner.advance(runner.num_steps + 1, seconds=60.0)
-        history.append(runner.learner.flat.params.numpy().copy())
-    assert runner.learner.num_updates == updates
+        history.append(runner.actor.learner.flat.params.numpy().copy())
+    assert runner.actor.learner.num_updates == updates
     return history
 
 
@@ -158,7 +159,7 @@ def test_fifty_updates(runner_of: Callable[..., SyncRunner], env: str, optimizer
         )
         for use_numpy in (True, False)
     )  # fmt: skip
-    start = fast.learner.flat.params.numpy().copy()
+    start = fast.actor.learner.flat.params.numpy().copy()
     ours, theirs = train(fast, 50), train(slow, 50)
     assert fast.num_steps == slow.num_steps
     assert fast.pop_episodes() == slow.pop_episodes()

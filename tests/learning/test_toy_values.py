@@ -45,12 +45,12 @@ def trained(runner_of: RunnerOf, envs: EnvBackend, updates: int, **settings: Any
 def values_of(runner: SyncRunner, places: int) -> NDArray[np.float32]:
     """V of the first ``places`` observations of a Discrete space."""
     with torch.no_grad():
-        return runner.learner.model(torch.arange(places)[None]).values[0].numpy()
+        return runner.actor.learner.model(torch.arange(places)[None]).values[0].numpy()
 
 
 def probabilities(runner: SyncRunner, obs: torch.Tensor) -> NDArray[np.float32]:
     with torch.no_grad():
-        return runner.learner.model(obs[None]).params[0].softmax(-1).numpy()
+        return runner.actor.learner.model(obs[None]).params[0].softmax(-1).numpy()
 
 
 @pytest.mark.parametrize(

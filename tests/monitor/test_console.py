@@ -47,6 +47,10 @@ def finished(*returns: float) -> list[Episode]:
     return [Episode(0, r, 10, True) for r in returns]
 
 
+ASYNC = {
+    "async/policy_lag": 1.75, "async/policy_lag_max": 7, "async/worker_restarts": 0, "async/skipped_updates": 0,
+    "async/worker_0/steps_per_second": 900.0, "async/worker_0/updates_per_second": 14.0,
+}  # fmt: skip
 EVALUATION = {"eval/mean_reward": 475.25, "eval/std_reward": 3.21}
 
 
@@ -151,6 +155,49 @@ def test_it_fits_a_terminal_of_eighty_columns(clock: Clock) -> None:
     assert "–" not in picture[1]
     assert "eval -1,234.5 ± 123.4" in picture[1]
     logger.close()
+
+
+def test_a_plain_line_says_how_workers_fare(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(1000, console=console)
+    clock.now += 10
+    logger.log(100, 1.0, {"train/entropy": 0.5, **ASYNC})
+    assert output(console).splitlines()[-1].endswith(" left  policy lag 1.8 (max 7)")
+    logger.log(200, 2.0, {**ASYNC, "async/worker_restarts": 2, "async/skipped_updates": 1_203})
+    logger.log(200, 2.0, EVALUATION)  # a row without workers leaves what is known of them
+    logger.close()
+    last = output(console).splitlines()[-1]
+    assert last.endswith(" left  policy lag 1.8 (max 7)  worker restarts 2  skipped updates 1,203")
+
+
+def test_workers_have_a_third_line_of_eighty_columns(clock: Clock) -> None:
+    console = terminal(80)
+    logger = ConsoleLogger(10_000_000, console=console)
+
+    def picture(metrics: dict[str, float]) -> list[str]:
+        clock.now += 1
+        start = len(output(console))
+        logger.log(9_999_000, 19_000.0, metrics)
+        return output(console)[start:].split("\x1b[2K")[-1].splitlines()
+
+    assert len(picture(EVALUATION)) == 2
+    worst = {"async/policy_lag": 123.4, "async/policy_lag_max": 12_345, "async/worker_restarts": 1_000}
+    lines = picture({**ASYNC, **worst, "async/skipped_updates": 1_000_000})
+    assert [len(line) <= 80 for line in lines] == [True] * 3
+    assert lines[2].strip() == "policy lag 123.4 (max 12345)  worker restarts 1,000  skipped updates 1,000,000"
+    assert picture(ASYNC)[2].strip() == "policy lag 1.8 (max 7)"
+    logger.close()
+
+
+@pytest.mark.parametrize("make", [plain_console, terminal])
+def test_a_message_of_many_lines_keeps_them(clock: Clock, make: type[Console]) -> None:
+    """A worker's traceback: as it is, however long its lines, brackets not taken for markup."""
+    console = make()
+    logger = ConsoleLogger(1000, console=console)
+    message = f'worker 1 died: it raised\n  File "x.py", line 3\n    a[bold] = {"y" * 100}\nIndexError: [/red]'
+    logger.message(message)
+    logger.close()
+    assert f"{message}\n" in output(console)
 
 
 @pytest.mark.parametrize("make", [plain_console, terminal])

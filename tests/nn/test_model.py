@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 from torch import Tensor, nn
 
 from limelight.config import ModelConfig
-from limelight.nn.cores import FeedForward
+from limelight.nn.cores import FeedForward, Recurrent, make_core
 from limelight.nn.model import ActorCritic, Critic, ValueHead, make_model
 
 ModelOf = Callable[..., ActorCritic]
@@ -66,6 +66,39 @@ def test_feed_forward_core_passes_features() -> None:
     assert core(features, None, None) == (features, None)
 
 
+@pytest.mark.parametrize(("core", "width"), [("lstm", 14), ("gru", 7)])
+def test_recurrent_core(core: str, width: int) -> None:
+    made = make_core(4, ModelConfig(core=core, core_size=7))  # type: ignore[arg-type]
+    assert (made.num_features, made.state_size) == (7, width)
+    state = made.initial_state(3)
+    assert state is not None
+    assert torch.equal(state, torch.zeros(3, width))
+    features = torch.ones(2, 3, 4)
+    outputs, last = made(features, state, None)
+    assert last is not None
+    assert outputs.shape == (2, 3, 7)
+    assert last.shape == (3, width)
+    assert torch.equal(outputs[-1], last[:, :7])  # an LSTM's h comes first
+    for episode_start in (None, torch.zeros(2, 3)):
+        again, _ = made(features, None, episode_start)
+        assert torch.equal(again, outputs)
+
+
+@every_critic
+@pytest.mark.parametrize("core", ["lstm", "gru"])
+def test_orthogonal_cores(model_of: ModelOf, core: str, critic: str) -> None:
+    """Every gate by itself, with gain 1, whatever its encoder is; zero biases."""
+    model = model_of(Box(-1.0, 1.0, (4,)), critic=critic, core=core, core_size=6, hidden_sizes=(6,))
+    cells = [m.cell for m in model.modules() if isinstance(m, Recurrent)]
+    assert len(cells) == (1 if critic == "shared" else 2)
+    for cell in cells:
+        gates = 4 if core == "lstm" else 3
+        for gate in (*cell.weight_ih.chunk(gates), *cell.weight_hh.chunk(gates)):
+            torch.testing.assert_close(gate @ gate.T, torch.eye(6), atol=1e-5, rtol=0.0)
+        assert not cell.bias_ih.any()
+        assert not cell.bias_hh.any()
+
+
 @every_critic
 def test_first_policy_is_nearly_uniform(model_of: ModelOf, critic: str) -> None:
     model = model_of(Box(-1.0, 1.0, (4,)), critic=critic, hidden_sizes=(64, 64))
@@ -96,8 +129,9 @@ def test_pytorch_initialization_on_request(model_of: ModelOf) -> None:
 
 
 @every_critic
-def test_parameters_lie_actor_first(model_of: ModelOf, critic: str) -> None:
-    model = model_of(Box(-1.0, 1.0, (4,)), critic=critic)
+@pytest.mark.parametrize("core", ["feedforward", "lstm"])
+def test_parameters_lie_actor_first(model_of: ModelOf, critic: str, core: str) -> None:
+    model = model_of(Box(-1.0, 1.0, (4,)), critic=critic, core=core)
     critics_own = {id(p) for p in model.critic.parameters()}
     owners = [id(p) in critics_own for p in model.parameters()]
     assert owners == sorted(owners)

@@ -28,6 +28,8 @@ BOX = Box(-1.0, 1.0, (2, 3))
         (BOX, {"hidden_sizes": (8, MAX_WIDTH + 1)}, False),
         (BOX, {"activation": "elu"}, False),
         (MultiDiscrete([2, 2]), {}, False),
+        (BOX, {"core": "lstm"}, False),
+        (BOX, {"core": "gru", "critic": "separate"}, False),
     ],
 )
 def test_supported_models(model_of: ModelOf, space: Space[Any], settings: dict[str, Any], expected: bool) -> None:

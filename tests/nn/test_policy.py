@@ -27,13 +27,18 @@ SPACES: dict[str, tuple[Space[Any], Any]] = {
 }
 
 
+def starts(obs: Any) -> Any:
+    """No row begins an episode."""
+    return np.zeros(len(obs), np.float32)
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_greedy_actions_are_the_modes(model_of: ModelOf, name: str) -> None:
     space, obs = SPACES[name]
     model = model_of(space, policy_init_gain=5.0)
     expected = model(torch.from_numpy(obs)[None]).params[0].argmax(-1).numpy()
     for fast in [None, NumpyActorCritic(model)] if supports(model) else [None]:
-        actions = ModelPolicy(model, None, fast).act(obs)
+        actions = ModelPolicy(model, None, fast).act(obs, starts(obs))
         assert actions.dtype == np.int64
         np.testing.assert_array_equal(actions, expected)
 
@@ -45,17 +50,37 @@ def test_sampled_actions_follow_the_policy_and_the_generator(model_of: ModelOf, 
     many, n = np.repeat(obs[:1], 20_000, axis=0), 20_000
     probabilities = model(torch.from_numpy(obs[:1])[None]).params[0, 0].detach().softmax(-1).numpy()
     for fast in [None, NumpyActorCritic(model)] if supports(model) else [None]:
-        actions = ModelPolicy(model, np.random.default_rng(3), fast).act(many)
+        actions = ModelPolicy(model, np.random.default_rng(3), fast).act(many, starts(many))
         frequencies = np.bincount(actions, minlength=3) / n
         np.testing.assert_allclose(frequencies, probabilities, atol=0.015)
-        again = ModelPolicy(model, np.random.default_rng(3), fast).act(many)
+        again = ModelPolicy(model, np.random.default_rng(3), fast).act(many, starts(many))
         np.testing.assert_array_equal(actions, again)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.parametrize("core", ["lstm", "gru"])
+def test_acting_with_memory_is_the_models_forward(model_of: ModelOf, name: str, critic: str, core: str) -> None:
+    """Actions and memory, forgotten where the mask says so, step by step."""
+    space, obs = SPACES[name]
+    model = model_of(space, policy_init_gain=5.0, core=core, critic=critic)
+    policy, state = ModelPolicy(model, None, None), torch.zeros(2, model.state_size)
+    assert policy.recurrent_state is None
+    for start in ([1, 1], [0, 0], [0, 1], [0, 0]):
+        mask, before = np.array(start, np.float32), policy.recurrent_state
+        kept = None if before is None else before.copy()
+        expected = model(torch.from_numpy(obs)[None], state, torch.from_numpy(mask)[None])
+        assert policy.act(obs, mask).tolist() == expected.params[0].argmax(-1).tolist()
+        state = expected.recurrent_state.detach()
+        np.testing.assert_allclose(policy.recurrent_state, state, rtol=0.0, atol=1e-6)
+        if before is not None:
+            np.testing.assert_array_equal(before, kept)  # replaced, never written into
 
 
 def test_acting_leaves_no_gradients(model_of: ModelOf) -> None:
     space, obs = SPACES["float32"]
     model = model_of(space)
-    ModelPolicy(model, np.random.default_rng(0), None).act(obs)
+    ModelPolicy(model, np.random.default_rng(0), None).act(obs, starts(obs))
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -68,7 +93,7 @@ def test_acting_sees_new_parameters_at_once(model_of: ModelOf) -> None:
         with torch.no_grad():
             model.policy_head.bias.copy_(100.0 * torch.eye(3)[action])
         for policy in policies:
-            assert policy.act(obs).tolist() == [action, action]
+            assert policy.act(obs, starts(obs)).tolist() == [action, action]
 
 
 class Plain(nn.Module):
@@ -90,4 +115,4 @@ def test_users_encoders_get_float32_of_float64_observations(model_of: ModelOf, m
     space, obs = SPACES["float64"]
     model = model_of(space, encoder="their_nets:Plain")
     expected = model(torch.from_numpy(obs).float()[None]).params[0].argmax(-1).tolist()
-    assert ModelPolicy(model, None, None).act(obs).tolist() == expected
+    assert ModelPolicy(model, None, None).act(obs, starts(obs)).tolist() == expected

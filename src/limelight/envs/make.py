@@ -68,12 +68,12 @@ def make_envs(
     return backend
 
 
-def choose_backend(config: EnvConfig, factory: EnvFactory | None = None) -> Backend:
+def choose_backend(config: EnvConfig, factory: EnvFactory | None = None, may_start_workers: bool = True) -> Backend:
     """``config.backend``, or for ``auto`` the fastest: save it with the run, as the last rule takes the time.
 
     1. ``vector`` from 8 environments on, where the environment has a vectorised class that can replace it;
-    2. ``async`` where there are several cores and environments, one step takes 400 µs or more, and the program may
-       start worker processes;
+    2. ``async`` where there are several cores and environments, one step takes 400 µs or more, and worker processes
+       may be started: by the program, and by the caller, who may have filled the cores already;
     3. ``sync`` otherwise.
 
     Raises: ConfigError as :func:`make_envs`.
@@ -83,7 +83,7 @@ def choose_backend(config: EnvConfig, factory: EnvFactory | None = None) -> Back
     maker = resolve_env(config, factory)
     if config.num_envs >= _VECTOR_FROM_ENVS and _no_vector_because(maker) is None:
         return "vector"
-    if config.num_envs == 1 or _cores() == 1 or no_workers_because() is not None:
+    if config.num_envs == 1 or not may_start_workers or num_cores() == 1 or no_workers_because() is not None:
         return "sync"
     env = maker()
     try:
@@ -174,7 +174,7 @@ def _vector_kwargs(maker: EnvMaker, spec: EnvSpec) -> dict[str, Any]:
 # --------------------------------------------------------------------------- measuring
 
 
-def _cores() -> int:
+def num_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,40 +10,69 @@ from numpy.typing import NDArray
 from limelight.envs.base import State
 
 
-class ObservationNormalizer:
-    """(obs − mean) / √(variance + 1e-8), clipped to ±10, with running moments over all observations seen.
+class Moments(NamedTuple):
+    """Mean, variance and number of observations."""
 
-    Moments are merged batch by batch (Chan et al. 1979), in float64.
+    mean: NDArray[np.float64]
+    """[*shape]."""
+    var: NDArray[np.float64]
+    """[*shape], not of a sample but of exactly these observations."""
+    size: int
+
+    def merge(self, other: Moments) -> Moments:
+        """The moments of both sets together. Source: Chan et al. 1979."""
+        total = self.size + other.size
+        if total == 0:
+            return self
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.size / total)
+        m2 = self.var * self.size + other.var * other.size + delta**2 * (self.size * other.size / total)
+        return Moments(mean, m2 / total, total)
+
+
+def no_moments(shape: tuple[int, ...]) -> Moments:
+    """The moments of no observations: standardising by them changes nothing."""
+    return Moments(np.zeros(shape, np.float64), np.ones(shape, np.float64), 0)
+
+
+class ObservationNormalizer:
+    """(obs − mean) / √(variance + 1e-8), clipped to ±10, with running moments over all observations seen, in float64.
+
+    Several normalizers share one set of moments by adding what each has ``seen`` since it last did.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.mean = np.zeros(shape, np.float64)
-        self.var = np.ones(shape, np.float64)
-        self.count = 0
+        self.moments = no_moments(shape)
+        self.seen = no_moments(shape)
+        """The part of the moments that came in through :meth:`update` since the last :meth:`share`."""
 
     def update(self, obs: NDArray[Any]) -> None:
         """Take a batch of observations [N, *shape] into the moments."""
-        n = len(obs)
-        if n == 0:
+        if len(obs) == 0:
             return
-        batch_mean, batch_var = obs.mean(0, dtype=np.float64), obs.var(0, dtype=np.float64)
-        total = self.count + n
-        delta = batch_mean - self.mean
-        self.mean = self.mean + delta * (n / total)
-        m2 = self.var * self.count + batch_var * n + delta**2 * (self.count * n / total)
-        self.var, self.count = m2 / total, total
+        batch = Moments(obs.mean(0, dtype=np.float64), obs.var(0, dtype=np.float64), len(obs))
+        self.moments = self.moments.merge(batch)
+        self.seen = self.seen.merge(batch)
+
+    def share(self, common: Moments) -> Moments:
+        """``common`` with what was seen here added; from now on these are the moments here, too."""
+        if common.size + self.seen.size != self.moments.size:  # otherwise nobody else has added, and these are it
+            self.moments = common.merge(self.seen)
+        self.seen = no_moments(self.seen.mean.shape)
+        return self.moments
 
     def __call__(self, obs: NDArray[Any]) -> NDArray[np.float32]:
         """Standardised observations [..., *shape] under the present moments."""
-        scaled = (obs - self.mean) / np.sqrt(self.var + 1e-8)
+        mean, var, _ = self.moments
+        scaled = (obs - mean) / np.sqrt(var + 1e-8)
         return np.clip(scaled, -10.0, 10.0).astype(np.float32)
 
     def get_state(self) -> State:
         """Mean, variance and count."""
-        return {"mean": self.mean, "var": self.var, "count": self.count}
+        mean, var, size = self.moments
+        return {"mean": mean, "var": var, "count": size}
 
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state`."""
-        self.mean = np.asarray(state["mean"], np.float64)
-        self.var = np.asarray(state["var"], np.float64)
-        self.count = int(state["count"])
+        mean, var = np.asarray(state["mean"], np.float64), np.asarray(state["var"], np.float64)
+        self.moments, self.seen = Moments(mean, var, int(state["count"])), no_moments(mean.shape)

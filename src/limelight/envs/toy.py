@@ -136,6 +136,40 @@ class TwoState(gym.Env[np.int64, np.int64]):
         return np.array([first, gamma * first])
 
 
+class Recall(gym.Env[np.int64, np.int64]):
+    """Remember a cue over ``delay`` blank observations; the answer to the query that follows pays 1 if it is the cue.
+
+    Observation: the cue (0 … num_cues − 1, drawn evenly), then ``delay`` times blank (num_cues), then the query
+    (num_cues + 1), whose step terminates. Actions: one for each cue; those before the query change nothing.
+    With memory, V* before step t of the delay + 2 of an episode is γ^(delay + 1 − t), so γ^(delay + 1) at its start.
+    Without, no policy is worth more at the query than 1 / num_cues.
+    """
+
+    def __init__(self, num_cues: int = 2, delay: int = 3) -> None:
+        self.observation_space, self.action_space = Discrete(num_cues + 2), Discrete(num_cues)
+        self.num_cues, self.delay, self.cue, self.steps = num_cues, delay, 0, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
+        """Show a cue."""
+        super().reset(seed=seed)
+        self.cue, self.steps = int(self.np_random.integers(self.num_cues)), 0
+        return np.int64(self.cue), {}
+
+    def step(self, action: np.int64) -> StepResult:
+        """Wait, or answer the query; the observation of the end is blank."""
+        self.steps += 1
+        asked = self.steps == self.delay + 1
+        answered = self.steps == self.delay + 2
+        reward = float(answered and int(action) == self.cue)
+        return np.int64(self.num_cues + asked), reward, answered, False, {}
+
+    def value(self, gamma: float) -> Values:
+        """V* before each step of an episode, whatever the cue, for a policy that remembers it, [delay + 2]."""
+        return np.asarray(gamma ** np.arange(self.delay + 1, -1, -1, dtype=np.float64))
+
+
 ScriptRow = tuple[float, float, bool, bool]
 
 

@@ -48,6 +48,7 @@ class ConsoleLogger:
         self._started = time.monotonic()
         self._returns: deque[float] = deque(maxlen=EPISODES_WINDOW)
         self._evaluation = "–"
+        self._workers = ""
         self._samples: deque[tuple[float, int]] = deque(maxlen=16)  # (seconds, step) of the latest drawings
         if initial_step == 0:
             self._samples.append((0.0, 0))
@@ -59,6 +60,8 @@ class ConsoleLogger:
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Take in a row; an evaluation is shown at once."""
+        if "async/policy_lag" in metrics:
+            self._workers = _workers(metrics)
         if "eval/mean_reward" in metrics:
             self._evaluation = f"{metrics['eval/mean_reward']:,.1f} ± {metrics.get('eval/std_reward', 0.0):,.1f}"
             self._next_drawing = 0.0 if self._live else self._next_drawing
@@ -124,7 +127,7 @@ class ConsoleLogger:
         }
 
     def _picture(self) -> Group:
-        """The bar, and the numbers under it: two lines, so that 80 columns are enough."""
+        """The bar, and the numbers under it, workers on a line of their own: 80 columns are enough."""
         n = self._numbers()
         bar = Table.grid(expand=True, padding=(0, 1))
         bar.add_column(ratio=1)
@@ -136,7 +139,7 @@ class ConsoleLogger:
             (n["return"], "bold green"), "  eval ", (n["eval"], "bold magenta"),
             no_wrap=True, overflow="ellipsis",
         )  # fmt: skip
-        return Group(bar, numbers)
+        return Group(bar, numbers, *([Text(self._workers, no_wrap=True, overflow="ellipsis")] if self._workers else []))
 
     def _print_line(self) -> None:
         n = self._numbers()
@@ -144,7 +147,17 @@ class ConsoleLogger:
             f"{n['percent']}  {n['steps']} steps  {n['speed']} steps/s  return {n['return']}"
             f"  eval {n['eval']}  {n['elapsed']} elapsed  {n['left']} left"
         )
+        text += f"  {self._workers}" if self._workers else ""
         self._console.print(Text(text), soft_wrap=True)
+
+
+def _workers(metrics: Mapping[str, float]) -> str:
+    """How an asynchronous run fares: ``policy lag 1.8 (max 7)``, and what went wrong if anything did."""
+    text = f"policy lag {metrics['async/policy_lag']:.1f} (max {metrics['async/policy_lag_max']:.0f})"
+    for name, what in (("async/worker_restarts", "worker restarts"), ("async/skipped_updates", "skipped updates")):
+        if metrics[name] > 0:
+            text += f"  {what} {metrics[name]:,.0f}"
+    return text
 
 
 def _clock(seconds: float) -> str:

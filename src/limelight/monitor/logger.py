@@ -23,7 +23,7 @@ class Logger(Protocol):
         """Training episodes that have just finished, oldest first."""
 
     def message(self, text: str) -> None:
-        """A line for the person who watches."""
+        """What the person who watches should know: a line, or several where a traceback is in it."""
 
     def close(self) -> None:
         """Write what is pending and let go of files; may be called twice."""

@@ -14,7 +14,7 @@ from gymnasium.spaces import Space
 from torch import Tensor, nn
 
 from limelight.config import ModelConfig
-from limelight.nn.cores import Core, FeedForward
+from limelight.nn.cores import Core, Recurrent, make_core
 from limelight.nn.distributions import ActionDistribution, make_distribution
 from limelight.nn.encoders import make_encoder
 
@@ -27,7 +27,7 @@ class Output(NamedTuple):
     values: Tensor
     """V(s), [T, B]."""
     recurrent_state: Tensor | None
-    """State of the core after the last row; None without memory."""
+    """State of the cores after the last row, [B, S]; None without memory."""
 
 
 class ValueHead(nn.Module):
@@ -43,61 +43,88 @@ class ValueHead(nn.Module):
 
 
 class Critic(nn.Module):
-    """A value network of its own: encoder → value head. [T, B, *obs_shape] → [T, B]."""
+    """A value network of its own: encoder → core → value head. [T, B, *obs_shape] → [T, B]."""
 
-    def __init__(self, encoder: nn.Module, num_features: int) -> None:
+    def __init__(self, encoder: nn.Module, core: Core) -> None:
         super().__init__()
         self.encoder = encoder
-        self.value_head = ValueHead(num_features)
+        self.core: Core = core
+        self.value_head = ValueHead(core.num_features)
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """V(s), [T, B]."""
-        values: Tensor = self.value_head(self.encoder(obs))
-        return values
+    def forward(
+        self, obs: Tensor, recurrent_state: Tensor | None = None, episode_start: Tensor | None = None
+    ) -> Tensor:
+        """V(s), [T, B]; ``recurrent_state`` is the critic's own part."""
+        return self.unroll(obs, recurrent_state, episode_start)[0]
+
+    def unroll(
+        self, obs: Tensor, recurrent_state: Tensor | None, episode_start: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """V(s), [T, B], and the core's state after the last row."""
+        features, recurrent_state = self.core(self.encoder(obs), recurrent_state, episode_start)
+        return self.value_head(features), recurrent_state
 
 
 class ActorCritic(nn.Module):
     """Policy and value of observations, with a shared trunk or two networks.
 
-    Parameters lie actor first (encoder, policy head), then the critic's own, so that each is one slice of the
-    flat vector. The target critic's copy is the learner's, not a part of this module.
+    Parameters lie actor first (encoder, core, policy head), then the critic's own, so that each is one slice of the
+    flat vector; a recurrent state holds the actor's part, then that of a critic with a core of its own. The target
+    critic's copy is the learner's, not a part of this module.
     """
 
     def __init__(self, observation_space: Space[Any], action_space: Space[Any], config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.distribution: ActionDistribution = make_distribution(action_space)
-        self.encoder = make_encoder(observation_space, config)
-        self.core: Core = FeedForward(int(self.encoder.num_features))  # type: ignore[arg-type]
-        num_features = self.core.num_features
-        self.policy_head = nn.Linear(num_features, self.distribution.num_params)
-        self.critic: nn.Module = (
-            ValueHead(num_features)
+        self.encoder, self.core = make_trunk(observation_space, config)
+        self.policy_head = nn.Linear(self.core.num_features, self.distribution.num_params)
+        self.critic: ValueHead | Critic = (
+            ValueHead(self.core.num_features)
             if config.critic == "shared"
-            else Critic(make_encoder(observation_space, config), num_features)
+            else Critic(*make_trunk(observation_space, config))
         )
+        self.state_size = self.core.state_size + (self.critic.core.state_size if isinstance(self.critic, Critic) else 0)
+        """S, the width of a recurrent state; 0 without memory."""
         if config.orthogonal_init:
             self._initialize()
 
     def forward(
         self, obs: Tensor, recurrent_state: Tensor | None = None, episode_start: Tensor | None = None
     ) -> Output:
-        """Distribution parameters [T, B, K] and values [T, B] of observations [T, B, *obs_shape]."""
-        features, recurrent_state = self.core(self.encoder(obs), recurrent_state, episode_start)
-        critic_input = features if isinstance(self.critic, ValueHead) else obs
-        return Output(self.policy_head(features), self.critic(critic_input), recurrent_state)
+        """Distribution parameters [T, B, K] and values [T, B] of observations [T, B, *obs_shape].
+
+        Args:
+            obs: [T, B, *obs_shape].
+            recurrent_state: before the first row, [B, S]; None is zeros.
+            episode_start: 1 where a row begins an episode and the state is zeroed before it, [T, B] float32.
+        """
+        actor_state, critic_state = self.split_state(recurrent_state)
+        features, actor_state = self.core(self.encoder(obs), actor_state, episode_start)
+        if isinstance(self.critic, ValueHead):
+            return Output(self.policy_head(features), self.critic(features), actor_state)
+        values, critic_state = self.critic.unroll(obs, critic_state, episode_start)
+        both = None if actor_state is None or critic_state is None else torch.cat((actor_state, critic_state), -1)
+        return Output(self.policy_head(features), values, both)
+
+    def split_state(self, recurrent_state: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The actor's part of a state [B, S] and the critic's own (of width 0 if it shares the trunk)."""
+        if recurrent_state is None:
+            return None, None
+        size = self.core.state_size
+        return recurrent_state[:, :size], recurrent_state[:, size:]
 
     def policy_params(self, obs: Tensor) -> Tensor:
         """Distribution parameters alone, [T, B, K]: what acting without memory needs."""
         params: Tensor = self.policy_head(self.core(self.encoder(obs), None, None)[0])
         return params
 
-    def make_target_critic(self) -> nn.Module:
+    def make_target_critic(self) -> ValueHead | Critic:
         """A copy of the critic, without gradients, for bootstrapping."""
         return copy.deepcopy(self.critic).requires_grad_(False)
 
     def _initialize(self) -> None:
-        """Orthogonal weights and zero biases in the heads and in our own encoders; a user's encoder keeps its own."""
+        """Orthogonal weights and zero biases in heads, cores and our own encoders; a user's encoder keeps its own."""
         gains: dict[nn.Module, float] = {self.policy_head: self.config.policy_init_gain}
         gains.update({m.linear: 1.0 for m in self.critic.modules() if isinstance(m, ValueHead)})
         if self.config.encoder is None:
@@ -109,6 +136,15 @@ class ActorCritic(nn.Module):
             nn.init.orthogonal_(module.weight, gain)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, Recurrent):
+                module.initialize()
+
+
+def make_trunk(space: Space[Any], config: ModelConfig) -> tuple[nn.Module, Core]:
+    """Encoder and core: observations [T, B, *obs_shape] → features."""
+    encoder = make_encoder(space, config)
+    return encoder, make_core(int(encoder.num_features), config)  # type: ignore[arg-type]
 
 
 def make_model(observation_space: Space[Any], action_space: Space[Any], config: ModelConfig, seed: int) -> ActorCritic:

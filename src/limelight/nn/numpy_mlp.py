@@ -27,12 +27,15 @@ MAX_WIDTH = 256
 
 
 def supports(model: ActorCritic) -> bool:
-    """Whether the NumPy path computes this model: our MLP with tanh or ReLU, categorical actions, on the CPU."""
+    """Whether the NumPy path computes this model: a small MLP, no memory, categorical actions."""
+    return has_small_mlp(model) and isinstance(model.core, FeedForward) and isinstance(model.distribution, Categorical)
+
+
+def has_small_mlp(model: ActorCritic) -> bool:
+    """Whether the encoder is our MLP with tanh or ReLU, not too wide, on the CPU."""
     return (
         model.config.encoder is None  # a user's may be, or derive from, our MLP with other settings
         and isinstance(model.encoder, MLP)
-        and isinstance(model.core, FeedForward)
-        and isinstance(model.distribution, Categorical)
         and isinstance(model.encoder.flatten.space, Box | Discrete)
         and model.config.activation in ("tanh", "relu")
         and max(model.config.hidden_sizes) <= MAX_WIDTH
@@ -50,10 +53,11 @@ class Layer:
         if linear.weight.grad is not None and linear.bias.grad is not None:
             self.weight_grad: Float = linear.weight.grad.numpy()
             self.bias_grad: Float = linear.bias.grad.numpy()
+        self._buffers: dict[tuple[int, int], Float] = {}
 
     def forward(self, x: Float) -> Float:
-        """y, [N, fan_out]."""
-        y = x @ self.weight.T
+        """y, [N, fan_out]; the next forward of as many rows overwrites it."""
+        y = np.matmul(x, self.weight.T, out=self._buffer(len(x), 0))
         y += self.bias
         if self.activation == "tanh":
             np.tanh(y, out=y)
@@ -64,12 +68,20 @@ class Layer:
     def backward(self, x: Float, y: Float, dy: Float, need_dx: bool) -> Float | None:
         """Write ∂L/∂W and ∂L/∂b, given ∂L/∂y [N, fan_out] (overwritten); ∂L/∂x [N, fan_in] if needed."""
         if self.activation == "tanh":
-            dy *= 1.0 - y * y
+            slope = np.multiply(y, y, out=self._buffer(len(y), 1))
+            dy *= np.subtract(1.0, slope, out=slope)
         elif self.activation == "relu":
             dy *= y > 0.0
         np.matmul(dy.T, x, out=self.weight_grad)
-        np.add.reduce(dy, axis=0, out=self.bias_grad)
+        np.matmul(ones(len(dy)), dy, out=self.bias_grad)  # a fifth of the time that adding up the rows takes
         return dy @ self.weight if need_dx else None
+
+    def _buffer(self, rows: int, number: int) -> Float:
+        """Memory [rows, fan_out] that is there already: new pages cost as much as the arithmetic."""
+        buffer = self._buffers.get((rows, number))
+        if buffer is None:
+            buffer = self._buffers[rows, number] = np.empty((rows, len(self.bias)), np.float32)
+        return buffer
 
 
 class Trunk:
@@ -115,16 +127,7 @@ class NumpyActorCritic:
         x = self.flatten(obs)
         for layer in self.trunk.layers:
             x = layer.forward(x)
-        logits = self.policy_head.forward(x)
-        if noise is None:
-            return logits.argmax(-1)
-        logits -= np.maximum.reduce(logits, axis=-1, keepdims=True)
-        cumulative = np.add.accumulate(np.exp(logits, out=logits), axis=-1)
-        # Inverse transform as in Categorical.sample; the cumulative weights are not normalised, so the noise is scaled.
-        actions: NDArray[np.int64] = np.add.reduce(
-            cumulative[:, :-1] <= noise * cumulative[:, -1:], axis=-1, dtype=np.int64
-        )
-        return actions
+        return choose_categorical(self.policy_head.forward(x), noise)
 
     def forward(self, obs: NDArray[Any]) -> tuple[Float, Float]:
         """Logits [N, K] and values [N] of observations [N, *obs_shape]."""
@@ -176,10 +179,29 @@ def flattener(flatten: FlattenObs) -> Callable[[NDArray[Any]], Float]:
     return lambda obs: np.asarray(obs, np.float32).reshape(-1, width)
 
 
+@functools.lru_cache(maxsize=8)
+def ones(n: int) -> Float:
+    """A row of ones."""
+    return np.ones(n, np.float32)
+
+
 @functools.cache
 def identity(n: int) -> Float:
     """The identity matrix, whose rows are one-hot vectors; indexing it copies."""
     return np.eye(n, dtype=np.float32)
+
+
+def choose_categorical(logits: Float, noise: Float | None) -> NDArray[np.int64]:
+    """Actions [N], counted from 0, of logits [N, K] (overwritten) and noise [N, 1] in [0, 1); the likeliest without."""
+    if noise is None:
+        return logits.argmax(-1)
+    logits -= np.maximum.reduce(logits, axis=-1, keepdims=True)
+    cumulative = np.add.accumulate(np.exp(logits, out=logits), axis=-1)
+    # Inverse transform as in Categorical.sample; the cumulative weights are not normalised, so the noise is scaled.
+    actions: NDArray[np.int64] = np.add.reduce(
+        cumulative[:, :-1] <= noise * cumulative[:, -1:], axis=-1, dtype=np.int64
+    )
+    return actions
 
 
 def categorical_grad(

@@ -1,4 +1,4 @@
-"""Policies to collect and evaluate with: the model plus a random stream. Two acting paths, one result."""
+"""Policies to collect and evaluate with: the model plus a random stream. Several acting paths, one result."""
 
 from __future__ import annotations
 
@@ -8,37 +8,70 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from limelight.nn import numpy_recurrent
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_mlp import NumpyActorCritic
+from limelight.nn.numpy_mlp import NumpyActorCritic, choose_categorical
 
-Act = Callable[[NDArray[Any]], NDArray[Any]]
+Act = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[Any]]
 
 
 class ModelPolicy:
     """Acts with a model: samples with ``rng``, or takes the most probable action where ``rng`` is None."""
 
+    recurrent_state: NDArray[np.float32] | None
+    """What it remembers, [B, S]; None: nothing yet, or no memory. ``act`` replaces it and never writes into it."""
+
     def __init__(self, model: ActorCritic, rng: np.random.Generator | None, fast: NumpyActorCritic | None) -> None:
         self.model, self.rng, self.fast = model, rng, fast
         self.device = next(model.parameters()).device
-        self.act: Act = self._act_torch if fast is None else self._act_numpy
-        """Actions [B, *action_shape] for observations [B, *obs_shape]; the path is chosen here, once."""
+        self.recurrent_state = None
+        self._recurrent = numpy_recurrent.NumpyRecurrent(model) if numpy_recurrent.supports(model) else None
+        self.act: Act = self._choose_act()
+        """Actions [B, *action_shape] for observations [B, *obs_shape], with a mask [B] (float32) of those that begin
+        an episode, before which the memory is zeroed; the path is chosen here, once."""
 
-    def _act_numpy(self, obs: NDArray[Any]) -> NDArray[Any]:
+    def _choose_act(self) -> Act:
+        if self.model.state_size:
+            return self._act_recurrent if self._recurrent is None else self._act_recurrent_numpy
+        return self._act_torch if self.fast is None else self._act_numpy
+
+    def _act_numpy(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         assert self.fast is not None
         noise = None if self.rng is None else self.model.distribution.noise(self.rng, len(obs))
         return self.fast.act(obs, noise) + self.fast.first_action
 
-    def _act_torch(self, obs: NDArray[Any]) -> NDArray[Any]:
-        distribution = self.model.distribution
-        if obs.dtype == np.float64:  # the collector stores float32, so that is what encoders learn from
-            obs = obs.astype(np.float32)
+    def _act_torch(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         with torch.inference_mode():
-            params = self.model.policy_params(torch.from_numpy(obs).to(self.device)[None])[0]
-            if self.rng is None:
-                actions = distribution.mode(params)
-            else:
-                noise = torch.from_numpy(distribution.noise(self.rng, len(obs))).to(self.device)
-                actions = distribution.sample(params, noise)
+            return self._actions(self.model.policy_params(self._row(obs))[0])
+
+    def _act_recurrent(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
+        with torch.inference_mode():
+            state = None if self.recurrent_state is None else torch.from_numpy(self.recurrent_state).to(self.device)
+            output = self.model(self._row(obs), state, self._row(episode_start))
+            self.recurrent_state = output.recurrent_state.cpu().numpy()
+            return self._actions(output.params[0])
+
+    def _act_recurrent_numpy(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
+        assert self._recurrent is not None
+        logits, self.recurrent_state = self._recurrent.step(obs, self.recurrent_state, episode_start)
+        noise = None if self.rng is None else self.model.distribution.noise(self.rng, len(obs))
+        return choose_categorical(logits, noise) + self._recurrent.first_action
+
+    def _row(self, x: NDArray[Any]) -> Tensor:
+        """[B, ...] → [1, B, ...] where the model is."""
+        if x.dtype == np.float64:  # the collector stores float32, so that is what encoders learn from
+            x = x.astype(np.float32)
+        return torch.from_numpy(x).to(self.device)[None]
+
+    def _actions(self, params: Tensor) -> NDArray[Any]:
+        """Actions [B, *action_shape] for distribution parameters [B, K]."""
+        distribution = self.model.distribution
+        if self.rng is None:
+            actions = distribution.mode(params)
+        else:
+            noise = torch.from_numpy(distribution.noise(self.rng, len(params))).to(self.device)
+            actions = distribution.sample(params, noise)
         result: NDArray[Any] = actions.cpu().numpy()
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from limelight.envs.base import State
@@ -10,23 +11,40 @@ from limelight.learner import Metrics
 from limelight.rollout import Episode
 
 
+class WorkerError(RuntimeError):
+    """The run cannot go on because its workers died; the message says which, why and where, with their traceback."""
+
+    run_dir: Path | None = None
+    """Where the run can be resumed from, once train.py has said so."""
+
+
 class Runner(Protocol):
     """Collects and learns until told to report."""
 
     num_steps: int
-    """Environment steps taken so far, over all environments; invalid rows do not count."""
+    """Environment steps taken up to the last :meth:`advance`, over all environments; invalid rows do not count."""
+    seconds: float
+    """Training seconds they took."""
 
     def advance(self, until: int, seconds: float) -> Metrics:
-        """Train until ``num_steps`` ≥ ``until``, or about ``seconds`` have passed; metrics of the last update."""
+        """Train until ``num_steps`` ≥ ``until``, or about ``seconds`` have passed; metrics of the last updates.
+
+        Afterwards the agent that shares the runner's model acts with the parameters of ``num_steps``.
+
+        Raises: WorkerError if no worker is left to train.
+        """
 
     def pop_episodes(self) -> list[Episode]:
         """Training episodes finished since the last call."""
 
-    def get_state(self) -> State:
-        """Everything needed to continue; ``envs`` in it is None where environments cannot be restored."""
+    def pop_messages(self) -> list[str]:
+        """What the person who watches should know of workers, since the last call."""
 
-    def set_state(self, state: Mapping[str, Any], seed: int) -> bool:
-        """Continue from :meth:`get_state`; False if episodes had to be restarted (from ``seed``)."""
+    def get_state(self) -> State:
+        """Everything needed to continue."""
+
+    def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
+        """Continue from :meth:`get_state`; None, or what is not exact about it (restarts are seeded by ``seed``)."""
 
     def close(self) -> None:
         """Free environments and workers."""

@@ -1,0 +1,85 @@
+"""Environments, a policy and a learner in one process: all of the synchronous runner, and of each worker of the others.
+
+Built by train.py and runners/worker.py; the two differ only in the master that the learner's updates move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from limelight.config import TrainConfig
+from limelight.envs.base import State
+from limelight.envs.make import EnvFactory, make_envs
+from limelight.envs.normalize import ObservationNormalizer
+from limelight.learner import Learner
+from limelight.nn.model import make_model
+from limelight.nn.policy import ModelPolicy
+from limelight.optim import Master
+from limelight.rollout import Rollout, RolloutCollector
+from limelight.seeds import Stream, derive_seed
+
+
+class Actor:
+    """Collects rollouts with the parameters of its learner."""
+
+    def __init__(self, collector: RolloutCollector, learner: Learner, rng: np.random.Generator) -> None:
+        self.collector, self.learner, self.rng = collector, learner, rng
+        self.policy = ModelPolicy(learner.model, rng, learner.numpy)
+
+    @property
+    def normalizer(self) -> ObservationNormalizer | None:
+        """The normalization of observations, where the run has one."""
+        return self.collector.normalizer
+
+    def collect(self) -> Rollout:
+        """The next rollout."""
+        return self.collector.collect(self.policy)
+
+    def get_state(self) -> State:
+        """All that this process alone knows; ``envs`` in it is None where environments cannot be restored."""
+        return {
+            "learner": self.learner.get_state(),
+            "policy_rng": self.rng.bit_generator.state,
+            "collector": self.collector.get_state(),
+            "normalizer": self.normalizer.get_state() if self.normalizer is not None else None,
+            "envs": self.collector.envs.get_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any], seed: int) -> bool:
+        """Continue from :meth:`get_state`; False if episodes had to be restarted (from ``seed``)."""
+        self.learner.set_state(state["learner"])
+        self.rng.bit_generator.state = state["policy_rng"]
+        if self.normalizer is not None:
+            self.normalizer.set_state(state["normalizer"])
+        if state["envs"] is None:
+            self.collector.reset(seed)
+            return False
+        self.collector.envs.set_state(state["envs"])
+        self.collector.set_state(state["collector"])
+        return True
+
+    def close(self) -> None:
+        """Free the environments."""
+        self.collector.envs.close()
+
+
+def make_actor(config: TrainConfig, factory: EnvFactory | None, seed: int, master: Master | None = None) -> Actor:
+    """An actor whose environments and actions are seeded by ``seed``, its initial parameters by ``config.seed``.
+
+    Args:
+        config: a configuration without anything ``auto`` left.
+        factory: makes the environment, where that was given as a Python object and not by name.
+        seed: of the environments and the policy.
+        master: what its updates move; None is its own parameters.
+    """
+    envs = make_envs(config.env, factory=factory)
+    spaces = envs.single_observation_space, envs.single_action_space
+    model = make_model(*spaces, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
+    learner = Learner(model, config.algorithm, config.model, config.optim, master=master)
+    normalizer = ObservationNormalizer(spaces[0].shape or ()) if config.env.normalize_obs else None
+    collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
+    collector.reset(derive_seed(seed, Stream.ENV))
+    return Actor(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))

@@ -1,0 +1,198 @@
+"""The asynchronous runner: workers update shared parameters as each finishes (A3C). Made by train.py.
+
+This process does not train. It waits, takes snapshots for whoever evaluates, and gathers what the workers report.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from limelight.config import TrainConfig
+from limelight.envs.base import State
+from limelight.envs.make import EnvFactory
+from limelight.envs.normalize import ObservationNormalizer
+from limelight.learner import Learner, Metrics
+from limelight.rollout import Episode
+from limelight.runners.shared import Command, Control, Counter, Shared
+from limelight.runners.supervisor import Supervisor
+from limelight.runners.worker import Report, WorkerSpec
+
+INEXACT = "asynchronous workers meet in no fixed order, so this continues the run but does not repeat it"
+_LOOK_EVERY = 0.01
+"""Seconds between two looks at the step count."""
+
+
+class SharedMemoryRunner:
+    """W workers on one machine; ``learner`` holds the snapshot and never learns itself."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        learner: Learner,
+        normalizer: ObservationNormalizer | None,
+        obs_shape: tuple[int, ...],
+        factory: EnvFactory | None,
+    ) -> None:
+        self.config, self.learner, self.normalizer = config, learner, normalizer
+        context = multiprocessing.get_context("spawn")
+        self.shared = Shared(context, config, learner.master, obs_shape)
+        self.supervisor = Supervisor(context, config, self.shared, factory, self._spec)
+        self.control, self.counters = self.shared.arrays["control"], self.shared.arrays["counters"]
+        self.control[Control.LIMIT] = config.total_timesteps
+        self.num_steps, self.seconds = 0, 0.0
+        self._started_at: float | None = None
+        self._seconds_before = 0.0
+        self._states: list[State | None] = [None] * self.shared.num_workers
+        self._restart_seed = 0
+        self._reports: list[Report] = []
+        self._episodes: list[Episode] = []
+        self._pace = _Pace(self.counters[: self.shared.num_workers])
+
+    # ------------------------------------------------------------------ training
+
+    def advance(self, until: int, seconds: float) -> Metrics:
+        """See :class:`limelight.runners.base.Runner`."""
+        if self._started_at is None and not self._start(seconds):
+            return {}
+        deadline = time.perf_counter() + seconds
+        while self._steps() < until and time.perf_counter() < deadline:
+            self.supervisor.wait_until(lambda: self._steps() >= until, _LOOK_EVERY)
+        if self._steps() >= self.control[Control.LIMIT]:
+            self.supervisor.settle()
+        self._snapshot()
+        return self._gather()
+
+    def _start(self, seconds: float) -> bool:
+        """Let the workers begin together; False if some are not ready within ``seconds``."""
+        if not self.supervisor.start(seconds):
+            return False
+        self.control[Control.COMMAND] = Command.RUN
+        self._started_at = time.perf_counter()
+        self._pace.start()
+        return True
+
+    def _steps(self) -> int:
+        return int(self.counters[:, Counter.STEPS].sum())
+
+    def _snapshot(self) -> None:
+        """Bring model, normalization and counts of this process up to date; nobody stops for it."""
+        if self._started_at is not None:
+            self.seconds = self._seconds_before + time.perf_counter() - self._started_at
+        self.num_steps = self._steps()
+        master = self.shared.master(0)
+        with self.shared.update_order():
+            self.learner.flat.params.copy_(master.params)
+        if self.normalizer is not None:
+            with self.shared.lock:
+                self.normalizer.moments = self.shared.read_moments()
+
+    def _listen(self) -> None:
+        """Take in what the workers have reported."""
+        reports = self.supervisor.reports
+        for worker, report in [reports.popleft() for _ in range(len(reports))]:
+            self._reports.append(report)
+            first = worker * self.config.env.num_envs
+            self._episodes.extend(e._replace(env=first + e.env) for e in report.episodes)
+
+    def _gather(self) -> Metrics:
+        """Episodes, and metrics from the workers' reports since the last call; empty if there was none."""
+        self._listen()
+        reports, rows = self._reports, [report.metrics for report in self._reports if report.metrics]
+        if not rows:
+            return {}
+        self._reports = []
+        updates = max(1, sum(report.updates for report in reports))
+        return {
+            **{key: float(np.mean([row[key] for row in rows if key in row])) for key in rows[-1]},
+            "async/policy_lag": sum(report.lag_sum for report in reports) / updates,
+            "async/policy_lag_max": max(report.lag_max for report in reports),
+            "async/worker_restarts": self.supervisor.restarts,
+            "async/skipped_updates": int(self.counters[:, Counter.SKIPPED].sum()),
+            **self._pace.metrics(),
+        }
+
+    def pop_episodes(self) -> list[Episode]:
+        """See :class:`limelight.runners.base.Runner`."""
+        episodes, self._episodes = self._episodes, []
+        return episodes
+
+    def pop_messages(self) -> list[str]:
+        """See :class:`limelight.runners.base.Runner`."""
+        messages = self.supervisor.messages
+        return [messages.popleft() for _ in range(len(messages))]
+
+    # ------------------------------------------------------------------ state
+
+    def get_state(self) -> State:
+        """See :class:`limelight.runners.base.Runner`; the workers rest meanwhile, so that everything fits together."""
+        if self._started_at is None:
+            return self._state(self._states)
+        with self.supervisor.at_rest() as states:
+            self._listen()
+            self._snapshot()
+            return self._state(states)
+
+    def _state(self, workers: list[State | None]) -> State:
+        arrays = self.shared.arrays
+        rows = self.shared.num_workers if self.shared.own_statistics else 1
+        return {
+            "num_steps": self.num_steps,
+            "seconds": self.seconds,
+            "masters": [self.shared.master(row).get_state() for row in range(rows)],
+            "counters": arrays["counters"].sum(0),
+            "moments": self.normalizer.get_state() if self.normalizer is not None else None,
+            "workers": list(workers),
+            "episodes": [list(episode) for episode in self._episodes],
+        }
+
+    def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
+        """See :class:`limelight.runners.base.Runner`."""
+        self.counters[-1] = state["counters"]
+        self._seconds_before = self.seconds = float(state["seconds"])
+        for row, master in enumerate(state["masters"]):
+            self.shared.master(row).set_state(master)
+        self._states, self._restart_seed = list(state["workers"]), seed
+        self._episodes = [Episode(*episode) for episode in state["episodes"]]
+        if self.normalizer is not None:
+            self.normalizer.set_state(state["moments"])
+            self.shared.write_moments(self.normalizer.moments)
+        self._snapshot()
+        return INEXACT
+
+    def _spec(self, worker: int, incarnation: int) -> WorkerSpec:
+        state = self._states[worker] if incarnation == 0 else None
+        return WorkerSpec(worker, incarnation, self.config, state, self._restart_seed + worker)
+
+    def close(self) -> None:
+        """See :class:`limelight.runners.base.Runner`."""
+        self.supervisor.close()
+        self.shared.lock.close()
+
+
+class _Pace:
+    """Steps/s and updates/s of every worker since the last look."""
+
+    def __init__(self, counters: Any) -> None:
+        self.counters = counters
+        self.start()
+
+    def start(self) -> None:
+        """Look for the first time."""
+        self._at, self._before = time.perf_counter(), self.counters.copy()
+
+    def metrics(self) -> Metrics:
+        """By worker, as they are logged."""
+        now, counters = time.perf_counter(), self.counters.copy()
+        rates = (counters - self._before) / max(now - self._at, 1e-9)
+        self._at, self._before = now, counters
+        names = (("steps_per_second", Counter.STEPS), ("updates_per_second", Counter.UPDATES))
+        return {
+            f"async/worker_{worker}/{name}": float(rate[column])
+            for worker, rate in enumerate(rates)
+            for name, column in names
+        }

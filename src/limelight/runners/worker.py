@@ -1,0 +1,214 @@
+"""One asynchronous worker:  pull → collect → gradients → push,  in a process of its own, until told to stop.
+
+Started by shared_memory.py. Mnih et al. 2016, algorithm S3, with a batch of environments instead of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from limelight.config import ConfigError, TrainConfig
+from limelight.envs.base import State
+from limelight.envs.make import EnvFactory
+from limelight.envs.normalize import ObservationNormalizer
+from limelight.learner import Metrics, NonFiniteGradientError
+from limelight.rollout import Episode, Rollout
+from limelight.runners.actor import Actor, make_actor
+from limelight.runners.shared import Command, Control, Counter, Shared
+from limelight.seeds import worker_seed
+
+_PATIENCE = 100
+"""Updates in a row without a finite gradient after which the parameters themselves are taken for lost."""
+_NAP = 0.001
+"""Seconds between two looks at the command while there is nothing to do."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What one worker is made from."""
+
+    index: int
+    incarnation: int
+    """0, and one more with every restart."""
+    config: TrainConfig
+    state: State | None
+    """To continue from: :meth:`limelight.runners.actor.Actor.get_state` of a checkpoint."""
+    restart_seed: int
+    """Of the episodes, where the environments of ``state`` cannot be restored."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker is about to begin."""
+
+    exact: bool
+    """False if it was to continue from a state, but its episodes had to be restarted."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker tells from time to time; what is counted stands in shared memory."""
+
+    number: int
+    """Which :attr:`Control.REPORTS_WANTED` it answers."""
+    episodes: list[Episode]
+    metrics: Metrics
+    """Of its last update."""
+    updates: int
+    """Since the last report."""
+    lag_sum: int
+    """Of those updates: updates made by others between pull and push."""
+    lag_max: int
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The worker does nothing more until the command is RUN again."""
+
+    number: int
+    """Which :attr:`Control.STATES_WANTED` it answers."""
+    state: State
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a worker ends."""
+
+    message: str
+    """The traceback; of a ConfigError its one line."""
+    is_config_error: bool
+
+
+class Worker:
+    """The loop and its bookkeeping."""
+
+    def __init__(self, spec: WorkerSpec, actor: Actor, shared: Shared, channel: Connection) -> None:
+        self.actor, self.shared, self.channel = actor, shared, channel
+        self.total_timesteps = spec.config.total_timesteps
+        counters = shared.arrays["counters"]
+        self.control, self.mine = shared.arrays["control"], counters[spec.index]
+        self.steps, self.updates = counters[:, Counter.STEPS], counters[:, Counter.UPDATES]  # of everybody
+        self.skipped_in_a_row = self.last_report = 0
+        self.last_state = int(self.control[Control.STATES_WANTED])
+        self.recent_updates = self.lag_sum = self.lag_max = 0
+
+    def work(self) -> None:
+        """Update until the command is STOP."""
+        control = self.control
+        while (command := control[Control.COMMAND]) != Command.STOP:
+            number = int(control[Control.REPORTS_WANTED])
+            metrics: Metrics = {}
+            if command == Command.RUN and self.steps.sum() < control[Control.LIMIT]:
+                metrics = self.update(want_metrics=number != self.last_report)
+            else:
+                time.sleep(_NAP)
+            if number != self.last_report:
+                self.report(number, metrics)
+            if control[Control.STATES_WANTED] != self.last_state:
+                self.send_state()
+
+    def update(self, want_metrics: bool) -> Metrics:
+        """One turn."""
+        version = self.pull()
+        rollout = self.actor.collect()
+        metrics = self.actor.learner.gradients(rollout, want_metrics)
+        metrics.update(self.push(rollout, version))
+        return metrics
+
+    def pull(self) -> int:
+        """Bring model and normalization up to date; the number of updates made so far, by everybody."""
+        with self.shared.update_order():
+            version = int(self.updates.sum())
+            self.actor.learner.pull()
+        if self.actor.normalizer is not None:
+            self.share_moments(self.actor.normalizer)
+        return version
+
+    def push(self, rollout: Rollout, version: int) -> Metrics:
+        """Move the shared parameters by the gradients, which came of parameters of ``version``."""
+        metrics: Metrics = {}
+        with self.shared.update_order():
+            progress = int(self.steps.sum()) / self.total_timesteps  # no NumPy scalar: it would change the arithmetic
+            lag = int(self.updates.sum()) - version
+            if rollout.num_valid:  # else nothing happened; momentum must not move the parameters
+                try:
+                    metrics = self.actor.learner.apply(rollout, progress)
+                    self.skipped_in_a_row = 0
+                    self.mine[Counter.UPDATES] += 1
+                except NonFiniteGradientError:
+                    self.mine[Counter.SKIPPED] += 1
+                    self.skipped_in_a_row += 1
+                    if self.skipped_in_a_row == _PATIENCE:
+                        raise
+        self.mine[Counter.STEPS] += rollout.num_valid
+        self.recent_updates += 1
+        self.lag_sum += lag
+        self.lag_max = max(self.lag_max, lag)
+        return metrics
+
+    def share_moments(self, normalizer: ObservationNormalizer) -> None:
+        """Add what was seen here to the common moments, and take over those of the others."""
+        with self.shared.lock:
+            self.shared.write_moments(normalizer.share(self.shared.read_moments()))
+
+    def report(self, number: int, metrics: Metrics) -> None:
+        """Tell the main process of the updates since the last report."""
+        episodes = self.actor.collector.pop_episodes()
+        self.channel.send(Report(number, episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max))
+        self.last_report = number
+        self.recent_updates = self.lag_sum = self.lag_max = 0
+
+    def send_state(self) -> None:
+        """Send everything a checkpoint keeps of this worker; the command is WAIT, so nothing moves after it."""
+        self.last_state = int(self.control[Control.STATES_WANTED])
+        if self.actor.normalizer is not None:
+            self.share_moments(self.actor.normalizer)
+        self.report(self.last_report, {})  # the episodes that the checkpoint counts as finished
+        self.channel.send(Rest(self.last_state, self.actor.get_state()))
+
+
+def run_worker(spec: WorkerSpec, factory: Any, shared: Shared, channel: Connection) -> None:
+    """The body of a worker process; ``factory`` is the environment's, wrapped for pickling."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was blocked until here; environments may want it
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            _run(spec, factory.fn, shared, channel)
+    except BaseException as error:
+        is_config_error = isinstance(error, ConfigError)
+        with contextlib.suppress(BrokenPipeError):  # nobody is left to tell
+            channel.send(Failure(str(error) if is_config_error else traceback.format_exc(), is_config_error))
+        raise SystemExit(1) from None
+
+
+def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: Shared, channel: Connection) -> None:
+    seed = worker_seed(spec.config.seed, spec.index, spec.incarnation)
+    actor = make_actor(spec.config, factory, seed, shared.master(spec.index))
+    try:
+        exact = spec.state is None or actor.set_state(spec.state, spec.restart_seed)
+        channel.send(Ready(exact))
+        Worker(spec, actor, shared, channel).work()
+    finally:
+        actor.close()
+
+
+def _exit_with_parent() -> None:
+    """End this process when the main one has ended, however that came."""
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,96 @@
+"""One asynchronous worker is the synchronous runner: the same parameters, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from in_process import a3c, assert_same, crew_of, draw_no_report
+
+import limelight
+from limelight.checkpoint import checkpoints, latest_checkpoint, read_state
+from limelight.runners.actor import make_actor
+from limelight.runners.sync import SyncRunner
+from limelight.train import run
+
+EVERYTHING: dict[str, Any] = {
+    "critic": "target", "normalize_obs": True, "optimizer": "adam", "normalize_advantages": "running",
+    "lr_schedule": "linear",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("update_order", ["locked", "lock_free"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"critic": "target", "target_update_every": 3, "tau": 0.2},
+        {"critic": "separate", "critic_learning_rate": 1e-3},
+        {"critic": "target", "target_update_at": "episode_end"},
+        {"normalize_obs": True},
+        {"optimizer": "adam"},
+        {"optimizer": "rmsprop_tf", "lr_schedule": "constant"},
+        {"normalize_advantages": "running"},
+        {"num_envs": 1, "num_steps": 1},  # rollouts without any transition
+        {"activation": "silu"},  # no written-out backward
+        {"core": "lstm", "core_size": 8},
+        {**EVERYTHING, "autoreset_mode": "same_step"},
+        {"optimizer_statistics": "per_worker"},
+    ],
+    ids=lambda s: "-".join(s) or "default",
+)
+def test_one_worker_is_the_synchronous_runner(settings: dict[str, Any], update_order: str) -> None:
+    total = 600
+    config = a3c(total_timesteps=total, update_order=update_order, **settings)
+    settings = {key: value for key, value in settings.items() if key != "optimizer_statistics"}
+    sync = SyncRunner(make_actor(a3c("a2c", total_timesteps=total, **settings), None, config.seed), total)
+    sync.advance(total, np.inf)
+    with crew_of(config) as crew:
+        (worker,) = crew.workers
+        initial = crew.main.learner.flat.params
+        while worker.steps.sum() < total:
+            worker.update(want_metrics=False)
+        worker.send_state()  # as a checkpoint demands: what the last rollout has seen is shared, too
+        assert worker.steps.sum() == sync.num_steps
+        assert_same(crew.shared.master(0).get_state(), sync.actor.learner.master.get_state())
+        assert_same(worker.actor.get_state(), sync.actor.get_state())
+        if crew.main.normalizer is not None:
+            assert_same(crew.shared.read_moments(), sync.actor.normalizer.moments)
+        assert float((initial - crew.shared.master(0).params).abs().max()) > 1e-3
+    sync.close()
+
+
+def state_of(run_dir: Path) -> dict[str, Any]:
+    newest = latest_checkpoint(run_dir)
+    assert newest is not None
+    return read_state(newest)
+
+
+def test_a_whole_run_and_its_resumption_are_the_synchronous_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_no_report(monkeypatch)
+    settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 300, "keep_last": 9}
+    whole = run(a3c(update_order="locked", run_dir=str(tmp_path / "whole"), **settings), quiet=True).run_dir
+    sync = run(a3c("a2c", run_dir=str(tmp_path / "sync"), **settings), quiet=True).run_dir
+    expected, state = state_of(sync), state_of(whole)
+    for key in ("params", "normalizer"):
+        assert_same(state[key], expected[key])
+    assert_same(state["training"]["runner"]["masters"], [expected["training"]["runner"]["master"]])
+    (worker,) = state["training"]["runner"]["workers"]
+    assert_same(worker, expected["training"]["runner"]["actor"])
+
+    died = tmp_path / "died"
+    shutil.copytree(whole, died)
+    for later in checkpoints(died)[1:]:
+        shutil.rmtree(later)
+    assert state_of(died)["training"]["runner"]["num_steps"] < 400
+    limelight.resume(died, quiet=True)
+    assert "continues the run but does not repeat it" in capsys.readouterr().err
+    resumed = state_of(died)
+    for one in (state, resumed):
+        del one["training"]["runner"]["seconds"], one["config"]["run_dir"]
+    assert_same(resumed, state)

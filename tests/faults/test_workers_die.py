@@ -1,0 +1,134 @@
+"""Workers that raise, are killed or crash: noticed, named, replaced; and when they are not, nothing learnt is lost."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from in_process import a3c, draw_no_report
+from misbehaving import Misbehaves
+
+import limelight
+from limelight import cli
+from limelight.checkpoint import latest_checkpoint, read_state
+from limelight.config import ConfigError
+from limelight.rollout import Episode
+from limelight.runners.base import WorkerError
+from limelight.train import run
+
+ENV = "misbehaving:Misbehaves"
+
+
+@dataclass
+class Recorder:
+    """A logger that remembers."""
+
+    messages: list[tuple[float, str]] = field(default_factory=list)
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        self.rows.append(dict(metrics))
+
+    def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        self.messages.append((time.time(), text))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+
+
+def test_all_workers_die_at_once_and_are_replaced(tmp_path: Path) -> None:
+    faults = ("raise_error", "kill_in_push", "segfault")  # the second one while it holds the lock
+    makes = Misbehaves(tmp_path, faults, only_once=True, wait_for_all=True)
+    recorder = Recorder()
+    config = a3c(
+        env_id=ENV, num_workers=3, update_order="locked", optimizer_statistics="per_worker", total_timesteps=3_000,
+        log_every=100, run_dir=str(tmp_path / "r"),
+    )  # fmt: skip
+    result = run(config, factory=makes, quiet=True, loggers=[recorder])
+    assert result.status == "completed"
+    assert 3_000 <= result.summary["total_timesteps"] < 3_000 + 3 * 10
+    assert recorder.rows[-1]["async/worker_restarts"] == 3
+
+    whys = ["it raised\nTraceback", "killed by SIGKILL", "killed by SIGSEGV"]
+    assert len(recorder.messages) == 3
+    for worker, why in enumerate(whys):
+        named = f"worker {worker} ({ENV}, 2 environments) died: {why}"
+        ((noticed, message),) = [(t, m) for t, m in recorder.messages if m.startswith(named)]
+        assert noticed - float((tmp_path / f"{worker}.died").read_text()) < 2.0
+        assert "restarted in 0.1 s with fresh seeds (restart " in message.splitlines()[-1]
+        assert message.splitlines()[-1].endswith(" of 10)")
+        assert ("RuntimeError: the simulator broke" in message) == (worker == 0)
+
+        # Its successor has seen other episodes and acted differently in them.
+        one, two = (log.read_text().split() for log in tmp_path.glob(f"{worker}-*.log"))
+        seeds = [{word for word in log if word.startswith("seed=")} for log in (one, two)]
+        actions = [[word for word in log if word in "01"] for log in (one, two)]
+        assert len(seeds[0]) == len(seeds[1]) == 2
+        assert not seeds[0] & seeds[1]
+        assert len(actions[0]) == len(actions[1]) == 40
+        assert actions[0] != actions[1]
+
+
+def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "r"
+    status = cli.main([
+        "train", "misbehaving:AlwaysRaises", "--algo", "a3c", "--num-workers", "1", "--max-worker-restarts", "1",
+        "--total-timesteps", "100000", "--num-envs", "2", "--num-steps", "5", "--backend", "sync", "--quiet",
+        "--run-dir", str(folder), "--no-tensorboard", "--eval-every", "0", "--final-episodes", "0",
+    ])  # fmt: skip
+    assert status == 1
+    err = capsys.readouterr().err
+    assert "worker 0 (misbehaving:AlwaysRaises, 2 environments) died: it raised" in err
+    assert "RuntimeError: the simulator broke" in err
+    assert "restarted in 0.1 s with fresh seeds (restart 1 of 1)" in err
+    assert "max_worker_restarts = 1 are used up" in err
+    assert "supervisor.py" not in err
+    newest = latest_checkpoint(folder)
+    assert newest is not None
+    assert 100 <= read_state(newest)["training"]["runner"]["num_steps"] <= 160  # of both, 40 steps of 2 environments
+    assert limelight.load(folder).predict(np.zeros(4, np.float32))[0] in (0, 1)
+
+
+def fails(folder: Path, fault: str, **settings: Any) -> str:
+    """The message that a run of one worker ends with; ConfigErrors begin with their name."""
+    config = a3c(env_id=ENV, total_timesteps=100_000, run_dir=str(folder / "r"), **settings)
+    with pytest.raises((WorkerError, ConfigError)) as info:
+        run(config, factory=Misbehaves(folder, (fault,)), quiet=True)
+    assert latest_checkpoint(folder / "r") is not None
+    assert isinstance(info.value, ConfigError) == (fault == "give_nan")
+    return str(info.value)
+
+
+def test_the_first_death_may_end_the_run(tmp_path: Path) -> None:
+    message = fails(tmp_path, "lose_a_pipe", on_worker_error="raise")
+    assert message.startswith(f"worker 0 ({ENV}, 2 environments) died: it raised\nTraceback")
+    assert "BrokenPipeError: the simulator's pipe\n" in message  # not taken for the end of the main process
+    assert message.endswith("on_worker_error = raise, so the run ends")
+
+
+def test_a_nan_observation_ends_the_run_with_its_one_line(tmp_path: Path) -> None:
+    message = fails(tmp_path, "give_nan")
+    assert re.match(rf"{ENV}: observation\[1\] = nan in environment \d, step \d+ of its episode; fix the env", message)
+    assert "\n" not in message
+
+
+def test_a_worker_that_fails_before_it_begins_is_not_restarted(tmp_path: Path) -> None:
+    message = fails(tmp_path, "constructor")
+    assert "RuntimeError: no license for the simulator" in message
+    assert message.endswith("it had not begun, so it is not restarted")

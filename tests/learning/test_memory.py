@@ -1,0 +1,35 @@
+"""A task that needs memory: an LSTM and a GRU learn it, a network without memory stays at chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import limelight
+from limelight.envs.toy import Recall
+
+CUES = 3
+
+
+def recall() -> Recall:
+    return Recall(num_cues=CUES, delay=3)
+
+
+def score(tmp_path: Path, **settings: str | int) -> float:
+    """Mean return of 300 episodes: the share of right answers."""
+    result = limelight.train(
+        recall, preset="none", seed=100, run_dir=str(tmp_path / "r"), quiet=True, tensorboard=False, eval_every=0,
+        final_episodes=300, total_timesteps=40_000, num_envs=16, num_steps=16, hidden_sizes=(32,), gamma=0.95,
+        optimizer="adam", learning_rate=5e-3, lr_schedule="constant", **settings,
+    )  # fmt: skip
+    return float(result.summary["final_eval_return"])
+
+
+@pytest.mark.parametrize(("core", "critic"), [("lstm", "shared"), ("gru", "shared"), ("gru", "target")])
+def test_memory_answers_the_query(core: str, critic: str, tmp_path: Path) -> None:
+    assert score(tmp_path, core=core, core_size=32, critic=critic) >= 0.95
+
+
+def test_without_memory_it_is_chance(tmp_path: Path) -> None:
+    assert score(tmp_path) <= 1 / CUES + 0.15
