@@ -86,7 +86,7 @@ class Learner:
         self.num_updates = 0
         self.numpy: numpy_mlp.NumpyActorCritic | None = None
         if numpy_mlp.supports(model) if use_numpy is None else use_numpy:
-            self.numpy = numpy_mlp.NumpyActorCritic(model)
+            self.numpy = numpy_mlp.NumpyActorCritic(model, algorithm.num_steps)
             if self.target_critic is not None:
                 self._numpy_target = numpy_mlp.NumpyCritic(self.target_critic, self.numpy.flatten)
 
@@ -99,6 +99,8 @@ class Learner:
 
     def pull(self) -> None:
         """Copy the master's parameters into the model (and the target critic)."""
+        if self.numpy is not None:
+            self.numpy.forget()
         self.flat.params.copy_(self.master.params)
         if self._target is not None and self.master.target_params is not None:
             self._target.params.copy_(self.master.target_params)
@@ -122,6 +124,8 @@ class Learner:
 
         Raises: NonFiniteGradientError; the parameters are then as they were.
         """
+        if self.numpy is not None:
+            self.numpy.forget()
         if self._grads is not self.flat.grads:
             self._grads.copy_(self.flat.grads)
         norm = clip_by_norm(self._grads, self.optim.max_grad_norm)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import a3c, assert_same, crew_of, draw_no_report
 
 import limelight
+from in_process import a3c, assert_same, crew_of, draw_no_report
 from limelight.checkpoint import checkpoints, latest_checkpoint, read_state
 from limelight.runners.actor import make_actor
 from limelight.runners.sync import SyncRunner

@@ -166,3 +166,34 @@ def test_fifty_updates(runner_of: Callable[..., SyncRunner], env: str, optimizer
     assert np.abs(ours[-1] - start).max() > 0.05
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=0.0, atol=1e-4)
+
+
+def test_what_acting_computed_is_not_computed_again(runner_of: Callable[..., SyncRunner]) -> None:
+    """The learner takes over the activations that acting left, and only while the parameters are the same."""
+    runner = runner_of(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
+    actor, net = runner.actor, runner.actor.learner.numpy
+    assert net is not None
+    for _ in range(3):
+        rollout = actor.collect()
+        flat_obs = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
+        assert net._known_rows(flat_obs) == 12
+        actor.learner.gradients(rollout)
+        taken_over = actor.learner.flat.grads.clone()
+        net.forget()
+        assert net._known_rows(flat_obs) == 0
+        actor.learner.gradients(rollout)
+        torch.testing.assert_close(taken_over, actor.learner.flat.grads, rtol=1e-4, atol=1e-6)
+        actor.learner.apply(rollout, 0.0)
+
+
+def test_activations_of_other_parameters_are_forgotten(runner_of: Callable[..., SyncRunner]) -> None:
+    runner = runner_of(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
+    actor, net = runner.actor, runner.actor.learner.numpy
+    assert net is not None
+    rollout = actor.collect()
+    actor.learner.gradients(rollout)
+    actor.learner.apply(rollout, 0.0)
+    assert net._known_rows(rollout.obs.reshape(15)) == 0
+    actor.collect()
+    actor.learner.pull()
+    assert net._known_rows(rollout.obs.reshape(15)) == 0

@@ -89,7 +89,9 @@ def test_when_the_main_process_is_killed_nothing_stays_behind(tmp_path: Path) ->
         process.wait()
         assert until(lambda: not alive(pids), 2.0), f"{alive(pids)} of {pids} still run"
     assert list((tmp_path / "tmp").iterdir()) == []
-    assert not {name for name in set(os.listdir("/dev/shm")) - shared_memory if name.startswith(("pym", "sem", "torch"))}
+    assert not {
+        name for name in set(os.listdir("/dev/shm")) - shared_memory if name.startswith(("pym", "sem", "torch"))
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -105,7 +107,7 @@ def test_the_first_signal_ends_the_run_in_order(number: signal.Signals, tmp_path
         assert "Traceback" not in err
         assert "interrupted" in out
         assert "--resume" in out
-        assert not alive(pids)
+        assert until(lambda: not alive(pids), 2.0)  # the resource tracker ends after us
     newest = latest_checkpoint(tmp_path / "r")
     assert newest is not None
     state = read_state(newest)["training"]["runner"]
@@ -124,7 +126,7 @@ def test_ctrl_c_while_the_workers_start_is_no_error(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130, err
         assert "Traceback" not in err
-        assert not alive(pids)
+        assert until(lambda: not alive(pids), 2.0)  # the resource tracker ends after us
     newest = latest_checkpoint(tmp_path / "r")
     assert newest is not None
     assert read_state(newest)["training"]["runner"]["num_steps"] == 0

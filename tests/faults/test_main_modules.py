@@ -24,12 +24,15 @@ def train(env, folder):
     )
     print(result.status)
 """
-GUARDED = HEAD + """
+GUARDED = (
+    HEAD
+    + """
 print("read")
 if __name__ == "__main__":
     train(make, "one")
     train(lambda: gymnasium.make("CartPole-v1"), "two")
 """
+)
 
 
 def python(folder: Path, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -49,7 +52,8 @@ def test_a_script_without_a_guard_gets_a_line_and_starts_nothing(tmp_path: Path)
     (tmp_path / "script.py").write_text(HEAD + 'train(make, "one")\n')
     done = python(tmp_path, "script.py")
     assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if "ConfigError" in line]
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("limelight.config.ConfigError: algo = a3c: ")
     assert "script.py has no if __name__ == '__main__': guard, which worker processes need; add it" in line
     assert "use algo a2c" in line
     assert not (tmp_path / "one").exists()

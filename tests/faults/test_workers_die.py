@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import a3c, draw_no_report
-from misbehaving import Misbehaves
 
 import limelight
+from in_process import a3c, draw_no_report
 from limelight import cli
 from limelight.checkpoint import latest_checkpoint, read_state
 from limelight.config import ConfigError
 from limelight.rollout import Episode
 from limelight.runners.base import WorkerError
 from limelight.train import run
+from misbehaving import Misbehaves
 
 ENV = "misbehaving:Misbehaves"
 

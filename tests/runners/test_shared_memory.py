@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import a3c, assert_same, draw_no_report
 
 import limelight
+from in_process import a3c, assert_same, draw_no_report
 from limelight.config import ConfigError
 from limelight.envs.base import State
 from limelight.learner import Metrics
@@ -191,7 +191,6 @@ def cycles(tmp_path: Path, number: int, workers: int, open_files: int) -> None:
     assert first["threads"] == ["MainThread"]
     assert list(tmp.iterdir()) == []
     assert not {name for name in set(os.listdir("/dev/shm")) - before if name.startswith(("pym-", "sem.", "torch_"))}
-
 
 
 def test_starting_and_stopping_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from in_process import a3c, assert_same, crew_of
-from misbehaving import HugeReward
 
+from in_process import a3c, assert_same, crew_of
 from limelight.envs.normalize import ObservationNormalizer, no_moments
 from limelight.learner import NonFiniteGradientError
 from limelight.runners.shared import Command, Control, Counter
 from limelight.runners.worker import Report, Rest
+from misbehaving import HugeReward
 
 
 @pytest.mark.parametrize("settings", [{}, {"activation": "silu"}], ids=["written-out", "autograd"])

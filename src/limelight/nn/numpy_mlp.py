@@ -55,9 +55,9 @@ class Layer:
             self.bias_grad: Float = linear.bias.grad.numpy()
         self._buffers: dict[tuple[int, int], Float] = {}
 
-    def forward(self, x: Float) -> Float:
-        """y, [N, fan_out]; the next forward of as many rows overwrites it."""
-        y = np.matmul(x, self.weight.T, out=self._buffer(len(x), 0))
+    def forward(self, x: Float, out: Float | None = None) -> Float:
+        """y, [N, fan_out], in ``out`` or in memory that the next forward of as many rows overwrites."""
+        y = np.matmul(x, self.weight.T, out=self.buffer(len(x)) if out is None else out)
         y += self.bias
         if self.activation == "tanh":
             np.tanh(y, out=y)
@@ -68,7 +68,7 @@ class Layer:
     def backward(self, x: Float, y: Float, dy: Float, need_dx: bool) -> Float | None:
         """Write ∂L/∂W and ∂L/∂b, given ∂L/∂y [N, fan_out] (overwritten); ∂L/∂x [N, fan_in] if needed."""
         if self.activation == "tanh":
-            slope = np.multiply(y, y, out=self._buffer(len(y), 1))
+            slope = np.multiply(y, y, out=self.buffer(len(y), 1))
             dy *= np.subtract(1.0, slope, out=slope)
         elif self.activation == "relu":
             dy *= y > 0.0
@@ -76,7 +76,7 @@ class Layer:
         np.matmul(ones(len(dy)), dy, out=self.bias_grad)  # a fifth of the time that adding up the rows takes
         return dy @ self.weight if need_dx else None
 
-    def _buffer(self, rows: int, number: int) -> Float:
+    def buffer(self, rows: int, number: int = 0) -> Float:
         """Memory [rows, fan_out] that is there already: new pages cost as much as the arithmetic."""
         buffer = self._buffers.get((rows, number))
         if buffer is None:
@@ -93,12 +93,14 @@ class Trunk:
         self.layers = [Layer(linear, activation) for linear in linears]
         self.activations: list[Float] = []
 
-    def forward(self, x: Float) -> Float:
-        """Features [N, F] of flat observations [N, D], keeping every layer's output."""
+    def forward(self, x: Float, known: int = 0) -> Float:
+        """Features [N, F] of flat observations [N, D], keeping every layer's output; the first may be ``known``."""
         self.activations = [x]
         for layer in self.layers:
-            x = layer.forward(x)
-            self.activations.append(x)
+            y = layer.buffer(len(x))
+            layer.forward(x[known:], y[known:])
+            self.activations.append(y)
+            x = y
         return x
 
     def backward(self, dy: Float) -> None:
@@ -112,9 +114,13 @@ class Trunk:
 class NumpyActorCritic:
     """Forward, act and backward of an ActorCritic that :func:`supports` accepts, over the same memory."""
 
-    def __init__(self, model: ActorCritic) -> None:
+    def __init__(self, model: ActorCritic, num_steps: int = 0) -> None:
+        """``num_steps``: T of the rollouts that are learnt from; where acting leaves its activations for them."""
         assert isinstance(model.encoder, MLP)
         assert isinstance(model.distribution, Categorical)
+        self.num_steps = num_steps
+        self._acted = 0  # rows of the present rollout whose activations acting has left, all with the same parameters
+        self._acted_on: NDArray[Any] | None = None  # the array that holds their observations
         self.first_action = model.distribution.start
         self.flatten = flattener(model.encoder.flatten)
         self.trunk = Trunk(model.encoder)
@@ -125,14 +131,34 @@ class NumpyActorCritic:
     def act(self, obs: NDArray[Any], noise: Float | None) -> NDArray[np.int64]:
         """Sampled actions [B], counted from 0, for uniform noise [B, 1], or the most probable ones without noise."""
         x = self.flatten(obs)
+        rows = self._next_rows(obs)
         for layer in self.trunk.layers:
-            x = layer.forward(x)
+            x = layer.forward(x, layer.buffer((self.num_steps + 1) * len(x))[rows] if rows else None)
         return choose_categorical(self.policy_head.forward(x), noise)
+
+    def forget(self) -> None:
+        """The parameters are about to change: what acting computed is of no use any more."""
+        self._acted = 0
+
+    def _next_rows(self, obs: NDArray[Any]) -> slice | None:
+        """Which rows of a rollout's activations these observations [B, ...] are, if they are of a rollout."""
+        if not self.num_steps or obs.base is None:
+            return None
+        B = len(obs)
+        if obs.base is not self._acted_on or self._acted == self.num_steps * B:
+            self._acted_on, self._acted = obs.base, 0
+        self._acted += B
+        return slice(self._acted - B, self._acted)
+
+    def _known_rows(self, obs: NDArray[Any]) -> int:
+        """How many of the first of these observations [(T+1) B, ...] acting has left the activations of."""
+        rows = len(obs) // (self.num_steps + 1) * self.num_steps
+        return rows if rows and obs.base is self._acted_on and self._acted == rows else 0
 
     def forward(self, obs: NDArray[Any]) -> tuple[Float, Float]:
         """Logits [N, K] and values [N] of observations [N, *obs_shape]."""
         x = self.flatten(obs)
-        self._features = self.trunk.forward(x)
+        self._features = self.trunk.forward(x, self._known_rows(obs))
         return self.policy_head.forward(self._features), self.value.forward(x, self._features)
 
     def backward(self, d_logits: Float, d_values: Float) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
@@ -156,6 +156,8 @@ class Supervisor:
             process, seat.process = seat.process, None
             if process is None:
                 continue
+            if not seat.ready:  # its imports take seconds, and it has nothing to finish
+                process.kill()
             process.join(max(0.0, deadline - time.monotonic()))
             if process.exitcode is None:
                 process.kill()
@@ -284,6 +286,7 @@ def _inheritable() -> Iterator[None]:
     main = sys.modules["__main__"]
     script = getattr(main, "__file__", None)
     absent = script is not None and not Path(script).exists()  # "<stdin>", which no process can import again
+    resource_tracker.ensure_running()  # where that is left to start(), it unblocks what is blocked here
     # Ctrl-C reaches the whole group; a worker ignores it from its first line on, but that comes after all imports.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
