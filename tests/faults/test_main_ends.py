@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from limelight.checkpoint import latest_checkpoint, read_state
@@ -96,7 +97,7 @@ def test_when_the_main_process_is_killed_nothing_stays_behind(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_ends_the_run_in_order(number: signal.Signals, tmp_path: Path) -> None:
-    with training(tmp_path, "--num-workers", "1") as process:
+    with training(tmp_path, "--num-workers", "2") as process:
         pids = wait_for_training(process, tmp_path)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
@@ -110,10 +111,12 @@ def test_the_first_signal_ends_the_run_in_order(number: signal.Signals, tmp_path
         assert until(lambda: not alive(pids), 2.0)  # the resource tracker ends after us
     newest = latest_checkpoint(tmp_path / "r")
     assert newest is not None
-    state = read_state(newest)["training"]["runner"]
-    (worker,) = state["workers"]
-    assert worker is not None  # it has finished its rollout and was asked
-    assert worker["learner"]["num_updates"] == state["counters"][1] > 0
+    saved = read_state(newest)
+    state = saved["training"]["runner"]
+    # All have finished their rollouts and rested while it was written, so that its parts fit together.
+    assert len(state["workers"]) == 2
+    assert sum(worker["learner"]["num_updates"] for worker in state["workers"]) == state["counters"][1] > 0
+    np.testing.assert_array_equal(saved["params"], state["masters"][0]["params"])
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["total_timesteps"] == state["num_steps"]
 
 

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from in_process import a3c
 
+from in_process import a3c
 from limelight.config import ConfigError
 from limelight.optim import Master, initial_state
 from limelight.runners.base import WorkerError
@@ -81,6 +81,15 @@ def test_restarts_are_counted_over_all_workers(supervisor_of: Supervisors) -> No
     assert "it ended with status 3" in supervisor.messages[0]
     with pytest.raises(WorkerError, match="used up"):
         supervisor.wait_until(lambda: True, 1.0)
+
+
+def test_the_first_reason_for_the_end_stays(supervisor_of: Supervisors) -> None:
+    supervisor = supervisor_of(on_worker_error="raise")
+    for seat, exitcode in zip(supervisor.seats, (-11, -9), strict=True):
+        supervisor._hear(seat, Ready(exact=True))
+        assert die(supervisor, seat, exitcode) is None
+    assert str(supervisor.error).startswith("worker 0 (CartPole-v1, 2 environments) died: killed by SIGSEGV\n")
+    assert not supervisor.messages
 
 
 @pytest.mark.parametrize("exitcode", [1, -9])

@@ -175,6 +175,8 @@ class Supervisor:
             self.error = error
         except BaseException:  # nobody would watch any more, and the main thread would wait for ever
             self.error = WorkerError(f"the supervisor of the workers failed\n{traceback.format_exc()}")
+        with self._changed:
+            self._changed.notify_all()
 
     def _attend_all(self) -> None:
         while not self._closing:
@@ -260,6 +262,8 @@ class Supervisor:
             seat.channel.close()
         seat.process, seat.channel, seat.ready = None, None, False
         workers, failure = self.config.workers, seat.failure
+        if self.error is not None:  # the run is ending already, and the first reason is the one to name
+            return
         if failure is not None and failure.is_config_error:
             self.error = ConfigError(failure.message)
             return
