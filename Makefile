@@ -1,5 +1,5 @@
 # `make train` and `make test` set everything up in .venv first; nothing else is needed but Python ≥ 3.11.
-#   make train ENV=Acrobot-v1 ARGS="--algo ac --seed 1"     make install PYTHON=python3.12 TORCH_INDEX=
+#   make train ENV=Acrobot-v1 ALGO=ac ARGS="--seed 1"     make install PYTHON=python3.12 TORCH_INDEX=
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -8,6 +8,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 ENV ?= CartPole-v1
+ALGO ?= a3c
 ARGS ?=
 STAMP := $(VENV)/.installed
 
@@ -20,8 +21,8 @@ endif
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 15
 
-train: $(STAMP)  ## Train on CartPole-v1 (or ENV=...), judge the best agent, write the report
-	$(VENV)/bin/limelight train $(ENV) $(ARGS)
+train: $(STAMP)  ## Train A3C (or ALGO=...) on CartPole-v1 (or ENV=...), judge the best agent, write the report
+	$(VENV)/bin/limelight train $(ENV) --algo $(ALGO) $(ARGS)
 
 test: $(STAMP)  ## Run the tests; fails under 90 % coverage
 	$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 $(ARGS)

@@ -1,4 +1,4 @@
-"""Eight processes push as fast as they can.  python stress.py SECONDS ORDER STATISTICS  prints what came of it as JSON.
+"""Eight processes push as fast as they can.  python stress.py SECONDS ORDER:STATISTICS...  prints JSON of the end.
 
 Forked, so that torch is imported once; each goes through what a worker's push goes through.
 """
@@ -35,7 +35,8 @@ def push(shared: Shared, optim: OptimConfig, writer: int, until: float) -> None:
         mine[Counter.UPDATES] += 1
 
 
-def main(seconds: float, order: str, statistics: str) -> None:
+def stress(seconds: float, order: str, statistics: str) -> dict[str, object]:
+    """The end of all writers, and where the parameters are then."""
     settings = {
         "asynchronous": True, "num_workers": WRITERS, "update_order": order, "optimizer_statistics": statistics,
         "rms_alpha": 0.0, "optim_eps": 1.0,
@@ -43,7 +44,6 @@ def main(seconds: float, order: str, statistics: str) -> None:
     config = with_settings(TrainConfig(), settings)
     zeros = torch.zeros(NUMBERS)
     shared = Shared(get_context("spawn"), config, Master(zeros, None, initial_state(config.optim, zeros)), ())
-    torch.set_num_threads(1)
     children = []
     until = time.monotonic() + seconds
     for writer in range(WRITERS):
@@ -55,7 +55,7 @@ def main(seconds: float, order: str, statistics: str) -> None:
     statuses = [os.waitpid(child, 0)[1] for child in children]
     updates = shared.arrays["counters"][:WRITERS, Counter.UPDATES]
     moved = -shared.arrays["params"].astype(np.float64)
-    result = {
+    return {
         "statuses": statuses,
         "updates": updates.tolist(),
         "finite": bool(np.isfinite(moved).all()),
@@ -64,8 +64,8 @@ def main(seconds: float, order: str, statistics: str) -> None:
         "mean": float(moved.mean()),
         "wanted": float(updates.sum() * RATE / 2),
     }
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), sys.argv[2], sys.argv[3])
+    torch.set_num_threads(1)
+    print(json.dumps({way: stress(float(sys.argv[1]), *way.split(":")) for way in sys.argv[2:]}))

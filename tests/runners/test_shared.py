@@ -15,36 +15,40 @@ import pytest
 
 from limelight.runners.shared import ProcessLock, SharedArrays
 
+LOCK_FREE, LOCK_FREE_SHARED, LOCKED = "lock_free:per_worker", "lock_free:shared", "locked:shared"
+Results = dict[str, dict[str, Any]]
 
-def stress(seconds: float, order: str, statistics: str) -> dict[str, Any]:
+
+@pytest.fixture(scope="module", params=[1, pytest.param(10, marks=pytest.mark.slow)])
+def stressed(request: pytest.FixtureRequest) -> Results:
+    """What eight writers have done in each way, each for so many seconds."""
     script = Path(__file__).with_name("stress.py")
-    command = [sys.executable, str(script), str(seconds), order, statistics]
+    command = [sys.executable, str(script), str(request.param), LOCK_FREE, LOCK_FREE_SHARED, LOCKED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    assert result["statuses"] == [0] * 8
-    assert min(result["updates"]) > 0
-    return result
+    results: Results = json.loads(done.stdout)
+    for result in results.values():
+        assert result["statuses"] == [0] * 8
+        assert min(result["updates"]) > 0
+        assert result["finite"]
+    return results
 
 
-@pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.slow)])
-def test_lock_free_writers_lose_some_updates_and_nothing_worse(seconds: float) -> None:
-    result = stress(seconds, "lock_free", "per_worker")
-    assert result["finite"]
+def test_lock_free_writers_lose_some_updates_and_nothing_worse(stressed: Results) -> None:
+    result = stressed[LOCK_FREE]
     assert 0.0 < result["least"] <= result["most"] <= result["wanted"]
     lost = 1.0 - result["mean"] / result["wanted"]
-    print(f"{sum(result['updates'])} updates by 8 writers in {seconds} s: {lost:.2%} lost")
+    print(f"{sum(result['updates'])} updates by 8 writers: {lost:.2%} lost")
     assert lost < 0.9
 
 
-def test_lock_free_writers_of_shared_statistics_stay_within_the_bound_of_a_step() -> None:
-    result = stress(1, "lock_free", "shared")
-    assert result["finite"]
+def test_lock_free_writers_of_shared_statistics_stay_within_the_bound_of_a_step(stressed: Results) -> None:
+    result = stressed[LOCK_FREE_SHARED]
     assert 0.0 < result["least"] <= result["most"] <= 2 * result["wanted"]  # RMSprop's step is RATE at most
 
 
-def test_locked_writers_lose_nothing() -> None:
-    result = stress(1, "locked", "shared")
+def test_locked_writers_lose_nothing(stressed: Results) -> None:
+    result = stressed[LOCKED]
     assert result["least"] == result["most"] == result["wanted"] > 0.0
 
 

@@ -194,7 +194,7 @@ def cycles(tmp_path: Path, number: int, workers: int, open_files: int) -> None:
 
 
 def test_starting_and_stopping_leaves_nothing_behind(tmp_path: Path) -> None:
-    cycles(tmp_path, number=4, workers=1, open_files=64)
+    cycles(tmp_path, number=3, workers=1, open_files=64)
 
 
 @pytest.mark.slow

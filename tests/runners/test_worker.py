@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from in_process import a3c, assert_same, crew_of
 from limelight.envs.normalize import ObservationNormalizer, no_moments
 from limelight.learner import NonFiniteGradientError
 from limelight.runners.shared import Command, Control, Counter
-from limelight.runners.worker import Report, Rest
+from limelight.runners.worker import Ready, Report, Rest, WorkerSpec
+from limelight.runners.worker import _run as run_here
 from misbehaving import HugeReward
 
 
@@ -146,6 +148,33 @@ def test_a_worker_stops_at_the_limit_rests_when_told_and_sends_what_a_checkpoint
         assert report.updates == rest.state["learner"]["num_updates"] == crew.shared.arrays["counters"][0, 1]
         assert sum(episode.length for episode in report.episodes) <= told[0]
         assert len(report.episodes) > 0
+
+
+def test_a_worker_can_be_asked_for_its_state_as_soon_as_it_says_that_it_is_ready() -> None:
+    config = a3c()
+    with crew_of(config) as crew:
+        control = crew.shared.arrays["control"]
+        sent: list[object] = []
+
+        def send(message: object) -> None:
+            sent.append(message)
+            if isinstance(message, Ready):
+                control[Control.COMMAND], control[Control.STATES_WANTED] = Command.WAIT, 1
+            elif isinstance(message, Rest):
+                control[Control.COMMAND] = Command.STOP
+
+        naps = []
+
+        def give_up(seconds: float) -> None:
+            naps.append(seconds)
+            if len(naps) > 3:
+                control[Control.COMMAND] = Command.STOP
+
+        channel = cast(Any, SimpleNamespace(send=send))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("limelight.runners.worker.time.sleep", give_up)
+            run_here(WorkerSpec(0, 0, config, None, 0), None, crew.shared, channel)
+        assert [type(message) for message in sent] == [Ready, Report, Rest]
 
 
 # --------------------------------------------------------------------------- what is seen is shared

@@ -200,8 +200,9 @@ def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: Shared, channel: 
     actor = make_actor(spec.config, factory, seed, shared.master(spec.index))
     try:
         exact = spec.state is None or actor.set_state(spec.state, spec.restart_seed)
-        channel.send(Ready(exact))
-        Worker(spec, actor, shared, channel).work()
+        worker = Worker(spec, actor, shared, channel)
+        channel.send(Ready(exact))  # from here on it can be asked for its state
+        worker.work()
     finally:
         actor.close()
 
