@@ -102,13 +102,14 @@ class SharedMemoryRunner:
     def _gather(self) -> Metrics:
         """Episodes, and metrics from the workers' reports since the last call; empty if there was none."""
         self._listen()
-        reports, rows = self._reports, [report.metrics for report in self._reports if report.metrics]
-        if not rows:
+        reports, self._reports = self._reports, []
+        if not reports:
             return {}
-        self._reports = []
+        rows = [report.metrics for report in reports if report.metrics]
+        keys = rows[-1] if rows else ()
         updates = max(1, sum(report.updates for report in reports))
         return {
-            **{key: float(np.mean([row[key] for row in rows if key in row])) for key in rows[-1]},
+            **{key: float(np.mean([row[key] for row in rows if key in row])) for key in keys},
             "async/policy_lag": sum(report.lag_sum for report in reports) / updates,
             "async/policy_lag_max": max(report.lag_max for report in reports),
             "async/worker_restarts": self.supervisor.restarts,

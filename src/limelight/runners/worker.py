@@ -181,7 +181,8 @@ class Worker:
 
 def run_worker(spec: WorkerSpec, factory: Any, shared: Shared, channel: Connection) -> None:
     """The body of a worker process; ``factory`` is the environment's, wrapped for pickling."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the main process decides
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was blocked until here; environments may want it
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
