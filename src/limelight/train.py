@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -153,6 +154,8 @@ def prepare(config: TrainConfig, factory: EnvFactory | None) -> TrainConfig:
     device = "cpu" if config.device == "auto" else config.device
     workers = config.workers
     if workers.asynchronous:
+        if os.name != "posix":
+            raise ConfigError(f"algo = {config.algorithm.algo}: needs Linux or macOS; use algo a2c on {os.name}")
         because = no_workers_because()
         if because is not None:
             raise ConfigError(f"algo = {config.algorithm.algo}: {because}; or use algo a2c, which needs no workers")

@@ -292,7 +292,7 @@ def _inheritable() -> Iterator[None]:
     absent = script is not None and not Path(script).exists()  # "<stdin>", which no process can import again
     resource_tracker.ensure_running()  # where that is left to start(), it unblocks what is blocked here
     # Ctrl-C reaches the whole group; a worker ignores it from its first line on, but that comes after all imports.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         if absent:
             del main.__file__

@@ -181,9 +181,10 @@ class Worker:
 
 def run_worker(spec: WorkerSpec, factory: Any, shared: Shared, channel: Connection) -> None:
     """The body of a worker process; ``factory`` is the environment's, wrapped for pickling."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the main process decides
+    stops = {signal.SIGINT, signal.SIGTERM}
+    for number in stops:  # they may reach the whole group; the main process decides
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was blocked until here; environments may want it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)  # they were blocked until here; environments may want them
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
