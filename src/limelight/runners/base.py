@@ -10,6 +10,8 @@ from limelight.envs.base import State
 from limelight.learner import Metrics
 from limelight.rollout import Episode
 
+EPISODES_RESTART = "this environment cannot be restored, so its episodes restart (all else continues)"
+
 
 class WorkerError(RuntimeError):
     """The run cannot go on because its workers died; the message says which, why and where, with their traceback."""

@@ -26,7 +26,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from limelight.config import ConfigError, TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
-from limelight.runners.base import WorkerError
+from limelight.runners.base import EPISODES_RESTART, WorkerError
 from limelight.runners.shared import Command, Control, Shared
 from limelight.runners.worker import Failure, Ready, Report, Rest, WorkerSpec, run_worker
 
@@ -77,8 +77,6 @@ class Supervisor:
         self.reports: deque[tuple[int, Report]] = deque()
         self.messages: deque[str] = deque()
         self.restarts = 0
-        self.exact = True
-        """No worker that was to continue from a state had to restart its episodes."""
         self.error: Exception | None = None
         """Why the run cannot go on."""
         self._changed = threading.Condition()
@@ -244,7 +242,8 @@ class Supervisor:
         match message:
             case Ready():
                 seat.ready = seat.was_ready = True
-                self.exact = self.exact and message.exact
+                if not message.exact:
+                    self.messages.append(f"worker {seat.index}: {EPISODES_RESTART}")
             case Report():
                 seat.report_number = message.number
                 self.reports.append((seat.index, message))

@@ -10,8 +10,7 @@ from limelight.envs.base import State
 from limelight.learner import Metrics
 from limelight.rollout import Episode
 from limelight.runners.actor import Actor
-
-NOT_EXACT = "this environment cannot be restored, so its episodes restart (all else continues)"
+from limelight.runners.base import EPISODES_RESTART
 
 
 class SyncRunner:
@@ -57,7 +56,7 @@ class SyncRunner:
         """See :class:`limelight.runners.base.Runner`."""
         self.num_steps, self.seconds = int(state["num_steps"]), float(state["seconds"])
         self.actor.learner.master.set_state(state["master"])
-        return None if self.actor.set_state(state["actor"], seed) else NOT_EXACT
+        return None if self.actor.set_state(state["actor"], seed) else EPISODES_RESTART
 
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`."""
