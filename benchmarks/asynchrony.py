@@ -56,7 +56,8 @@ class Workers:
         start, before = time.perf_counter(), runner.counters.sum(0)
         metrics, deadline = {}, start + seconds
         while (left := deadline - time.perf_counter()) > 0:
-            metrics = runner.advance(ENDLESS, min(left, 0.2)) or metrics
+            metrics = runner.advance(runner.num_steps + 1, min(left, 0.2)) or metrics
+            time.sleep(min(max(deadline - time.perf_counter(), 0.0), 0.2))
             runner.pop_episodes()
         elapsed, after = time.perf_counter() - start, runner.counters.sum(0)
         runner.control[Control.COMMAND] = Command.WAIT

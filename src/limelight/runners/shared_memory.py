@@ -65,7 +65,8 @@ class SharedMemoryRunner:
         if self._steps() >= self.control[Control.LIMIT]:
             self.supervisor.settle()
         self._snapshot()
-        return self._gather()
+        self._listen()
+        return self._gather() if self.num_steps >= until else {}
 
     def _start(self, seconds: float) -> bool:
         """Let the workers begin together; False if some are not ready within ``seconds``."""
@@ -100,8 +101,7 @@ class SharedMemoryRunner:
             self._episodes.extend(e._replace(env=first + e.env) for e in report.episodes)
 
     def _gather(self) -> Metrics:
-        """Episodes, and metrics from the workers' reports since the last call; empty if there was none."""
-        self._listen()
+        """Metrics from the workers' reports since the last call; empty if there was none."""
         reports, self._reports = self._reports, []
         if not reports:
             return {}
