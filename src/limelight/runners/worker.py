@@ -31,8 +31,8 @@ from limelight.seeds import worker_seed
 
 _PATIENCE = 100
 """Updates in a row without a finite gradient after which the parameters themselves are taken for lost."""
-_NAP = 0.001
-"""Seconds between two looks at the command while there is nothing to do."""
+_SHORT_NAP, _LONG_NAP = 0.001, 0.05
+"""Seconds between two looks at the command while there is nothing to do, at first and after a while."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,15 @@ class Worker:
 
     def work(self) -> None:
         """Update until the command is STOP."""
-        control = self.control
+        control, nap = self.control, _SHORT_NAP
         while (command := control[Control.COMMAND]) != Command.STOP:
             number = int(control[Control.REPORTS_WANTED])
             metrics: Metrics = {}
             if command == Command.RUN and self.steps.sum() < control[Control.LIMIT]:
-                metrics = self.update(want_metrics=number != self.last_report)
+                metrics, nap = self.update(want_metrics=number != self.last_report), _SHORT_NAP
             else:
-                time.sleep(_NAP)
+                time.sleep(nap)
+                nap = min(2 * nap, _LONG_NAP)
             if number != self.last_report:
                 self.report(number, metrics)
             if control[Control.STATES_WANTED] != self.last_state:
