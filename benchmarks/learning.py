@@ -127,10 +127,9 @@ _JOBS = (
         total_timesteps=500_000,
     ),
     Job("a2c-acrobot-500k", "Acrobot-v1", "a2c", -83.0, settings={"eval_every": 50_000}, total_timesteps=500_000),
-    Job("a2c-lunarlander", "LunarLander-v3", "a2c", 200.0, settings={"eval_every": 50_000}, total_timesteps=1_000_000),
+    Job("a2c-lunarlander", "LunarLander-v3", "a2c", 200.0, total_timesteps=1_000_000),
     Job(
-        "a3c-lunarlander", "LunarLander-v3", "a3c", 200.0, settings={"eval_every": 50_000, "num_workers": 2},
-        total_timesteps=1_000_000,
+        "a3c-lunarlander", "LunarLander-v3", "a3c", 200.0, settings={"num_workers": 2}, total_timesteps=1_000_000
     ),
 )  # fmt: skip
 

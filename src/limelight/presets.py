@@ -28,6 +28,16 @@ class Preset:
 
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
 _SIDE_BY_SIDE = {"num_envs": 16, "num_steps": 16, "learning_rate": 4e-3}
+_LANDER = {
+    "critic": "separate",
+    "gamma": 0.995,
+    "gae_lambda": 1.0,
+    "learning_rate": 8.3e-4,
+    "ent_coef": 1e-5,
+    "reward_clip": 10.0,
+    "eval_every": 25_000,
+    "total_timesteps": 1_000_000,
+}
 
 _ROWS = (
     Preset(
@@ -46,6 +56,12 @@ _ROWS = (
             "a3c": _SIDE_BY_SIDE,
             "ac": _ONE_STEP,
         },
+    ),
+    Preset(
+        "lunarlander",
+        "LunarLander: two networks, a far horizon, and the ±100 of an ending clipped, so that a crash does not deter from landing",
+        ("LunarLander-",),
+        {"*": _LANDER, "a2c": {"num_envs": 8, "num_steps": 5}, "a3c": {"num_envs": 8, "num_steps": 5}},
     ),
 )
 
