@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -78,7 +78,6 @@ _NAIVE = {
 }
 """As tutorials write it: Adam at 1e-3, raw rewards, no entropy bonus, no schedule, no clipping."""
 
-_SOLVE = {"stop_at_return": 475.0, "eval_episodes": 100, "eval_every": 5_000}
 _MASKED = "limelight.envs.wrappers:masked_cartpole"
 """CartPole-v1 without its velocities: a memory can make up for them, a feed-forward policy cannot."""
 _MEMORY = {
@@ -115,8 +114,6 @@ _JOBS = (
         "a2c-mountaincar", "MountainCar-v0", "a2c", -110.0, settings={"eval_every": 50_000}, total_timesteps=500_000
     ),
     Job("a3c", "CartPole-v1", "a3c", 495.0, settings={"num_workers": 2}, total_timesteps=500_000),
-    Job("a2c-solve", "CartPole-v1", "a2c", 475.0, settings=_SOLVE),
-    Job("a3c-solve", "CartPole-v1", "a3c", 475.0, settings={**_SOLVE, "num_workers": 2}),
     Job(
         "a3c-memory", _MASKED, "a3c", 475.0, settings={**_MEMORY, "num_workers": 2}, total_timesteps=500_000,
         variants={"feedforward": {"core": "feedforward"}, "gru": {"core": "gru"}},
@@ -196,8 +193,7 @@ def _train_and_judge(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
         "tensorboard": False,
         "total_timesteps": job.total_timesteps,
     }
-    stopwatch = Stopwatch(job.threshold)
-    result = train(job.env_id, algo=job.algo, quiet=True, loggers=[stopwatch], **{**job.settings, **own})
+    result = train(job.env_id, algo=job.algo, quiet=True, **{**job.settings, **own})
     if result.status == "interrupted":
         raise KeyboardInterrupt
     evaluation_seed = derive_seed(seed, Stream.FINAL)  # the episodes of the run's own final evaluation
@@ -213,45 +209,10 @@ def _train_and_judge(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
         "summary": result.summary,
         "curve": curve,
         "reached_at_step": next(reached, None),
-        "reached_after_seconds": stopwatch.reached_after,
         "best": judged["best"],
         "last": judged["last"],
         "error": None,
     }
-
-
-class Stopwatch:
-    """A logger that notes when an evaluation first reached the threshold, by the clock on the wall.
-
-    The clock starts with the first environment step and does not stop for evaluations, which the training seconds
-    of a run without workers leave out.
-    """
-
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
-        self.start: float | None = None
-        self.reached_after: float | None = None
-
-    def tick(self, step: int, seconds: float) -> None:
-        """The first one comes before any evaluation, so that its training seconds are all there were."""
-        if self.start is None:
-            self.start = time.perf_counter() - seconds
-
-    def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
-        """Look at an evaluation."""
-        if self.start is None or metrics.get("eval/mean_reward", -float("inf")) < self.threshold:
-            return
-        if self.reached_after is None:
-            self.reached_after = time.perf_counter() - self.start
-
-    def episodes(self, step: int, seconds: float, episodes: Sequence[Any]) -> None:
-        """Nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 def read_curve(metrics: Path) -> dict[str, list[Any]]:
@@ -354,7 +315,6 @@ def jobs_table(data: dict[str, Any], jobs: Sequence[Job]) -> str:
         "seeds ≥",
         "reached at step: median",
         "all seeds",
-        "reached after s: median",
         "median training s",
     ]
     return markdown_table(header, [_job_cells(job.name, data["jobs"][job.name]) for job in jobs])
@@ -370,14 +330,11 @@ def _job_cells(name: str, results: dict[str, Any]) -> list[str]:
         cells += [interval_text(groups), f"{reached}/{len(runs)}"]
     steps = [run.get("reached_at_step") for run in runs]
     seconds = [run["summary"]["wall_seconds"] for run in finished]
-    timed = any("reached_after_seconds" in run for run in runs)  # not so in results of earlier versions
-    after = [run.get("reached_after_seconds") for run in runs] if timed else []
     latest = None if not steps or None in steps else max(steps)
     return [
         *cells,
         number(median_or_never(steps), missing="never"),
         number(latest, missing="never"),
-        number(median_or_never(after), 2, missing="never") if after else "–",
         number(median(seconds) if seconds else None, 1),
     ]
 

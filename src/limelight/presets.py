@@ -59,7 +59,7 @@ _ROWS = (
     ),
     Preset(
         "lunarlander",
-        "LunarLander: two networks, a far horizon; the ±100 of an ending is clipped: fear of a crash keeps from landing",
+        "LunarLander: two networks, a far horizon; the ±100 of an ending is clipped, lest fear of a crash keep it up",
         ("LunarLander-",),
         {"*": _LANDER, "a2c": {"num_envs": 8, "num_steps": 5}, "a3c": {"num_envs": 8, "num_steps": 5}},
     ),
