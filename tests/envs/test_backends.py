@@ -206,7 +206,7 @@ def check_collector(envs: EnvBackend) -> None:
             for t, b in np.argwhere(rollout.truncated):
                 final.append((int(b), float(rollout.obs[t + 1, b, 0])))
         else:
-            for t, b, obs in zip(*rollout.final_obs, strict=True):
+            for t, b, obs in zip(*rollout.final_obs[:3], strict=True):
                 assert rollout.truncated[t, b]
                 final.append((int(b), float(obs[0])))
     episodes: list[Episode] = []
