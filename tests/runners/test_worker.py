@@ -75,7 +75,7 @@ def test_the_lag_counts_the_updates_of_others_between_pull_and_push() -> None:
         assert (a.lag_sum, a.lag_max) == (3, 3)
         assert (b.lag_sum, b.lag_max) == (1, 1)
         assert (c.lag_sum, c.lag_max) == (0, 0)
-        a.report(7, {})
+        a.report(7)
         (report,) = a.channel.sent  # type: ignore[attr-defined]
         assert isinstance(report, Report)
         assert (report.number, report.updates, report.lag_sum, report.lag_max) == (7, 5, 3, 3)

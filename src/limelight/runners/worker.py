@@ -103,20 +103,23 @@ class Worker:
         self.skipped_in_a_row = self.last_report = 0
         self.last_state = int(self.control[Control.STATES_WANTED])
         self.recent_updates = self.lag_sum = self.lag_max = 0
+        self.metrics: Metrics = {}
 
     def work(self) -> None:
         """Update until the command is STOP."""
         control, nap = self.control, _SHORT_NAP
         while (command := control[Control.COMMAND]) != Command.STOP:
             number = int(control[Control.REPORTS_WANTED])
-            metrics: Metrics = {}
             if command == Command.RUN and self.steps.sum() < control[Control.LIMIT]:
-                metrics, nap = self.update(want_metrics=number != self.last_report), _SHORT_NAP
+                # The first update after a report as well, for runs that are over before the next one is asked for.
+                want_metrics = number != self.last_report or self.recent_updates == 0
+                self.metrics.update(self.update(want_metrics))
+                nap = _SHORT_NAP
             else:
                 time.sleep(nap)
                 nap = min(2 * nap, _LONG_NAP)
             if number != self.last_report:
-                self.report(number, metrics)
+                self.report(number)
             if control[Control.STATES_WANTED] != self.last_state:
                 self.send_state()
 
@@ -164,11 +167,11 @@ class Worker:
         with self.shared.lock:
             self.shared.write_moments(normalizer.share(self.shared.read_moments()))
 
-    def report(self, number: int, metrics: Metrics) -> None:
+    def report(self, number: int) -> None:
         """Tell the main process of the updates since the last report."""
         episodes = self.actor.collector.pop_episodes()
-        self.channel.send(Report(number, episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max))
-        self.last_report = number
+        self.channel.send(Report(number, episodes, self.metrics, self.recent_updates, self.lag_sum, self.lag_max))
+        self.last_report, self.metrics = number, {}
         self.recent_updates = self.lag_sum = self.lag_max = 0
 
     def send_state(self) -> None:
@@ -176,7 +179,7 @@ class Worker:
         self.last_state = int(self.control[Control.STATES_WANTED])
         if self.actor.normalizer is not None:
             self.share_moments(self.actor.normalizer)
-        self.report(self.last_report, {})  # the episodes that the checkpoint counts as finished
+        self.report(self.last_report)  # the episodes that the checkpoint counts as finished
         self.channel.send(Rest(self.last_state, self.actor.get_state()))
 
 
