@@ -92,8 +92,8 @@ def table(results: dict[str, list[Run]]) -> str:
     return markdown_table(header, rows)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, save, print."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -101,7 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--total-timesteps", type=int, default=200_000)
     parser.add_argument("--every", type=int, default=2_560, help="steps between two copies")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/time_to_solve-MACHINE.json")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, save, print."""
+    args = parse(argv)
     from limelight.presets import resolve
 
     rivals: dict[str, tuple[str, dict[str, Any]]] = {
