@@ -157,7 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     from limelight.train import one_thread
 
-    settings = {**vars(args), "env_id": ENV_ID, "output": str(args.output), "threads": 1}
+    settings = {name: value for name, value in vars(args).items() if name != "output"}
+    settings |= {"env_id": ENV_ID, "threads": 1}
     head = provenance("asynchrony", settings)
     taken: dict[str, dict[str, list[Sample]]] = {}
     config: dict[str, Any] = {}

@@ -113,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "a2c": ("a2c", {}),
         f"a3c, {args.workers} workers": ("a3c", {"num_workers": args.workers}),
     }
-    head = provenance("time_to_solve", {**vars(args), "env_id": ENV_ID, "output": str(args.output)})
+    settings = {name: value for name, value in vars(args).items() if name != "output"}
+    head = provenance("time_to_solve", {**settings, "env_id": ENV_ID})
     configs = {name: flat_settings(resolve(ENV_ID, algo, "auto", own)) for name, (algo, own) in rivals.items()}
     results: dict[str, list[Run]] = {name: [] for name in rivals}
     start = time.perf_counter()
