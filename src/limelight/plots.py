@@ -128,7 +128,7 @@ def learning_curve(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
     axes[0].set_ylabel("episode return")
     axes[0].set_xlabel("environment steps")
     axes[0].xaxis.set_major_formatter(FuncFormatter(_short_number))
-    axes[1].set_xlabel(f"wall-clock time of training, without evaluations ({unit_name})")
+    axes[1].set_xlabel(f"wall-clock time of training ({unit_name})")
     if not any(len(run.episodes.values) or _evaluated(run) for run in runs):
         axes[0].text(0.5, 0.5, "no episode has finished yet", ha="center", transform=axes[0].transAxes)
     _add_legend(figure, runs, labels)

@@ -26,7 +26,7 @@ class Runner(Protocol):
     num_steps: int
     """Environment steps taken up to the last :meth:`advance`, over all environments; invalid rows do not count."""
     seconds: float
-    """Training seconds they took."""
+    """Seconds of training they took; evaluations count where training goes on meanwhile, and only there."""
 
     def advance(self, until: int, seconds: float) -> Metrics:
         """Train until ``num_steps`` ≥ ``until``, or about ``seconds`` have passed; metrics of the last updates.
