@@ -13,13 +13,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from jobs import BASE_JOBS, JOBS, Job, with_variants
 from stats import (
     bootstrap_interval,
     flat_settings,
@@ -39,108 +40,6 @@ from limelight.presets import resolve
 
 Row = dict[str, Any]
 """What is kept of one seed's run."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Something to learn, with what counts as having learnt it."""
-
-    name: str
-    env_id: str
-    algo: str
-    threshold: float
-    """The mean return that counts as learnt."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """By plain names, over the algorithm's row and the environment's preset (or the ``preset`` named here)."""
-    total_timesteps: int = 200_000
-    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Ablations: name suffix → settings laid over this job's, each of which undoes one thing."""
-
-
-_TARGET_CRITIC = {
-    "critic": "target",
-    "num_envs": 1,
-    "num_steps": 1,
-    "gae_lambda": 0.0,
-    "learning_rate": 3e-4,
-    "critic_learning_rate": 1e-3,
-}
-
-_NAIVE = {
-    "reward_scale": 1.0,
-    "ent_coef": 0.0,
-    "lr_schedule": "constant",
-    "max_grad_norm": None,
-    "normalize_advantages": "none",
-    "optimizer": "adam",
-    "optim_eps": 1e-8,
-    "learning_rate": 1e-3,
-}
-"""As tutorials write it: Adam at 1e-3, raw rewards, no entropy bonus, no schedule, no clipping."""
-
-_MASKED = "limelight.envs.wrappers:masked_cartpole"
-"""CartPole-v1 without its velocities: a memory can make up for them, a feed-forward policy cannot."""
-_MEMORY = {
-    "core": "lstm",
-    "reward_scale": 0.05,
-    "ent_coef": 0.0,
-    "num_envs": 16,
-    "num_steps": 16,
-    "learning_rate": 2e-3,
-    "eval_every": 25_000,
-}
-
-_JOBS = (
-    Job(
-        "a2c", "CartPole-v1", "a2c", 495.0,
-        variants={"no-scaling": {"reward_scale": 1.0}, "constant-lr": {"lr_schedule": "constant"}},
-    ),
-    Job(
-        "a2c-target", "CartPole-v1", "a2c", 475.0, settings=_TARGET_CRITIC,
-        variants={
-            "no-scaling": {"reward_scale": 1.0},
-            "constant-lr": {"lr_schedule": "constant"},
-            "no-target": {"critic": "separate"},
-            "one-rate": {"critic_learning_rate": None},
-            "naive": {**_NAIVE, "critic_learning_rate": None},
-        },
-    ),
-    Job(
-        "ac", "CartPole-v1", "ac", 195.0,
-        variants={"no-baseline": {"normalize_advantages": "none"}, "naive": _NAIVE},
-    ),
-    Job("a2c-acrobot", "Acrobot-v1", "a2c", -85.0, settings={"eval_every": 50_000}, total_timesteps=300_000),
-    Job(
-        "a2c-mountaincar", "MountainCar-v0", "a2c", -110.0, settings={"eval_every": 50_000}, total_timesteps=500_000
-    ),
-    Job("a3c", "CartPole-v1", "a3c", 495.0, settings={"num_workers": 2}, total_timesteps=500_000),
-    Job(
-        "a3c-memory", _MASKED, "a3c", 475.0, settings={**_MEMORY, "num_workers": 2}, total_timesteps=500_000,
-        variants={"feedforward": {"core": "feedforward"}, "gru": {"core": "gru"}},
-    ),
-    Job("a2c-memory", _MASKED, "a2c", 475.0, settings=_MEMORY, total_timesteps=500_000),
-    Job(
-        "a3c-acrobot", "Acrobot-v1", "a3c", -83.0, settings={"eval_every": 50_000, "num_workers": 2},
-        total_timesteps=500_000,
-    ),
-    Job("a2c-acrobot-500k", "Acrobot-v1", "a2c", -83.0, settings={"eval_every": 50_000}, total_timesteps=500_000),
-    Job("a2c-lunarlander", "LunarLander-v3", "a2c", 200.0, total_timesteps=1_000_000),
-    Job(
-        "a3c-lunarlander", "LunarLander-v3", "a3c", 200.0, settings={"num_workers": 2}, total_timesteps=1_000_000
-    ),
-)  # fmt: skip
-
-
-def with_variants(job: Job) -> list[Job]:
-    """``job`` and its ablations, named ``job/suffix``."""
-    changed = [
-        replace(job, name=f"{job.name}/{suffix}", settings={**job.settings, **settings}, variants={})
-        for suffix, settings in job.variants.items()
-    ]
-    return [job, *changed]
-
-
-JOBS = {job.name: job for base in _JOBS for job in with_variants(base)}
 
 
 def choose(names: Sequence[str], ablation: bool) -> list[Job]:
@@ -360,7 +259,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--jobs",
         nargs="+",
         choices=JOBS,
-        default=[job.name for job in _JOBS],
+        default=[job.name for job in BASE_JOBS],
         metavar="NAME",
         help="default: all but the ablations (names with a slash)",
     )

@@ -1,4 +1,4 @@
-"""Environment steps per second of A2C and one-step AC on CartPole-v1, training included, on one thread.
+"""Environment steps per second of A2C and one-step AC, training included, on one thread; CartPole-v1 or any other.
 
 Contenders take turns (A B A B …), so that a machine that slows down slows all of them down. Run as a script.
 """
@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -40,6 +40,8 @@ SB3_SETTINGS: dict[str, Any] = {
     "hidden_sizes": (64, 64),
     "activation": "tanh",
 }
+# Where actions are continuous.
+SB3_CONTINUOUS: dict[str, Any] = {"action_bounds": "clip"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class Shape:
     critics: tuple[str, ...]
     """``separate`` is the network of SB3's MlpPolicy: a 64-64 tower each for policy and value."""
     settings: dict[str, Any]
+    env_id: str = ENV_ID
+    env_backends: tuple[str, ...] = ("auto",)
+    """Who steps the environments, each a contender of its own."""
 
 
 SHAPES = {
@@ -60,12 +65,13 @@ SHAPES = {
     for shape in (
         *(
             Shape(f"{num_envs}x5", "a2c", num_envs, 5, ("separate", "shared"), SB3_SETTINGS)
-            for num_envs in (8, 64, 256)
+            for num_envs in (8, 16, 64, 256)
         ),
-        # As `limelight train CartPole-v1 --algo ac` runs, with all that makes it learn.
+        # As `limelight train ENV_ID --algo ac` runs, with all that makes it learn.
         Shape("1x1", "ac", 1, 1, ("shared",), {}),
     )
 }
+CARTPOLE_SHAPES, OTHER_SHAPES = ("8x5", "64x5", "256x5", "1x1"), ("16x5",)
 
 
 @dataclass(frozen=True)
@@ -87,15 +93,23 @@ class Sample:
         return self.updates / self.seconds
 
 
-def make_config(shape: Shape, critic: str, seed: int) -> TrainConfig:
+def make_config(shape: Shape, critic: str, seed: int, env_backend: str = "auto") -> TrainConfig:
     """The resolved configuration of ours at ``shape``."""
+    from gymnasium.spaces import Box
+
+    from limelight.config import EnvConfig
+    from limelight.envs.resolve import resolve_env
     from limelight.presets import resolve
     from limelight.train import prepare
 
+    env = resolve_env(EnvConfig(shape.env_id))()
+    env.close()
     own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
-    settings = {**shape.settings, **own, "total_timesteps": ENDLESS}
+    settings = {**shape.settings, **own, "backend": env_backend, "total_timesteps": ENDLESS}
+    if shape.settings is SB3_SETTINGS and isinstance(env.action_space, Box):
+        settings |= SB3_CONTINUOUS
     preset = settings.pop("preset", "auto")
-    return prepare(resolve(ENV_ID, shape.algo, preset, settings), None)
+    return prepare(resolve(shape.env_id, shape.algo, preset, settings), None)
 
 
 class Contender(Protocol):
@@ -113,19 +127,19 @@ class Contender(Protocol):
 class Ours:
     """A runner as ``limelight.train`` builds it; no evaluation, no logging."""
 
-    def __init__(self, shape: Shape, critic: str, backend: str, seed: int) -> None:
+    def __init__(self, shape: Shape, critic: str, backend: str, seed: int, env_backend: str = "auto") -> None:
         from limelight.learner import Learner
         from limelight.runners.actor import Actor
         from limelight.runners.sync import SyncRunner
         from limelight.train import build
 
-        config = make_config(shape, critic, seed)
-        self.name = f"limelight {critic} {backend}"
+        config = make_config(shape, critic, seed, env_backend)
+        self.name = f"limelight {critic} {backend}" + (f" {env_backend}" if env_backend != "auto" else "")
         self.runner, _ = build(config, None)
         actor = self.runner.actor
         if (actor.learner.numpy is not None) != (backend == "numpy"):
             learner = Learner(actor.learner.model, config.algorithm, config.model, config.optim, backend == "numpy")
-            self.runner = SyncRunner(Actor(actor.collector, learner, actor.rng), config.total_timesteps)
+            self.runner = SyncRunner(Actor(actor.collector, learner, actor.policy.rng), config.total_timesteps)
 
     def turn(self, seconds: float) -> Sample:
         """See :class:`Contender`."""
@@ -148,7 +162,7 @@ class StableBaselines3:
         from stable_baselines3 import A2C
         from stable_baselines3.common.env_util import make_vec_env
 
-        self.envs = make_vec_env(ENV_ID, n_envs=shape.num_envs, seed=seed)
+        self.envs = make_vec_env(shape.env_id, n_envs=shape.num_envs, seed=seed)
         self.name = "sb3"
         self.model = A2C("MlpPolicy", self.envs, n_steps=shape.num_steps, device="cpu", seed=seed)
         self.rollout = shape.num_envs * shape.num_steps
@@ -175,7 +189,12 @@ class StableBaselines3:
 
 def contenders(shape: Shape, backends: Sequence[str], peer: bool, seed: int) -> list[Contender]:
     """Everyone who takes turns at ``shape``."""
-    ours: list[Contender] = [Ours(shape, critic, backend, seed) for critic in shape.critics for backend in backends]
+    ours: list[Contender] = [
+        Ours(shape, critic, backend, seed, env_backend)
+        for critic in shape.critics
+        for backend in backends
+        for env_backend in shape.env_backends
+    ]
     return [*ours, StableBaselines3(shape, seed)] if peer else ours
 
 
@@ -210,15 +229,17 @@ def ratio(samples: Sequence[Sample], baseline: Sequence[Sample]) -> dict[str, fl
 
 
 def summarize(samples: dict[str, list[Sample]]) -> dict[str, Any]:
-    """Samples and medians of each contender, with ratios to the peer and to autograd where they ran too."""
+    """Samples and medians of each contender, with ratios to the peer, autograd and sync where they ran too."""
     summary: dict[str, Any] = {}
     for name, turns in samples.items():
         ratios = {}
-        autograd = name.replace(" numpy", " torch")
+        autograd, sync = name.replace(" numpy", " torch"), name.replace(" envpool", " sync")
         if "sb3" in samples and name != "sb3":
             ratios["sb3"] = ratio(turns, samples["sb3"])
         if autograd != name and autograd in samples:
             ratios["autograd"] = ratio(turns, samples[autograd])
+        if sync != name and sync in samples:
+            ratios["sync"] = ratio(turns, samples[sync])
         summary[name] = {
             "steps_per_second": median(speeds(turns)),
             "updates_per_second": median(turn.updates_per_second for turn in turns),
@@ -230,7 +251,7 @@ def summarize(samples: dict[str, list[Sample]]) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown: medians, with lowest–highest behind them."""
-    header = ["num_envs × num_steps", "contender", "steps/s", "updates/s", "× SB3", "× autograd"]
+    header = ["num_envs × num_steps", "contender", "steps/s", "updates/s", "× SB3", "× autograd", "× sync"]
     rows = []
     for shape, result in results.items():
         for name, row in result["contenders"].items():
@@ -243,6 +264,7 @@ def table(results: dict[str, Any]) -> str:
                     number(row["updates_per_second"]),
                     _ratio_text(row["ratios"].get("sb3")),
                     _ratio_text(row["ratios"].get("autograd")),
+                    _ratio_text(row["ratios"].get("sync")),
                 ]
             )
     kept = [i for i in range(len(header)) if i < 4 or any(row[i] for row in rows)]
@@ -259,13 +281,21 @@ def _ratio_text(value: dict[str, float] | None) -> str:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--env", default=ENV_ID, metavar="ENV_ID", help=f"default: {ENV_ID}")
+    parser.add_argument(
+        "--env-backend",
+        nargs="+",
+        choices=("auto", "vector", "sync", "async", "envpool"),
+        default=["auto"],
+        help="who steps our environments, each a contender (default: auto)",
+    )
     parser.add_argument(
         "--shapes",
         nargs="+",
         choices=SHAPES,
-        default=list(SHAPES),
         metavar="SHAPE",
-        help=f"environments × steps: {' '.join(SHAPES)} (default: all)",
+        help=f"environments × steps: {' '.join(SHAPES)} "
+        f"(default: {' '.join(CARTPOLE_SHAPES)} for CartPole, {' '.join(OTHER_SHAPES)} for others)",
     )
     parser.add_argument(
         "--peer",
@@ -283,8 +313,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="turns of each contender (default: 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn (default: 3)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="default: benchmarks/results/throughput-MACHINE.json")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/throughput[-ENV_ID]-MACHINE.json")
     args = parser.parse_args(argv)
+    args.shapes = args.shapes or (CARTPOLE_SHAPES if args.env == ENV_ID else OTHER_SHAPES)
     if args.repeats < 1 or args.seconds <= 0:
         parser.error("--repeats must be ≥ 1 and --seconds > 0")
     return args
@@ -301,7 +332,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from limelight.train import one_thread
 
     settings = {
-        "env_id": ENV_ID,
+        "env_id": args.env,
+        "env_backend": args.env_backend,
         "threads": 1,
         "peer": "sb3" if args.with_peer else "none",
         "backend": args.backend,
@@ -314,18 +346,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_thread():
         for name in args.shapes:
             print(f"{name} …", file=sys.stderr, flush=True)
+            shape = replace(SHAPES[name], env_id=args.env, env_backends=tuple(args.env_backend))
             samples = measure(
-                SHAPES[name],
+                shape,
                 args.backend,
                 args.with_peer,
                 seconds=args.seconds,
                 repeats=args.repeats,
                 seed=args.seed,
             )
-            # Where there are several critics, the contenders' names tell; all else they have in common.
-            config = flat_settings(make_config(SHAPES[name], SHAPES[name].critics[0], args.seed))
+            # Where there are several critics or backends, the contenders' names tell; all else they have in common.
+            config = flat_settings(make_config(shape, shape.critics[0], args.seed, shape.env_backends[0]))
             results[name] = {"config": config, "contenders": summarize(samples)}
-    path = results_path("throughput", args.output)
+    of_env = "" if args.env == ENV_ID else f"-{args.env.replace('/', '-')}"
+    path = results_path(f"throughput{of_env}", args.output)
     save_json(path, {**head, "results": results})
     print(table(results))
     print(

@@ -15,7 +15,7 @@ from typing import Any
 
 from limelight.algorithms import ALGORITHMS
 from limelight.config import TrainConfig
-from limelight.presets import PRESETS
+from limelight.presets import PRESETS, Preset
 from limelight.settings import expected
 from limelight.validate import RANGES
 
@@ -48,7 +48,7 @@ _PRESETS = """\
 ## Presets
 
 What each row of `src/limelight/presets.py` sets on top. `--preset auto` takes the row whose prefix fits the
-environment's id; `--preset none` takes none.
+environment's id, else one that fits its spaces; `--preset none` takes none (docs/presets.md).
 """
 
 
@@ -60,12 +60,17 @@ def page() -> str:
     rows = [(_code(a.name), a.summary, _values(a.settings)) for a in ALGORITHMS.values()]
     parts.append(_ALGORITHMS + "\n" + _table(("algorithm", "what it is", "sets"), rows))
     rows = [
-        (_code(p.name), ", ".join(f"`{prefix}…`" for prefix in p.env_prefixes), f"`{algo}`", _values(settings))
+        (_code(p.name), _environments(p), f"`{algo}`", _values(settings))
         for p in PRESETS.values()
         for algo, settings in p.settings.items()
     ]
     parts.append(_PRESETS + "\n" + _table(("preset", "environments", "algorithm", "sets"), rows))
     return "\n".join(parts)
+
+
+def _environments(preset: Preset) -> str:
+    prefixes = ", ".join(f"`{prefix}…`" for prefix in preset.env_prefixes)
+    return prefixes or "others with real observations and continuous actions"
 
 
 def _section(title: str, kind: type[Any]) -> str:

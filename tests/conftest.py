@@ -9,13 +9,14 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from threadpoolctl import threadpool_limits
 
 from limelight.config import TrainConfig
 from limelight.envs.base import EnvBackend
 from limelight.learner import Learner
 from limelight.nn.model import ActorCritic, make_model
+from limelight.packed import Packed
 from limelight.rollout import FinalObs, Rollout, RolloutCollector
 from limelight.runners.actor import Actor
 from limelight.runners.sync import SyncRunner
@@ -47,7 +48,7 @@ def rng() -> np.random.Generator:
 def model_of() -> Callable[..., ActorCritic]:
     """``model_of(observation_space, seed=0, actions=ACTIONS, **settings)``."""
 
-    def make(space: Space[Any], seed: int = 0, actions: Discrete = ACTIONS, **settings: Any) -> ActorCritic:
+    def make(space: Space[Any], seed: int = 0, actions: Space[Any] = ACTIONS, **settings: Any) -> ActorCritic:
         config = with_settings(TrainConfig(), {"hidden_sizes": (8, 6), **settings})
         return make_model(space, actions, config.model, seed)
 
@@ -62,7 +63,7 @@ def learner_of(model_of: Callable[..., ActorCritic]) -> MakeLearner:
     """
 
     def make(
-        space: Space[Any], use_numpy: bool | None = None, seed: int = 0, actions: Discrete = ACTIONS, **settings: Any
+        space: Space[Any], use_numpy: bool | None = None, seed: int = 0, actions: Space[Any] = ACTIONS, **settings: Any
     ) -> Learner:
         settings = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **settings}
         config = with_settings(TrainConfig(), settings)
@@ -84,6 +85,17 @@ def random_obs(space: Space[Any], rng: np.random.Generator, *lead: int) -> np.nd
     return rng.standard_normal((*lead, *space.shape)).astype(np.float32)
 
 
+def random_actions(space: Space[Any], rng: np.random.Generator, *lead: int) -> np.ndarray:
+    """Actions [*lead, *action_shape] as distributions sample them: the numbers of Boxes before their bounds."""
+    if isinstance(space, Packed):
+        parts = [random_actions(leaf.space, rng, *lead).reshape(*lead, -1) for leaf in space.leaves]
+        return np.concatenate(parts, -1).astype(np.float32)
+    if isinstance(space, MultiBinary):
+        return rng.integers(2, size=(*lead, *space.shape)).reshape(*lead, -1).astype(np.float32)
+    actions = random_obs(space, rng, *lead)
+    return actions if isinstance(space, Discrete) else actions.reshape(*lead, -1)
+
+
 @pytest.fixture
 def rollout_of() -> MakeRollout:
     """``rollout_of(observation_space, seed=0, T=7, B=3, stream="next_step", actions=ACTIONS)``.
@@ -93,7 +105,7 @@ def rollout_of() -> MakeRollout:
     """
 
     def make(
-        space: Space[Any], seed: int = 0, T: int = 7, B: int = 3, stream: str = "next_step", actions: Discrete = ACTIONS
+        space: Space[Any], seed: int = 0, T: int = 7, B: int = 3, stream: str = "next_step", actions: Space[Any] = ACTIONS
     ) -> Rollout:
         rng = np.random.default_rng(seed)
         valid = np.ones((T, B), bool)
@@ -108,7 +120,7 @@ def rollout_of() -> MakeRollout:
             final_obs = FinalObs(t, b, random_obs(space, rng, len(t)))
         return Rollout(
             obs=random_obs(space, rng, T + 1, B),
-            actions=random_obs(actions, rng, T, B),
+            actions=random_actions(actions, rng, T, B),
             rewards=(3.0 * rng.standard_normal((T, B)) * valid).astype(np.float32),
             terminated=terminated.astype(np.float32),
             truncated=truncated.astype(np.float32),

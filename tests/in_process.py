@@ -16,7 +16,7 @@ import torch
 from limelight.config import TrainConfig
 from limelight.envs.make import EnvFactory
 from limelight.presets import resolve
-from limelight.runners.actor import Actor, make_actor
+from limelight.runners.actor import Actor, make_actor, trackers
 from limelight.runners.shared import Command, Control, Shared
 from limelight.runners.worker import Worker, WorkerSpec
 from limelight.seeds import worker_seed
@@ -81,8 +81,8 @@ def crew_of(config: TrainConfig, factory: EnvFactory | None = None) -> Iterator[
             return actor
 
         main = actor_of(config.seed)
-        shape = main.collector.envs.single_observation_space.shape or ()
-        shared = Shared(get_context("spawn"), config, main.learner.master, shape)
+        moments = {name: tracker.moments for name, tracker in trackers(main.normalizer, main.learner).items()}
+        shared = Shared(get_context("spawn"), config, main.learner.master, moments)
         stack.callback(shared.lock.close)
         shared.arrays["control"][Control.LIMIT] = config.total_timesteps
         shared.arrays["control"][Control.COMMAND] = Command.RUN

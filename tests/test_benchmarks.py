@@ -197,6 +197,11 @@ def test_ratio_is_of_medians_with_the_extremes_of_the_turns(throughput: ModuleTy
         "autograd": {"of_medians": 6.0, "lowest": 2.0, "highest": 8.0},
     }
     assert set(summary["limelight shared torch"]["ratios"]) == {"sb3"}
+    apart = throughput.summarize(
+        {"limelight shared numpy sync": turns(1, 2), "limelight shared numpy envpool": turns(4, 4)}
+    )
+    assert apart["limelight shared numpy envpool"]["ratios"]["sync"]["of_medians"] == pytest.approx(8 / 3)
+    assert "× sync" in throughput.table({"16x5": {"contenders": apart}})
     assert summary["sb3"]["ratios"] == {}
     table = throughput.table({"8x5": {"contenders": summary}})
     assert "3.00 (0.50–4.00)" in table
@@ -216,9 +221,10 @@ def test_backends_are_what_they_are_called(throughput: ModuleType) -> None:
         assert sample.updates == ours.runner.actor.learner.num_updates
 
 
-def test_the_network_compared_is_that_of_the_peer(throughput: ModuleType) -> None:
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_the_network_compared_is_that_of_the_peer(throughput: ModuleType, env_id: str) -> None:
     pytest.importorskip("stable_baselines3")
-    shape = throughput.SHAPES["8x5"]
+    shape = throughput.replace(throughput.SHAPES["8x5"], env_id=env_id)
     ours, peer = throughput.Ours(shape, "separate", "numpy", 0), throughput.StableBaselines3(shape, 0)
     theirs = sum(parameter.numel() for parameter in peer.model.policy.parameters())
     group = peer.model.policy.optimizer.param_groups[0]
@@ -249,6 +255,18 @@ def test_throughput_runs(throughput: ModuleType, tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "| 8 × 5 " in printed
     assert str(output) in printed
+
+
+def test_throughput_of_another_environment_by_several_backends(throughput: ModuleType, tmp_path: Path) -> None:
+    output = tmp_path / "throughput.json"
+    arguments = ["--env", "Pendulum-v1", "--env-backend", "sync", "auto", "--repeats", "1", "--seconds", "0.02"]
+    assert throughput.main([*arguments, "--output", str(output)]) == 0
+    data = json.loads(output.read_text(encoding="utf-8"))
+    assert list(data["results"]) == ["16x5"]
+    assert data["settings"]["env_backend"] == ["sync", "auto"]
+    assert (data["results"]["16x5"]["config"]["env_id"], data["settings"]["env_id"]) == ("Pendulum-v1",) * 2
+    names = set(data["results"]["16x5"]["contenders"])
+    assert names >= {"limelight separate numpy sync", "limelight separate numpy"}
 
 
 def test_a_missing_peer_is_named(
@@ -416,7 +434,7 @@ def test_the_confirmation_is_said_as_the_script_expects(startup: ModuleType, tmp
         "CartPole-v1", quiet=True, loggers=[Listener()], stop_at_return=5.0, eval_every=256, eval_episodes=1,
         confirm_episodes=2, final_episodes=1, total_timesteps=256, tensorboard=False, run_dir=str(tmp_path / "run"),
     )  # fmt: skip
-    assert [bool(startup.CONFIRMED.search(text)) for text in messages] == [True]
+    assert sum(bool(startup.CONFIRMED.search(text)) for text in messages) == 1
     assert not startup.CONFIRMED.search("20 fresh greedy episodes do not confirm a return of 475: 300.0")
 
 

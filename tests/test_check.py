@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, Text
 
 from limelight import check
 from limelight.check import Finding, check_env
@@ -23,7 +23,7 @@ class Faulty(gym.Env[Any, Any]):
         self.fault, self.ends, self.reward, self.t = fault, ends, reward, 0
         self.length = 0
         self.observation_space = Box(-1.0, 1.0, (2,), np.float32)
-        self.action_space = Box(-1.0, 1.0, (1,)) if fault == "continuous" else Discrete(2)
+        self.action_space = Text(3) if fault == "words" else Discrete(2)
         if fault == "large_obs":
             self.observation_space = Box(-np.inf, np.inf, (2,), np.float32)
         if fault == "constructor":
@@ -103,7 +103,7 @@ def findings(name: str = "Faulty", **kwargs: Any) -> dict[str, Finding]:
         ("text", "observation", ["dtype <U1", "float32"]),
         ("nan", "observation", ["nan at (1,)", "must be finite"]),
         ("late_nan", "observation", ["step 5", "nan at (1,)"]),
-        ("continuous", "spaces", ["action space", "Discrete"]),
+        ("words", "spaces", ["action space", "Discrete"]),
     ],
 )
 def test_a_breach_fails_and_says_what_to_change(fault: str, subject: str, parts: list[str]) -> None:

@@ -134,7 +134,7 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
         ({"max_worker_restarts": 3}, ["max_worker_restarts = 3: a2c trains in one process"]),
         (
             {"asynchronous": True, "backend": "async"},
-            ["backend = async", "already", "use backend sync, vector or auto"],
+            ["backend = async", "already", "use backend sync, vector, envpool or auto"],
         ),
     ],
 )

@@ -46,6 +46,9 @@ class Zeros:
     def act(self, obs: Any, episode_start: Any) -> Any:
         return np.zeros(len(obs), np.int64)
 
+    def to_env(self, actions: Any) -> Any:
+        return actions
+
 
 def same(obs: Any) -> Any:
     return obs
@@ -273,6 +276,9 @@ class Lives:
         np.testing.assert_array_equal(self.recurrent_state[:, 0], obs[:, 0] % 10 + 1)
         self.seen += obs[:, 0].tolist()
         return np.zeros(len(obs), np.int64)
+
+    def to_env(self, actions: Any) -> Any:
+        return actions
 
 
 def test_evaluation_forgets_at_the_start_of_every_episode() -> None:

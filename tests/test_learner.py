@@ -284,7 +284,7 @@ def test_non_finite_gradients_stop_before_anything_moves(
     learner = learner_of(BOX, use_numpy, critic="target", learning_rate=0.25)
     learner.update(rollout_of(BOX), 0.0)
     with torch.no_grad():
-        learner.model.policy_head.bias[0] = float("nan")
+        learner.model.policy_head.linear.bias[0] = float("nan")
     before = snapshot(everything(learner))
     with pytest.raises(ConfigError, match=r"learning_rate = 0\.25: .* no longer finite at update 1; ") as error:
         learner.update(rollout_of(BOX, seed=1), 0.0)

@@ -48,6 +48,9 @@ class Counting:
         self.seen.append(obs.copy())
         return np.full(len(obs), (len(self.seen) - 1) % 4)
 
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        return actions
+
 
 class Summing:
     """Action 0 always; remembers the sum of the observations of the episode so far."""
@@ -59,6 +62,9 @@ class Summing:
         before = np.zeros((len(obs), 1), np.float32) if self.recurrent_state is None else self.recurrent_state
         self.recurrent_state = (1 - episode_start[:, None]) * before + obs
         return np.zeros(len(obs), np.int64)
+
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        return actions
 
 
 def backend(makers: Sequence[Callable[[], gym.Env[Any, Any]]], mode: str, kind: str = "ours") -> EnvBackend:

@@ -14,12 +14,14 @@ from limelight.checkpoint import has_state, latest_checkpoint, read_state, write
 from limelight.config import ConfigError, TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
-from limelight.envs.normalize import ObservationNormalizer
+from limelight.envs.normalize import ObservationNormalizer, make_normalizer
+from limelight.envs.packing import to_batch
 from limelight.envs.spaces import space_from_json, space_to_json
 from limelight.nn import numpy_mlp
 from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.policy import ModelPolicy
 from limelight.optim import FlatParameters
+from limelight.packed import Packed
 from limelight.settings import from_dict, to_dict
 
 Memory = NDArray[np.float32]
@@ -69,29 +71,29 @@ class Agent:
 
     def predict(
         self,
-        obs: NDArray[Any] | int,
+        obs: Any,
         state: Memory | None = None,
         episode_start: ArrayLike | None = None,
         deterministic: bool = True,
-    ) -> tuple[NDArray[Any], Any]:
+        action_masks: ArrayLike | None = None,
+    ) -> tuple[Any, Any]:
         """Actions for raw observations, with Stable-Baselines3's signature.
 
         Args:
-            obs: one observation [*obs_shape] or a batch [B, *obs_shape].
+            obs: one observation [*obs_shape] or a batch [B, *obs_shape]; of a Dict or Tuple space, dicts or tuples of
+                such arrays.
             state: what the policy remembers, as the last call returned it, [B, S] (one observation: B = 1). None is
                 nothing, or what the agent itself remembers since :meth:`reset`; a ``state`` that is given leaves that
                 as it is. Policies without memory return it as given.
             episode_start: true where an observation begins an episode, before which that row is forgotten, [B].
             deterministic: the most probable action instead of a sample.
-        Returns: (actions, state); a batch gives [B], one observation gives a 0-d array.
-        Raises: ValueError if an observation, ``state`` or ``episode_start`` does not have the shape it must have.
+            action_masks: 1 for legal actions, [n] or [B, n], where the environment gives masks in info; all are legal
+                without it. It replaces a mask that is a part of ``obs``.
+        Returns: (actions, state); a batch gives [B, *action_shape], one observation [*action_shape] (an array, 0-d for
+        Discrete actions); Dict and Tuple actions are dicts and tuples of such.
+        Raises: ValueError if an observation, mask, ``state`` or ``episode_start`` has not the shape it must have.
         """
-        array = np.asarray(obs)
-        shape = self.observation_space.shape or ()
-        single = array.shape == shape
-        batch = array[None] if single else array
-        if batch.shape[1:] != shape:
-            raise ValueError(f"observation of shape {array.shape}: must be {shape}, or [B, ...] of it")
+        batch, single = to_batch(self.observation_space, obs, action_masks)
         start = np.zeros(len(batch), np.float32) if episode_start is None else np.array(episode_start, np.float32)
         if start.size != len(batch):
             raise ValueError(f"episode_start of shape {start.shape}: must be [{len(batch)}], one for each observation")
@@ -100,11 +102,12 @@ class Agent:
         own = state is None and self._keeps_memory
         # Where all episodes begin anew, a memory is of no use, nor need it be of as many episodes.
         policy.recurrent_state = None if start.all() else self._checked(self._memory if own else state, len(batch))
-        actions = policy.act(self.normalize(batch), start)
+        actions = policy.to_env(policy.act(self.normalize(batch), start))
         if policy.recurrent_state is not None:
             state = policy.recurrent_state
             self._memory = state if own else self._memory
-        return (actions[0, ...] if single else actions), state
+        actions = actions[0, ...] if single else actions
+        return (self.action_space.unpack(actions) if isinstance(self.action_space, Packed) else actions), state
 
     def _checked(self, state: Memory | None, batch: int) -> Memory | None:
         """``state`` as the policy takes it, for ``batch`` observations; None without memory."""
@@ -144,7 +147,8 @@ class Agent:
         flat.params.copy_(params)
         normalizer = None
         if state["normalizer"] is not None:
-            normalizer = ObservationNormalizer(observation_space.shape or ())
+            normalizer = make_normalizer(observation_space)
+            assert normalizer is not None
             normalizer.set_state(state["normalizer"])
         return cls(model, normalizer, config, observation_space, action_space)
 

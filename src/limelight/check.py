@@ -13,9 +13,11 @@ from gymnasium.spaces import Box, Space
 
 from limelight.config import ConfigError, EnvConfig
 from limelight.envs.make import choose_backend
+from limelight.envs.masks import random_action
+from limelight.envs.normalize import make_normalizer
 from limelight.envs.resolve import EnvFactory, resolve_env
 from limelight.envs.spaces import check_spaces, describe_space
-from limelight.presets import choose_preset
+from limelight.presets import explain_preset, resolve
 
 Env = gym.Env[Any, Any]
 
@@ -125,7 +127,7 @@ def _check_contract(env: Env) -> None:
         raise _BrokenError("reset", f"reset() returned {_shape_of(result)}: must be (observation, info), info a dict")
     _check_obs(bare.observation_space, result[0], "reset() returned an observation")
     bare.action_space.seed(SEED)
-    result = _call("step", bare.step, bare.action_space.sample())
+    result = _call("step", bare.step, random_action(bare, *result))
     if not (isinstance(result, tuple) and len(result) == 5):
         must = "must be (observation, reward, terminated, truncated, info)"
         raise _BrokenError("step", f"step() returned {_shape_of(result)}: {must}")
@@ -175,14 +177,14 @@ def _check_obs(space: Space[Any], obs: Any, what: str) -> str:
 
 
 def _play(env: Env) -> _Play:
-    play = _Play()
+    play, normalizer = _Play(), make_normalizer(env.observation_space)
     env.action_space.seed(SEED)
-    _call("reset", env.reset, seed=SEED)
+    obs, info = _call("reset", env.reset, seed=SEED)
     started, length = time.perf_counter(), 0
     while not play.rewards or (len(play.rewards) < MAX_STEPS and time.perf_counter() - started < MAX_SECONDS):
-        action = env.action_space.sample()
+        action = random_action(env, obs, info)
         before = time.perf_counter()
-        obs, reward, terminated, truncated, _ = _call("step", env.step, action)
+        obs, reward, terminated, truncated, info = _call("step", env.step, action)
         play.seconds += time.perf_counter() - before
         length += 1
         odd = _check_obs(env.observation_space, obs, f"step {length} of an episode returned an observation")
@@ -190,14 +192,14 @@ def _play(env: Env) -> _Play:
         if not np.isfinite(reward):
             raise _BrokenError("reward", f"step {length} of an episode returned the reward {reward}: must be finite")
         play.rewards.append(float(reward))
-        if isinstance(env.observation_space, Box):
-            play.largest_obs = max(play.largest_obs, float(np.abs(obs).max(initial=0)))
+        if normalizer is not None:
+            play.largest_obs = max(play.largest_obs, float(np.abs(normalizer.numbers(obs)).max(initial=0)))
         if terminated or truncated:
             play.terminated += bool(terminated)
             play.truncated += bool(truncated)
             play.lengths.append(length)
             length = 0
-            _call("reset", env.reset)
+            obs, info = _call("reset", env.reset)
     return play
 
 
@@ -213,11 +215,14 @@ def _seeding(env: Env) -> Finding:
 
 def _trace(env: Env) -> list[tuple[Any, ...]]:
     env.action_space.seed(SEED)
-    trace: list[tuple[Any, ...]] = [(_call("reset", env.reset, seed=SEED)[0],)]
+    obs, info = _call("reset", env.reset, seed=SEED)
+    trace: list[tuple[Any, ...]] = [(obs,)]
     while len(trace) <= REPEATED_STEPS:
-        trace.append(_call("step", env.step, env.action_space.sample())[:4])
-        if trace[-1][2] or trace[-1][3]:
-            trace.append((_call("reset", env.reset)[0],))
+        obs, *others, info = _call("step", env.step, random_action(env, obs, info))
+        trace.append((obs, *others))
+        if others[1] or others[2]:
+            obs, info = _call("reset", env.reset)
+            trace.append((obs,))
     return trace
 
 
@@ -275,7 +280,8 @@ def _speed(play: _Play) -> Finding:
 def _plan(config: EnvConfig, factory: EnvFactory) -> list[Finding]:
     """What ``limelight train`` would do with it."""
     backend = choose_backend(config, factory)
+    preset = resolve(config.env_id, "a2c", "auto", {}, factory).preset
     return [
         Finding("ok", "backend", f"{backend}, for {config.num_envs} environments side by side"),
-        Finding("ok", "preset", choose_preset(config.env_id, "auto")),
+        Finding("ok", "preset", explain_preset(config.env_id, preset)),
     ]

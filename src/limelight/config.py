@@ -39,12 +39,14 @@ class EnvConfig:
     """Override the environment's own time limit (in environment steps)."""
     num_envs: int = 8
     """Environments stepped side by side, B."""
-    backend: Literal["auto", "vector", "sync", "async"] = "auto"
-    """Who steps them: the env's own vectorised class, Gymnasium's sync or async one, or the fastest."""
+    backend: Literal["auto", "vector", "sync", "async", "envpool"] = "auto"
+    """Who steps them: the env's own vectorised class, Gymnasium's sync or async one, EnvPool, or the fastest."""
     autoreset_mode: Literal["next_step", "same_step", "disabled"] = "next_step"
     """When a finished episode restarts. Learning is right in all three; ``next_step`` is the cheapest."""
     normalize_obs: bool = False
     """Standardise Box observations by running moments (frozen in evaluation, saved with the agent)."""
+    action_masks: Literal["auto", "off"] = "auto"
+    """Take no action that ``action_mask`` (in a Dict observation, or in info) calls illegal; off: do not look at it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class AlgorithmConfig:
     """Discount factor γ."""
     gae_lambda: float = 0.95
     """λ of the return estimator: 0 is TD(0), 1 is the n-step return up to the end of the rollout."""
+    noise_correlation: float = 0.0
+    """Correlation of the noise of continuous actions from one step to the next: 0 is white, near 1 a slow drift."""
     policy_weight: Literal["advantage", "q"] = "advantage"
     """What weighs ∇log π: the advantage, or the return estimate itself (``q``, plain actor-critic)."""
     normalize_advantages: Literal["none", "batch", "running"] = "none"
@@ -75,6 +79,8 @@ class AlgorithmConfig:
     """Where the Huber loss turns from square to linear."""
     reward_scale: float = 1.0
     """Factor on the rewards the learner sees. Reported returns stay raw."""
+    normalize_rewards: bool = False
+    """Divide the rewards the learner sees by the running deviation of discounted returns. Reported returns stay raw."""
     reward_clip: float | None = None
     """Clip the rewards the learner sees to [-c, c], before scaling. Reported returns stay raw."""
 
@@ -93,6 +99,12 @@ class ModelConfig:
     """Orthogonal weights with gain √2 (1 for the value head) and zero biases; otherwise PyTorch's default."""
     policy_init_gain: float = 0.01
     """Gain of the last policy layer: small, so that the first policy is close to uniform."""
+    action_std: Literal["parameter", "exp", "softplus"] = "parameter"
+    """σ of continuous actions: a parameter per dimension; or of the state: e^output, or a variance softplus(output)."""
+    log_std_init: float = 0.0
+    """Initial log σ of continuous actions."""
+    action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"
+    """Continuous actions: clipped to the bounds; −1 … 1 is the whole range; tanh of them is; auto: the second if finite."""
     encoder: str | None = None
     """``package.module:Class`` of your own encoder (docs/extending.md); None: an MLP of ``hidden_sizes``."""
     core: Literal["feedforward", "lstm", "gru"] = "feedforward"

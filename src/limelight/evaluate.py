@@ -158,7 +158,7 @@ def play(
     episode_return, episode_length = np.zeros(B), np.zeros(B, np.int64)
     obs, episode_start = normalize(envs.reset(seed)), np.ones(B, np.float32)
     while to_play.any():
-        step = envs.step(policy.act(obs, episode_start))
+        step = envs.step(policy.to_env(policy.act(obs, episode_start)))
         obs, episode_start = normalize(step.obs), 1.0 - step.valid.astype(np.float32)
         episode_return += step.rewards
         episode_length += step.valid

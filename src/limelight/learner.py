@@ -19,7 +19,7 @@ from limelight import losses
 from limelight.config import AlgorithmConfig, ConfigError, ModelConfig, OptimConfig
 from limelight.envs.base import State
 from limelight.losses import Array
-from limelight.moments import RunningMoments
+from limelight.moments import RewardNormalizer, RunningMoments
 from limelight.nn import numpy_mlp
 from limelight.nn.model import ActorCritic
 from limelight.optim import FlatParameters, Master, clip_by_norm, initial_state, make_optimizer, schedule
@@ -83,6 +83,7 @@ class Learner:
         self.weight_moments = (
             RunningMoments(algorithm.running_decay) if algorithm.normalize_advantages == "running" else None
         )
+        self.reward_normalizer = RewardNormalizer(algorithm.gamma) if algorithm.normalize_rewards else None
         self.num_updates = 0
         self.numpy: numpy_mlp.NumpyActorCritic | None = None
         if numpy_mlp.supports(model) if use_numpy is None else use_numpy:
@@ -144,6 +145,18 @@ class Learner:
 
     # ------------------------------------------------------------------ targets
 
+    def rewards(self, rollout: Rollout) -> NDArray[np.float32]:
+        """The rewards to learn from, [T, B]: raw ones clipped, normalised, scaled, as set; the one place they change."""
+        a = self.algorithm
+        rewards = rollout.rewards
+        if a.reward_clip is not None:
+            rewards = rewards.clip(-a.reward_clip, a.reward_clip)
+        if self.reward_normalizer is not None:
+            rewards = self.reward_normalizer(rollout, rewards)
+        if a.reward_scale != 1.0:
+            rewards = rewards * a.reward_scale
+        return rewards
+
     def targets(
         self,
         rewards: Array,
@@ -153,12 +166,8 @@ class Learner:
         truncated: Array,
         valid: Array,
     ) -> Targets[Array]:
-        """Value targets and policy weights from raw rewards and values, all [T, B]; the one place rewards change."""
+        """Value targets and policy weights from the learner's rewards and values, all [T, B]."""
         a = self.algorithm
-        if a.reward_clip is not None:
-            rewards = rewards.clip(-a.reward_clip, a.reward_clip)
-        if a.reward_scale != 1.0:
-            rewards = rewards * a.reward_scale
         advantages = gae(rewards, values, next_values, terminated, truncated, valid, a.gamma, a.gae_lambda)
         returns = values + advantages
         weights = advantages if a.policy_weight == "advantage" else returns * valid
@@ -175,7 +184,7 @@ class Learner:
         obs, rewards, terminated, truncated, valid, actions = (
             torch.from_numpy(x).to(self.device)
             for x in (
-                rollout.obs, rollout.rewards, rollout.terminated, rollout.truncated, rollout.valid, rollout.actions,
+                rollout.obs, self.rewards(rollout), rollout.terminated, rollout.truncated, rollout.valid, rollout.actions,
             )
         )  # fmt: skip
         output = self.model(obs, *self._memory(rollout))
@@ -207,24 +216,24 @@ class Learner:
         a = self.algorithm
         T, B = rollout.rewards.shape
         obs = rollout.obs.reshape((T + 1) * B, *rollout.obs.shape[2:])
-        logits, all_values = net.forward(obs)
-        logits, all_values = logits[: T * B], all_values.reshape(T + 1, B)
+        params, all_values = net.forward(obs)
+        params, all_values = params[: T * B], all_values.reshape(T + 1, B)
         values, valid = all_values[:-1], rollout.valid
-        actions = rollout.actions.reshape(-1) - net.first_action
+        actions = rollout.actions.reshape(T * B, *rollout.actions.shape[2:])
         next_values = self._next_values_numpy(net, obs, all_values, rollout)
-        targets = self.targets(rollout.rewards, values, next_values, rollout.terminated, rollout.truncated, valid)
+        rewards = self.rewards(rollout)
+        targets = self.targets(rewards, values, next_values, rollout.terminated, rollout.truncated, valid)
 
         rows = losses.row_weights(valid)
         d_log_probs = losses.policy_gradient_loss_grad(targets.weights, rows)
         d_entropies = a.ent_coef * losses.entropy_loss_grad(rows)
         d_values = a.vf_coef * self._value_loss_grad(values, targets.returns, rows)
-        log_p, entropies, d_logits = numpy_mlp.categorical_grad(
-            logits, actions, d_log_probs.reshape(-1), d_entropies.reshape(-1)
+        log_probs, entropies, d_params = net.distribution.grad(
+            params, actions, d_log_probs.reshape(-1), d_entropies.reshape(-1)
         )
-        net.backward(d_logits, d_values.reshape(-1))
+        net.backward(d_params, d_values.reshape(-1))
         if not want_metrics:
             return {}
-        log_probs = np.take_along_axis(log_p, actions[:, None], -1)
         policy_loss = losses.policy_gradient_loss(log_probs.reshape(T, B), targets.weights, rows)
         value_loss = self._value_loss(values, targets.returns, rows)
         entropy_loss = losses.entropy_loss(entropies.reshape(T, B), rows)
@@ -328,6 +337,7 @@ class Learner:
         return {
             "target_clock": self._target_clock,
             "weight_moments": self.weight_moments.get_state() if self.weight_moments is not None else None,
+            "reward_normalizer": self.reward_normalizer.get_state() if self.reward_normalizer is not None else None,
             "num_updates": self.num_updates,
         }
 
@@ -335,5 +345,7 @@ class Learner:
         """Continue from :meth:`get_state`."""
         if self.weight_moments is not None:
             self.weight_moments.set_state(state["weight_moments"])
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.set_state(state["reward_normalizer"])
         self._target_clock = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])

@@ -1,4 +1,4 @@
-"""Running mean and variance of the policy's weights, for learner.py: where a batch is too small to have its own."""
+"""Running moments that the learner keeps: of the policy's weights, and of discounted returns. For learner.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from limelight.envs.base import State
+from limelight.envs.normalize import ObservationNormalizer
 from limelight.losses import Array
+from limelight.rollout import Rollout
 
 
 class RunningMoments:
@@ -43,6 +48,44 @@ class RunningMoments:
         """Continue from :meth:`get_state`."""
         for name, value in state.items():
             setattr(self, name, float(value))
+
+
+class RewardNormalizer:
+    """Divides rewards by the deviation of discounted returns  Gₜ = rₜ + γ Gₜ₋₁,  Gₜ of one episode alone.
+
+    The rewards' mean stays: taking it away would change what is worth living for. Clipped to ±10.
+    Source: Engstrom et al. 2020, section 3, and OpenAI Baselines' VecNormalize, where G runs on over the ends of episodes.
+    """
+
+    def __init__(self, gamma: float) -> None:
+        self.gamma = gamma
+        self.moments = ObservationNormalizer(())
+        """Of the returns seen; one number, not an observation."""
+        self._returns: NDArray[np.float64] | None = None
+
+    def __call__(self, rollout: Rollout, rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``rewards`` [T, B] of a rollout, normalised by moments that take them in first."""
+        if self._returns is None:
+            self._returns = np.zeros(rewards.shape[1])
+        returns, seen = self._returns, np.empty(rewards.shape)
+        keep = self.gamma * (1.0 - rollout.episode_start[:-1])  # invalid rows have reward 0 and are not taken in
+        for t, reward in enumerate(rewards):
+            returns *= keep[t]
+            returns += reward
+            seen[t] = returns
+        self.moments.update(seen[rollout.valid > 0.0])
+        scale = 1.0 / math.sqrt(float(self.moments.moments.var) + 1e-8)
+        return np.clip(rewards * np.float32(scale), -10.0, 10.0)
+
+    def get_state(self) -> State:
+        """Moments and running returns."""
+        return {"moments": self.moments.get_state(), "returns": self._returns}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`get_state`."""
+        self.moments.set_state(state["moments"])
+        returns = state["returns"]
+        self._returns = None if returns is None else np.array(returns, np.float64)
 
 
 def _decayed(total: float, weight: float, new: float, decay: float) -> tuple[float, float]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limelight.algorithms import get_algorithm
-from limelight.config import ConfigError, TrainConfig, did_you_mean
+from limelight.config import ConfigError, EnvConfig, TrainConfig, did_you_mean
 from limelight.settings import with_settings
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Space
+
+    from limelight.envs.resolve import EnvFactory
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,20 @@ class Preset:
     """Environment ids that begin so take this preset by themselves."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Algorithm name ("*" for all) → settings by their plain names."""
+    any_continuous: bool = False
+    """Environments that no row knows take this preset where observations and actions are Boxes of real numbers."""
 
     def matches(self, env_id: str) -> bool:
         """Whether ``env_id`` takes this preset by itself."""
-        return env_id.startswith(self.env_prefixes)
+        return env_id.startswith(self.env_prefixes) if self.env_prefixes else False
+
+    def fits(self, observations: Space[Any], actions: Space[Any]) -> bool:
+        """Whether an environment with these spaces takes this preset where no row knows its id."""
+        from gymnasium.spaces import Box  # here, as the command line loads this module to show its help
+
+        return self.any_continuous and all(
+            isinstance(space, Box) and space.dtype.kind == "f" for space in (observations, actions)
+        )
 
 
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
@@ -37,6 +53,22 @@ _LANDER = {
     "ent_coef": 1e-5,
     "reward_clip": 10.0,
     "eval_every": 25_000,
+    "total_timesteps": 1_000_000,
+}
+_CONTINUOUS = {
+    "critic": "separate",
+    "normalize_obs": True,
+    "normalize_rewards": True,
+    "learning_rate": 2e-3,
+    "ent_coef": 0.0,
+    "log_std_init": -0.5,
+}
+_MUJOCO = {**_CONTINUOUS, "eval_every": 100_000, "eval_episodes": 5, "total_timesteps": 1_000_000}
+_SIXTEEN_BY_FIVE = {"num_envs": 16, "num_steps": 5}
+_ONE_STEP_CONTINUOUS = {"learning_rate": 3e-4, "normalize_advantages": "running", "running_decay": 0.9}
+_BOX_LANDER = {
+    **_CONTINUOUS,
+    "eval_every": 50_000,
     "total_timesteps": 1_000_000,
 }
 
@@ -75,30 +107,123 @@ _ROWS = (
         ("LunarLander-",),
         {"*": _LANDER, "a2c": {"num_envs": 8, "num_steps": 5}, "a3c": {"num_envs": 8, "num_steps": 5}},
     ),
-)
+    Preset(
+        "pendulum",
+        "Pendulum: a near horizon (γ .9) and noise that drifts, so that swinging up is found",
+        ("Pendulum-",),
+        {
+            "*": {
+                **_CONTINUOUS,
+                "gamma": 0.9,
+                "gae_lambda": 0.9,
+                "learning_rate": 3e-3,
+                "log_std_init": -1.0,
+                "noise_correlation": 0.8,
+                "eval_every": 50_000,
+                "total_timesteps": 1_000_000,
+            },
+            "a2c": {"num_envs": 8, "num_steps": 8},
+            "a3c": {"num_envs": 8, "num_steps": 8},
+            "ac": _ONE_STEP_CONTINUOUS,
+        },
+    ),
+    Preset(
+        "mountaincar-continuous",
+        "MountainCarContinuous: noise that drifts rocks the car out of the valley, where white noise averages out",
+        ("MountainCarContinuous-",),
+        {
+            "*": {
+                **_CONTINUOUS,
+                "learning_rate": 7e-4,
+                "log_std_init": 0.0,
+                "noise_correlation": 0.97,
+                "total_timesteps": 100_000,
+            },
+            "a2c": {"num_envs": 8, "num_steps": 16},
+            "a3c": {"num_envs": 8, "num_steps": 16},
+            "ac": _ONE_STEP_CONTINUOUS,
+        },
+    ),
+    Preset(
+        "box2d",
+        "LunarLanderContinuous, BipedalWalker: as mujoco, with their own budgets",
+        ("LunarLanderContinuous-", "BipedalWalker-", "BipedalWalkerHardcore-"),
+        {"*": _BOX_LANDER, "a2c": _SIXTEEN_BY_FIVE, "a3c": _SIXTEEN_BY_FIVE, "ac": _ONE_STEP_CONTINUOUS},
+    ),
+    Preset(
+        "mujoco",
+        "MuJoCo: two networks, standardised observations, scaled rewards, σ a parameter, large steps that fall to 0",
+        (
+            "Ant-", "HalfCheetah-", "Hopper-", "Humanoid-", "HumanoidStandup-", "InvertedDoublePendulum-",
+            "InvertedPendulum-", "Pusher-", "Reacher-", "Swimmer-", "Walker2d-",
+        ),
+        {"*": _MUJOCO, "a2c": _SIXTEEN_BY_FIVE, "a3c": _SIXTEEN_BY_FIVE, "ac": _ONE_STEP_CONTINUOUS},
+    ),
+    Preset(
+        "continuous",
+        "any other environment with real observations and continuous actions: as mujoco",
+        (),
+        {"*": _CONTINUOUS, "a2c": _SIXTEEN_BY_FIVE, "a3c": _SIXTEEN_BY_FIVE, "ac": _ONE_STEP_CONTINUOUS},
+        any_continuous=True,
+    ),
+)  # fmt: skip
 
 PRESETS = {row.name: row for row in _ROWS}
 
+Look = Callable[[], "tuple[Space[Any], Space[Any]]"]
+"""Observation and action space of the environment; makes it, so it is only asked where the id says nothing."""
 
-def choose_preset(env_id: str, preset: str) -> str:
+
+def choose_preset(env_id: str, preset: str, look: Look | None = None) -> str:
     """The name of the preset that ``preset`` (auto, none or a name) means for ``env_id``; "none" if there is none.
+
+    ``auto`` is the row that knows the id, else the one that fits the spaces, where ``look`` may be asked for them.
 
     Raises: ConfigError naming the choices.
     """
     if preset == "auto":
-        return next((row.name for row in PRESETS.values() if row.matches(env_id)), "none")
+        known = next((row.name for row in PRESETS.values() if row.matches(env_id)), None)
+        if known is not None or look is None:
+            return known or "none"
+        spaces = look()
+        return next((row.name for row in PRESETS.values() if row.fits(*spaces)), "none")
     if preset != "none" and preset not in PRESETS:
         choices = ["auto", "none", *PRESETS]
         raise ConfigError(f"preset = {preset!r}: must be {' | '.join(choices)}{did_you_mean(preset, choices)}")
     return preset
 
 
-def resolve(env_id: str, algo: str, preset: str, settings: dict[str, Any]) -> TrainConfig:
+def explain_preset(env_id: str, preset: str) -> str:
+    """In one line, which settings a run starts from, and why."""
+    if preset not in PRESETS:
+        return "preset none: the algorithm's own settings (limelight list presets)"
+    row = PRESETS[preset]
+    why = f"knows {env_id}" if row.matches(env_id) else "fits the spaces" if row.any_continuous else "asked for"
+    return f"preset {preset} ({why}): {row.summary}"
+
+
+def resolve(
+    env_id: str, algo: str, preset: str, settings: dict[str, Any], factory: EnvFactory | None = None
+) -> TrainConfig:
     """The configuration of a run: defaults ← algorithm row ← preset ← ``settings`` (by their plain names).
 
-    Raises: ConfigError for an unknown algorithm, preset or setting.
+    ``factory`` makes the environment where it is not the one that ``env_id`` names.
+
+    Raises: ConfigError for an unknown algorithm, preset or setting, or an environment that cannot be made.
     """
-    name = choose_preset(env_id, preset)
+    own = get_algorithm(algo).settings
+    asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
+    name = choose_preset(env_id, preset, lambda: _spaces(asked.env, factory))
     rows = PRESETS[name].settings if name in PRESETS else {}
-    merged = {**get_algorithm(algo).settings, **rows.get("*", {}), **rows.get(algo, {}), **settings}
+    merged = {**own, **rows.get("*", {}), **rows.get(algo, {}), **settings}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
+
+
+def _spaces(config: EnvConfig, factory: EnvFactory | None) -> tuple[Space[Any], Space[Any]]:
+    from limelight.envs.resolve import resolve_env  # not needed where the id is known: --help is to stay fast
+
+    env = resolve_env(config, factory)()
+    try:
+        return env.observation_space, env.action_space
+    finally:
+        env.close()

@@ -76,6 +76,9 @@ class Policy(Protocol):
     def act(self, obs: NDArray[Any], episode_start: Float) -> NDArray[Any]:
         """Actions [B, *action_shape] for observations [B, *obs_shape]; ``episode_start`` [B] is 1 where to forget."""
 
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """What the environments get of these actions: within their bounds, in their units."""
+
 
 class RolloutCollector:
     """Steps B environments with a policy into buffers that are allocated once.
@@ -89,9 +92,8 @@ class RolloutCollector:
         T, B = num_steps, envs.num_envs
         space = envs.single_observation_space
         obs_dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
-        action_space = envs.single_action_space
         self._obs = np.zeros((T + 1, B, *(space.shape or ())), obs_dtype)
-        self._actions = np.zeros((T, B, *(action_space.shape or ())), action_space.dtype)
+        self._actions: NDArray[Any] | None = None  # of what shape, the policy's first actions tell
         self._rewards, self._terminated, self._truncated, self._valid = np.zeros((4, T, B), np.float32)
         self._episode_start = np.ones((T + 1, B), np.float32)
         self._recurrent_state: Float | None = None
@@ -99,6 +101,7 @@ class RolloutCollector:
         self._episode_length = np.zeros(B, np.float64)
         self._finished: list[Episode] = []
         self._check_finite = np.issubdtype(obs_dtype, np.floating)
+        self._real_actions: NDArray[Any] | None = None  # the same, where numbers may be NaN
 
     def reset(self, seed: int | None) -> None:
         """Start fresh episodes."""
@@ -111,7 +114,8 @@ class RolloutCollector:
     def collect(self, policy: Policy) -> Rollout:
         """T steps in every environment with ``policy``, from where the last rollout ended.
 
-        Raises: ConfigError when an observation or reward is not finite; it names env, step and key.
+        Raises: ConfigError when an observation, reward or continuous action is not finite; it names env, step and key.
+            (Of a policy over choices whose parameters diverged, the learner's gradient tells.)
         """
         obs, episode_start = self._obs, self._episode_start
         final: list[tuple[int, Step, Float | None]] = []
@@ -119,8 +123,10 @@ class RolloutCollector:
         before = policy.recurrent_state = self._recurrent_state
         for t in range(self.num_steps):
             actions = policy.act(obs[t], episode_start[t])
-            self._actions[t] = actions
-            step = self.envs.step(actions)
+            if t == 0:
+                stored = self._action_buffer(actions)
+            stored[t] = actions
+            step = self.envs.step(policy.to_env(actions))
             obs[t + 1] = step.obs if self.normalizer is None else self._normalized(step.obs, step.valid)
             self._rewards[t] = step.rewards
             self._terminated[t] = step.terminated
@@ -137,9 +143,16 @@ class RolloutCollector:
         self._require_finite(final_obs)
         self._track_episodes()
         return Rollout(
-            obs, self._actions, self._rewards, self._terminated, self._truncated, self._valid, episode_start,
+            obs, stored, self._rewards, self._terminated, self._truncated, self._valid, episode_start,
             num_valid=int(np.count_nonzero(self._valid)), final_obs=final_obs, recurrent_state=before,
         )  # fmt: skip
+
+    def _action_buffer(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Room for T such actions."""
+        if self._actions is None:
+            self._actions = np.zeros((self.num_steps, *actions.shape), actions.dtype)
+            self._real_actions = self._actions if self._actions.dtype.kind == "f" else None
+        return self._actions
 
     def pop_episodes(self) -> list[Episode]:
         """Episodes finished since the last call, oldest first."""
@@ -192,8 +205,12 @@ class RolloutCollector:
                 total += float(np.add.reduce(self._obs, axis=None))
                 if final is not None:
                     total += float(np.add.reduce(final.obs, axis=None))
+            if self._real_actions is not None:
+                total += float(np.add.reduce(self._real_actions, axis=None))
         if math.isfinite(total):
             return
+        if self._real_actions is not None:
+            self._refuse_actions(self._real_actions)
         self._refuse_non_finite("reward", self._rewards)
         if self._check_finite:
             self._refuse_non_finite("observation", self._obs)
@@ -202,8 +219,16 @@ class RolloutCollector:
                 at_end[final.t + 1, final.b] = final.obs
                 self._refuse_non_finite("final observation", at_end)
 
-    def _refuse_non_finite(self, key: str, values: NDArray[Any]) -> None:
-        """Raise for the first of the rewards [T, B] or observations [T+1, B, ...] that is not finite."""
+    def _refuse_actions(self, actions: NDArray[Any]) -> None:
+        """Raise for the first action that is not finite, unless the observations up to it were not either."""
+        T, B = self._rewards.shape
+        finite = np.isfinite(self._obs[:-1]).reshape(T, B, -1).all(-1)
+        so_far = np.logical_and.accumulate(finite)
+        mend = "the policy has diverged; a smaller learning_rate or max_grad_norm would help"
+        self._refuse_non_finite("action", np.where(so_far[:, :, None], actions.reshape(T, B, -1), 0.0), mend)
+
+    def _refuse_non_finite(self, key: str, values: NDArray[Any], mend: str | None = None) -> None:
+        """Raise for the first of the rewards, actions [T, B, ...] or observations [T+1, B, ...] that is not finite."""
         bad = np.argwhere(~np.isfinite(values))
         if not len(bad):
             return
@@ -214,7 +239,7 @@ class RolloutCollector:
         raise ConfigError(
             f"{self.env_id}: {key}{index or ''} = {values[(row, b, *index)]} in environment {b}, step "
             f"{before + int(self._valid[first : t + 1, b].sum())} of its episode; "
-            f"fix the environment (limelight check {self.env_id})"
+            f"{mend or f'fix the environment (limelight check {self.env_id})'}"
         )
 
     def get_state(self) -> State:

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from limelight.agent import Agent, load
 from limelight.checkpoint import has_state, latest_checkpoint, read_state
 from limelight.config import ConfigError, TrainConfig
-from limelight.envs.make import EnvFactory, choose_backend, num_cores, resolve_env
+from limelight.envs.make import EnvFactory, explain_backend, num_cores, resolve_env
 from limelight.evaluate import Evaluation
 from limelight.judge import Judge
 from limelight.loop import TrainingLoop, catch_signals
@@ -28,7 +28,7 @@ from limelight.monitor.jsonl import JsonlLogger
 from limelight.monitor.logger import Logger, Loggers
 from limelight.monitor.monitor_csv import MonitorCsvLogger
 from limelight.monitor.tensorboard import TensorBoardLogger
-from limelight.presets import resolve
+from limelight.presets import explain_preset, resolve
 from limelight.run_folder import create_run_folder, require_empty, write_json
 from limelight.runners.actor import make_actor
 from limelight.runners.base import Runner, WorkerError
@@ -82,7 +82,7 @@ def train(
     """
     factory = None if isinstance(env, str) else env
     env_id = env if isinstance(env, str) else name_of(env)
-    config = resolve(env_id, algo, preset, settings)
+    config = resolve(env_id, algo, preset, settings, factory)
     return run(config, factory=factory, quiet=quiet, loggers=loggers)
 
 
@@ -113,7 +113,8 @@ def run(
     Raises: ConfigError before anything is written if it cannot work; after a checkpoint and ``summary.json`` have been
     written, whatever a failing environment raises, and WorkerError (with ``run_dir``) where workers have failed.
     """
-    config = prepare(config, factory)
+    notes = [] if resume_from is not None else [explain_preset(config.env.env_id, config.preset)]
+    config = prepare(config, factory, notes.append)
     state = read_checkpoint(resume_from) if resume_from is not None else None
     resume_step = int(state["training"]["runner"]["num_steps"]) if state is not None else None
     if resume_from is None:
@@ -128,6 +129,8 @@ def run(
         stack.callback(judge.close)
         logger = make_loggers(config, run_dir, resume_step, quiet, loggers)
         stack.callback(logger.close)
+        for note in notes:
+            logger.message(note)
         loop = TrainingLoop(config, run_dir, runner, agent, judge, logger)
         if state is not None:
             save_yaml(config, run_dir / "config.yaml")
@@ -145,8 +148,13 @@ def run(
     return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number)
 
 
-def prepare(config: TrainConfig, factory: EnvFactory | None) -> TrainConfig:
-    """``config`` checked and with every ``auto`` that the machine decides filled in, so that a saved run repeats."""
+def prepare(
+    config: TrainConfig, factory: EnvFactory | None, say: Callable[[str], None] = lambda note: None
+) -> TrainConfig:
+    """``config`` checked and with every ``auto`` that the machine decides filled in, so that a saved run repeats.
+
+    ``say`` is told why the backend was chosen, where it was not given.
+    """
     validate(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
@@ -160,8 +168,11 @@ def prepare(config: TrainConfig, factory: EnvFactory | None) -> TrainConfig:
         if because is not None:
             raise ConfigError(f"algo = {config.algorithm.algo}: {because}; or use algo a2c, which needs no workers")
         workers = dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
-    backend = choose_backend(config.env, resolve_env(config.env, factory), may_start_workers=not workers.asynchronous)
-    env = dataclasses.replace(config.env, backend=backend)
+    maker = resolve_env(config.env, factory)
+    choice = explain_backend(config.env, maker, may_start_workers=not workers.asynchronous)
+    if config.env.backend == "auto":
+        say(f"backend {choice.backend}: {choice.because}")
+    env = dataclasses.replace(config.env, backend=choice.backend)
     return dataclasses.replace(config, device=device, env=env, workers=workers)
 
 
@@ -174,7 +185,7 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
     if not config.workers.asynchronous:
         return SyncRunner(actor, config.total_timesteps), agent
     envs.close()  # these were only to see that they can be made: each worker makes its own
-    return SharedMemoryRunner(config, learner, normalizer, spaces[0].shape or (), factory), agent
+    return SharedMemoryRunner(config, learner, normalizer, factory), agent
 
 
 def threshold_of(config: TrainConfig) -> float | None:

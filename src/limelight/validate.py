@@ -15,6 +15,7 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "num_steps": (1, 65_536, True, True),
     "gamma": (0, 1, True, True),
     "gae_lambda": (0, 1, True, True),
+    "noise_correlation": (0, 1, True, False),
     "running_decay": (0, 1, True, False),
     "ent_coef": (0, float("inf"), True, False),
     "vf_coef": (0, float("inf"), True, False),
@@ -22,6 +23,7 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "reward_scale": (0, float("inf"), False, False),
     "reward_clip": (0, float("inf"), False, False),
     "policy_init_gain": (0, float("inf"), False, False),
+    "log_std_init": (-5, 2, True, True),
     "core_size": (1, 65_536, True, True),
     "tau": (0, 1, False, True),
     "target_update_every": (1, float("inf"), True, False),
@@ -57,6 +59,8 @@ def validate(config: TrainConfig) -> TrainConfig:
         value = get_setting(config, name)
         if name in RANGES and value is not None:
             _check_range(name, value)
+    if config.env.backend == "envpool" and config.env.autoreset_mode != "next_step":
+        raise ConfigError(f"autoreset_mode = {config.env.autoreset_mode}: EnvPool has next_step alone; set that")
     algorithm, model, evaluation = config.algorithm, config.model, config.eval
     if not model.hidden_sizes or min(model.hidden_sizes) < 1:
         raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: must be one or more widths, each at least 1")
@@ -96,7 +100,7 @@ def _check_workers(config: TrainConfig) -> None:
                     "use algo a3c, or set asynchronous to true"
                 )
     elif config.env.backend == "async":
-        raise ConfigError("backend = async: workers are processes already; use backend sync, vector or auto")
+        raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
 
 
 def _check_range(name: str, value: float) -> None:

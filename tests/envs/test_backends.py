@@ -231,7 +231,7 @@ def check_collector(envs: EnvBackend) -> None:
 def test_sync_is_gymnasiums_sync_vector_env(env_id: str, num_envs: int) -> None:
     make = partial(gym.make, env_id, max_episode_steps=13)
     reference = SyncVectorEnv([make] * num_envs)
-    envs = make_envs(env_id, num_envs, backend="sync", max_episode_steps=13)
+    envs = make_envs(env_id, num_envs, backend="sync", max_episode_steps=13, action_masks="off")
     rng = np.random.default_rng(1)
     np.testing.assert_array_equal(envs.reset(7), reference.reset(seed=7)[0])
     done = np.zeros(num_envs, np.bool_)

@@ -12,14 +12,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.registration import WrapperSpec
-from gymnasium.spaces import Dict, Discrete
+from gymnasium.spaces import Dict, Discrete, Text
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 
 from limelight.config import ConfigError, EnvConfig
+from limelight.envs import envpool_backend
 from limelight.envs import make as make_module
 from limelight.envs.gymnasium_backend import SyncBackend, VectorBackend
-from limelight.envs.make import EnvMaker, choose_backend, make_envs, resolve_env
+from limelight.envs.make import EnvMaker, choose_backend, explain_backend, make_envs, resolve_env
 from limelight.envs.resolve import near_ids
 from limelight.envs.toy import Corridor, Ring
 
@@ -47,7 +48,7 @@ class WideVector(NarrowVector):
 class Goal(Ring):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.observation_space = Dict({"place": Discrete(3)})
+        self.observation_space = Dict({"place": Discrete(3), "words": Text(3)})
 
 
 def register(name: str, **settings: Any) -> None:
@@ -135,7 +136,8 @@ def test_packages_that_are_not_installed_are_named() -> None:
 
 def test_a_missing_extra_of_gymnasium_comes_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "Box2D", None)  # whether installed or not, importing it now fails
-    monkeypatch.delitem(sys.modules, "gymnasium.envs.box2d", raising=False)
+    for module in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, module)
     text = message(lambda: make_envs("LunarLander-v3"))
     assert text == 'env_id = LunarLander-v3: needs more than is installed; pip install "gymnasium[box2d]"'
 
@@ -229,7 +231,7 @@ def test_one_environment_for_all_calls_is_refused(num_envs: int) -> None:
     [
         ({"num_envs": 0}, "num_envs = 0: must be ≥ 1"),
         ({"max_episode_steps": 0}, "max_episode_steps = 0: must be ≥ 1"),
-        ({"backend": "fast"}, "backend = 'fast': must be auto | vector | sync | async"),
+        ({"backend": "fast"}, "backend = 'fast': must be auto | vector | sync | async | envpool"),
         ({"num_env": 3}, "num_env: no such setting of environments; did you mean num_envs?"),
         ({"gamma": 0.9}, "gamma: no such setting of environments"),
     ],
@@ -239,9 +241,7 @@ def test_bad_settings_are_named(settings: dict[str, Any], expected: str) -> None
 
 
 def test_unsupported_spaces_are_refused_early() -> None:
-    assert "observation space Tuple is not supported" in message(lambda: make_envs("Blackjack-v1"))
-    assert "action space Box(1,) float32 is not supported" in message(lambda: make_envs("Pendulum-v1"))
-    assert "observation space Dict is not supported" in message(lambda: make_envs(Goal))
+    assert "observation space Text at ['words'] is not supported" in message(lambda: make_envs(Goal))
 
 
 def test_only_boxes_can_be_normalised() -> None:
@@ -264,8 +264,8 @@ def test_the_seed_decides_the_streams() -> None:
 
 
 def test_an_explicit_backend_is_kept() -> None:
-    for backend in ("vector", "sync", "async"):
-        assert choose_backend(EnvConfig(backend=backend, num_envs=1)) == backend  # type: ignore[arg-type]
+    for backend in ("vector", "sync", "async", "envpool"):
+        assert explain_backend(EnvConfig(backend=backend, num_envs=1)) == (backend, "as set")  # type: ignore[arg-type]
 
 
 def test_the_vectorised_class_is_chosen_where_it_is_faster_and_can_replace_the_environment() -> None:
@@ -323,6 +323,37 @@ def test_processes_are_chosen_where_steps_are_expensive(
     monkeypatch.setattr(make_module, "_step_seconds", lambda env: seconds)
     assert choose_backend(EnvConfig(num_envs=num_envs), Ring) == chosen
     assert choose_backend(EnvConfig(num_envs=num_envs), Ring, may_start_workers=False) == "sync"
+
+
+def test_without_envpool_installed_it_is_not_taken_and_asking_for_it_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_module, "num_cores", lambda: 1)  # nothing is measured, so Box2D need not be installed
+    monkeypatch.setattr(envpool_backend, "find_spec", lambda _name: None)
+    missing = 'EnvPool is not installed (pip install "limelight-rl[envpool]")'
+    assert explain_backend(EnvConfig("LunarLander-v3", num_envs=8)) == ("sync", missing)
+    text = message(lambda: make_envs("CartPole-v1", 2, backend="envpool"))
+    assert text == f"backend = envpool: {missing}; use backend sync"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "num_envs", "backend", "because"),
+    [
+        ("CartPole-v1", 8, "vector", "CartPole-v1 has a vectorised class"),
+        ("Acrobot-v1", 8, "sync", "EnvPool is taken for MuJoCo and Box2D alone"),
+        ("limelight.envs.toy:Ring", 8, "sync", "EnvPool is taken for MuJoCo and Box2D alone"),
+        ("LunarLander-v3", 7, "sync", "EnvPool is taken from 8 environments on"),
+    ],
+)
+def test_the_choice_has_a_reason(
+    env_id: str, num_envs: int, backend: str, because: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_module, "num_cores", lambda: 1)
+    assert explain_backend(EnvConfig(env_id, num_envs=num_envs)) == (backend, because)
+
+
+def test_envpool_is_refused_for_environments_registered_with_wrappers() -> None:
+    register("Odd", additional_wrappers=(WRAPPER,))
+    text = message(lambda: make_envs("limelight-test/Odd-v0", 8, backend="envpool"))
+    assert text.startswith("backend = envpool: EnvPool cannot take the wrappers that limelight-test/Odd-v0 is")
 
 
 def test_the_probe_measures_steps_and_resets() -> None:

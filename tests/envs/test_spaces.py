@@ -5,10 +5,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text, Tuple
+from gymnasium.spaces import (
+    Box,
+    Dict,
+    Discrete,
+    Graph,
+    MultiBinary,
+    MultiDiscrete,
+    OneOf,
+    Sequence,
+    Space,
+    Text,
+    Tuple,
+)
 
 from limelight.config import ConfigError
 from limelight.envs.spaces import check_spaces, describe_space, space_from_json, space_to_json
+from limelight.packed import MaskSource, Packed
 
 SPACES: list[Space[Any]] = [
     Box(-1.0, 1.0, (3,)),
@@ -23,6 +36,10 @@ SPACES: list[Space[Any]] = [
     Discrete(3, dtype=np.int32),
     MultiDiscrete([2, 3, 4]),
     MultiDiscrete(np.array([[2, 3], [4, 5]]), start=np.array([[1, 0], [0, -2]]), dtype=np.int32),
+    MultiBinary(3),
+    MultiBinary([2, 3]),
+    Tuple([Discrete(3), Box(0, 1, (2,), np.bool_)]),
+    Dict([("b", Discrete(2)), ("a", Tuple([MultiBinary(2), Dict({"c": Box(-1, 1, (1,))})]))]),
 ]
 
 
@@ -34,6 +51,8 @@ def test_a_space_comes_back_from_json_exactly(space: Space[Any]) -> None:
     assert type(back) is type(space)
     assert back.dtype == space.dtype
     assert back.shape == space.shape
+    if isinstance(space, Dict) and isinstance(back, Dict):
+        assert list(back.spaces) == list(space.spaces)
     if isinstance(space, Box) and isinstance(back, Box):
         assert space.low.tobytes() == back.low.tobytes()
         assert space.high.tobytes() == back.high.tobytes()
@@ -43,7 +62,9 @@ def test_a_space_comes_back_from_json_exactly(space: Space[Any]) -> None:
 def test_only_known_spaces_have_a_json_form() -> None:
     with pytest.raises(TypeError, match="no JSON form for space Text"):
         space_to_json(Text(3))
-    with pytest.raises(ConfigError, match="space = 'Text': must be Box, Discrete or MultiDiscrete"):
+    with pytest.raises(
+        ConfigError, match="space = 'Text': must be one of Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
+    ):
         space_from_json({"space": "Text"})
 
 
@@ -55,20 +76,15 @@ def test_supported_spaces_pass(space: Space[Any]) -> None:
 @pytest.mark.parametrize(
     ("observation", "action", "message"),
     [
-        (
-            Dict({"a": Discrete(2)}),
-            Discrete(2),
-            "observation space Dict is not supported (supported: Box, Discrete,",
-        ),
-        (Tuple([Discrete(2)]), Discrete(2), "observation space Tuple is not supported"),
-        (MultiBinary(3), Discrete(2), "observation space MultiBinary is not supported"),
-        (Text(3), Discrete(2), "observation space Text is not supported"),
-        (
-            Discrete(2),
-            Box(-1, 1, (2,)),
-            "action space Box(2,) float32 is not supported (supported: Discrete)",
-        ),
-        (Discrete(2), MultiDiscrete([2, 3]), "action space MultiDiscrete([2, 3]) is not supported"),
+        (Text(3), Discrete(2), "observation space Text is not supported (supported: Box, Discrete,"),
+        (Dict({"a": Tuple([Text(3)])}), Discrete(2), "observation space Text at ['a'][0] is not supported"),
+        (Dict({"a": OneOf([Discrete(2)])}), Discrete(2), "observation space OneOf at ['a'] is not supported"),
+        (Sequence(Discrete(2)), Discrete(2), "observation space Sequence is not supported"),
+        (Graph(Discrete(2), None), Discrete(2), "observation space Graph is not supported"),
+        (Tuple([]), Discrete(2), "observation space Tuple() is empty"),
+        (Discrete(2), Dict({"a": Text(3)}), "action space Text at ['a'] is not supported"),
+        (Discrete(2), Box(-1, 1, (0,)), "action space Box(0,) float32 is not supported; it must hold"),
+        (Packed(Dict({"a": Box(0, 1, (0,))})), Discrete(2), "Box(0,) float32 at ['a']"),
         (Box(0, 1, (2, 0)), Discrete(2), "must hold at least one real number"),
     ],
 )
@@ -85,3 +101,17 @@ def test_spaces_are_described_in_a_few_words() -> None:
     assert describe_space(Discrete(3, start=1)) == "Discrete(3, start=1)"
     assert describe_space(Discrete(3)) == "Discrete(3)"
     assert describe_space(MultiDiscrete([2, 3])) == "MultiDiscrete([2, 3])"
+    assert describe_space(MultiBinary(3)) == "MultiBinary(3)"
+    nested = Dict({"a": Tuple([Discrete(3), Box(0, 1, (2,))])})
+    assert describe_space(nested) == "Dict(a: Tuple(Discrete(3), Box(2,) float32))"
+    assert describe_space(Packed(nested)) == describe_space(nested)
+
+
+@pytest.mark.parametrize("mask", [None, "observation", "info"])
+def test_packed_spaces_come_back_from_json(mask: MaskSource | None) -> None:
+    space = Packed(Dict([("observation", SPACES[-1]), ("action_mask", MultiBinary(2))]), mask)
+    back = space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False)))
+    assert back == space
+    assert isinstance(back, Packed)
+    assert back.leaves == space.leaves
+    assert back.mask == space.mask

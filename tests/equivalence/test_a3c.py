@@ -12,7 +12,7 @@ import pytest
 import limelight
 from in_process import a3c, assert_same, crew_of, draw_no_report
 from limelight.checkpoint import checkpoints, latest_checkpoint, read_state
-from limelight.runners.actor import make_actor
+from limelight.runners.actor import make_actor, trackers
 from limelight.runners.sync import SyncRunner
 from limelight.train import run
 
@@ -31,6 +31,8 @@ EVERYTHING: dict[str, Any] = {
         {"critic": "separate", "critic_learning_rate": 1e-3},
         {"critic": "target", "target_update_at": "episode_end"},
         {"normalize_obs": True},
+        {"normalize_rewards": True},
+        {"env_id": "Pendulum-v1", "normalize_obs": True, "normalize_rewards": True, "noise_correlation": 0.7},
         {"optimizer": "adam"},
         {"optimizer": "rmsprop_tf", "lr_schedule": "constant"},
         {"normalize_advantages": "running"},
@@ -57,8 +59,8 @@ def test_one_worker_is_the_synchronous_runner(settings: dict[str, Any], update_o
         assert worker.steps.sum() == sync.num_steps
         assert_same(crew.shared.master(0).get_state(), sync.actor.learner.master.get_state())
         assert_same(worker.actor.get_state(), sync.actor.get_state())
-        if crew.main.normalizer is not None:
-            assert_same(crew.shared.read_moments(), sync.actor.normalizer.moments)
+        for name, tracker in trackers(sync.actor.normalizer, sync.actor.learner).items():
+            assert_same(crew.shared.read_moments(name), tracker.moments)
         assert float((initial - crew.shared.master(0).params).abs().max()) > 1e-3
     sync.close()
 

@@ -170,6 +170,7 @@ class Recorder:
 
     def __init__(self, model: ActorCritic) -> None:
         self.inner = ModelPolicy(model, None, None)
+        self.to_env = self.inner.to_env
         self.rows: list[tuple[Any, Any, Any]] = []
 
     @property

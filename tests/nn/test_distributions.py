@@ -1,4 +1,4 @@
-"""Categorical against torch.distributions, and its sampling as a function of the noise."""
+"""Every family against torch.distributions and Monte Carlo, and sampling as a function of the noise."""
 
 from __future__ import annotations
 

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text
 from torch import Tensor, nn
 
+from composite import ROOM
 from limelight.config import ConfigError, ModelConfig
 from limelight.nn import numpy_mlp
-from limelight.nn.encoders import MLP, FlattenObs, make_encoder
+from limelight.nn.encoders import MLP, FeaturesMLP, FlattenObs, Leaves, features_of, make_encoder
+from limelight.nn.images import ImageEncoder
 from limelight.nn.model import ActorCritic
+from limelight.packed import MaskSource, Packed
 
 LEADS = [(), (4,), (3, 2)]
 every_lead = pytest.mark.parametrize("lead", LEADS)
@@ -59,9 +62,74 @@ def test_multi_discrete(start: list[list[int]] | None, lead: tuple[int, ...]) ->
     assert torch.equal(features, torch.cat(expected, -1))
 
 
+@every_lead
+def test_multi_binary(lead: tuple[int, ...]) -> None:
+    flatten = FlattenObs(MultiBinary([2, 3]))
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (*lead, 2, 3)).astype(np.int8))
+    assert torch.equal(flatten(obs), obs.float().reshape(*lead, 6))
+    assert flatten.num_features == 6
+
+
+@pytest.mark.parametrize(
+    ("space", "values"), [(Discrete(3), [0, 3]), (Discrete(3, start=1), [0, 2]), (MultiDiscrete([2, 3]), [[0, 3]])]
+)
+def test_values_outside_are_named(space: Space[Any], values: list[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"observation: values 0 … \d are not all in .*Discrete"):
+        FlattenObs(space)(torch.tensor(values))
+
+
+@every_lead
+@pytest.mark.parametrize("mask", [None, "observation"])
+def test_every_leaf_becomes_features(mask: MaskSource | None, lead: tuple[int, ...]) -> None:
+    space = Packed(Dict({**ROOM.spaces, "action_mask": MultiBinary(2)}), mask)
+    config = ModelConfig(hidden_sizes=(5,))
+    encoder = make_encoder(space, config)
+    assert isinstance(encoder, FeaturesMLP)
+    assert isinstance(encoder.features, Leaves)
+    rows = np.stack([space.sample() for _ in range(math.prod(lead))]).reshape(*lead, -1)
+    nested = space.unpack(rows)
+    flat = rows.reshape(-1, rows.shape[-1])
+    parts = [
+        features_of(leaf.space) if not isinstance(leaf.space, Box) or len(leaf.space.shape) < 3 else part
+        for leaf, part in zip(space.visible, encoder.features.parts, strict=True)
+    ]
+    values = [nested["inside"][0], nested["inside"][1]["bits"], nested["inside"][1]["dials"]]
+    by_key = [nested["camera"], nested["count"], nested["height"], *values, nested["lamp"], nested["speed"]]
+    by_key = [nested["action_mask"], *by_key] if mask is None else by_key
+    expected = torch.cat([part(torch.from_numpy(np.asarray(x))) for part, x in zip(parts, by_key, strict=True)], -1)
+    torch.testing.assert_close(encoder.features(torch.from_numpy(rows)), expected)
+    assert encoder.features.num_features == expected.shape[-1]
+    assert encoder(torch.from_numpy(rows)).shape == (*lead, 5)
+    assert flat.shape[1] == space.shape[0]
+
+
+def test_packed_numbers_are_one_box_to_the_mlp(model_of: Callable[..., ActorCritic]) -> None:
+    space = Packed(Dict({"a": Box(-1, 1, (2,)), "b": Box(0, 9, (), np.int64)}))
+    model = model_of(space)
+    assert isinstance(model.encoder, MLP)
+    assert numpy_mlp.supports(model)
+    assert not numpy_mlp.supports(model_of(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
+
+
+def test_a_mask_alone_is_no_observation() -> None:
+    with pytest.raises(ConfigError, match="nothing but the mask"):
+        make_encoder(Packed(Dict({"action_mask": MultiBinary(2)}), "observation"), ModelConfig())
+
+
+def test_images_go_through_a_cnn(model_of: Callable[..., ActorCritic]) -> None:
+    picture, small = Box(0, 255, (40, 36, 3), np.uint8), Box(0, 255, (7, 7, 3), np.uint8)
+    assert isinstance(make_encoder(picture, ModelConfig()), ImageEncoder)
+    assert isinstance(make_encoder(small, ModelConfig()), FeaturesMLP)
+    for space in (picture, small):
+        model = model_of(space, critic="separate")
+        assert not numpy_mlp.supports(model)
+        output = model(torch.zeros(2, 3, *space.shape, dtype=torch.uint8))
+        assert output.values.shape == (2, 3)
+
+
 def test_unsupported_space_is_named() -> None:
-    with pytest.raises(ConfigError, match="supported are Box, Discrete, MultiDiscrete"):
-        FlattenObs(Dict({"a": Discrete(2)}))
+    with pytest.raises(ConfigError, match="supported are Box, Discrete, MultiDiscrete, MultiBinary"):
+        FlattenObs(Text(3))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "silu"])
@@ -156,7 +224,7 @@ def test_users_encoder(model_of: Callable[..., ActorCritic], critic: str) -> Non
 
 def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(model_of: Callable[..., ActorCritic]) -> None:
     model = model_of(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
-    assert model.policy_head.in_features == 5
+    assert model.policy_head.linear.in_features == 5
     assert not numpy_mlp.supports(model)
 
 

@@ -116,7 +116,7 @@ def test_orthogonal_weights_and_zero_biases(model_of: ModelOf, critic: str) -> N
     assert len(heads) == 1
     assert len(linears) == (4 if critic == "shared" else 6)
     for linear in linears:
-        gain = 0.1 if linear is model.policy_head else 1.0 if linear in heads else math.sqrt(2.0)
+        gain = 0.1 if linear is model.policy_head.linear else 1.0 if linear in heads else math.sqrt(2.0)
         w = linear.weight.detach()
         gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
         torch.testing.assert_close(gram, gain**2 * torch.eye(len(gram)), atol=1e-5, rtol=0.0)
@@ -125,7 +125,7 @@ def test_orthogonal_weights_and_zero_biases(model_of: ModelOf, critic: str) -> N
 
 def test_pytorch_initialization_on_request(model_of: ModelOf) -> None:
     model = model_of(Box(-1.0, 1.0, (4,)), orthogonal_init=False)
-    assert model.policy_head.bias.any()
+    assert model.policy_head.linear.bias.any()
 
 
 @every_critic

@@ -11,7 +11,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_mlp import MAX_WIDTH, NumpyActorCritic, categorical_grad, supports
+from limelight.nn.numpy_mlp import MAX_WIDTH, NumpyActorCritic, supports
 
 ModelOf = Callable[..., ActorCritic]
 BOX = Box(-1.0, 1.0, (2, 3))
@@ -50,33 +50,12 @@ def test_forward_is_the_models(model_of: ModelOf, space: Space[Any], critic: str
     np.testing.assert_allclose(values, expected.values[0].detach(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0, 1000.0])
-def test_categorical_grad_is_autograds(rng: np.random.Generator, scale: float) -> None:
-    n, k = 50, 4
-    logits = (scale * rng.standard_normal((n, k))).astype(np.float32)
-    d_log_probs, d_entropies = rng.standard_normal((2, n)).astype(np.float32)
-    actions = rng.integers(k, size=n)
-    before = logits.copy()
-    log_p, entropies, d_logits = categorical_grad(logits, actions, d_log_probs, d_entropies)
-    np.testing.assert_array_equal(logits, before)
-
-    z = torch.from_numpy(logits).double().requires_grad_()
-    expected_log_p = z.log_softmax(-1)
-    expected_entropies = -(expected_log_p.exp() * expected_log_p).sum(-1)
-    chosen = expected_log_p[torch.arange(n), torch.from_numpy(actions)]
-    (chosen * torch.from_numpy(d_log_probs) + expected_entropies * torch.from_numpy(d_entropies)).sum().backward()
-    assert z.grad is not None
-    np.testing.assert_allclose(log_p, expected_log_p.detach(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(entropies, expected_entropies.detach(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(d_logits, z.grad, rtol=1e-5, atol=1e-5)
-
-
 def test_the_edges_of_the_noise_choose_possible_actions(model_of: ModelOf) -> None:
     """As Categorical.sample: never an action whose probability float32 does not see."""
     rng = np.random.default_rng(0)
     model = model_of(BOX, actions=Discrete(9), policy_init_gain=3.0)
     with torch.no_grad():
-        model.policy_head.bias[0] = model.policy_head.bias[-1] = -300.0
+        model.policy_head.linear.bias[0] = model.policy_head.linear.bias[-1] = -300.0
     net = NumpyActorCritic(model)
     obs = rng.standard_normal((2000, 2, 3)).astype(np.float32)
     assert (net.act(obs, np.zeros((2000, 1), np.float32)) == 1).all()

@@ -91,7 +91,7 @@ def test_acting_sees_new_parameters_at_once(model_of: ModelOf) -> None:
     policies = [ModelPolicy(model, None, fast) for fast in (None, NumpyActorCritic(model))]
     for action in range(3):
         with torch.no_grad():
-            model.policy_head.bias.copy_(100.0 * torch.eye(3)[action])
+            model.policy_head.linear.bias.copy_(100.0 * torch.eye(3)[action])
         for policy in policies:
             assert policy.act(obs, starts(obs)).tolist() == [action, action]
 

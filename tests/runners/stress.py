@@ -43,7 +43,7 @@ def stress(seconds: float, order: str, statistics: str) -> dict[str, object]:
     }  # fmt: skip
     config = with_settings(TrainConfig(), settings)
     zeros = torch.zeros(NUMBERS)
-    shared = Shared(get_context("spawn"), config, Master(zeros, None, initial_state(config.optim, zeros)), ())
+    shared = Shared(get_context("spawn"), config, Master(zeros, None, initial_state(config.optim, zeros)), {})
     children = []
     until = time.monotonic() + seconds
     for writer in range(WRITERS):

@@ -32,7 +32,7 @@ def supervisor_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisors]:
         config = a3c(**{"num_workers": 2, **settings})
         params = torch.zeros(3)
         context = get_context("spawn")
-        shared = Shared(context, config, Master(params, None, initial_state(config.optim, params)), (4,))
+        shared = Shared(context, config, Master(params, None, initial_state(config.optim, params)), {})
         supervisor = Supervisor(context, config, shared, None, lambda worker, incarnation: cast(Any, None))
         monkeypatch.setattr(supervisor, "_spawn", lambda seat: None)
         made.append(supervisor)

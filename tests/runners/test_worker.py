@@ -226,7 +226,7 @@ def test_workers_normalize_by_what_all_of_them_have_seen() -> None:
         for worker in (*crew.workers, crew.workers[0]):
             worker.pull()
         assert_same(normalizers[0].moments, normalizers[1].moments)
-        assert_same(normalizers[0].moments, crew.shared.read_moments())
+        assert_same(normalizers[0].moments, crew.shared.read_moments("observations"))
         everything = np.concatenate(seen)
         assert normalizers[0].moments.size == len(everything) > 70
         np.testing.assert_allclose(normalizers[0].moments.mean, everything.mean(0), atol=1e-6)

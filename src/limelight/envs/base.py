@@ -26,7 +26,7 @@ class Step(NamedTuple):
     truncated: NDArray[np.bool_]
     """The episode was cut (time limit) in a state that has a value, [B]; False on invalid rows."""
     valid: NDArray[np.bool_]
-    """False where the step only reset an environment that was done: no transition happened, [B]."""
+    """False where no transition of an episode happened: after a done row, until the environment is reset, [B]."""
     final_obs: NDArray[Any] | None = None
     """Last observation of the rows done in this step, where ``obs`` already is the next episode's first one
     (SAME_STEP and DISABLED streams); other rows are undefined. None where ``obs`` is the final observation."""
@@ -40,7 +40,7 @@ class EnvBackend(Protocol):
     """B environments stepped together."""
 
     name: str
-    """Which backend this is: "vector", "sync" or "async"."""
+    """Which backend this is: "vector", "sync", "async" or "envpool"."""
     num_envs: int
     single_observation_space: Space[Any]
     single_action_space: Space[Any]

@@ -93,16 +93,20 @@ class SyncBackend:
     def _next_step(self, actions: NDArray[Any]) -> Step:
         obs, alive, valid, done = self._obs, self._alive, self._valid, False
         rewards, terminated, truncated = np.zeros(self.num_envs, np.float32), self._none, self._none
-        for i, step in enumerate(self._steps):
-            if alive[i]:
-                obs[i], rewards[i], term, trunc, _ = step(actions[i])
-                if term or trunc:
-                    if not done:
-                        terminated, truncated, done = terminated.copy(), truncated.copy(), True
-                    terminated[i], truncated[i], alive[i] = term, trunc, False
-            else:
-                obs[i], _ = self.envs[i].reset()
-                alive[i] = True
+        try:
+            for i, step in enumerate(self._steps):
+                if alive[i]:
+                    obs[i], rewards[i], term, trunc, _ = step(actions[i])
+                    if term or trunc:
+                        if not done:
+                            terminated, truncated, done = terminated.copy(), truncated.copy(), True
+                        terminated[i], truncated[i], alive[i] = term, trunc, False
+                else:
+                    obs[i], _ = self.envs[i].reset()
+                    alive[i] = True
+        except (ValueError, TypeError) as error:
+            self._explain(error, i)
+            raise
         self._valid = np.array(alive) if done else self._all
         return Step(obs, rewards, terminated, truncated, valid)
 
@@ -110,14 +114,30 @@ class SyncBackend:
         obs = self._obs
         rewards, terminated, truncated = np.zeros(self.num_envs, np.float32), self._none, self._none
         final_obs: NDArray[Any] | None = None
-        for i, step in enumerate(self._steps):
-            obs[i], rewards[i], term, trunc, _ = step(actions[i])
-            if term or trunc:
-                if final_obs is None:
-                    terminated, truncated, final_obs = terminated.copy(), truncated.copy(), np.zeros_like(obs)
-                terminated[i], truncated[i], final_obs[i] = term, trunc, obs[i]
-                obs[i], _ = self.envs[i].reset()
+        try:
+            for i, step in enumerate(self._steps):
+                obs[i], rewards[i], term, trunc, _ = step(actions[i])
+                if term or trunc:
+                    if final_obs is None:
+                        terminated, truncated, final_obs = terminated.copy(), truncated.copy(), np.zeros_like(obs)
+                    terminated[i], truncated[i], final_obs[i] = term, trunc, obs[i]
+                    obs[i], _ = self.envs[i].reset()
+        except (ValueError, TypeError) as error:
+            self._explain(error, i)
+            raise
         return Step(obs, rewards, terminated, truncated, self._all, final_obs)
+
+    def _explain(self, error: Exception, i: int) -> None:
+        """Raise a line about an error of environment ``i``, where its step did not fail but does not fit."""
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:  # raised inside the environment
+            return
+        env = self.envs[i]
+        count = f" {env.get_wrapper_attr('_elapsed_steps')}" if env.has_wrapper_attr("_elapsed_steps") else ""
+        raise ConfigError(
+            f"env_id = {self._env_id}: what step{count} of an episode returned in environment {i} does not fit "
+            f"({' '.join(str(error).split())}): must be an observation of "
+            f"{describe_space(self.single_observation_space)}, reward, terminated, truncated, info"
+        ) from error
 
     def get_state(self) -> State | None:
         """All environments' states and who is due for a reset; None where one holds more than plain data."""

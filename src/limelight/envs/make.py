@@ -10,30 +10,50 @@ import inspect
 import os
 import statistics
 import time
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
-from gymnasium.spaces import Box
 
 from limelight.config import ConfigError, EnvConfig, TrainConfig, did_you_mean
 from limelight.envs.base import EnvBackend
+from limelight.envs.envpool_backend import EnvPoolBackend, no_envpool_because
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
+from limelight.envs.masks import random_action
+from limelight.envs.normalize import make_normalizer
 from limelight.envs.resolve import AnyEnv, EnvFactory, EnvMaker, callable_name, resolve_env
 from limelight.envs.spaces import check_spaces, describe_space
 from limelight.runners.spawn import no_workers_because
 from limelight.settings import with_settings
 from limelight.validate import validate
 
-__all__ = ["EnvFactory", "EnvMaker", "choose_backend", "make_envs", "resolve_env"]
+__all__ = ["EnvFactory", "EnvMaker", "choose_backend", "explain_backend", "make_envs", "resolve_env"]
 
-Backend = Literal["vector", "sync", "async"]
+Backend = Literal["vector", "sync", "async", "envpool"]
 
 # CartPole-v1: a step of B environments takes 2 µs + 11 µs × B in sync and 84 µs + B / 7 µs vectorised.
 _VECTOR_FROM_ENVS = 8
 # A worker process costs about 170 µs per step and environment, so two cores gain from steps of 340 µs on.
 _ASYNC_FROM_SECONDS = 400e-6
 _PROBE_SECONDS = 0.02
+
+# Where EnvPool, on one thread, is surely faster, and plays the same environment (docs/environments.md): µs of a step of
+# 1 / 8 / 16 environments in it and in sync: HalfCheetah-v5 137 and 137 / 559 and 1053 / 1086 and 2956, LunarLander-v3
+# 170 and 93 / 230 and 677 / 417 and 1329, but Pendulum-v1 106 and 21 / 140 and 153 / 149 and 309. A resumed run
+# restarts its episodes, but so it does with Gymnasium's own MuJoCo and Box2D, whose state cannot be saved either.
+_ENVPOOL_FROM_ENVS = 8
+_ENVPOOL_FAMILIES = (
+    "gymnasium.envs.mujoco.",
+    "gymnasium.envs.box2d.lunar_lander:",
+    "gymnasium.envs.box2d.bipedal_walker:",
+)
+
+
+class Choice(NamedTuple):
+    """A backend, and why it was taken."""
+
+    backend: Backend
+    because: str
 
 
 def make_envs(
@@ -69,28 +89,55 @@ def make_envs(
 
 
 def choose_backend(config: EnvConfig, factory: EnvFactory | None = None, may_start_workers: bool = True) -> Backend:
-    """``config.backend``, or for ``auto`` the fastest: save it with the run, as the last rule takes the time.
+    """The backend of :func:`explain_backend`."""
+    return explain_backend(config, factory, may_start_workers).backend
+
+
+def explain_backend(
+    config: EnvConfig,
+    factory: EnvFactory | None = None,
+    may_start_workers: bool = True,
+    may_use_envpool: bool = True,
+) -> Choice:
+    """``config.backend``, or for ``auto`` the fastest: save it with the run, as the third rule takes the time.
 
     1. ``vector`` from 8 environments on, where the environment has a vectorised class that can replace it;
-    2. ``async`` where there are several cores and environments, one step takes 400 µs or more, and worker processes
+    2. ``envpool`` from 8 environments on, for MuJoCo and Box2D, where it is installed and can replace the environment;
+    3. ``async`` where there are several cores and environments, one step takes 400 µs or more, and worker processes
        may be started: by the program, and by the caller, who may have filled the cores already;
-    3. ``sync`` otherwise.
+    4. ``sync`` otherwise.
 
     Raises: ConfigError as :func:`make_envs`.
     """
     if config.backend != "auto":
-        return config.backend
+        return Choice(config.backend, "as set")
     maker = resolve_env(config, factory)
     if config.num_envs >= _VECTOR_FROM_ENVS and _no_vector_because(maker) is None:
-        return "vector"
+        return Choice("vector", f"{maker.name} has a vectorised class")
+    no_envpool = _why_not_envpool(maker) if may_use_envpool else "EnvPool is taken for training alone"
+    if no_envpool is None:
+        return Choice("envpool", f"faster, and EnvPool has {maker.name} with the same spaces")
     if config.num_envs == 1 or not may_start_workers or num_cores() == 1 or no_workers_because() is not None:
-        return "sync"
+        return Choice("sync", no_envpool)
     env = maker()
     try:
         check_spaces(env.observation_space, env.action_space, maker.name)
-        return "async" if _step_seconds(env) >= _ASYNC_FROM_SECONDS else "sync"
+        seconds = _step_seconds(env)
     finally:
         env.close()
+    backend: Backend = "async" if seconds >= _ASYNC_FROM_SECONDS else "sync"
+    return Choice(backend, f"a step takes {seconds * 1e6:.0f} µs; {no_envpool}")
+
+
+def _why_not_envpool(maker: EnvMaker) -> str | None:
+    """Why ``auto`` does not take EnvPool; None if it does."""
+    spec = maker.resolve()
+    entry = spec.entry_point if isinstance(spec, EnvSpec) else None
+    if not isinstance(entry, str) or not entry.startswith(_ENVPOOL_FAMILIES):
+        return "EnvPool is taken for MuJoCo and Box2D alone"
+    if maker.config.num_envs < _ENVPOOL_FROM_ENVS:
+        return f"EnvPool is taken from {_ENVPOOL_FROM_ENVS} environments on"
+    return no_envpool_because(maker)
 
 
 # --------------------------------------------------------------------------- building
@@ -107,12 +154,18 @@ def _with_settings(env: EnvConfig, settings: dict[str, Any]) -> EnvConfig:
 def _build(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBackend:
     """The backend of ``config``; ``probe`` is one environment, already made, to look at."""
     check_spaces(probe.observation_space, probe.action_space, maker.name)
-    if config.normalize_obs and not isinstance(probe.observation_space, Box):
+    if config.normalize_obs and make_normalizer(probe.observation_space) is None:
         raise ConfigError(
-            f"normalize_obs = true: needs Box observations, but {maker.name} has "
+            f"normalize_obs = true: needs Box observations of floats, but {maker.name} has "
             f"{describe_space(probe.observation_space)}; set it to false"
         )
-    backend = choose_backend(config, maker)
+    # Evaluations and loops of one's own that leave the choice to us step Gymnasium's environments.
+    backend = explain_backend(config, maker, may_use_envpool=False).backend
+    if backend == "envpool":
+        obstacle = no_envpool_because(maker)
+        if obstacle is not None:
+            raise ConfigError(f"backend = envpool: {obstacle}; use backend sync")
+        return EnvPoolBackend(maker, probe, config.num_envs)
     if backend == "vector":
         return _build_vector(config, maker, probe)
     if backend == "async":
@@ -159,6 +212,8 @@ def _no_vector_because(maker: EnvMaker) -> str | None:
         return f"{vectorised} {error}"
     if getattr(creator, "metadata", {}).get("autoreset_mode") is not MODES[mode]:
         return f"{vectorised} does not have autoreset_mode {mode}"
+    if maker.is_packed():
+        return f"{vectorised} cannot carry the composite spaces or action masks of {maker.name}"
     return None
 
 
@@ -182,13 +237,13 @@ def num_cores() -> int:
 def _step_seconds(env: AnyEnv) -> float:
     """Median time of a step with random actions, over about 20 ms; a median, as other programs interrupt."""
     env.action_space.seed(0)
-    env.reset(seed=0)
-    env.step(env.action_space.sample())  # the first one may compile or load something
+    obs, info = env.reset(seed=0)
+    obs, _, _, _, info = env.step(random_action(env, obs, info))  # the first one may compile or load something
     durations: list[float] = []
     while sum(durations) < _PROBE_SECONDS:
-        action, start = env.action_space.sample(), time.perf_counter()
-        _, _, terminated, truncated, _ = env.step(action)
+        action, start = random_action(env, obs, info), time.perf_counter()
+        obs, _, terminated, truncated, info = env.step(action)
         durations.append(time.perf_counter() - start)
         if terminated or truncated:
-            env.reset()
+            obs, info = env.reset()
     return statistics.median(durations)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from limelight.envs.base import State
+from limelight.packed import Packed
 
 
 class Moments(NamedTuple):
@@ -39,9 +41,13 @@ class ObservationNormalizer:
     """(obs − mean) / √(variance + 1e-8), clipped to ±10, with running moments over all observations seen, in float64.
 
     Several normalizers share one set of moments by adding what each has ``seen`` since it last did.
+
+    Args: ``shape`` is that of observations; of flat ones, ``entries`` [k] are those to standardise, if not all are.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], entries: NDArray[np.intp] | None = None) -> None:
+        self.entries = entries
+        shape = shape if entries is None else entries.shape
         self.moments = no_moments(shape)
         self.seen = no_moments(shape)
         """The part of the moments that came in through :meth:`update` since the last :meth:`share`."""
@@ -50,6 +56,7 @@ class ObservationNormalizer:
         """Take a batch of observations [N, *shape] into the moments."""
         if len(obs) == 0:
             return
+        obs = self.numbers(obs)
         batch = Moments(obs.mean(0, dtype=np.float64), obs.var(0, dtype=np.float64), len(obs))
         self.moments = self.moments.merge(batch)
         self.seen = self.seen.merge(batch)
@@ -64,8 +71,17 @@ class ObservationNormalizer:
     def __call__(self, obs: NDArray[Any]) -> NDArray[np.float32]:
         """Standardised observations [..., *shape] under the present moments."""
         mean, var, _ = self.moments
-        scaled = (obs - mean) / np.sqrt(var + 1e-8)
-        return np.clip(scaled, -10.0, 10.0).astype(np.float32)
+        scaled = (self.numbers(obs) - mean) / np.sqrt(var + 1e-8)
+        numbers = np.clip(scaled, -10.0, 10.0).astype(np.float32)
+        if self.entries is None:
+            return numbers
+        whole = obs.astype(np.float32)
+        whole[..., self.entries] = numbers
+        return whole
+
+    def numbers(self, obs: NDArray[Any]) -> NDArray[Any]:
+        """What is standardised of observations, [..., *shape] or [..., k]."""
+        return obs if self.entries is None else obs[..., self.entries]
 
     def get_state(self) -> State:
         """Mean, variance and count."""
@@ -76,3 +92,19 @@ class ObservationNormalizer:
         """Continue from :meth:`get_state`."""
         mean, var = np.asarray(state["mean"], np.float64), np.asarray(state["var"], np.float64)
         self.moments, self.seen = Moments(mean, var, int(state["count"])), no_moments(mean.shape)
+
+
+def make_normalizer(space: Space[Any]) -> ObservationNormalizer | None:
+    """A normalizer of the real numbers in observations; None where there are none.
+
+    Of packed observations these are the Box leaves of floats: integers, one-hot values, images and masks stay.
+    """
+    if isinstance(space, Packed):
+        parts = [leaf for leaf in space.visible if _is_real(leaf.space)]
+        entries = np.concatenate([np.arange(0), *(np.arange(leaf.start, leaf.start + leaf.size) for leaf in parts)])
+        return ObservationNormalizer(space.shape, entries.astype(np.intp)) if parts else None
+    return ObservationNormalizer(space.shape or ()) if _is_real(space) else None
+
+
+def _is_real(space: Space[Any]) -> bool:
+    return isinstance(space, Box) and np.issubdtype(space.dtype, np.floating)

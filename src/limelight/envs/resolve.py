@@ -9,7 +9,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, cast
 
@@ -19,6 +19,10 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from limelight.config import ConfigError, EnvConfig, EnvKwargs, did_you_mean
+from limelight.envs import minigrid
+from limelight.envs.masks import informs_mask, observes_mask
+from limelight.envs.packing import pack_env
+from limelight.packed import MaskSource, Packed
 
 AnyEnv = gym.Env[Any, Any]
 EnvFactory = Callable[[], AnyEnv]
@@ -49,10 +53,15 @@ def resolve_env(config: EnvConfig, factory: EnvFactory | None = None) -> EnvMake
 
 @dataclass(frozen=True)
 class EnvMaker:
-    """Makes one environment per call: by id, by ``package.module:callable``, or by the user's callable."""
+    """Makes one environment per call: by id, by ``package.module:callable``, or by the user's callable.
+
+    What has composite spaces, or masks of actions, comes packed (envs/packing.py); all else comes as it is.
+    """
 
     config: EnvConfig
     factory: EnvFactory | None = None
+    _seen: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+    """What the first environment has shown; copies of this maker in other processes need not look again."""
 
     @property
     def name(self) -> str:
@@ -73,15 +82,42 @@ class EnvMaker:
             creator = getattr(_import("env_id", module), name, None)
             if callable(creator):
                 return cast("Callable[..., Any]", creator)
+        minigrid.register(name)
         if name not in gym.registry:
             raise ConfigError(_unknown_id(self.config.env_id, module, name))
         return gym.registry[name]
 
     def __call__(self) -> AnyEnv:
-        """One environment.
+        """One environment; the first one is reset once if only that tells whether it masks actions.
 
         Raises: ConfigError if it cannot be made with these settings.
         """
+        env = self._as_it_is()
+        if minigrid.has_mission(env.observation_space):
+            env = minigrid.BagOfWords(env)
+        env = pack_env(env, self.name, self._mask_source(env))
+        self._seen["packed"] = isinstance(env.observation_space, Packed) or isinstance(env.action_space, Packed)
+        return env
+
+    def is_packed(self) -> bool:
+        """Whether its environments come packed; makes one to see, if none was made yet.
+
+        Raises: ConfigError if none can be made.
+        """
+        if "packed" not in self._seen:
+            self().close()
+        return self._seen["packed"]
+
+    def _mask_source(self, env: AnyEnv) -> MaskSource | None:
+        if self.config.action_masks == "off":
+            return None
+        if observes_mask(env, self.name):
+            return "observation"
+        if "info_mask" not in self._seen:
+            self._seen["info_mask"] = informs_mask(env)
+        return "info" if self._seen["info_mask"] else None
+
+    def _as_it_is(self) -> AnyEnv:
         source, limit = self.resolve(), self.config.max_episode_steps
         if isinstance(source, EnvSpec):
             # Without Gymnasium's checker, which looks at the first steps only: `limelight check` is for that.

@@ -8,38 +8,54 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
 
 from limelight.config import ConfigError, ModelConfig, did_you_mean
+from limelight.nn.images import ImageEncoder, is_image
+from limelight.packed import Packed
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
 
 class FlattenObs(nn.Module):
-    """Box → flat float32; Discrete and MultiDiscrete → (concatenated) one-hot vectors. [..., *shape] → [..., F]."""
+    """[..., *shape] → [..., F]: Box, MultiBinary → flat float32; Discrete, MultiDiscrete → one-hot, side by side.
+
+    Raises: ConfigError where an observation is not one of the values of its Discrete space.
+    """
 
     offsets: Tensor
 
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
         self.space = space
-        if isinstance(space, Box):
+        if isinstance(space, Box | MultiBinary):
             self.num_features = math.prod(space.shape)
         elif isinstance(space, Discrete):
             self.num_features = int(space.n)
         elif isinstance(space, MultiDiscrete):
             self.num_features = int(space.nvec.sum())
         else:
-            raise ConfigError(f"observation space {space}: not supported; supported are Box, Discrete, MultiDiscrete")
+            raise ConfigError(
+                f"observation space {space}: not supported; supported are Box, Discrete, MultiDiscrete, MultiBinary"
+            )
         if isinstance(space, MultiDiscrete):
             offsets = torch.from_numpy(space.nvec.reshape(-1).cumsum() - space.nvec.reshape(-1))
             self.register_buffer("offsets", offsets - torch.from_numpy(space.start.reshape(-1)), persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features [..., F]."""
-        if isinstance(self.space, Box):
+        if isinstance(self.space, Box | MultiBinary):
             return obs.reshape(*obs.shape[: obs.ndim - len(self.space.shape)], -1).float()
+        try:
+            return self._one_hot(obs)
+        except RuntimeError:  # which an index outside raises
+            seen = f"{obs.min().item():.0f} … {obs.max().item():.0f}"
+            raise ConfigError(
+                f"observation: values {seen} are not all in {self.space}; it must hold all that the environment returns"
+            ) from None
+
+    def _one_hot(self, obs: Tensor) -> Tensor:
         if isinstance(self.space, Discrete):
             return nn.functional.one_hot(obs.long() - int(self.space.start), self.num_features).float()
         lead = obs.shape[: obs.ndim - len(self.space.shape or ())]
@@ -54,12 +70,8 @@ class MLP(nn.Module):
     def __init__(self, space: Space[Any], config: ModelConfig) -> None:
         super().__init__()
         self.flatten = FlattenObs(space)
-        widths = (self.flatten.num_features, *config.hidden_sizes)
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[config.activation]()]
-        self.layers = nn.Sequential(*layers)
-        self.num_features = widths[-1]
+        self.layers = hidden_layers(self.flatten.num_features, config)
+        self.num_features = config.hidden_sizes[-1]
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features [..., F]."""
@@ -67,13 +79,83 @@ class MLP(nn.Module):
         return features
 
 
+class Leaves(nn.Module):
+    """Packed observations [..., D] → features of every leaf but the mask, side by side, [..., F]."""
+
+    def __init__(self, space: Packed) -> None:
+        super().__init__()
+        self.leaves = space.visible
+        if not self.leaves:
+            raise ConfigError(f"observation space {space.original}: holds nothing but the mask of actions")
+        parts = [features_of(leaf.space) for leaf in self.leaves]
+        self.parts = nn.ModuleList(parts)
+        self.num_features = sum(part.num_features for part in parts)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Features [..., F]."""
+        lead = obs.shape[:-1]
+        return torch.cat(
+            [
+                part(obs[..., leaf.part].reshape((*lead, *(leaf.space.shape or ()))))
+                for part, leaf in zip(self.parts, self.leaves, strict=True)
+            ],
+            -1,
+        )
+
+
+class FeaturesMLP(nn.Module):
+    """The hidden layers on top of what :class:`Leaves` or :class:`ImageEncoder` make. [..., *obs_shape] → [..., F]."""
+
+    def __init__(self, features: Leaves | ImageEncoder, config: ModelConfig) -> None:
+        super().__init__()
+        self.features, self.layers = features, hidden_layers(features.num_features, config)
+        self.num_features = config.hidden_sizes[-1]
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Features [..., F]."""
+        features: Tensor = self.layers(self.features(obs))
+        return features
+
+
+def hidden_layers(num_features: int, config: ModelConfig) -> nn.Sequential:
+    """Linear + activation for every width of ``hidden_sizes``."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise((num_features, *config.hidden_sizes)):
+        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[config.activation]()]
+    return nn.Sequential(*layers)
+
+
+def features_of(space: Space[Any]) -> FlattenObs | ImageEncoder:
+    """What a leaf becomes before the hidden layers."""
+    return ImageEncoder(space) if is_image(space) else FlattenObs(space)
+
+
+def own_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
+    """Our encoder of a space.
+
+    A picture (36 pixels or more) goes through Nature's CNN alone; small images through a small CNN, then the hidden
+    layers. Packed observations: all leaves' features together through the hidden layers. All else: the MLP.
+    """
+    if isinstance(space, Packed) and not is_flat(space):
+        return FeaturesMLP(Leaves(space), config)
+    if is_image(space):
+        image = ImageEncoder(space)
+        return image if image.is_picture else FeaturesMLP(image, config)
+    return MLP(space, config)
+
+
+def is_flat(space: Packed) -> bool:
+    """Whether the packed vector can be read as one Box: numbers alone, neither images nor a mask."""
+    return space.mask is None and all(isinstance(leaf.space, Box) and not is_image(leaf.space) for leaf in space.leaves)
+
+
 def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
-    """The encoder of ``config``: the MLP, or the user's class ``package.module:Class`` made as ``Class(space)``.
+    """The encoder of ``config``: ours, or the user's class ``package.module:Class`` made as ``Class(space)``.
 
     Raises: ConfigError if the class cannot be found or does not say its ``num_features``.
     """
     if config.encoder is None:
-        return MLP(space, config)
+        return own_encoder(space, config)
     module_name, _, attribute = config.encoder.partition(":")
     if not attribute or not all(part.isidentifier() for part in module_name.split(".")):
         raise ConfigError(f"encoder = {config.encoder!r}: must be package.module:Class")

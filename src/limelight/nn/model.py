@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +16,12 @@ from torch import Tensor, nn
 
 from limelight.config import ModelConfig
 from limelight.nn.cores import Core, Recurrent, make_core
-from limelight.nn.distributions import ActionDistribution, make_distribution
+from limelight.nn.distributions import ActionDistribution, PolicyHead, make_distribution
 from limelight.nn.encoders import make_encoder
+from limelight.packed import Packed
+
+ILLEGAL = -1e9
+"""Logit of an action that the mask forbids: its probability is 0, and no sum or product with it is infinite."""
 
 
 class Output(NamedTuple):
@@ -70,15 +75,19 @@ class ActorCritic(nn.Module):
 
     Parameters lie actor first (encoder, core, policy head), then the critic's own, so that each is one slice of the
     flat vector; a recurrent state holds the actor's part, then that of a critic with a core of its own. The target
-    critic's copy is the learner's, not a part of this module.
+    critic's copy is the learner's, not a part of this module. Where observations hold a mask of actions, all
+    parameters it gives are of the distribution over the legal ones.
     """
 
     def __init__(self, observation_space: Space[Any], action_space: Space[Any], config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.distribution: ActionDistribution = make_distribution(action_space)
+        self.distribution: ActionDistribution = make_distribution(action_space, config)
         self.encoder, self.core = make_trunk(observation_space, config)
-        self.policy_head = nn.Linear(self.core.num_features, self.distribution.num_params)
+        self.policy_head = PolicyHead(self.core.num_features, self.distribution)
+        mask = observation_space.mask if isinstance(observation_space, Packed) else None
+        self._mask = mask.part if mask is not None else slice(0)
+        self._params: Callable[[Tensor, Tensor], Tensor] = self._all_params if mask is None else self._legal_params
         self.critic: ValueHead | Critic = (
             ValueHead(self.core.num_features)
             if config.critic == "shared"
@@ -88,6 +97,7 @@ class ActorCritic(nn.Module):
         """S, the width of a recurrent state; 0 without memory."""
         if config.orthogonal_init:
             self._initialize()
+        self.policy_head.add_initial_bias()
 
     def forward(
         self, obs: Tensor, recurrent_state: Tensor | None = None, episode_start: Tensor | None = None
@@ -102,10 +112,10 @@ class ActorCritic(nn.Module):
         actor_state, critic_state = self.split_state(recurrent_state)
         features, actor_state = self.core(self.encoder(obs), actor_state, episode_start)
         if isinstance(self.critic, ValueHead):
-            return Output(self.policy_head(features), self.critic(features), actor_state)
+            return Output(self._params(features, obs), self.critic(features), actor_state)
         values, critic_state = self.critic.unroll(obs, critic_state, episode_start)
         both = None if actor_state is None or critic_state is None else torch.cat((actor_state, critic_state), -1)
-        return Output(self.policy_head(features), values, both)
+        return Output(self._params(features, obs), values, both)
 
     def split_state(self, recurrent_state: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The actor's part of a state [B, S] and the critic's own (of width 0 if it shares the trunk)."""
@@ -116,8 +126,16 @@ class ActorCritic(nn.Module):
 
     def policy_params(self, obs: Tensor) -> Tensor:
         """Distribution parameters alone, [T, B, K]: what acting without memory needs."""
-        params: Tensor = self.policy_head(self.core(self.encoder(obs), None, None)[0])
+        return self._params(self.core(self.encoder(obs), None, None)[0], obs)
+
+    def _all_params(self, features: Tensor, obs: Tensor) -> Tensor:
+        """Distribution parameters [T, B, K] of features [T, B, F]."""
+        params: Tensor = self.policy_head(features)
         return params
+
+    def _legal_params(self, features: Tensor, obs: Tensor) -> Tensor:
+        """The same, where the observations [T, B, D] say which actions are legal: one number for each logit."""
+        return self._all_params(features, obs).masked_fill(obs[..., self._mask] == 0, ILLEGAL)
 
     def make_target_critic(self) -> ValueHead | Critic:
         """A copy of the critic, without gradients, for bootstrapping."""
@@ -125,7 +143,7 @@ class ActorCritic(nn.Module):
 
     def _initialize(self) -> None:
         """Orthogonal weights and zero biases in heads, cores and our own encoders; a user's encoder keeps its own."""
-        gains: dict[nn.Module, float] = {self.policy_head: self.config.policy_init_gain}
+        gains: dict[nn.Module, float] = {self.policy_head.linear: self.config.policy_init_gain}
         gains.update({m.linear: 1.0 for m in self.critic.modules() if isinstance(m, ValueHead)})
         if self.config.encoder is None:
             for module in self.modules():

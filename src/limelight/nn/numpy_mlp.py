@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from limelight.nn.cores import FeedForward
-from limelight.nn.distributions import Categorical
+from limelight.nn.distributions import PolicyHead
 from limelight.nn.encoders import MLP, FlattenObs
 from limelight.nn.model import ActorCritic, Critic, ValueHead
+from limelight.nn.numpy_distributions import numpy_distribution
 
 Float = NDArray[np.floating[Any]]
 
@@ -27,14 +28,15 @@ MAX_WIDTH = 256
 
 
 def supports(model: ActorCritic) -> bool:
-    """Whether the NumPy path computes this model: a small MLP, no memory, categorical actions."""
-    return has_small_mlp(model) and isinstance(model.core, FeedForward) and isinstance(model.distribution, Categorical)
+    """Whether the NumPy path computes this model: a small MLP without memory."""
+    return has_small_mlp(model) and isinstance(model.core, FeedForward)
 
 
 def has_small_mlp(model: ActorCritic) -> bool:
-    """Whether the encoder is our MLP with tanh or ReLU, not too wide, on the CPU."""
+    """Whether encoder and distribution have a NumPy form: our MLP with tanh or ReLU, not too wide, on the CPU."""
     return (
-        model.config.encoder is None  # a user's may be, or derive from, our MLP with other settings
+        numpy_distribution(model.distribution) is not None
+        and model.config.encoder is None  # a user's may be, or derive from, our MLP with other settings
         and isinstance(model.encoder, MLP)
         and isinstance(model.encoder.flatten.space, Box | Discrete)
         and model.config.activation in ("tanh", "relu")
@@ -111,30 +113,59 @@ class Trunk:
             dy = cast(Float, self.layers[i].backward(x, y, dy, need_dx=i > 0))
 
 
+class Head:
+    """A policy head with free parameters: their values stand in the last columns of every row."""
+
+    def __init__(self, head: PolicyHead) -> None:
+        assert head.free is not None
+        self.layer, self.free = Layer(head.linear, None), head.free.detach().numpy()
+        if head.free.grad is not None:
+            self.free_grad: Float = head.free.grad.numpy()
+        self.num_outputs = len(self.layer.bias)
+
+    def forward(self, x: Float) -> Float:
+        """Parameters [N, K] of features [N, F]."""
+        params = np.empty((len(x), self.num_outputs + len(self.free)), np.float32)
+        params[:, : self.num_outputs] = self.layer.forward(x)
+        params[:, self.num_outputs :] = self.free
+        return params
+
+    def backward(self, x: Float, y: Float, dy: Float, need_dx: bool) -> Float | None:
+        """As :meth:`Layer.backward`."""
+        np.matmul(ones(len(dy)), dy[:, self.num_outputs :], out=self.free_grad)
+        return self.layer.backward(x, y, dy[:, : self.num_outputs], need_dx)
+
+
+def make_head(head: PolicyHead) -> Layer | Head:
+    """The NumPy form of a policy head."""
+    return Layer(head.linear, None) if head.free is None else Head(head)
+
+
 class NumpyActorCritic:
     """Forward, act and backward of an ActorCritic that :func:`supports` accepts, over the same memory."""
 
     def __init__(self, model: ActorCritic, num_steps: int = 0) -> None:
         """``num_steps``: T of the rollouts that are learnt from; where acting leaves its activations for them."""
         assert isinstance(model.encoder, MLP)
-        assert isinstance(model.distribution, Categorical)
         self.num_steps = num_steps
         self._acted = 0  # rows of the present rollout whose activations acting has left, all with the same parameters
         self._acted_on: NDArray[Any] | None = None  # the array that holds their observations
-        self.first_action = model.distribution.start
         self.flatten = flattener(model.encoder.flatten)
         self.trunk = Trunk(model.encoder)
-        self.policy_head = Layer(model.policy_head, None)
+        self.policy_head = make_head(model.policy_head)
+        distribution = numpy_distribution(model.distribution)
+        assert distribution is not None
+        self.distribution = distribution
         self.value = NumpyCritic(model.critic, self.flatten)
         self._features: Float = np.zeros((0, 0), np.float32)
 
-    def act(self, obs: NDArray[Any], noise: Float | None) -> NDArray[np.int64]:
-        """Sampled actions [B], counted from 0, for uniform noise [B, 1], or the most probable ones without noise."""
+    def act(self, obs: NDArray[Any], noise: Float | None) -> NDArray[Any]:
+        """Sampled actions [B, *action_shape] for the distribution's noise, or the most probable ones without."""
         x = self.flatten(obs)
         rows = self._next_rows(obs)
         for layer in self.trunk.layers:
             x = layer.forward(x, layer.buffer((self.num_steps + 1) * len(x))[rows] if rows else None)
-        return choose_categorical(self.policy_head.forward(x), noise)
+        return self.distribution.act(self.policy_head.forward(x), noise)
 
     def forget(self) -> None:
         """The parameters are about to change: what acting computed is of no use any more."""
@@ -156,15 +187,15 @@ class NumpyActorCritic:
         return rows if rows and obs.base is self._acted_on and self._acted == rows else 0
 
     def forward(self, obs: NDArray[Any]) -> tuple[Float, Float]:
-        """Logits [N, K] and values [N] of observations [N, *obs_shape]."""
+        """Distribution parameters [N, K] and values [N] of observations [N, *obs_shape]."""
         x = self.flatten(obs)
         self._features = self.trunk.forward(x, self._known_rows(obs))
         return self.policy_head.forward(self._features), self.value.forward(x, self._features)
 
-    def backward(self, d_logits: Float, d_values: Float) -> None:
-        """Write all gradients, given ∂L/∂logits [n, K] and ∂L/∂values [n] of the first n rows of the last forward."""
-        features = self._features[: len(d_logits)]
-        d_features = cast(Float, self.policy_head.backward(features, features, d_logits, need_dx=True))
+    def backward(self, d_params: Float, d_values: Float) -> None:
+        """Write all gradients, given ∂L/∂params [n, K] and ∂L/∂values [n] of the first n rows of the last forward."""
+        features = self._features[: len(d_params)]
+        d_features = cast(Float, self.policy_head.backward(features, features, d_params, need_dx=True))
         d_trunk = self.value.backward(features, d_values)
         if d_trunk is not None:
             d_features += d_trunk
@@ -209,46 +240,3 @@ def flattener(flatten: FlattenObs) -> Callable[[NDArray[Any]], Float]:
 def ones(n: int) -> Float:
     """A row of ones."""
     return np.ones(n, np.float32)
-
-
-@functools.cache
-def identity(n: int) -> Float:
-    """The identity matrix, whose rows are one-hot vectors; indexing it copies."""
-    return np.eye(n, dtype=np.float32)
-
-
-def choose_categorical(logits: Float, noise: Float | None) -> NDArray[np.int64]:
-    """Actions [N], counted from 0, of logits [N, K] (overwritten) and noise [N, 1] in [0, 1); the likeliest without."""
-    if noise is None:
-        return logits.argmax(-1)
-    logits -= np.maximum.reduce(logits, axis=-1, keepdims=True)
-    cumulative = np.add.accumulate(np.exp(logits, out=logits), axis=-1)
-    # Inverse transform as in Categorical.sample; the cumulative weights are not normalised, so the noise is scaled.
-    actions: NDArray[np.int64] = np.add.reduce(
-        cumulative[:, :-1] <= noise * cumulative[:, -1:], axis=-1, dtype=np.int64
-    )
-    return actions
-
-
-def categorical_grad(
-    logits: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
-) -> tuple[Float, Float, Float]:
-    """Log-probabilities, entropies and ∂L/∂logits of a categorical policy, from ∂L/∂(log π(a)) and ∂L/∂entropy.
-
-    ∂ log π(a) / ∂zⱼ = 1[j = a] − pⱼ   and   ∂H / ∂zⱼ = −pⱼ (log pⱼ + H).
-
-    Args: logits [N, K]; actions, d_log_probs, d_entropies [N].
-    Returns: (log π [N, K], H [N], ∂L/∂logits [N, K]).
-    """
-    log_p = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
-    p = np.exp(log_p)
-    total = np.add.reduce(p, axis=-1, keepdims=True)
-    p /= total
-    log_p -= np.log(total, out=total)
-    negative_entropies = np.add.reduce(p * log_p, axis=-1, keepdims=True)
-    d_entropies, d_log_probs = d_entropies[:, None], d_log_probs[:, None]
-    d_logits = identity(logits.shape[-1])[actions]
-    d_logits -= p
-    d_logits *= d_log_probs
-    d_logits -= d_entropies * p * (log_p - negative_entropies)
-    return log_p, -negative_entropies[:, 0], d_logits

@@ -13,23 +13,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from limelight.nn.cores import Recurrent
-from limelight.nn.distributions import Categorical
 from limelight.nn.encoders import MLP
 from limelight.nn.model import ActorCritic, Critic
-from limelight.nn.numpy_mlp import MAX_WIDTH, Float, Layer, Trunk, flattener, has_small_mlp
+from limelight.nn.numpy_distributions import numpy_distribution, sigmoid
+from limelight.nn.numpy_mlp import MAX_WIDTH, Float, Trunk, flattener, has_small_mlp, make_head
 
 State = NDArray[np.float32]
 CellStep = Callable[[Float, State], State]
 
 
 def supports(model: ActorCritic) -> bool:
-    """Whether this path computes the model: our small MLP on the CPU, a core that remembers, categorical actions."""
-    return (
-        isinstance(model.core, Recurrent)
-        and model.core.num_features <= MAX_WIDTH
-        and isinstance(model.distribution, Categorical)
-        and has_small_mlp(model)
-    )
+    """Whether this path computes the model: our small MLP on the CPU, and a core that remembers."""
+    return isinstance(model.core, Recurrent) and model.core.num_features <= MAX_WIDTH and has_small_mlp(model)
 
 
 class NumpyRecurrent:
@@ -41,13 +36,15 @@ class NumpyRecurrent:
         self.trunks = [Trunk(cast(MLP, tower.encoder)) for tower in towers]
         self.steps = [cell_step(cast(Recurrent, tower.core)) for tower in towers]
         self.flatten = flattener(cast(MLP, model.encoder).flatten)
-        self.policy_head = Layer(model.policy_head, None)
-        self.first_action = cast(Categorical, model.distribution).start
+        self.policy_head = make_head(model.policy_head)
+        distribution = numpy_distribution(model.distribution)
+        assert distribution is not None
+        self.distribution = distribution
         self.size = model.core.state_size
         self.num_features = model.core.num_features
 
     def step(self, obs: NDArray[Any], state: State | None, episode_start: NDArray[np.float32]) -> tuple[Float, State]:
-        """Logits [B, K], which the next step overwrites, and the new state [B, S], as ``forward``."""
+        """Parameters [B, K], which the next step overwrites, and the new state [B, S], as ``forward``."""
         x, size = self.flatten(obs), self.size
         if state is None:
             state = np.zeros((len(obs), size * len(self.steps)), np.float32)
@@ -72,7 +69,7 @@ def cell_step(core: Recurrent) -> CellStep:
         z += b_x
         z += b_h
         g = np.tanh(z[:, 2 * H : 3 * H])
-        sigmoid(z)
+        sigmoid(z, out=z)
         g *= z[:, :H]
         after = np.empty_like(state, order="C")
         c = np.multiply(z[:, H : 2 * H], state[:, H:], out=after[:, H:])
@@ -92,12 +89,3 @@ def cell_step(core: Recurrent) -> CellStep:
         return after
 
     return lstm if isinstance(cell, nn.LSTMCell) else gru
-
-
-def sigmoid(x: Float) -> Float:
-    """1 / (1 + e⁻ˣ) = ½ + ½ tanh(x / 2), in place; does not overflow."""
-    x *= 0.5
-    np.tanh(x, out=x)
-    x *= 0.5
-    x += 0.5
-    return x

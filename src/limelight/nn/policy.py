@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from limelight.nn import numpy_recurrent
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_mlp import NumpyActorCritic, choose_categorical
+from limelight.nn.noise import CorrelatedNoise
+from limelight.nn.numpy_mlp import NumpyActorCritic
 
 Act = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[Any]]
 
@@ -23,14 +25,41 @@ class ModelPolicy:
     recurrent_state: NDArray[np.float32] | None
     """What it remembers, [B, S]; None: nothing yet, or no memory. ``act`` replaces it and never writes into it."""
 
-    def __init__(self, model: ActorCritic, rng: np.random.Generator | None, fast: NumpyActorCritic | None) -> None:
+    def __init__(
+        self,
+        model: ActorCritic,
+        rng: np.random.Generator | None,
+        fast: NumpyActorCritic | None,
+        noise_correlation: float = 0.0,
+    ) -> None:
         self.model, self.rng, self.fast = model, rng, fast
+        self.noise: Callable[[int], NDArray[np.float32]] | None = None
+        """The randomness of the next actions, for so many environments."""
+        if rng is not None and noise_correlation:
+            self.noise = CorrelatedNoise(model.distribution, rng, noise_correlation)
+        elif rng is not None:
+            self.noise = functools.partial(model.distribution.noise, rng)
         self.device = next(model.parameters()).device
         self.recurrent_state = None
         self._recurrent = numpy_recurrent.NumpyRecurrent(model) if numpy_recurrent.supports(model) else None
+        self.to_env = model.distribution.to_env
+        """What the environments get of actions."""
         self.act: Act = self._choose_act()
         """Actions [B, *action_shape] for observations [B, *obs_shape], with a mask [B] (float32) of those that begin
         an episode, before which the memory is zeroed; the path is chosen here, once."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Its random stream, and the noise of the last step where the next depends on it."""
+        assert self.rng is not None
+        last = self.noise.last if isinstance(self.noise, CorrelatedNoise) else None
+        return {"rng": self.rng.bit_generator.state, "noise": last}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`get_state`."""
+        assert self.rng is not None
+        self.rng.bit_generator.state = state["rng"]
+        if isinstance(self.noise, CorrelatedNoise):
+            self.noise.last = state["noise"]
 
     def _choose_act(self) -> Act:
         if self.model.state_size:
@@ -39,8 +68,7 @@ class ModelPolicy:
 
     def _act_numpy(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         assert self.fast is not None
-        noise = None if self.rng is None else self.model.distribution.noise(self.rng, len(obs))
-        return self.fast.act(obs, noise) + self.fast.first_action
+        return self.fast.act(obs, None if self.noise is None else self.noise(len(obs)))
 
     def _act_torch(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         with torch.inference_mode():
@@ -55,9 +83,9 @@ class ModelPolicy:
 
     def _act_recurrent_numpy(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         assert self._recurrent is not None
-        logits, self.recurrent_state = self._recurrent.step(obs, self.recurrent_state, episode_start)
-        noise = None if self.rng is None else self.model.distribution.noise(self.rng, len(obs))
-        return choose_categorical(logits, noise) + self._recurrent.first_action
+        params, self.recurrent_state = self._recurrent.step(obs, self.recurrent_state, episode_start)
+        noise = None if self.noise is None else self.noise(len(obs))
+        return self._recurrent.distribution.act(params, noise)
 
     def _row(self, x: NDArray[Any]) -> Tensor:
         """[B, ...] → [1, B, ...] where the model is."""
@@ -68,10 +96,10 @@ class ModelPolicy:
     def _actions(self, params: Tensor) -> NDArray[Any]:
         """Actions [B, *action_shape] for distribution parameters [B, K]."""
         distribution = self.model.distribution
-        if self.rng is None:
+        if self.noise is None:
             actions = distribution.mode(params)
         else:
-            noise = torch.from_numpy(distribution.noise(self.rng, len(params))).to(self.device)
+            noise = torch.from_numpy(self.noise(len(params))).to(self.device)
             actions = distribution.sample(params, noise)
         result: NDArray[Any] = actions.cpu().numpy()
         return result

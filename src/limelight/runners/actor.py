@@ -13,7 +13,7 @@ import numpy as np
 from limelight.config import TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory, make_envs
-from limelight.envs.normalize import ObservationNormalizer
+from limelight.envs.normalize import ObservationNormalizer, make_normalizer
 from limelight.learner import Learner
 from limelight.nn.model import make_model
 from limelight.nn.policy import ModelPolicy
@@ -26,8 +26,8 @@ class Actor:
     """Collects rollouts with the parameters of its learner."""
 
     def __init__(self, collector: RolloutCollector, learner: Learner, rng: np.random.Generator) -> None:
-        self.collector, self.learner, self.rng = collector, learner, rng
-        self.policy = ModelPolicy(learner.model, rng, learner.numpy)
+        self.collector, self.learner = collector, learner
+        self.policy = ModelPolicy(learner.model, rng, learner.numpy, learner.algorithm.noise_correlation)
 
     @property
     def normalizer(self) -> ObservationNormalizer | None:
@@ -42,7 +42,7 @@ class Actor:
         """All that this process alone knows; ``envs`` in it is None where environments cannot be restored."""
         return {
             "learner": self.learner.get_state(),
-            "policy_rng": self.rng.bit_generator.state,
+            "policy": self.policy.get_state(),
             "collector": self.collector.get_state(),
             "normalizer": self.normalizer.get_state() if self.normalizer is not None else None,
             "envs": self.collector.envs.get_state(),
@@ -51,7 +51,7 @@ class Actor:
     def set_state(self, state: Mapping[str, Any], seed: int) -> bool:
         """Continue from :meth:`get_state`; False if episodes had to be restarted (from ``seed``)."""
         self.learner.set_state(state["learner"])
-        self.rng.bit_generator.state = state["policy_rng"]
+        self.policy.set_state(state["policy"])
         if self.normalizer is not None:
             self.normalizer.set_state(state["normalizer"])
         if state["envs"] is None:
@@ -64,6 +64,15 @@ class Actor:
     def close(self) -> None:
         """Free the environments."""
         self.collector.envs.close()
+
+
+def trackers(normalizer: ObservationNormalizer | None, learner: Learner) -> dict[str, ObservationNormalizer]:
+    """By name, what keeps running moments: workers share these."""
+    named = {
+        "observations": normalizer,
+        "returns": learner.reward_normalizer.moments if learner.reward_normalizer is not None else None,
+    }
+    return {name: tracker for name, tracker in named.items() if tracker is not None}
 
 
 def make_actor(config: TrainConfig, factory: EnvFactory | None, seed: int, master: Master | None = None) -> Actor:
@@ -79,7 +88,7 @@ def make_actor(config: TrainConfig, factory: EnvFactory | None, seed: int, maste
     spaces = envs.single_observation_space, envs.single_action_space
     model = make_model(*spaces, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
     learner = Learner(model, config.algorithm, config.model, config.optim, master=master)
-    normalizer = ObservationNormalizer(spaces[0].shape or ()) if config.env.normalize_obs else None
+    normalizer = make_normalizer(spaces[0]) if config.env.normalize_obs else None
     collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
     collector.reset(derive_seed(seed, Stream.ENV))
     return Actor(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))

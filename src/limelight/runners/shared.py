@@ -123,7 +123,14 @@ class Shared:
     ``[n]`` are parameters, ``[m]`` those of the target critic, ``W`` workers.
     """
 
-    def __init__(self, context: SpawnContext, config: TrainConfig, master: Master, obs_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        context: SpawnContext,
+        config: TrainConfig,
+        master: Master,
+        moments: Mapping[str, Moments],
+    ) -> None:
+        """``moments``: what the run keeps running moments of."""
         workers = config.workers
         assert workers.num_workers is not None
         self.num_workers = W = workers.num_workers
@@ -138,9 +145,9 @@ class Shared:
         }
         if master.target_params is not None:
             fields["target_params"] = (tuple(master.target_params.shape), np.float32)
-        if config.env.normalize_obs:
-            fields["moments"] = ((2, *obs_shape), np.float64)
-            fields["moments_count"] = ((1,), np.int64)
+        for name, (mean, _, _) in moments.items():
+            fields[f"moments.{name}"] = ((2, *mean.shape), np.float64)
+            fields[f"count.{name}"] = ((1,), np.int64)
         self.arrays = SharedArrays(context, fields)
         self.lock = ProcessLock()
         """Orders what must not interleave: the moments always, updates where they are ``locked``."""
@@ -162,12 +169,12 @@ class Shared:
         """Held while parameters are pulled or pushed: the lock where updates are ``locked``, else nothing."""
         return self.lock if self._locked else contextlib.nullcontext()
 
-    def read_moments(self) -> Moments:
-        """The common moments of the observations; hold ``lock``."""
-        mean, var = self.arrays["moments"]
-        return Moments(mean.copy(), var.copy(), int(self.arrays["moments_count"][0]))
+    def read_moments(self, name: str) -> Moments:
+        """The common moments of this name; hold ``lock``."""
+        mean, var = self.arrays[f"moments.{name}"]
+        return Moments(np.array(mean), np.array(var), int(self.arrays[f"count.{name}"][0]))
 
-    def write_moments(self, moments: Moments) -> None:
-        """Replace the common moments; hold ``lock``."""
-        self.arrays["moments"][0], self.arrays["moments"][1] = moments.mean, moments.var
-        self.arrays["moments_count"][0] = moments.size
+    def write_moments(self, name: str, moments: Moments) -> None:
+        """Replace the common moments of this name; hold ``lock``."""
+        self.arrays[f"moments.{name}"][0], self.arrays[f"moments.{name}"][1] = moments.mean, moments.var
+        self.arrays[f"count.{name}"][0] = moments.size

@@ -18,6 +18,7 @@ from limelight.envs.make import EnvFactory
 from limelight.envs.normalize import ObservationNormalizer
 from limelight.learner import Learner, Metrics
 from limelight.rollout import Episode
+from limelight.runners.actor import trackers
 from limelight.runners.shared import Command, Control, Counter, Shared
 from limelight.runners.supervisor import Supervisor
 from limelight.runners.worker import Report, WorkerSpec
@@ -35,12 +36,13 @@ class SharedMemoryRunner:
         config: TrainConfig,
         learner: Learner,
         normalizer: ObservationNormalizer | None,
-        obs_shape: tuple[int, ...],
         factory: EnvFactory | None,
     ) -> None:
-        self.config, self.learner, self.normalizer = config, learner, normalizer
+        self.config, self.learner = config, learner
+        self.trackers = trackers(normalizer, learner)
         context = multiprocessing.get_context("spawn")
-        self.shared = Shared(context, config, learner.master, obs_shape)
+        moments = {name: tracker.moments for name, tracker in self.trackers.items()}
+        self.shared = Shared(context, config, learner.master, moments)
         self.supervisor = Supervisor(context, config, self.shared, factory, self._spec)
         self.control, self.counters = self.shared.arrays["control"], self.shared.arrays["counters"]
         self.control[Control.LIMIT] = config.total_timesteps
@@ -88,9 +90,10 @@ class SharedMemoryRunner:
         master = self.shared.master(0)
         with self.shared.update_order():
             self.learner.flat.params.copy_(master.params)
-        if self.normalizer is not None:
+        if self.trackers:
             with self.shared.lock:
-                self.normalizer.moments = self.shared.read_moments()
+                for name, tracker in self.trackers.items():
+                    tracker.moments = self.shared.read_moments(name)
 
     def _listen(self) -> None:
         """Take in what the workers have reported."""
@@ -146,7 +149,7 @@ class SharedMemoryRunner:
             "seconds": self.seconds,
             "masters": [self.shared.master(row).get_state() for row in range(rows)],
             "counters": arrays["counters"].sum(0),
-            "moments": self.normalizer.get_state() if self.normalizer is not None else None,
+            "moments": {name: tracker.get_state() for name, tracker in self.trackers.items()},
             "workers": list(workers),
             "episodes": [list(episode) for episode in self._episodes],
         }
@@ -159,9 +162,9 @@ class SharedMemoryRunner:
             self.shared.master(row).set_state(master)
         self._states, self._restart_seed = list(state["workers"]), seed
         self._episodes = [Episode(*episode) for episode in state["episodes"]]
-        if self.normalizer is not None:
-            self.normalizer.set_state(state["moments"])
-            self.shared.write_moments(self.normalizer.moments)
+        for name, tracker in self.trackers.items():
+            tracker.set_state(state["moments"][name])
+            self.shared.write_moments(name, tracker.moments)
         self._snapshot()
         return INEXACT
 

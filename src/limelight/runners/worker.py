@@ -22,10 +22,9 @@ from threadpoolctl import threadpool_limits
 from limelight.config import ConfigError, TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
-from limelight.envs.normalize import ObservationNormalizer
 from limelight.learner import Metrics, NonFiniteGradientError
 from limelight.rollout import Episode, Rollout
-from limelight.runners.actor import Actor, make_actor
+from limelight.runners.actor import Actor, make_actor, trackers
 from limelight.runners.shared import Command, Control, Counter, Shared
 from limelight.seeds import worker_seed
 
@@ -96,6 +95,7 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec, actor: Actor, shared: Shared, channel: Connection) -> None:
         self.actor, self.shared, self.channel = actor, shared, channel
+        self.trackers = trackers(actor.normalizer, actor.learner)
         self.total_timesteps = spec.config.total_timesteps
         counters = shared.arrays["counters"]
         self.control, self.mine = shared.arrays["control"], counters[spec.index]
@@ -136,8 +136,8 @@ class Worker:
         with self.shared.update_order():
             version = int(self.updates.sum())
             self.actor.learner.pull()
-        if self.actor.normalizer is not None:
-            self.share_moments(self.actor.normalizer)
+        if self.trackers:
+            self.share_moments()
         return version
 
     def push(self, rollout: Rollout, version: int) -> Metrics:
@@ -162,10 +162,11 @@ class Worker:
         self.lag_max = max(self.lag_max, lag)
         return metrics
 
-    def share_moments(self, normalizer: ObservationNormalizer) -> None:
+    def share_moments(self) -> None:
         """Add what was seen here to the common moments, and take over those of the others."""
         with self.shared.lock:
-            self.shared.write_moments(normalizer.share(self.shared.read_moments()))
+            for name, tracker in self.trackers.items():
+                self.shared.write_moments(name, tracker.share(self.shared.read_moments(name)))
 
     def report(self, number: int) -> None:
         """Tell the main process of the updates since the last report."""
@@ -177,8 +178,8 @@ class Worker:
     def send_state(self) -> None:
         """Send everything a checkpoint keeps of this worker; the command is WAIT, so nothing moves after it."""
         self.last_state = int(self.control[Control.STATES_WANTED])
-        if self.actor.normalizer is not None:
-            self.share_moments(self.actor.normalizer)
+        if self.trackers:
+            self.share_moments()
         self.report(self.last_report)  # the episodes that the checkpoint counts as finished
         self.channel.send(Rest(self.last_state, self.actor.get_state()))
 
