@@ -105,7 +105,12 @@ def rollout_of() -> MakeRollout:
     """
 
     def make(
-        space: Space[Any], seed: int = 0, T: int = 7, B: int = 3, stream: str = "next_step", actions: Space[Any] = ACTIONS
+        space: Space[Any],
+        seed: int = 0,
+        T: int = 7,
+        B: int = 3,
+        stream: str = "next_step",
+        actions: Space[Any] = ACTIONS,
     ) -> Rollout:
         rng = np.random.default_rng(seed)
         valid = np.ones((T, B), bool)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from limelight.config import ConfigError, TrainConfig
 from limelight.learner import Learner, NonFiniteGradientError
-from limelight.moments import RunningMoments
+from limelight.moments import RewardNormalizer, RunningMoments
 from limelight.nn.model import make_model
 from limelight.optim import Master
 from limelight.returns import gae, standardize
@@ -234,22 +234,34 @@ def test_advantages_or_returns_weigh_the_policy(learner_of: LearnerOf, rollout_o
         np.testing.assert_array_equal(batch.targets(**arrays).returns, targets.returns)
 
 
-def test_rewards_change_in_targets_alone(learner_of: LearnerOf, rollout_of: RolloutOf) -> None:
-    """Clipped, then scaled; the rollout keeps them raw."""
+def test_rewards_are_clipped_then_normalised_then_scaled(learner_of: LearnerOf, rollout_of: RolloutOf) -> None:
+    """The rollout keeps them raw."""
     rollout = rollout_of(BOX)
-    arrays = target_arrays(rollout)
-    assert np.abs(arrays["rewards"]).max() > 1.5
-    raw = arrays["rewards"].copy()
-    changed = learner_of(BOX, reward_clip=1.5, reward_scale=0.1).targets(**arrays)
-    np.testing.assert_array_equal(arrays["rewards"], raw)
-    by_hand = {**arrays, "rewards": np.clip(raw, -1.5, 1.5) * np.float32(0.1)}
-    expected = learner_of(BOX).targets(**by_hand)
-    np.testing.assert_allclose(changed.returns, expected.returns, rtol=1e-6)
-    np.testing.assert_allclose(changed.weights, expected.weights, rtol=1e-5, atol=1e-6)
-    before = rollout.rewards.copy()
-    for use_numpy in (True, False):
-        learner_of(BOX, use_numpy, reward_clip=0.5, reward_scale=3.0).update(rollout, 0.0)
-        np.testing.assert_array_equal(rollout.rewards, before)
+    raw = rollout.rewards.copy()
+    assert np.abs(raw).max() > 1.5
+    assert learner_of(BOX).rewards(rollout) is rollout.rewards
+    clipped = np.clip(raw, -1.5, 1.5)
+    changed = learner_of(BOX, reward_clip=1.5, reward_scale=0.1).rewards(rollout)
+    np.testing.assert_allclose(changed, clipped * 0.1, rtol=1e-6)
+    both = learner_of(BOX, reward_clip=1.5, reward_scale=0.1, normalize_rewards=True, gamma=0.5)
+    expected = RewardNormalizer(0.5)(rollout, clipped) * 0.1
+    np.testing.assert_allclose(both.rewards(rollout), expected, rtol=1e-6)
+    np.testing.assert_array_equal(rollout.rewards, raw)
+
+
+@both_paths
+def test_the_gradient_is_that_of_the_learners_rewards(
+    learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool
+) -> None:
+    rollout = rollout_of(BOX)
+    settings = {"reward_clip": 0.5, "reward_scale": 3.0, "normalize_rewards": True}
+    learner, plain = learner_of(BOX, use_numpy, **settings), learner_of(BOX, use_numpy)
+    learner.gradients(rollout)
+    plain.gradients(dataclasses.replace(rollout, rewards=learner_of(BOX, **settings).rewards(rollout)))
+    torch.testing.assert_close(learner.flat.grads, plain.flat.grads, rtol=1e-5, atol=1e-6)
+    assert learner.reward_normalizer is not None
+    seen = learner.reward_normalizer.moments.moments.size
+    assert seen == rollout.num_valid  # once per rollout
 
 
 # --------------------------------------------------------------------------- stepping

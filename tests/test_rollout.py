@@ -20,7 +20,7 @@ from limelight.envs.base import EnvBackend
 from limelight.envs.gymnasium_backend import MODES, SyncBackend, VectorBackend
 from limelight.envs.normalize import ObservationNormalizer
 from limelight.envs.toy import Ring, Scripted
-from limelight.rollout import Episode, Rollout, RolloutCollector
+from limelight.rollout import Episode, Policy, Rollout, RolloutCollector
 
 Script = Sequence[Sequence[tuple[float, float, bool, bool]]]
 
@@ -333,8 +333,8 @@ def with_bad(episode: int, row: int, obs: float | None = None, reward: float | N
     return script
 
 
-def collect_often(collector: RolloutCollector) -> None:
-    policy = Counting()
+def collect_often(collector: RolloutCollector, policy: Policy | None = None) -> None:
+    policy = policy or Counting()
     for _ in range(12):
         collector.collect(policy)
 
@@ -376,6 +376,76 @@ def test_large_but_finite_values_pass_without_a_warning() -> None:
         warnings.simplefilter("error")
         rollout = collector.collect(Counting())
     assert rollout.num_valid == 2
+
+
+class Breaking:
+    """Real actions of 0.5, of which one is not finite: in environment 1, at the step that ``at`` counts to."""
+
+    recurrent_state: NDArray[np.float32] | None = None
+
+    def __init__(self, at: int, value: float, from_obs: bool = False) -> None:
+        self.at, self.value, self.from_obs, self.calls = at, value, from_obs, 0
+        self.played: list[NDArray[Any]] = []
+
+    def act(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
+        actions = np.full((len(obs), 2), 0.5, np.float32)
+        self.calls += 1
+        if self.calls == self.at:
+            actions[1, 1] = self.value
+        return actions + obs if self.from_obs else actions
+
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        self.played.append(np.fmin(np.fmax(2.0 * actions, 0.0), 10.0))
+        return self.played[-1]
+
+
+class Throttle(Scripted):
+    """Scripted episodes with two real numbers as actions, which must be finite and within bounds."""
+
+    def __init__(self, episodes: Script = EPISODES) -> None:
+        super().__init__(episodes)
+        self.action_space = Box(0.0, 10.0, (2,))
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        return super().step(np.int64(0))
+
+
+def throttle_collector(num_steps: int, mode: str, script: Script = EPISODES) -> RolloutCollector:
+    collector = RolloutCollector(backend([lambda: Throttle(script)] * 2, mode), num_steps, None, "Throttle-v0")
+    collector.reset(0)
+    return collector
+
+
+@every_mode
+def test_actions_are_stored_as_sampled_and_played_as_the_environments_take_them(mode: str) -> None:
+    policy = Breaking(at=-1, value=0.0)
+    rollout = throttle_collector(5, mode).collect(policy)
+    assert rollout.actions.shape == (5, 2, 2)
+    assert (rollout.actions == 0.5).all()
+    assert (np.stack(policy.played) == 1.0).all()
+
+
+@every_mode
+@pytest.mark.parametrize("num_steps", [1, 3, 12])
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_an_action_that_is_not_finite_is_the_policys(mode: str, num_steps: int, value: float) -> None:
+    """Its environment has seen a number, and is not blamed."""
+    collector, policy = throttle_collector(num_steps, mode), Breaking(at=3, value=value)
+    with pytest.raises(ConfigError) as error:
+        collect_often(collector, policy)
+    words = f"Throttle-v0: action[1] = {value} in environment 1, step 3 of its episode; the policy has diverged; "
+    assert str(error.value).startswith(words)
+    assert "\n" not in str(error.value)
+
+
+@every_mode
+def test_an_action_that_is_not_finite_for_want_of_an_observation_is_the_environments(mode: str) -> None:
+    collector = throttle_collector(12, mode, with_bad(1, 2, obs=NAN))
+    with pytest.raises(
+        ConfigError, match=r"Throttle-v0: observation\[0\] = nan in environment 1, step 2 .*; fix the env"
+    ):
+        collector.collect(Breaking(at=-1, value=0.0, from_obs=True))
 
 
 # --------------------------------------------------------------------------- continuing

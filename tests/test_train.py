@@ -134,6 +134,9 @@ def test_the_saved_config_runs_again_to_the_same_parameters(tmp_path: Path) -> N
         ("CartPole-v1", {"autoreset_mode": "same_step", "backend": "sync"}),
         ("Acrobot-v1", {"max_episode_steps": 50, "backend": "sync"}),
         ("FrozenLake-v1", {"optimizer": "rmsprop_tf", "lr_schedule": "constant"}),
+        ("CartPole-v1", {"normalize_rewards": True, "normalize_obs": True}),
+        ("Pendulum-v1", {"normalize_rewards": True, "normalize_obs": True, "noise_correlation": 0.5}),
+        ("Pendulum-v1", {"action_std": "softplus", "action_bounds": "squash", "preset": "none"}),
     ],
 )
 def test_resume_continues_bit_for_bit(env_id: str, settings: dict[str, Any], tmp_path: Path) -> None:

@@ -1,23 +1,29 @@
-"""Does an environment keep Gymnasium's contract, and can it be trained on? For cli.py; prints nothing."""
+"""Does an environment keep Gymnasium's contract, and can it be trained on? For cli.py; prints nothing.
+
+Plays the environment at random; findings.py says what to make of it.
+"""
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import fields
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Box, Dict, Space, Tuple
+from gymnasium.utils.env_checker import data_equivalence
 
-from limelight.config import ConfigError, EnvConfig
-from limelight.envs.make import choose_backend
-from limelight.envs.masks import random_action
-from limelight.envs.normalize import make_normalizer
-from limelight.envs.resolve import EnvFactory, resolve_env
-from limelight.envs.spaces import check_spaces, describe_space
-from limelight.presets import explain_preset, resolve
+from limelight import findings
+from limelight.config import AlgorithmConfig, ConfigError, EnvConfig, TrainConfig
+from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action
+from limelight.envs.packing import PackActions, PackObservations
+from limelight.envs.resolve import resolve_env
+from limelight.findings import BrokenError, Finding, Play
+from limelight.packed import MASK_KEY, MaskSource, Packed, Path, part_of, path_name, walk
+from limelight.presets import choose_preset, resolve
 
 Env = gym.Env[Any, Any]
 
@@ -25,40 +31,6 @@ SEED = 1
 # Random play stops at whichever comes first: several episodes of a usual environment, a look at a slow one.
 MAX_STEPS, MAX_SECONDS = 2_000, 2.0
 REPEATED_STEPS = 100
-# Beyond this, rewards and observations make the first updates of a tanh network too large.
-LARGE = 10.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    level: Literal["ok", "warn", "fail"]
-    subject: str
-    message: str
-    """One line; what would mend it, where it is not ok."""
-
-
-class _BrokenError(Exception):
-    """The environment cannot be played any further; carries what to say. Does not leave this module."""
-
-    def __init__(self, subject: str, message: str) -> None:
-        super().__init__(message)
-        self.finding = Finding("fail", subject, message)
-
-
-@dataclass
-class _Play:
-    """What random play has seen."""
-
-    rewards: list[float] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    terminated: int = 0
-    truncated: int = 0
-    largest_obs: float = 0.0
-    odd_obs: str = ""
-    """What is not as the space says, though training gets by with it."""
-    seconds: float = 0.0
 
 
 def check_env(config: EnvConfig) -> list[Finding]:
@@ -66,36 +38,59 @@ def check_env(config: EnvConfig) -> list[Finding]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's own checker would say the same again, in other words
         try:
-            factory = resolve_env(config)
-            env = factory()
+            maker = resolve_env(config)
+            env = maker()
+            run = _run(config, env)
         except Exception as error:
-            text = str(error) if isinstance(error, ConfigError) else _raised("it", error)
-            return [Finding("fail", "make", " ".join(text.split()))]
-        findings = [
-            Finding("ok", "make", f"{config.env_id} is a {type(env.unwrapped).__name__}"),
-            _spaces(env, config),
-        ]
+            return [Finding("fail", "make", _raised("it", error))]
         try:
-            _check_contract(env)
-            findings.append(Finding("ok", "contract", "reset and step return what they must"))
-            play = _play(env)
-            findings += [
-                _seeding(env),
-                _limit(env, config, play),
-                _rewards(play),
-                _observations(play),
-                _speed(play),
-            ]
-        except _BrokenError as broken:
-            findings.append(broken.finding)
+            found = _look(env, run)
+            if all(finding.level != "fail" for finding in found):
+                found += findings.plan(env, maker, run)
         finally:
             env.close()
-    if all(finding.level != "fail" for finding in findings):
-        findings += _plan(config, factory)
-    return findings
+    return found
+
+
+def _run(config: EnvConfig, env: Env) -> TrainConfig:
+    """What training would be configured like: the preset, and what ``config`` sets."""
+    given = {f.name: getattr(config, f.name) for f in fields(config)}
+    given = {name: value for name, value in given.items() if value != getattr(EnvConfig(), name)}
+    preset = choose_preset(config.env_id, "auto", lambda: (env.observation_space, env.action_space))
+    return resolve(config.env_id, AlgorithmConfig.algo, preset, given)
+
+
+def _look(env: Env, run: TrainConfig) -> list[Finding]:
+    """What the environment shows, up to what keeps it from being played on."""
+    source = env.observation_space.mask_source if isinstance(env.observation_space, Packed) else None
+    while isinstance(env, PackObservations | PackActions):  # what they hide is what is looked at
+        env = env.env
+    space = env.observation_space
+    found = [
+        Finding("ok", "make", f"{run.env.env_id} is a {type(env.unwrapped).__name__}"),
+        findings.spaces(env, run.env.env_id),
+        *findings.actions(env.action_space, run),
+    ]
+    try:
+        _check_contract(env)
+        found.append(Finding("ok", "contract", "reset and step return what they must"))
+        play = _play(env, source)
+        found += [
+            _seeding(env),
+            findings.time_limit(env, run.env, play),
+            *findings.masks(env, source, play),
+            findings.rewards(play, run.algorithm),
+            findings.observations(space, play, run.env),
+            findings.speed(play),
+        ]
+    except BrokenError as broken:
+        found.append(broken.finding)
+    return found
 
 
 def _raised(what: str, error: Exception) -> str:
+    if isinstance(error, ConfigError):  # which says all by itself
+        return " ".join(str(error).split())
     lines = str(error).strip().splitlines()
     return f"{what} raised {type(error).__name__}" + (f": {lines[0]}" if lines else "")
 
@@ -104,16 +99,7 @@ def _call(subject: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
     except Exception as error:  # anything can come out of a user's environment; all of it is a finding
-        raise _BrokenError(subject, _raised(f"{subject}()", error)) from None
-
-
-def _spaces(env: Env, config: EnvConfig) -> Finding:
-    try:
-        check_spaces(env.observation_space, env.action_space, config.env_id)
-    except ConfigError as error:
-        return Finding("fail", "spaces", str(error))
-    seen = f"{describe_space(env.observation_space)} → {describe_space(env.action_space)}"
-    return Finding("ok", "spaces", seen)
+        raise BrokenError(subject, _raised(f"{subject}()", error)) from None
 
 
 # --------------------------------------------------------------------------- the contract of reset and step
@@ -124,22 +110,22 @@ def _check_contract(env: Env) -> None:
     bare = env.unwrapped
     result = _call("reset", bare.reset, seed=SEED)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        raise _BrokenError("reset", f"reset() returned {_shape_of(result)}: must be (observation, info), info a dict")
+        raise BrokenError("reset", f"reset() returned {_shape_of(result)}: must be (observation, info), info a dict")
     _check_obs(bare.observation_space, result[0], "reset() returned an observation")
     bare.action_space.seed(SEED)
     result = _call("step", bare.step, random_action(bare, *result))
     if not (isinstance(result, tuple) and len(result) == 5):
         must = "must be (observation, reward, terminated, truncated, info)"
-        raise _BrokenError("step", f"step() returned {_shape_of(result)}: {must}")
+        raise BrokenError("step", f"step() returned {_shape_of(result)}: {must}")
     obs, reward, terminated, truncated, info = result
     _check_obs(bare.observation_space, obs, "step() returned an observation")
     if np.ndim(reward) != 0 or not np.issubdtype(np.asarray(reward).dtype, np.number):
-        raise _BrokenError("step", f"step() returned the reward {reward!r}: must be a number, e.g. float(reward)")
+        raise BrokenError("step", f"step() returned the reward {reward!r}: must be a number, e.g. float(reward)")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         if not isinstance(flag, bool | np.bool_):
-            raise _BrokenError("step", f"step() returned {name} = {flag!r}: must be True or False")
+            raise BrokenError("step", f"step() returned {name} = {flag!r}: must be True or False")
     if not isinstance(info, dict):
-        raise _BrokenError("step", f"step() returned info = {info!r}: must be a dict")
+        raise BrokenError("step", f"step() returned info = {info!r}: must be a dict")
 
 
 def _shape_of(result: Any) -> str:
@@ -149,51 +135,104 @@ def _shape_of(result: Any) -> str:
 
 
 def _check_obs(space: Space[Any], obs: Any, what: str) -> str:
-    """What is odd about an observation that can be trained on all the same; raises about one that cannot."""
-    if not isinstance(space, Box):
-        if not space.contains(obs):
-            raise _BrokenError("observation", f"{what} {obs!r}: not in {space}")
-    else:
-        array = np.asarray(obs)
-        if array.shape != space.shape:
-            raise _BrokenError("observation", f"{what} of shape {array.shape}: observation_space has {space.shape}")
-        if not np.issubdtype(array.dtype, np.number):
-            raise _BrokenError("observation", f"{what} of dtype {array.dtype}: observation_space has {space.dtype}")
-        if not np.isfinite(array).all():
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise _BrokenError("observation", f"{what} with {array[where]} at {where}: must be finite")
-        outside = (array < space.low) | (array > space.high)
-        if outside.any():
-            where = tuple(int(i) for i in np.argwhere(outside)[0])
-            bounds = f"[{space.low[where]:g}, {space.high[where]:g}]"
-            return f"{what} with {array[where]:g} at {where}: observation_space says {bounds}; widen it"
-        if array.dtype != space.dtype:
-            mend = f"return obs.astype(np.{space.dtype})"
-            return f"{what} of dtype {array.dtype}: observation_space has {space.dtype}; {mend}"
+    """What is odd about an observation that can be trained on all the same, part by part.
+
+    Raises: BrokenError about one that cannot.
+    """
+    odd: list[str] = []
+    for path, part in walk(space):
+        try:
+            value = part_of(obs, path)
+        except ValueError as error:
+            raise BrokenError("observation", f"{what}: {error}") from None
+        at = f"{what} at {path_name(path)}" if path else what
+        if isinstance(part, Box):
+            odd.append(_check_box(part, value, at))
+        elif not part.contains(value):
+            raise BrokenError("observation", f"{at} {value!r}: not in {part}")
+    return next(filter(None, odd), "") or _unknown_part(space, obs, what)
+
+
+def _check_box(space: Box, value: Any, what: str) -> str:
+    array = np.asarray(value)
+    if array.shape != space.shape:
+        raise BrokenError("observation", f"{what} of shape {array.shape}: observation_space has {space.shape}")
+    if array.dtype.kind not in "biuf":
+        raise BrokenError("observation", f"{what} of dtype {array.dtype}: observation_space has {space.dtype}")
+    if not np.isfinite(array).all():
+        where = _first(~np.isfinite(array))
+        raise BrokenError("observation", f"{what} with {array[where]} at {where}: must be finite")
+    mend = f"return obs.astype(np.{space.dtype})"
+    if space.dtype.kind in "biu" and array.dtype.kind == "f" and (array % 1 != 0).any():
+        where = _first(array % 1 != 0)
+        cut = f"observation_space has {space.dtype}, which would cut it to {int(array[where])}; make it a float32 Box"
+        raise BrokenError("observation", f"{what} with {array[where]:g} at {where}: {cut}")
+    outside = (array < space.low) | (array > space.high)
+    if outside.any():
+        where = _first(outside)
+        bounds = f"[{space.low[where]:g}, {space.high[where]:g}]"
+        return f"{what} with {array[where]:g} at {where}: observation_space says {bounds}; widen it"
+    if array.dtype != space.dtype:
+        return f"{what} of dtype {array.dtype}: observation_space has {space.dtype}; {mend}"
     return ""
+
+
+def _first(wrong: Any) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(wrong)[0])
+
+
+def _unknown_part(space: Space[Any], obs: Any, what: str, path: Path = ()) -> str:
+    """The first part of an observation that its space does not have; nobody would ever see it."""
+    if isinstance(space, Dict):
+        parts: list[tuple[str | int, Space[Any]]] = list(space.spaces.items())
+        extra: list[str | int] = [key for key in obs if key not in space.spaces]
+    elif isinstance(space, Tuple):
+        parts, extra = list(enumerate(space.spaces)), list(range(len(space.spaces), len(obs)))
+    else:
+        return ""
+    if extra:
+        return f"{what} with {path_name((*path, extra[0]))}: not in observation_space, so it is left out; add it there"
+    inner = (_unknown_part(part, obs[key], what, (*path, key)) for key, part in parts)
+    return next(filter(None, inner), "")
+
+
+def _check_mask(env: Env, source: MaskSource, obs: Any, info: dict[str, Any], what: str) -> int:
+    """How many actions the mask after this step leaves.
+
+    Raises: BrokenError if it cannot be one.
+    """
+    if source == "info" and MASK_KEY not in info:
+        raise BrokenError("action mask", f"{what} info without {MASK_KEY}: must have it at every reset and step")
+    mask = info[MASK_KEY] if source == "info" else obs[MASK_KEY]
+    flat, sizes = flat_mask(mask), choices(env.action_space)
+    if len(flat) != sum(sizes):
+        raise BrokenError("action mask", f"{what} {MASK_KEY} of {len(flat)} numbers: there are {sum(sizes)} actions")
+    if not np.isin(flat, (0, 1)).all():
+        raise BrokenError("action mask", f"{what} {MASK_KEY} {mask!r}: must be 0 or 1 for each action")
+    if not has_legal_action(flat, sizes):
+        mend = "at least one must be legal, or the episode must end"
+        raise BrokenError("action mask", f"{what} {MASK_KEY} without a legal action: {mend}")
+    return int(flat.sum())
 
 
 # --------------------------------------------------------------------------- random play
 
 
-def _play(env: Env) -> _Play:
-    play, normalizer = _Play(), make_normalizer(env.observation_space)
+def _play(env: Env, mask_source: MaskSource | None) -> Play:
+    play = Play()
     env.action_space.seed(SEED)
     obs, info = _call("reset", env.reset, seed=SEED)
     started, length = time.perf_counter(), 0
     while not play.rewards or (len(play.rewards) < MAX_STEPS and time.perf_counter() - started < MAX_SECONDS):
+        play.info_keys.update(info)
+        if mask_source is not None:
+            play.legal.append(_check_mask(env, mask_source, obs, info, f"step {length} of an episode returned"))
         action = random_action(env, obs, info)
         before = time.perf_counter()
         obs, reward, terminated, truncated, info = _call("step", env.step, action)
         play.seconds += time.perf_counter() - before
         length += 1
-        odd = _check_obs(env.observation_space, obs, f"step {length} of an episode returned an observation")
-        play.odd_obs = play.odd_obs or odd
-        if not np.isfinite(reward):
-            raise _BrokenError("reward", f"step {length} of an episode returned the reward {reward}: must be finite")
-        play.rewards.append(float(reward))
-        if normalizer is not None:
-            play.largest_obs = max(play.largest_obs, float(np.abs(normalizer.numbers(obs)).max(initial=0)))
+        _take_in(play, env.observation_space, obs, reward, f"step {length} of an episode returned")
         if terminated or truncated:
             play.terminated += bool(terminated)
             play.truncated += bool(truncated)
@@ -203,11 +242,23 @@ def _play(env: Env) -> _Play:
     return play
 
 
+def _take_in(play: Play, space: Space[Any], obs: Any, reward: Any, what: str) -> None:
+    odd = _check_obs(space, obs, f"{what} an observation")
+    play.odd_obs = play.odd_obs or odd
+    if not np.isfinite(reward):
+        raise BrokenError("reward", f"{what} the reward {reward}: must be finite")
+    play.rewards.append(float(reward))
+    for path, part in walk(space):
+        if isinstance(part, Box):
+            size = float(np.abs(np.asarray(part_of(obs, path), np.float64)).max(initial=0.0))
+            play.largest[path] = max(play.largest.get(path, 0.0), size)
+
+
 def _seeding(env: Env) -> Finding:
     """Whether the same seed and actions give the same episodes."""
     first, second = _trace(env), _trace(env)
     for t, (a, b) in enumerate(zip(first, second, strict=False)):
-        if not all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)):
+        if not data_equivalence(a, b, exact=True):
             mend = "draw from self.np_random and call super().reset(seed=seed)"
             return Finding("warn", "seeding", f"one seed gave two different episodes at step {t}; {mend}")
     return Finding("ok", "seeding", f"the same seed gave the same {len(first)} observations")
@@ -216,72 +267,11 @@ def _seeding(env: Env) -> Finding:
 def _trace(env: Env) -> list[tuple[Any, ...]]:
     env.action_space.seed(SEED)
     obs, info = _call("reset", env.reset, seed=SEED)
-    trace: list[tuple[Any, ...]] = [(obs,)]
+    trace: list[tuple[Any, ...]] = [(copy.deepcopy(obs),)]  # some environments return one array again and again
     while len(trace) <= REPEATED_STEPS:
         obs, *others, info = _call("step", env.step, random_action(env, obs, info))
-        trace.append((obs, *others))
+        trace.append((copy.deepcopy(obs), *others))
         if others[1] or others[2]:
             obs, info = _call("reset", env.reset)
-            trace.append((obs,))
+            trace.append((copy.deepcopy(obs),))
     return trace
-
-
-# --------------------------------------------------------------------------- what play has shown
-
-
-def _limit(env: Env, config: EnvConfig, play: _Play) -> Finding:
-    limit = config.max_episode_steps or (env.spec.max_episode_steps if env.spec else None)
-    if limit:
-        return Finding("ok", "time limit", f"episodes are truncated after {limit} steps")
-    if play.truncated:
-        return Finding("ok", "time limit", f"truncates by itself ({play.truncated} of {len(play.lengths)} episodes)")
-    mend = "set max_episode_steps"
-    if not play.lengths:
-        steps = len(play.rewards)
-        return Finding("warn", "time limit", f"there is none, and no episode ended in {steps} random steps; {mend}")
-    if len(play.lengths) > 1 and len(set(play.lengths)) == 1 and play.lengths[0] > 1:
-        said = f"all {len(play.lengths)} episodes terminated after exactly {play.lengths[0]} steps"
-        return Finding("warn", "time limit", f"{said}; if that is a time limit, return truncated, not terminated")
-    return Finding("warn", "time limit", f"there is none, so a good agent's episode may never end; {mend}")
-
-
-def _rewards(play: _Play) -> Finding:
-    low, high, mean = min(play.rewards), max(play.rewards), float(np.mean(play.rewards))
-    seen = f"from {low:.4g} to {high:.4g}, mean {mean:.4g} in {len(play.rewards)} random steps"
-    largest = max(abs(low), abs(high))
-    if largest > LARGE:
-        return Finding("warn", "rewards", f"{seen}: large; set reward_scale to about {_power_of_ten(largest):g}")
-    if largest == 0:
-        return Finding(
-            "warn",
-            "rewards",
-            f"all 0 in {len(play.rewards)} random steps: hard to find; a higher ent_coef helps",
-        )
-    return Finding("ok", "rewards", seen)
-
-
-def _observations(play: _Play) -> Finding:
-    if play.odd_obs:
-        return Finding("warn", "observations", play.odd_obs)
-    if play.largest_obs > LARGE:
-        return Finding("warn", "observations", f"reach ±{play.largest_obs:.4g}: large; set normalize_obs")
-    return Finding("ok", "observations", "in their space, finite, of a fit scale")
-
-
-def _power_of_ten(largest: float) -> float:
-    return float(10.0 ** -np.floor(np.log10(largest)))
-
-
-def _speed(play: _Play) -> Finding:
-    per_step = play.seconds / len(play.rewards)
-    return Finding("ok", "speed", f"{per_step * 1e6:,.0f} µs a step, {1 / per_step:,.0f} steps/s in one environment")
-
-
-def _plan(config: EnvConfig, factory: EnvFactory) -> list[Finding]:
-    """What ``limelight train`` would do with it."""
-    backend = choose_backend(config, factory)
-    preset = resolve(config.env_id, "a2c", "auto", {}, factory).preset
-    return [
-        Finding("ok", "backend", f"{backend}, for {config.num_envs} environments side by side"),
-        Finding("ok", "preset", explain_preset(config.env_id, preset)),
-    ]

@@ -11,12 +11,13 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Text
 import limelight
 from composite import ROOM, Gripper, Room
 from in_process import draw_no_report
-from limelight.config import ConfigError, EnvConfig
+from limelight.config import ConfigError, EnvConfig, ModelConfig
 from limelight.envs.make import make_envs
 from limelight.envs.minigrid import VOCABULARY
 from limelight.envs.packing import PackActions, PackObservations, pack_env, to_batch
 from limelight.envs.resolve import EnvMaker
 from limelight.envs.toy import Ring
+from limelight.nn.model import make_model
 from limelight.packed import Packed
 
 
@@ -255,3 +256,18 @@ def test_asynchronous_workers_share_the_moments_of_some_entries(tmp_path: Any) -
     assert agent.normalizer is not None
     assert agent.normalizer.moments.mean.shape == (3,)  # speed and height
     assert agent.normalizer.moments.size >= 300
+
+
+def test_nested_actions_come_out_of_predict() -> None:
+    envs = make_envs(Gripper, 1, backend="sync")
+    space, actions = envs.single_observation_space, envs.single_action_space
+    assert isinstance(actions, Packed)
+    config = limelight.TrainConfig(model=ModelConfig(hidden_sizes=(8,)))
+    agent = limelight.Agent(make_model(space, actions, config.model, 0), None, config, space, actions)
+    for deterministic in (True, False):
+        action, _ = agent.predict(np.zeros(2, np.float32), deterministic=deterministic)
+        assert action in Gripper().action_space
+        batch, _ = agent.predict(np.zeros((3, 2), np.float32), deterministic=deterministic)
+        assert batch["grip"].shape == (3,)
+        assert batch["dials"].shape == (3, 2)
+    assert limelight.Agent.from_state(agent.get_state()).action_space == actions

@@ -7,9 +7,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.utils.env_checker import check_env
 
-from limelight.envs.toy import Bandit, Corridor, Recall, Ring, Scripted, TwoState
+from limelight.envs.toy import Aim, Bandit, Corridor, Recall, Ring, Scripted, TwoState
 
 SCRIPT = [[(0.0, 0.0, False, False), (1.0, 2.0, False, False), (2.0, 3.0, True, False)]]
 
@@ -27,7 +28,7 @@ def discounted(env: gym.Env[Any, Any], action: int, gamma: float, bootstrap: flo
 
 @pytest.mark.parametrize(
     "env",
-    [Ring(), Corridor(), Bandit(noise=0.1), TwoState(), Recall(), Scripted(SCRIPT)],
+    [Ring(), Corridor(), Bandit(noise=0.1), Aim(), TwoState(), Recall(), Scripted(SCRIPT)],
     ids=lambda e: type(e).__name__,
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the checker's advice on spaces and render modes
@@ -68,6 +69,20 @@ def test_bandit_is_worth_its_best_arm() -> None:
     rewards = [noisy.step(np.int64(0))[1] for _ in range(2000)]
     assert np.mean(rewards) == pytest.approx(1.0, abs=0.05)
     assert np.std(rewards) == pytest.approx(0.5, abs=0.05)
+
+
+def test_aim_costs_what_is_missed() -> None:
+    env = Aim(Box(-1.0, 1.0, (2,)), target=np.float32([0.5, -0.5]))
+    env.reset(seed=0)
+    assert env.step(np.float32([0.5, 0.0]))[1:4] == (-0.25, True, False)
+    assert env.step(env.target)[1] == env.value(0.9)[0] == 0.0
+    nested = Dict(a=Discrete(3), b=Tuple([Box(0.0, 1.0, ()), MultiBinary(2)]), c=MultiDiscrete([2, 2]))
+    target = {"a": 1, "b": (0.25, np.array([1, 0])), "c": np.array([1, 1])}
+    env = Aim(nested, target)
+    assert env.step(target)[1] == 0.0
+    missed = {"a": 2, "b": (0.75, np.array([0, 0])), "c": np.array([0, 0])}
+    assert env.step(missed)[1] == -(1 + 0.25 + 1 + 2)
+    assert nested.contains(Aim(nested).target)
 
 
 def test_two_state_is_worth_its_closed_form() -> None:

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.toy import Bandit, Corridor, Ring
@@ -18,6 +18,7 @@ from limelight.learner import Learner
 from limelight.nn.model import ActorCritic
 from limelight.nn.numpy_mlp import NumpyActorCritic
 from limelight.nn.policy import ModelPolicy
+from limelight.packed import Packed
 from limelight.rollout import Rollout
 from limelight.runners.sync import SyncRunner
 
@@ -91,6 +92,75 @@ def test_gradients_and_metrics(
         metrics = [learner.gradients(rollout, want_metrics=True) for learner in both]
         assert_same_gradients(fast, slow)
         assert metrics[0] == pytest.approx(metrics[1], rel=1e-4, abs=1e-5)
+
+
+EVERY_ACTION: dict[str, Space[Any]] = {
+    "discrete": Discrete(3, start=-2),
+    "binary": MultiBinary((2, 2)),
+    "multi": MultiDiscrete([[2, 3], [4, 2]], start=[[0, 5], [-1, 0]]),
+    "box": Box(np.float32([-2.0, 0.0]), np.float32([2.0, 9.0])),
+    "packed": Packed(
+        Dict(a=Discrete(3, start=1), b=Box(-2.0, 1.0, (2,)), c=Tuple([MultiBinary(3), Box(0.0, 1.0, ())]))
+    ),
+}
+REAL = [
+    {"action_std": std, "action_bounds": bounds}
+    for std, bounds in itertools.product(("parameter", "exp", "softplus"), ("clip", "squash"))
+]
+ACTION_CASES = [
+    *((name, {}) for name in ("discrete", "binary", "multi")),
+    *((name, settings) for name in ("box", "packed") for settings in REAL),
+]
+
+
+@every_critic
+@pytest.mark.parametrize(
+    ("actions", "settings"), ACTION_CASES, ids=lambda x: x if isinstance(x, str) else "-".join(x.values()) or "plain"
+)
+def test_gradients_of_every_family_of_actions(
+    learner_of: Callable[..., Learner],
+    rollout_of: Callable[..., Rollout],
+    critic: str,
+    actions: str,
+    settings: dict[str, str],
+) -> None:
+    space, action_space = SPACES["box"], EVERY_ACTION[actions]
+    fast, slow = (
+        learner_of(space, use_numpy, actions=action_space, critic=critic, ent_coef=0.1, **settings)
+        for use_numpy in (True, False)
+    )
+    assert fast.numpy is not None
+    for seed, stream in enumerate(["next_step", "same_step"]):
+        rollout = rollout_of(space, seed, stream=stream, actions=action_space)
+        metrics = [learner.gradients(rollout, want_metrics=True) for learner in (fast, slow)]
+        assert_same_gradients(fast, slow)
+        assert metrics[0] == pytest.approx(metrics[1], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("core", ["feedforward", "lstm"])
+@pytest.mark.parametrize("actions", EVERY_ACTION)
+def test_actions_of_every_family(
+    model_of: Callable[..., ActorCritic], rollout_of: Callable[..., Rollout], actions: str, core: str
+) -> None:
+    """From the same noise the same ones, as the environments may have them."""
+    space = EVERY_ACTION[actions]
+    model = model_of(SPACES["box"], actions=space, policy_init_gain=3.0, core=core)
+    obs = rollout_of(SPACES["box"], T=1, B=500).obs[0]
+    for seed in (None, 0):
+        rngs = [None if seed is None else np.random.default_rng(seed) for _ in range(2)]
+        ours = ModelPolicy(model, rngs[0], NumpyActorCritic(model) if core == "feedforward" else None)
+        theirs = ModelPolicy(model, rngs[1], None)
+        theirs.act = theirs._act_torch if core == "feedforward" else theirs._act_recurrent
+        fast, slow = (policy.act(obs, NO_START) for policy in (ours, theirs))
+        assert fast.dtype == slow.dtype
+        np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
+        played = ours.to_env(fast)
+        valid = (
+            (space.original.contains(space.unpack(a)) for a in played)
+            if isinstance(space, Packed)
+            else (space.contains(a) for a in played)
+        )
+        assert all(valid)
 
 
 @every_space

@@ -78,6 +78,13 @@ def test_values_outside_are_named(space: Space[Any], values: list[Any]) -> None:
         FlattenObs(space)(torch.tensor(values))
 
 
+def test_values_outside_are_named_by_the_numpy_path_too() -> None:
+    flatten = numpy_mlp.flattener(FlattenObs(Discrete(3, start=1)))
+    assert flatten(np.array([1, 3])).tolist() == [[1, 0, 0], [0, 0, 1]]
+    with pytest.raises(ConfigError, match="observation: values 1 … 4 are not all in Discrete"):
+        flatten(np.array([1, 4]))
+
+
 @every_lead
 @pytest.mark.parametrize("mask", [None, "observation"])
 def test_every_leaf_becomes_features(mask: MaskSource | None, lead: tuple[int, ...]) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
+
+from limelight.packed import part_of, walk
 
 StepResult = tuple[Any, float, bool, bool, dict[str, Any]]
 Values = NDArray[np.float64]
@@ -101,6 +103,41 @@ class Bandit(gym.Env[NDArray[np.float32], np.int64]):
     def value(self, gamma: float) -> Values:
         """V*, [1]; γ plays no part in one step."""
         return np.array([max(self.means)])
+
+
+class Aim(gym.Env[NDArray[np.float32], Any]):
+    """One step, one shot at ``target``, a value of ``action_space`` (any, also nested; a random one if None).
+
+    Every real number costs the square of what it is off, every other choice 1 if it is wrong. Observation: always [1].
+    V* = 0.
+    """
+
+    def __init__(self, action_space: Space[Any] | None = None, target: Any = None, seed: int = 0) -> None:
+        self.observation_space = Box(1.0, 1.0, (1,))
+        self.action_space: Space[Any] = Box(-1.0, 1.0, (2,)) if action_space is None else action_space
+        if target is None:
+            self.action_space.seed(seed)
+            target = self.action_space.sample()
+        self.target = target
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """The one observation there is."""
+        super().reset(seed=seed)
+        return np.ones(1, np.float32), {}
+
+    def step(self, action: Any) -> StepResult:
+        """Shoot."""
+        reward = 0.0
+        for path, space in walk(self.action_space):
+            off = np.asarray(part_of(action, path), np.float64) - part_of(self.target, path)
+            reward -= float(np.sum(off**2 if isinstance(space, Box) else off != 0))
+        return np.ones(1, np.float32), reward, True, False, {}
+
+    def value(self, gamma: float) -> Values:
+        """V*, [1]; γ plays no part in one step."""
+        return np.zeros(1)
 
 
 class TwoState(gym.Env[np.int64, np.int64]):

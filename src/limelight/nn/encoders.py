@@ -50,10 +50,7 @@ class FlattenObs(nn.Module):
         try:
             return self._one_hot(obs)
         except RuntimeError:  # which an index outside raises
-            seen = f"{obs.min().item():.0f} … {obs.max().item():.0f}"
-            raise ConfigError(
-                f"observation: values {seen} are not all in {self.space}; it must hold all that the environment returns"
-            ) from None
+            raise ConfigError(outside(self.space, obs)) from None
 
     def _one_hot(self, obs: Tensor) -> Tensor:
         if isinstance(self.space, Discrete):
@@ -62,6 +59,12 @@ class FlattenObs(nn.Module):
         index = obs.reshape(*lead, -1).long() + self.offsets
         features = torch.zeros(*lead, self.num_features, device=obs.device)
         return features.scatter_(-1, index, 1.0)
+
+
+def outside(space: Space[Any], obs: Any) -> str:
+    """What to say of observations (tensor or array) that are not all in their space."""
+    seen = f"{int(obs.min())} … {int(obs.max())}"
+    return f"observation: values {seen} are not all in {space}; it must hold all that the environment returns"
 
 
 class MLP(nn.Module):

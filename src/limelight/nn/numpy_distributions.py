@@ -158,6 +158,8 @@ class NumpyGaussian:
 class NumpyFactorised:
     """Of :class:`~limelight.nn.distributions.Factorised`."""
 
+    # MultiDiscrete([3, 3, 3]): to sample 8 75 µs, by torch 242; gradients of 128 rows 348, by torch 1851.
+
     def __init__(self, distribution: Factorised, forms: list[NumpyDistribution]) -> None:
         self.parts = list(zip(distribution.parts, forms, strict=True))
         (self.size,), self.dtype = distribution.action_shape, distribution.action_dtype

@@ -15,9 +15,10 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import nn
 
+from limelight.config import ConfigError
 from limelight.nn.cores import FeedForward
 from limelight.nn.distributions import PolicyHead
-from limelight.nn.encoders import MLP, FlattenObs
+from limelight.nn.encoders import MLP, FlattenObs, outside
 from limelight.nn.model import ActorCritic, Critic, ValueHead
 from limelight.nn.numpy_distributions import numpy_distribution
 
@@ -231,8 +232,15 @@ def flattener(flatten: FlattenObs) -> Callable[[NDArray[Any]], Float]:
     """FlattenObs in NumPy: [N, *shape] → float32 [N, D]."""
     space, width = flatten.space, flatten.num_features
     if isinstance(space, Discrete):
-        one_hot, start = np.eye(width, dtype=np.float32), int(space.start)
-        return lambda obs: one_hot[obs - start]
+        rows, start = np.eye(width, dtype=np.float32), int(space.start)
+
+        def one_hot(obs: NDArray[Any]) -> Float:
+            try:
+                return rows[obs - start]
+            except IndexError:
+                raise ConfigError(outside(space, obs)) from None
+
+        return one_hot
     return lambda obs: np.asarray(obs, np.float32).reshape(-1, width)
 
 
