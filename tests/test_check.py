@@ -7,13 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from composite import Doors
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space, Text, Tuple
 
+from composite import Doors
 from limelight import check
 from limelight.check import check_env
 from limelight.config import EnvConfig
-from limelight.findings import Finding
+from limelight.findings import BrokenError, Finding
 
 OBS = np.array([0.5, -0.5], np.float32)
 
@@ -167,8 +167,8 @@ class Shaped(Faulty):
 class Closed(Doors):
     """Doors by keyword arguments that the command line can give."""
 
-    def __init__(self, where: str = "info", fault: str = "", choices: Any = (5,)) -> None:
-        super().__init__(where, fault, tuple(choices))
+    def __init__(self, where: str = "info", fault: str = "", two_choices: bool = False) -> None:
+        super().__init__(where, fault, (3, 2) if two_choices else (5,))
 
 
 @pytest.fixture(autouse=True)
@@ -297,13 +297,20 @@ def test_spaces_and_what_becomes_of_them(kwargs: dict[str, Any], subject: str, l
         ({"fault": "missing"}, "step 2 of an episode returned info without action_mask"),
         ({"fault": "shape"}, "step 2 of an episode returned action_mask of 4 numbers: there are 5 actions"),
         ({"fault": "empty"}, "step 2 of an episode returned action_mask without a legal action"),
-        ({"fault": "empty", "choices": [3, 2]}, "without a legal action"),
+        ({"fault": "empty", "two_choices": True}, "without a legal action"),
         ({"fault": "empty", "where": "observation"}, "without a legal action"),
     ],
 )
 def test_a_mask_that_cannot_be_one_fails(kwargs: dict[str, Any], part: str) -> None:
     found = findings("Closed", **kwargs)
     assert (found["action mask"].level, part in found["action mask"].message) == ("fail", True)
+
+
+def test_a_mask_of_other_numbers_than_0_and_1_fails() -> None:
+    env = Doors()
+    env.reset(seed=0)
+    with pytest.raises(BrokenError, match="must be 0 or 1 for each action"):
+        check._check_mask(env, "info", 0, {"action_mask": np.full(5, 0.5)}, "step 1 returned")
 
 
 @pytest.mark.parametrize("where", ["info", "observation"])
@@ -329,7 +336,7 @@ def test_random_play_takes_legal_actions_alone_and_says_how_many_there_were(wher
             "after exactly 40 steps; if that is a time limit, return truncated",
         ),
         ({"ends": "terminated"}, "time limit", "set max_episode_steps"),
-        ({"reward": 2500.0}, "rewards", "normalize_rewards, or reward_scale to about 1e-05"),
+        ({"reward": 2500.0}, "rewards", "normalize_rewards, or reward_scale to about 0.0001"),
         ({"reward": -3.0}, "rewards", "of one sign, so values grow to about"),
         ({"reward": 0.0}, "rewards", "all 0 in 300 random steps"),
     ],

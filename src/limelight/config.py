@@ -104,7 +104,7 @@ class ModelConfig:
     log_std_init: float = 0.0
     """Initial log σ of continuous actions."""
     action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"
-    """Continuous actions: clipped to the bounds; −1 … 1 is the whole range; tanh of them is; auto: the second if finite."""
+    """Continuous actions: clipped to the bounds; −1 … 1 is their range; tanh of them is; auto: the second if finite."""
     encoder: str | None = None
     """``package.module:Class`` of your own encoder (docs/extending.md); None: an MLP of ``hidden_sizes``."""
     core: Literal["feedforward", "lstm", "gru"] = "feedforward"

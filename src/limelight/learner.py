@@ -146,7 +146,7 @@ class Learner:
     # ------------------------------------------------------------------ targets
 
     def rewards(self, rollout: Rollout) -> NDArray[np.float32]:
-        """The rewards to learn from, [T, B]: raw ones clipped, normalised, scaled, as set; the one place they change."""
+        """Rewards to learn from, [T, B]: raw ones clipped, normalised, scaled, as set; the one place they change."""
         a = self.algorithm
         rewards = rollout.rewards
         if a.reward_clip is not None:
@@ -184,7 +184,8 @@ class Learner:
         obs, rewards, terminated, truncated, valid, actions = (
             torch.from_numpy(x).to(self.device)
             for x in (
-                rollout.obs, self.rewards(rollout), rollout.terminated, rollout.truncated, rollout.valid, rollout.actions,
+                rollout.obs, self.rewards(rollout), rollout.terminated, rollout.truncated, rollout.valid,
+                rollout.actions,
             )
         )  # fmt: skip
         output = self.model(obs, *self._memory(rollout))

@@ -54,7 +54,7 @@ class RewardNormalizer:
     """Divides rewards by the deviation of discounted returns  Gₜ = rₜ + γ Gₜ₋₁,  Gₜ of one episode alone.
 
     The rewards' mean stays: taking it away would change what is worth living for. Clipped to ±10.
-    Source: Engstrom et al. 2020, section 3, and OpenAI Baselines' VecNormalize, where G runs on over the ends of episodes.
+    Source: Engstrom et al. 2020, section 3; VecNormalize of OpenAI Baselines.
     """
 
     def __init__(self, gamma: float) -> None:

@@ -129,7 +129,7 @@ def run(
         stack.callback(judge.close)
         logger = make_loggers(config, run_dir, resume_step, quiet, loggers)
         stack.callback(logger.close)
-        for note in notes:
+        for note in [] if quiet else notes:
             logger.message(note)
         loop = TrainingLoop(config, run_dir, runner, agent, judge, logger)
         if state is not None:

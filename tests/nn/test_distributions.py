@@ -23,6 +23,7 @@ from limelight.nn.distributions import (
     make_distribution,
 )
 from limelight.nn.model import ILLEGAL, make_model
+from limelight.nn.numpy_distributions import numpy_distribution
 from limelight.packed import Packed
 
 LARGEST_NOISE = 1.0 - 2.0**-24  # the largest float32 that Generator.random gives
@@ -192,10 +193,24 @@ def test_sigma_is_held_within_its_limits(std: str) -> None:
     log_std = distribution.split(params)[1]
     assert log_std.detach()[[0, 2]].tolist() == [LOG_STD_MIN, LOG_STD_MAX]
     assert distribution.log_prob(params, torch.ones(3)).isfinite()
-    log_std.sum().backward()
-    assert params.grad is not None
-    assert params.grad[3:].tolist() == [0.0, pytest.approx(float(params.grad[4])), 0.0]
-    assert params.grad[4] > 0
+
+
+@every_std
+def test_sigma_beyond_its_limits_is_moved_back_and_no_further_out(std: str) -> None:
+    distribution = gaussian(std)
+    raw = [-11.0, 0.5, 60.0] if std == "softplus" else [LOG_STD_MIN - 1, 0.5, LOG_STD_MAX + 1]  # softplus(60) > e⁴
+    for sign, moved in ((1.0, [False, True, True]), (-1.0, [True, True, False])):
+        params = torch.tensor([0.0, 0.0, 0.0, *raw], requires_grad=True)
+        (sign * distribution.split(params)[1].sum()).backward()
+        assert params.grad is not None
+        assert (params.grad[3:] != 0.0).tolist() == moved  # a descent lowers log σ where the sign is +
+        log_probs = distribution.log_prob(params, torch.full((3,), 2.0))
+        params.grad = None
+        log_probs.backward()
+        d_params = numpy_distribution(distribution).grad(
+            params.detach().numpy()[None], np.full((1, 3), 2.0, np.float32), np.ones(1, np.float32), np.zeros(1)
+        )[2]
+        np.testing.assert_allclose(d_params[0], params.grad, rtol=1e-5, atol=1e-6)
 
 
 @every_std

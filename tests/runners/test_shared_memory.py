@@ -118,7 +118,8 @@ def test_it_continues_where_it_was(finished: Run) -> None:
                 assert after is not None
                 for key in ("learner", "policy", "collector", "envs"):
                     assert_same(after[key], before[key])
-                assert_same(after["normalizer"], finished.state["moments"]["observations"])  # of all, not what this one knew
+                common = finished.state["moments"]["observations"]
+                assert_same(after["normalizer"], common)  # of all, not what this one knew
         assert runner.pop_messages() == []  # no episode had to be restarted
         advance(runner, MORE)
         later = runner.get_state()

@@ -131,6 +131,21 @@ class Bernoulli:
         return (nn.functional.softplus(-z) + z * (-z).sigmoid()).sum(-1)
 
 
+class _Bounded(torch.autograd.Function):
+    """log σ within its limits. Beyond them its gradient passes only where a descent leads back: clamp would hold it."""
+
+    @staticmethod
+    def forward(ctx: Any, log_std: Tensor) -> Tensor:
+        ctx.save_for_backward(log_std)
+        return log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (log_std,) = ctx.saved_tensors
+        outwards = ((log_std > LOG_STD_MAX) & (grad < 0)) | ((log_std < LOG_STD_MIN) & (grad > 0))
+        return grad.masked_fill(outwards, 0.0)
+
+
 class Gaussian:
     """Independent normal distributions N(μ, σ²) in A dimensions; ``params`` are μ and a number for σ, [..., 2A].
 
@@ -161,7 +176,8 @@ class Gaussian:
         """μ and log σ, each [..., A]."""
         mean, raw = params[..., : self.size], params[..., self.size :]
         log_std = 0.5 * nn.functional.softplus(raw).clamp_min(1e-8).log() if self.softplus else raw
-        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        bounded: Tensor = _Bounded.apply(log_std)  # type: ignore[no-untyped-call]
+        return mean, bounded
 
     def sample(self, params: Tensor, noise: Tensor) -> Tensor:
         """μ + σ · noise, float32 [..., A]."""

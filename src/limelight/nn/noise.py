@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.nn.distributions import ActionDistribution
+from limelight.config import ConfigError
+from limelight.nn.distributions import ActionDistribution, Gaussian
 
 
 class CorrelatedNoise:
@@ -19,6 +20,11 @@ class CorrelatedNoise:
     """
 
     def __init__(self, distribution: ActionDistribution, rng: np.random.Generator, correlation: float) -> None:
+        if not isinstance(distribution, Gaussian):
+            raise ConfigError(
+                f"noise_correlation = {correlation:g}: only a Box of continuous actions has noise that can drift; "
+                "set it to 0"
+            )
         self._distribution, self._rng = distribution, rng
         self._keep, self._new = np.float32(correlation), np.float32(math.sqrt(1.0 - correlation**2))
         self.last: NDArray[np.float32] | None = None

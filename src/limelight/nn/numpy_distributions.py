@@ -110,8 +110,8 @@ class NumpyGaussian:
         mean = params[:, : self.size]
         if noise is None:
             return mean.copy()  # params are memory that the next step overwrites
-        log_std, _ = self._log_std(params[:, self.size :])
-        actions = np.exp(log_std)
+        unbounded, _ = self._log_std(params[:, self.size :])
+        actions = np.exp(unbounded.clip(LOG_STD_MIN, LOG_STD_MAX))
         actions *= noise
         actions += mean
         return actions
@@ -120,7 +120,8 @@ class NumpyGaussian:
         self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
     ) -> tuple[Float, Float, Float]:
         """With z = (a − μ)/σ:  ∂ log π / ∂μ = z/σ,  ∂ log π / ∂ log σ = z² − 1,  ∂H / ∂ log σ = 1, if not squashed."""
-        log_std, slope = self._log_std(params[:, self.size :])
+        unbounded, slope = self._log_std(params[:, self.size :])
+        log_std = unbounded.clip(LOG_STD_MIN, LOG_STD_MAX)
         inverse_std = np.exp(-log_std)
         z = (actions - params[:, : self.size]) * inverse_std
         square = z * z
@@ -134,25 +135,30 @@ class NumpyGaussian:
         d_mean *= d_log_probs
         square -= 1.0
         square *= d_log_probs
-        square += d_entropies[:, None]
+        by_entropy = np.broadcast_to(d_entropies[:, None], square.shape)
         if self.log_scale is not None:
             log_probs -= np.add.reduce(numpy_log_slope(actions), axis=-1) + self.log_scale
             change, by_mean, by_log_std = numpy_mean_log_slope(params[:, : self.size], np.exp(log_std))
             entropies += np.add.reduce(change, axis=-1) + self.log_scale
             d_mean += d_entropies[:, None] * by_mean
-            square += d_entropies[:, None] * by_log_std
-        np.multiply(square, slope, out=d_log_std)
+            by_entropy = by_entropy * (1.0 + by_log_std)
+        np.add(inwards(unbounded, square), inwards(unbounded, by_entropy), out=d_log_std)
+        d_log_std *= slope
         return log_probs, entropies, d_params
 
-    def _log_std(self, raw: Float) -> tuple[Float, Float]:
-        """Log σ [N, A] of what the head says, and its derivative."""
+    def _log_std(self, raw: Float) -> tuple[Float, Float | float]:
+        """Log σ [N, A] of what the head says, not yet held within its limits, and its derivative."""
         if not self.softplus:
-            inside = (raw >= LOG_STD_MIN) & (raw <= LOG_STD_MAX)
-            return raw.clip(LOG_STD_MIN, LOG_STD_MAX), inside.astype(np.float32)
-        variance = np.maximum(np.logaddexp(raw, np.float32(0.0)), np.float32(1e-8))
-        log_std = 0.5 * np.log(variance)
-        inside = (log_std >= LOG_STD_MIN) & (log_std <= LOG_STD_MAX)
-        return log_std.clip(LOG_STD_MIN, LOG_STD_MAX), inside * (-0.5 * np.expm1(-variance) / variance)
+            return raw, 1.0
+        variance = np.logaddexp(raw, np.float32(0.0))
+        slope = np.where(variance > 1e-8, -0.5 * np.expm1(-variance) / np.maximum(variance, 1e-8), 0.0)
+        return 0.5 * np.log(np.maximum(variance, np.float32(1e-8))), slope.astype(np.float32)
+
+
+def inwards(log_std: Float, grad: Float) -> Float:
+    """``grad`` without what would lead log σ from beyond a limit further out."""
+    outwards = ((log_std > LOG_STD_MAX) & (grad < 0.0)) | ((log_std < LOG_STD_MIN) & (grad > 0.0))
+    return np.where(outwards, np.float32(0.0), grad)
 
 
 class NumpyFactorised:
