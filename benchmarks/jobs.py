@@ -106,7 +106,7 @@ BASE_JOBS = (
             ("halfcheetah", "HalfCheetah-v5", 3041.0, 1_000_000),
             ("hopper", "Hopper-v5", 1253.0, 1_000_000),
             ("walker2d", "Walker2d-v5", 1092.0, 1_000_000),
-            ("ant", "Ant-v5", 3485.0, 1_000_000),
+            ("ant", "Ant-v4", 3485.0, 1_000_000),
             ("swimmer", "Swimmer-v5", 201.0, 1_000_000),
             ("humanoid", "Humanoid-v5", 1726.0, 1_000_000),
             ("inverted-pendulum", "InvertedPendulum-v5", 1000.0, 1_000_000),

@@ -27,6 +27,7 @@ from limelight.arguments import (
     train_request,
 )
 from limelight.cli import COMMANDS, main
+from limelight.envs import minigrid
 from limelight.flags import FOREIGN, flags_of, parse
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +111,8 @@ def check_command(words: list[str]) -> None:
     if not argv:
         return
     parsed = parse(ARGUMENTS[name], argv, prog=name, notice=refuse_notice)
-    if name == "train" and "ENV_ID" not in argv and parsed.arguments.resume is None:
+    needs_more = {"ENV_ID", "--env-module"} & {*argv} or argv[0].startswith(("my_package.", *minigrid.PREFIXES))
+    if name == "train" and not needs_more and parsed.arguments.resume is None:
         train_request(argv, refuse_notice)
 
 
@@ -135,7 +137,7 @@ def test_environments_exist(page: Path) -> None:
     for words in commands(page):
         if words[0] in ("train", "check") and len(words) > 1 and not words[1].startswith("-"):
             env_id = words[1]
-            own = ":" in env_id or "--env-module" in words or env_id == "ENV_ID"
+            own = ":" in env_id or "--env-module" in words or env_id == "ENV_ID" or env_id.startswith(minigrid.PREFIXES)
             assert own or env_id in gymnasium.registry
 
 

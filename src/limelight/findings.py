@@ -178,7 +178,7 @@ def rewards(play: Play, algorithm: AlgorithmConfig) -> Finding:
     horizon = min(1 / (1 - algorithm.gamma), longest) if algorithm.gamma < 1 else longest
     values = abs(mean) * horizon if low * high >= 0 else 0.0
     if largest > LARGE or values > HIGH_VALUES:
-        one_sign = f"always of one sign, so values grow to about {values:.2g}" if values > LARGE else "large"
+        one_sign = f"always of one sign, so values grow to about {values:,.0f}" if values > LARGE else "large"
         scale = f"reward_scale to about {_power_of_ten(max(largest, values)):g}"
         return Finding("warn", "rewards", f"{seen}: {one_sign}; set normalize_rewards, or {scale}")
     return Finding("ok", "rewards", seen)
@@ -229,7 +229,8 @@ def _network(env: AnyEnv, config: TrainConfig) -> Finding:
         model = make_model(env.observation_space, env.action_space, config.model, config.seed)
     except ConfigError as error:
         return Finding("fail", "network", str(error))
-    parts = [f"hidden layers of {', '.join(map(str, config.model.hidden_sizes))}"]
+    hidden = f"hidden layers of {', '.join(map(str, config.model.hidden_sizes))}"
+    parts = [] if isinstance(model.encoder, ImageEncoder) else [hidden]  # a picture alone goes to the heads
     for module in model.encoder.modules():
         if isinstance(module, ImageEncoder):
             kind = "the CNN of Mnih et al. 2015" if module.is_picture else "a small CNN"

@@ -37,9 +37,13 @@ class Preset:
         """Whether an environment with these spaces takes this preset where no row knows its id."""
         from gymnasium.spaces import Box  # here, as the command line loads this module to show its help
 
-        return self.any_continuous and all(
-            isinstance(space, Box) and space.dtype.kind == "f" for space in (observations, actions)
-        )
+        from limelight.packed import Packed
+
+        def has_reals(space: Space[Any]) -> bool:
+            parts = [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
+            return any(isinstance(part, Box) and part.dtype.kind == "f" for part in parts)
+
+        return self.any_continuous and has_reals(observations) and has_reals(actions)
 
 
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
@@ -66,10 +70,20 @@ _CONTINUOUS = {
 _MUJOCO = {**_CONTINUOUS, "eval_every": 100_000, "eval_episodes": 5, "total_timesteps": 1_000_000}
 _SIXTEEN_BY_FIVE = {"num_envs": 16, "num_steps": 5}
 _ONE_STEP_CONTINUOUS = {"learning_rate": 3e-4, "normalize_advantages": "running", "running_decay": 0.9}
-_BOX_LANDER = {
+_FAR = {
     **_CONTINUOUS,
+    "gamma": 0.999,
+    "gae_lambda": 0.98,
+    "learning_rate": 4e-3,
     "eval_every": 50_000,
     "total_timesteps": 1_000_000,
+}
+_SWIMMER = {
+    **_MUJOCO,
+    "gamma": 0.9999,
+    "gae_lambda": 0.99,
+    "learning_rate": 3e-3,
+    "noise_correlation": 0.98,
 }
 
 _ROWS = (
@@ -122,8 +136,8 @@ _ROWS = (
                 "eval_every": 50_000,
                 "total_timesteps": 1_000_000,
             },
-            "a2c": {"num_envs": 8, "num_steps": 8},
-            "a3c": {"num_envs": 8, "num_steps": 8},
+            "a2c": {"num_envs": 16, "num_steps": 8},
+            "a3c": {"num_envs": 16, "num_steps": 8},
             "ac": _ONE_STEP_CONTINUOUS,
         },
     ),
@@ -145,17 +159,44 @@ _ROWS = (
         },
     ),
     Preset(
-        "box2d",
-        "LunarLanderContinuous, BipedalWalker: as mujoco, with their own budgets",
-        ("LunarLanderContinuous-", "BipedalWalker-", "BipedalWalkerHardcore-"),
-        {"*": _BOX_LANDER, "a2c": _SIXTEEN_BY_FIVE, "a3c": _SIXTEEN_BY_FIVE, "ac": _ONE_STEP_CONTINUOUS},
+        "lunarlander-continuous",
+        "LunarLanderContinuous: long rollouts and a far horizon, so that hovering is not worth as much as landing",
+        ("LunarLanderContinuous-",),
+        {
+            "*": _FAR,
+            "a2c": {"num_envs": 16, "num_steps": 16},
+            "a3c": {"num_envs": 16, "num_steps": 16},
+            "ac": _ONE_STEP_CONTINUOUS,
+        },
+    ),
+    Preset(
+        "bipedalwalker",
+        "BipedalWalker: as mujoco, over five million steps",
+        ("BipedalWalker-", "BipedalWalkerHardcore-"),
+        {
+            "*": {**_MUJOCO, "eval_every": 250_000, "total_timesteps": 5_000_000},
+            "a2c": _SIXTEEN_BY_FIVE,
+            "a3c": _SIXTEEN_BY_FIVE,
+            "ac": _ONE_STEP_CONTINUOUS,
+        },
+    ),
+    Preset(
+        "swimmer",
+        "Swimmer: a far horizon, and noise that drifts as slowly as it strokes",
+        ("Swimmer-",),
+        {
+            "*": _SWIMMER,
+            "a2c": {"num_envs": 8, "num_steps": 50},
+            "a3c": {"num_envs": 8, "num_steps": 50},
+            "ac": _ONE_STEP_CONTINUOUS,
+        },
     ),
     Preset(
         "mujoco",
         "MuJoCo: two networks, standardised observations, scaled rewards, σ a parameter, large steps that fall to 0",
         (
             "Ant-", "HalfCheetah-", "Hopper-", "Humanoid-", "HumanoidStandup-", "InvertedDoublePendulum-",
-            "InvertedPendulum-", "Pusher-", "Reacher-", "Swimmer-", "Walker2d-",
+            "InvertedPendulum-", "Pusher-", "Reacher-", "Walker2d-",
         ),
         {"*": _MUJOCO, "a2c": _SIXTEEN_BY_FIVE, "a3c": _SIXTEEN_BY_FIVE, "ac": _ONE_STEP_CONTINUOUS},
     ),

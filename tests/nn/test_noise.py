@@ -33,5 +33,7 @@ def test_without_correlation_it_is_the_distributions_own() -> None:
 
 
 def test_choices_have_no_noise_that_could_drift() -> None:
-    with pytest.raises(ConfigError, match=r"^noise_correlation = 0.5: only a Box of continuous actions .* set it to 0$"):
+    with pytest.raises(
+        ConfigError, match=r"^noise_correlation = 0.5: only a Box of continuous actions .* set it to 0$"
+    ):
         CorrelatedNoise(make_distribution(Discrete(3), ModelConfig()), np.random.default_rng(0), 0.5)

@@ -1,0 +1,139 @@
+"""Presets: every row can work, ids and spaces choose the right one, and a run can say why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
+
+from limelight.algorithms import ALGORITHMS
+from limelight.config import ConfigError
+from limelight.presets import PRESETS, choose_preset, explain_preset, resolve
+from limelight.settings import get_setting
+from limelight.validate import validate
+
+REAL = Box(-np.inf, np.inf, (3,), np.float64)
+FORCE = Box(-1.0, 1.0, (2,))
+
+
+class Spaces(gym.Env[Any, Any]):
+    """Has these spaces and nothing else; counts how many were made."""
+
+    made = 0
+
+    def __init__(self, observations: Space[Any] = REAL, actions: Space[Any] = FORCE, may_choose: bool = False) -> None:
+        Spaces.made += 1
+        self.observation_space, self.action_space = observations, Discrete(2) if may_choose else actions
+
+
+def never() -> Any:
+    pytest.fail("the environment was made although its id says enough")
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_row_gives_settings_that_can_work(preset: str, algo: str) -> None:
+    config = validate(resolve("CartPole-v1", algo, preset, {}))
+    rows = PRESETS[preset].settings
+    assert set(rows) <= {"*", *ALGORITHMS}
+    for name, value in {**rows.get("*", {}), **rows.get(algo, {})}.items():
+        assert get_setting(config, name) == value
+    assert (config.preset, config.algorithm.algo) == (preset, algo)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "preset"),
+    [
+        ("CartPole-v1", "classic"),
+        ("Acrobot-v1", "acrobot"),
+        ("MountainCar-v0", "mountaincar"),
+        ("MountainCarContinuous-v0", "mountaincar-continuous"),
+        ("LunarLander-v3", "lunarlander"),
+        ("LunarLanderContinuous-v3", "box2d"),
+        ("BipedalWalkerHardcore-v3", "box2d"),
+        ("Pendulum-v1", "pendulum"),
+        ("HalfCheetah-v5", "mujoco"),
+        ("HumanoidStandup-v5", "mujoco"),
+        ("InvertedDoublePendulum-v4", "mujoco"),
+        ("Walker2d-v5", "mujoco"),
+    ],
+)
+def test_an_id_that_a_row_knows_decides_without_making_the_environment(env_id: str, preset: str) -> None:
+    assert choose_preset(env_id, "auto", never) == preset
+    assert explain_preset(env_id, preset) == f"preset {preset} (knows {env_id}): {PRESETS[preset].summary}"
+
+
+def test_no_id_is_known_to_two_rows() -> None:
+    prefixes = [prefix for row in PRESETS.values() for prefix in row.env_prefixes]
+    assert len(prefixes) == len(set(prefixes))
+    for prefix in prefixes:
+        assert [row.name for row in PRESETS.values() if row.matches(f"{prefix}v9")] == [
+            row.name for row in PRESETS.values() if prefix in row.env_prefixes
+        ]
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "preset"),
+    [
+        (REAL, FORCE, "continuous"),
+        (Box(-1.0, 1.0, (4, 4)), FORCE, "continuous"),
+        (REAL, Discrete(2), "none"),
+        (Discrete(3), FORCE, "none"),
+        (Box(0, 255, (64, 64, 3), np.uint8), FORCE, "none"),
+        (REAL, Box(-3, 3, (2,), np.int64), "none"),
+        (Dict(x=REAL, y=Discrete(2)), Tuple([FORCE, Discrete(2)]), "continuous"),
+        (Dict(x=REAL), Tuple([Discrete(2), Discrete(3)]), "none"),
+    ],
+)
+def test_an_unknown_environment_takes_the_row_that_fits_its_spaces(
+    observations: Space[Any], actions: Space[Any], preset: str
+) -> None:
+    config = resolve("my:Env", "a2c", "auto", {}, lambda: Spaces(observations, actions))
+    assert config.preset == preset
+    assert config.env.normalize_obs == (preset == "continuous")
+
+
+def test_the_environment_is_made_with_what_is_set_for_it() -> None:
+    for may_choose, preset in ((False, "continuous"), (True, "none")):
+        settings = {"env_kwargs": {"may_choose": may_choose}}
+        assert resolve(f"{__name__}:Spaces", "a2c", "auto", settings).preset == preset
+    with pytest.raises(ConfigError, match="no such argument"):
+        resolve(f"{__name__}:Spaces", "a2c", "auto", {"env_kwargs": {"my_choose": True}})
+
+
+def test_without_a_look_an_unknown_id_has_no_preset() -> None:
+    assert choose_preset("my:Env", "auto") == "none"
+
+
+@pytest.mark.parametrize("preset", ["none", "mujoco"])
+def test_a_preset_that_is_asked_for_needs_no_look(preset: str) -> None:
+    before = Spaces.made
+    assert resolve(f"{__name__}:Spaces", "a2c", preset, {}).preset == preset
+    assert Spaces.made == before
+
+
+def test_none_leaves_the_algorithms_own_settings() -> None:
+    config = resolve("HalfCheetah-v5", "a2c", "none", {})
+    own = resolve("my:Env", "a2c", "none", {})
+    assert (config.algorithm, config.model, config.optim) == (own.algorithm, own.model, own.optim)
+    assert explain_preset("HalfCheetah-v5", "none").startswith("preset none: ")
+
+
+def test_what_is_set_wins_over_the_preset_and_that_over_the_algorithm() -> None:
+    config = resolve("Pendulum-v1", "a2c", "auto", {"gamma": 0.5})
+    row = {**PRESETS["pendulum"].settings["*"], **PRESETS["pendulum"].settings["a2c"]}
+    assert config.algorithm.gamma == 0.5 != row["gamma"]
+    assert config.algorithm.gae_lambda == row["gae_lambda"] != ALGORITHMS["a2c"].settings["gae_lambda"]
+
+
+def test_why_a_preset_was_taken() -> None:
+    assert explain_preset("my:Env", "continuous").startswith("preset continuous (fits the spaces): ")
+    assert explain_preset("my:Env", "mujoco").startswith("preset mujoco (asked for): ")
+
+
+def test_an_unknown_preset_is_refused_with_near_ones() -> None:
+    with pytest.raises(ConfigError, match=r"preset = 'mujocco': must be auto \| none \| .*did you mean mujoco\?"):
+        choose_preset("CartPole-v1", "mujocco")
