@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text, Tuple
 
 ROOM = Dict(
     {
@@ -119,3 +119,19 @@ class Gripper(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.taken.append(action)
         return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+class Reader(gym.Env[str, np.int64]):
+    """Shows words, which nothing here can read."""
+
+    def __init__(self) -> None:
+        self.observation_space, self.action_space = Text(3), Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Always the same word."""
+        super().reset(seed=seed)
+        return "abc", {}
+
+    def step(self, action: np.int64) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Nothing happens."""
+        return "abc", 0.0, True, False, {}

@@ -305,7 +305,7 @@ def test_a_mistake_is_one_line_and_status_2(argv: str, message: str, capsys: pyt
     ("argv", "part"),
     [
         ("train CartPol-v1", "did you mean CartPole-v1"),
-        ("train Pendulum-v1", "action space Box(1,) float32 is not supported"),
+        ("train composite:Reader", "composite:Reader: observation space Text"),
         ("train --env-module no_such_module", "no_such_module"),
         ("train --env-kwargs colour red", "colour"),
         ("evaluate nowhere", "nowhere: no such folder"),
@@ -455,7 +455,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(limelight.__file__).parents[1])}
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "limelight", "list", "envs"]
+    command = [sys.executable, "-m", "limelight", "list", "envs", "acrobot"]  # MuJoCo warns of its own files
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
@@ -548,8 +548,8 @@ def test_list_envs_by_family_with_what_prevents_training(capsys: pytest.CaptureF
     assert "  CartPole-v1" in lines
     assert not any("CartPole-v0" in line and "phys2d" not in line for line in lines), "only the newest version"
     rows = {line.split()[0]: line for line in lines}
-    assert "action space Box(1,) float32 is not supported" in rows["Pendulum-v1"]
-    assert "observation space Tuple" in rows["Blackjack-v1"]
+    assert rows["Pendulum-v1"] == "  Pendulum-v1"
+    assert rows["Blackjack-v1"] == "  Blackjack-v1"
 
 
 def test_list_envs_filters_by_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -587,7 +587,7 @@ def test_list_algos_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_prints_a_line_per_finding_and_fails_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "CartPole-v1"]) == 0
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"ok"}
-    assert cli.main(["check", "Pendulum-v1"]) == 2
+    assert cli.main(["check", "composite:Reader"]) == 2
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fail")]
     assert len(failed) == 1
     assert failed[0].split()[1] == "spaces"
