@@ -96,6 +96,10 @@ BASE_JOBS = (
     Job(
         "a3c-lunarlander", "LunarLander-v3", "a3c", 200.0, settings={"num_workers": 2}, total_timesteps=1_000_000
     ),
+    Job(
+        "minigrid-memory", "MiniGrid-MemoryS7-v0", "a2c", 0.86, settings={"core": "lstm", "num_steps": 32},
+        total_timesteps=1_500_000,
+    ),
     *(
         Job(name, env_id, "a2c", threshold, settings=_LONG, total_timesteps=steps)
         for name, env_id, threshold, steps in (

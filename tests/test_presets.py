@@ -52,8 +52,11 @@ def test_every_row_gives_settings_that_can_work(preset: str, algo: str) -> None:
         ("MountainCar-v0", "mountaincar"),
         ("MountainCarContinuous-v0", "mountaincar-continuous"),
         ("LunarLander-v3", "lunarlander"),
-        ("LunarLanderContinuous-v3", "box2d"),
-        ("BipedalWalkerHardcore-v3", "box2d"),
+        ("LunarLanderContinuous-v3", "lunarlander-continuous"),
+        ("BipedalWalkerHardcore-v3", "bipedalwalker"),
+        ("Swimmer-v5", "swimmer"),
+        ("MiniGrid-Empty-5x5-v0", "minigrid"),
+        ("BabyAI-GoToObj-v0", "minigrid"),
         ("Pendulum-v1", "pendulum"),
         ("HalfCheetah-v5", "mujoco"),
         ("HumanoidStandup-v5", "mujoco"),
@@ -86,6 +89,7 @@ def test_no_id_is_known_to_two_rows() -> None:
         (REAL, Box(-3, 3, (2,), np.int64), "none"),
         (Dict(x=REAL, y=Discrete(2)), Tuple([FORCE, Discrete(2)]), "continuous"),
         (Dict(x=REAL), Tuple([Discrete(2), Discrete(3)]), "none"),
+        (Tuple([Discrete(300), Discrete(2)]), FORCE, "none"),
     ],
 )
 def test_an_unknown_environment_takes_the_row_that_fits_its_spaces(

@@ -192,6 +192,17 @@ _ROWS = (
         },
     ),
     Preset(
+        "minigrid",
+        "MiniGrid, BabyAI: longer rollouts and an entropy bonus, as rewards are rare; add --core lstm for memory",
+        ("MiniGrid-", "BabyAI-"),
+        {
+            "*": {"learning_rate": 1e-3, "ent_coef": 0.01, "eval_every": 50_000, "total_timesteps": 500_000},
+            "a2c": {"num_envs": 16, "num_steps": 16},
+            "a3c": {"num_envs": 16, "num_steps": 16},
+            "ac": {"normalize_advantages": "running"},
+        },
+    ),
+    Preset(
         "mujoco",
         "MuJoCo: two networks, standardised observations, scaled rewards, σ a parameter, large steps that fall to 0",
         (
