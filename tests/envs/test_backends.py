@@ -191,6 +191,9 @@ class FirstAction:
     def act(self, obs: NDArray[Any], episode_start: object) -> NDArray[np.int64]:
         return np.zeros(len(obs), np.int64)
 
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        return actions
+
 
 def check_collector(envs: EnvBackend) -> None:
     """Episode statistics and final observations of the collector, over two rollouts, equal the script's."""
