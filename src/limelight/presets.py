@@ -49,16 +49,6 @@ class Preset:
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
 _SCALED = {"reward_scale": 0.05, "ent_coef": 0.0}
 _SIDE_BY_SIDE = {"num_envs": 16, "num_steps": 16, "learning_rate": 4e-3}
-_LANDER = {
-    "critic": "separate",
-    "gamma": 0.995,
-    "gae_lambda": 1.0,
-    "learning_rate": 8.3e-4,
-    "ent_coef": 1e-5,
-    "reward_clip": 10.0,
-    "eval_every": 25_000,
-    "total_timesteps": 1_000_000,
-}
 _CONTINUOUS = {
     "critic": "separate",
     "normalize_obs": True,
@@ -69,12 +59,16 @@ _CONTINUOUS = {
 }
 _MUJOCO = {**_CONTINUOUS, "eval_every": 100_000, "eval_episodes": 5, "total_timesteps": 1_000_000}
 _SIXTEEN_BY_FIVE = {"num_envs": 16, "num_steps": 5}
+_SIXTEEN_BY_SIXTEEN = {"num_envs": 16, "num_steps": 16}
 _ONE_STEP_CONTINUOUS = {"learning_rate": 3e-4, "normalize_advantages": "running", "running_decay": 0.9}
-_FAR = {
-    **_CONTINUOUS,
+_LANDER = {
+    "critic": "separate",
+    "normalize_obs": True,
+    "normalize_rewards": True,
     "gamma": 0.999,
     "gae_lambda": 0.98,
     "learning_rate": 4e-3,
+    "ent_coef": 0.0,
     "eval_every": 50_000,
     "total_timesteps": 1_000_000,
 }
@@ -117,9 +111,9 @@ _ROWS = (
     ),
     Preset(
         "lunarlander",
-        "LunarLander: two networks, a far horizon; the ±100 of an ending is clipped, lest fear of a crash keep it up",
+        "LunarLander: long rollouts and a far horizon, so that hovering is not worth as much as landing",
         ("LunarLander-",),
-        {"*": _LANDER, "a2c": {"num_envs": 8, "num_steps": 5}, "a3c": {"num_envs": 8, "num_steps": 5}},
+        {"*": _LANDER, "a2c": _SIXTEEN_BY_SIXTEEN, "a3c": _SIXTEEN_BY_SIXTEEN, "ac": _ONE_STEP_CONTINUOUS},
     ),
     Preset(
         "pendulum",
@@ -160,12 +154,12 @@ _ROWS = (
     ),
     Preset(
         "lunarlander-continuous",
-        "LunarLanderContinuous: long rollouts and a far horizon, so that hovering is not worth as much as landing",
+        "LunarLanderContinuous: as lunarlander",
         ("LunarLanderContinuous-",),
         {
-            "*": _FAR,
-            "a2c": {"num_envs": 16, "num_steps": 16},
-            "a3c": {"num_envs": 16, "num_steps": 16},
+            "*": {**_LANDER, "log_std_init": -0.5},
+            "a2c": _SIXTEEN_BY_SIXTEEN,
+            "a3c": _SIXTEEN_BY_SIXTEEN,
             "ac": _ONE_STEP_CONTINUOUS,
         },
     ),
@@ -197,8 +191,8 @@ _ROWS = (
         ("MiniGrid-", "BabyAI-"),
         {
             "*": {"learning_rate": 1e-3, "ent_coef": 0.01, "eval_every": 50_000, "total_timesteps": 500_000},
-            "a2c": {"num_envs": 16, "num_steps": 16},
-            "a3c": {"num_envs": 16, "num_steps": 16},
+            "a2c": _SIXTEEN_BY_SIXTEEN,
+            "a3c": _SIXTEEN_BY_SIXTEEN,
             "ac": {"normalize_advantages": "running"},
         },
     ),
