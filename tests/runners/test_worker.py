@@ -216,7 +216,7 @@ def test_workers_normalize_by_what_all_of_them_have_seen() -> None:
         for worker in crew.workers:
             normalizer = worker.actor.normalizer
             assert normalizer is not None
-            assert normalizer.seen.size == 2  # of the first reset
+            assert (normalizer.moments.size, normalizer.seen) == (2, None)  # of the first reset, and not shared yet
             seen.append(np.stack([env.unwrapped.state for env in worker.actor.collector.envs.envs]))  # type: ignore[attr-defined]
             update = normalizer.update
             normalizer.update = lambda obs, update=update: (remember(obs), update(obs))  # type: ignore[method-assign, assignment, misc]

@@ -49,30 +49,36 @@ class ObservationNormalizer:
         self.entries = entries
         shape = shape if entries is None else entries.shape
         self.moments = no_moments(shape)
-        self.seen = no_moments(shape)
-        """The part of the moments that came in through :meth:`update` since the last :meth:`share`."""
+        self.seen: Moments | None = None
+        """The part of the moments that came in through :meth:`update` since the last :meth:`share`; None: all of it."""
 
     def update(self, obs: NDArray[Any]) -> None:
         """Take a batch of observations [N, *shape] into the moments."""
         if len(obs) == 0:
             return
-        obs = self.numbers(obs)
-        batch = Moments(obs.mean(0, dtype=np.float64), obs.var(0, dtype=np.float64), len(obs))
+        # Written out, as ndarray.mean and var take three times as long for a few rows.
+        size, rows = len(obs), self.numbers(obs).astype(np.float64)
+        mean = np.add.reduce(rows) / size
+        rows -= mean
+        rows *= rows
+        batch = Moments(mean, np.add.reduce(rows) / size, size)
         self.moments = self.moments.merge(batch)
-        self.seen = self.seen.merge(batch)
+        if self.seen is not None:
+            self.seen = self.seen.merge(batch)
 
     def share(self, common: Moments) -> Moments:
         """``common`` with what was seen here added; from now on these are the moments here, too."""
-        if common.size + self.seen.size != self.moments.size:  # otherwise nobody else has added, and these are it
-            self.moments = common.merge(self.seen)
-        self.seen = no_moments(self.seen.mean.shape)
+        seen = self.moments if self.seen is None else self.seen
+        if common.size + seen.size != self.moments.size:  # otherwise nobody else has added, and these are it
+            self.moments = common.merge(seen)
+        self.seen = no_moments(seen.mean.shape)
         return self.moments
 
     def __call__(self, obs: NDArray[Any]) -> NDArray[np.float32]:
         """Standardised observations [..., *shape] under the present moments."""
         mean, var, _ = self.moments
         scaled = (self.numbers(obs) - mean) / np.sqrt(var + 1e-8)
-        numbers = np.clip(scaled, -10.0, 10.0).astype(np.float32)
+        numbers: NDArray[np.float32] = np.minimum(np.maximum(scaled, -10.0), 10.0).astype(np.float32)
         if self.entries is None:
             return numbers
         whole = obs.astype(np.float32)
