@@ -129,8 +129,8 @@ def run(
         stack.callback(judge.close)
         logger = make_loggers(config, run_dir, resume_step, quiet, loggers)
         stack.callback(logger.close)
-        for note in [] if quiet else notes:
-            logger.message(note)
+        for note in notes:
+            (Loggers(loggers) if quiet else logger).message(note)
         loop = TrainingLoop(config, run_dir, runner, agent, judge, logger)
         if state is not None:
             save_yaml(config, run_dir / "config.yaml")

@@ -68,7 +68,7 @@ def test_all_workers_die_at_once_and_are_replaced(tmp_path: Path) -> None:
     for worker, why in enumerate(whys):
         named = f"worker {worker} ({ENV}, 2 environments) died: {why}"
         ((noticed, message),) = [(t, m) for t, m in recorder.messages if m.startswith(named)]
-        assert noticed - float((tmp_path / f"{worker}.died").read_text()) < 2.0
+        assert noticed - float((tmp_path / f"{worker}.died").read_text()) < 10.0
         assert "restarted in 0.1 s with fresh seeds (restart " in message.splitlines()[-1]
         assert message.splitlines()[-1].endswith(" of 10)")
         assert ("RuntimeError: the simulator broke" in message) == (worker == 0)
