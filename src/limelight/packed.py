@@ -162,8 +162,9 @@ def part_of(value: Any, path: Path) -> Any:
 
 def _check_part(leaf: Leaf, flat: NDArray[Any], count: int) -> None:
     """Refuse ``count`` values of a leaf that have not its size, or are none of the numbers that it counts."""
-    name, space = path_name(leaf.path) or "it", leaf.space
+    space = leaf.space
     if flat.size != count * leaf.size:
+        name = path_name(leaf.path) or "it"
         raise ValueError(f"{name} has {flat.size} numbers, its space of shape {space.shape} needs {count * leaf.size}")
     if isinstance(space, Box):
         return
@@ -172,7 +173,7 @@ def _check_part(leaf: Leaf, flat: NDArray[Any], count: int) -> None:
     offsets = flat.reshape((count, *(space.shape or ()))) - low
     bad = (offsets < 0) | (offsets >= number)
     if bad.any():
-        raise ValueError(f"{name} = {flat[bad.reshape(-1)][0]}: not in {space}")
+        raise ValueError(f"{path_name(leaf.path) or 'it'} = {flat[bad.reshape(-1)][0]}: not in {space}")
 
 
 def _nested(space: Space[Any], values: Iterator[Any]) -> Any:
