@@ -117,16 +117,16 @@ _ROWS = (
     ),
     Preset(
         "pendulum",
-        "Pendulum: a near horizon (γ .9) and noise that drifts, so that swinging up is found",
+        "Pendulum: a near horizon (γ .95) and noise that drifts a little, so that swinging up is found",
         ("Pendulum-",),
         {
             "*": {
                 **_CONTINUOUS,
-                "gamma": 0.9,
+                "gamma": 0.95,
                 "gae_lambda": 0.9,
                 "learning_rate": 1e-3,
                 "log_std_init": -1.0,
-                "noise_correlation": 0.8,
+                "noise_correlation": 0.5,
                 "eval_every": 50_000,
                 "total_timesteps": 1_000_000,
             },
