@@ -58,6 +58,9 @@ _MEMORY = {
 _LONG = {"final_episodes": 0}
 """The best agent is judged by learning.py itself: another hundred long episodes would only cost time."""
 
+_DRIFTS = ("pendulum", "mountaincar-continuous", "swimmer")
+_WHITE = {"white-noise": {"noise_correlation": 0.0}}
+
 BASE_JOBS = (
     Job(
         "a2c", "CartPole-v1", "a2c", 495.0,
@@ -101,7 +104,7 @@ BASE_JOBS = (
         total_timesteps=1_500_000,
     ),
     *(
-        Job(name, env_id, "a2c", threshold, settings=_LONG, total_timesteps=steps)
+        Job(name, env_id, "a2c", threshold, _LONG, steps, variants=_WHITE if name in _DRIFTS else {})
         for name, env_id, threshold, steps in (
             ("pendulum", "Pendulum-v1", -160.0, 1_000_000),
             ("mountaincar-continuous", "MountainCarContinuous-v0", 91.0, 100_000),
