@@ -67,7 +67,7 @@ _LANDER = {
     "normalize_rewards": True,
     "gamma": 0.999,
     "gae_lambda": 0.98,
-    "learning_rate": 4e-3,
+    "learning_rate": 2e-3,
     "ent_coef": 0.0,
     "eval_every": 50_000,
     "total_timesteps": 1_000_000,
