@@ -553,7 +553,7 @@ def test_list_envs_by_family_with_what_prevents_training(capsys: pytest.CaptureF
 
 
 def test_list_envs_filters_by_text(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["list", "envs", "acro"]) == 0
+    assert cli.main(["list", "envs", "acrob"]) == 0
     assert capsys.readouterr().out.splitlines() == ["classic_control", "  Acrobot-v1"]
 
 
