@@ -64,6 +64,7 @@ def training(folder: Path, *more: str, env: str = "CartPole-v1") -> Iterator[sub
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(folder / "tmp")},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     try:
         yield process
