@@ -58,7 +58,6 @@ _CONTINUOUS = {
     "log_std_init": -0.5,
 }
 _MUJOCO = {**_CONTINUOUS, "eval_every": 100_000, "eval_episodes": 5, "total_timesteps": 1_000_000}
-_SIXTEEN_BY_FIVE = {"num_envs": 16, "num_steps": 5}
 _SIXTEEN_BY_SIXTEEN = {"num_envs": 16, "num_steps": 16}
 _ONE_STEP_CONTINUOUS = {"learning_rate": 3e-4, "normalize_advantages": "running", "running_decay": 0.9}
 _LANDER = {
@@ -72,6 +71,23 @@ _LANDER = {
     "eval_every": 50_000,
     "total_timesteps": 1_000_000,
 }
+_PENDULUM = {
+    **_CONTINUOUS,
+    "gamma": 0.95,
+    "gae_lambda": 0.9,
+    "learning_rate": 1e-3,
+    "log_std_init": -1.0,
+    "noise_correlation": 0.5,
+    "eval_every": 50_000,
+    "total_timesteps": 1_000_000,
+}
+_MOUNTAINCAR_CONTINUOUS = {
+    **_CONTINUOUS,
+    "learning_rate": 7e-4,
+    "log_std_init": 0.0,
+    "noise_correlation": 0.97,
+    "total_timesteps": 100_000,
+}
 _SWIMMER = {
     **_MUJOCO,
     "gamma": 0.9999,
@@ -79,6 +95,13 @@ _SWIMMER = {
     "learning_rate": 3e-3,
     "noise_correlation": 0.98,
 }
+
+
+def _with_rollouts(settings: dict[str, Any], num_envs: int, num_steps: int) -> dict[str, dict[str, Any]]:
+    """``settings`` for all algorithms, with ``num_envs`` × ``num_steps`` rollouts for those that take many steps."""
+    rollout = {"num_envs": num_envs, "num_steps": num_steps}
+    return {"*": settings, "a2c": rollout, "a3c": rollout, "ac": _ONE_STEP_CONTINUOUS}
+
 
 _ROWS = (
     Preset(
@@ -113,77 +136,37 @@ _ROWS = (
         "lunarlander",
         "LunarLander: long rollouts and a far horizon, so that hovering is not worth as much as landing",
         ("LunarLander-",),
-        {"*": _LANDER, "a2c": _SIXTEEN_BY_SIXTEEN, "a3c": _SIXTEEN_BY_SIXTEEN, "ac": _ONE_STEP_CONTINUOUS},
+        _with_rollouts(_LANDER, 16, 16),
     ),
     Preset(
         "pendulum",
         "Pendulum: a near horizon (γ .95) and noise that drifts a little, so that swinging up is found",
         ("Pendulum-",),
-        {
-            "*": {
-                **_CONTINUOUS,
-                "gamma": 0.95,
-                "gae_lambda": 0.9,
-                "learning_rate": 1e-3,
-                "log_std_init": -1.0,
-                "noise_correlation": 0.5,
-                "eval_every": 50_000,
-                "total_timesteps": 1_000_000,
-            },
-            "a2c": {"num_envs": 8, "num_steps": 8},
-            "a3c": {"num_envs": 8, "num_steps": 8},
-            "ac": _ONE_STEP_CONTINUOUS,
-        },
+        _with_rollouts(_PENDULUM, 8, 8),
     ),
     Preset(
         "mountaincar-continuous",
         "MountainCarContinuous: noise that drifts rocks the car out of the valley, where white noise averages out",
         ("MountainCarContinuous-",),
-        {
-            "*": {
-                **_CONTINUOUS,
-                "learning_rate": 7e-4,
-                "log_std_init": 0.0,
-                "noise_correlation": 0.97,
-                "total_timesteps": 100_000,
-            },
-            "a2c": {"num_envs": 8, "num_steps": 16},
-            "a3c": {"num_envs": 8, "num_steps": 16},
-            "ac": _ONE_STEP_CONTINUOUS,
-        },
+        _with_rollouts(_MOUNTAINCAR_CONTINUOUS, 8, 16),
     ),
     Preset(
         "lunarlander-continuous",
         "LunarLanderContinuous: as lunarlander",
         ("LunarLanderContinuous-",),
-        {
-            "*": {**_LANDER, "log_std_init": -0.5},
-            "a2c": _SIXTEEN_BY_SIXTEEN,
-            "a3c": _SIXTEEN_BY_SIXTEEN,
-            "ac": _ONE_STEP_CONTINUOUS,
-        },
+        _with_rollouts({**_LANDER, "log_std_init": -0.5}, 16, 16),
     ),
     Preset(
         "bipedalwalker",
         "BipedalWalker: as mujoco, over five million steps",
         ("BipedalWalker-", "BipedalWalkerHardcore-"),
-        {
-            "*": {**_MUJOCO, "eval_every": 250_000, "total_timesteps": 5_000_000},
-            "a2c": _SIXTEEN_BY_FIVE,
-            "a3c": _SIXTEEN_BY_FIVE,
-            "ac": _ONE_STEP_CONTINUOUS,
-        },
+        _with_rollouts({**_MUJOCO, "eval_every": 250_000, "total_timesteps": 5_000_000}, 16, 5),
     ),
     Preset(
         "swimmer",
         "Swimmer: a far horizon, and noise that drifts as slowly as it strokes",
         ("Swimmer-",),
-        {
-            "*": _SWIMMER,
-            "a2c": {"num_envs": 8, "num_steps": 50},
-            "a3c": {"num_envs": 8, "num_steps": 50},
-            "ac": _ONE_STEP_CONTINUOUS,
-        },
+        _with_rollouts(_SWIMMER, 8, 50),
     ),
     Preset(
         "minigrid",
@@ -203,13 +186,13 @@ _ROWS = (
             "Ant-", "HalfCheetah-", "Hopper-", "Humanoid-", "HumanoidStandup-", "InvertedDoublePendulum-",
             "InvertedPendulum-", "Pusher-", "Reacher-", "Walker2d-",
         ),
-        {"*": _MUJOCO, "a2c": _SIXTEEN_BY_FIVE, "a3c": _SIXTEEN_BY_FIVE, "ac": _ONE_STEP_CONTINUOUS},
+        _with_rollouts(_MUJOCO, 16, 5),
     ),
     Preset(
         "continuous",
         "any other environment with real observations and continuous actions: as mujoco",
         (),
-        {"*": _CONTINUOUS, "a2c": _SIXTEEN_BY_FIVE, "a3c": _SIXTEEN_BY_FIVE, "ac": _ONE_STEP_CONTINUOUS},
+        _with_rollouts(_CONTINUOUS, 16, 5),
         any_continuous=True,
     ),
 )  # fmt: skip
