@@ -39,14 +39,32 @@ class EnvConfig:
     """Override the environment's own time limit (in environment steps)."""
     num_envs: int = 8
     """Environments stepped side by side, B."""
-    backend: Literal["auto", "vector", "sync", "async", "envpool"] = "auto"
-    """Who steps them: the env's own vectorised class, Gymnasium's sync or async one, EnvPool, or the fastest."""
+    backend: Literal["auto", "vector", "sync", "async", "envpool", "ale"] = "auto"
+    """Who steps them: the env's own vectorised class, Gymnasium's sync or async one, EnvPool, ALE, or the fastest."""
+    env_threads: int | None = None
+    """Threads that ALE steps the games of a process with; None is one per core, shared among workers."""
     autoreset_mode: Literal["next_step", "same_step", "disabled"] = "next_step"
     """When a finished episode restarts. Learning is right in all three; ``next_step`` is the cheapest."""
     normalize_obs: bool = False
     """Standardise Box observations by running moments (frozen in evaluation, saved with the agent)."""
     action_masks: Literal["auto", "off"] = "auto"
     """Take no action that ``action_mask`` (in a Dict observation, or in info) calls illegal; off: do not look at it."""
+    frame_size: int = 84
+    """Atari: sides of the grey picture that is seen, in pixels."""
+    frame_stack: int = 4
+    """Atari: how many pictures are seen together, the newest last."""
+    frame_skip: int = 4
+    """Atari: frames that an action is held for; of the last two the brighter pixels are seen."""
+    sticky_actions: float = 0.0
+    """Atari: probability that a frame takes the last action once more (Gymnasium's ALE ids say 0.25)."""
+    noop_max: int = 30
+    """Atari: a game begins with up to so many frames without action, at random."""
+    fire_reset: bool = True
+    """Atari: press FIRE at the beginning, in games that wait for it."""
+    full_action_set: bool = False
+    """Atari: all 18 actions of the joystick, not those alone that the game uses."""
+    terminal_on_life_loss: bool = False
+    """Atari: learn from a lost life as from an end. The game goes on, and its score is that of all lives."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +124,10 @@ class ModelConfig:
     action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"
     """Continuous actions: clipped to the bounds; −1 … 1 is their range; tanh of them is; auto: the second if finite."""
     encoder: str | None = None
-    """``package.module:Class`` of your own encoder (docs/extending.md); None: an MLP of ``hidden_sizes``."""
+    """Of pictures: a3c, nature, universe or impala; ``package.module:Class`` is your own (docs/extending.md); None: ours
+    by the space, an MLP of ``hidden_sizes`` or a CNN."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of convolutional layers; auto: bfloat16 where the processor has instructions for it."""
     core: Literal["feedforward", "lstm", "gru"] = "feedforward"
     """What remembers between encoder and heads, for observations that do not tell all: nothing, an LSTM or a GRU."""
     core_size: int = 64

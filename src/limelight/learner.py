@@ -20,7 +20,8 @@ from limelight.config import AlgorithmConfig, ConfigError, ModelConfig, OptimCon
 from limelight.envs.base import State
 from limelight.losses import Array
 from limelight.moments import RewardNormalizer, RunningMoments
-from limelight.nn import numpy_mlp
+from limelight.nn import kept, numpy_mlp
+from limelight.nn.kept import KeptEncoder
 from limelight.nn.model import ActorCritic
 from limelight.optim import FlatParameters, Master, clip_by_norm, initial_state, make_optimizer, schedule
 from limelight.returns import gae, standardize
@@ -85,6 +86,7 @@ class Learner:
         )
         self.reward_normalizer = RewardNormalizer(algorithm.gamma) if algorithm.normalize_rewards else None
         self.num_updates = 0
+        self.kept = KeptEncoder(model.encoder, algorithm.num_steps) if kept.supports(model.encoder) else None
         self.numpy: numpy_mlp.NumpyActorCritic | None = None
         if numpy_mlp.supports(model) if use_numpy is None else use_numpy:
             self.numpy = numpy_mlp.NumpyActorCritic(model, algorithm.num_steps)
@@ -100,11 +102,17 @@ class Learner:
 
     def pull(self) -> None:
         """Copy the master's parameters into the model (and the target critic)."""
-        if self.numpy is not None:
-            self.numpy.forget()
+        self._forget()
         self.flat.params.copy_(self.master.params)
         if self._target is not None and self.master.target_params is not None:
             self._target.params.copy_(self.master.target_params)
+
+    def _forget(self) -> None:
+        """What acting has computed is of no use once parameters change."""
+        if self.numpy is not None:
+            self.numpy.acted.forget()
+        if self.kept is not None:
+            self.kept.acted.forget()
 
     def update(self, rollout: Rollout, progress: float, want_metrics: bool = False) -> Metrics:
         """One update from one rollout; ``progress`` (0 to 1) through the step budget sets the step size."""
@@ -125,8 +133,7 @@ class Learner:
 
         Raises: NonFiniteGradientError; the parameters are then as they were.
         """
-        if self.numpy is not None:
-            self.numpy.forget()
+        self._forget()
         if self._grads is not self.flat.grads:
             self._grads.copy_(self.flat.grads)
         norm = clip_by_norm(self._grads, self.optim.max_grad_norm)
@@ -188,7 +195,8 @@ class Learner:
                 rollout.actions,
             )
         )  # fmt: skip
-        output = self.model(obs, *self._memory(rollout))
+        features = None if self.kept is None else self.kept.unroll(rollout.obs)
+        output = self.model(obs, *self._memory(rollout), features)
         params, values = output.params[:-1], output.values[:-1]
         next_values = self._next_values(obs, output.values.detach(), rollout)
         targets = self.targets(rewards, values.detach(), next_values, terminated, truncated, valid)

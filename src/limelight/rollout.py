@@ -100,6 +100,7 @@ class RolloutCollector:
         self._episode_return = np.zeros(B, np.float64)
         self._episode_length = np.zeros(B, np.float64)
         self._finished: list[Episode] = []
+        self._life_lost: NDArray[np.bool_] | None = None  # [T, B], where a life lost counts as an end
         self._check_finite = np.issubdtype(obs_dtype, np.floating)
         self._real_actions: NDArray[Any] | None = None  # the same, where numbers may be NaN
 
@@ -133,6 +134,8 @@ class RolloutCollector:
             self._truncated[t] = step.truncated
             self._valid[t] = step.valid
             np.subtract(1.0, self._valid[t], out=episode_start[t + 1])
+            if step.life_lost is not None:
+                self._lose_life(t, step.life_lost)
             if step.final_obs is not None:  # then obs[t + 1] already is the next episode's first
                 episode_start[t + 1] = step.terminated | step.truncated
                 final.append((t, step, policy.recurrent_state))
@@ -146,6 +149,13 @@ class RolloutCollector:
             obs, stored, self._rewards, self._terminated, self._truncated, self._valid, episode_start,
             num_valid=int(np.count_nonzero(self._valid)), final_obs=final_obs, recurrent_state=before,
         )  # fmt: skip
+
+    def _lose_life(self, t: int, life_lost: NDArray[np.bool_]) -> None:
+        """An end for whoever learns, but not for the statistics of episodes, nor for the memory."""
+        if self._life_lost is None:
+            self._life_lost = np.zeros(self._terminated.shape, np.bool_)
+        self._life_lost[t] = life_lost
+        self._terminated[t] += life_lost
 
     def _action_buffer(self, actions: NDArray[Any]) -> NDArray[Any]:
         """Room for T such actions."""
@@ -180,8 +190,9 @@ class RolloutCollector:
             self._episode_return += np.add.reduce(self._rewards, axis=0)
             self._episode_length += np.add.reduce(self._valid, axis=0)
             return
+        ended = self._terminated if self._life_lost is None else self._terminated * ~self._life_lost
         for rewards, valid, terminated, truncated in zip(
-            self._rewards, self._valid, self._terminated, self._truncated, strict=True
+            self._rewards, self._valid, ended, self._truncated, strict=True
         ):
             self._episode_return += rewards
             self._episode_length += valid

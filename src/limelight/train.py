@@ -173,6 +173,8 @@ def prepare(
     if config.env.backend == "auto":
         say(f"backend {choice.backend}: {choice.because}")
     env = dataclasses.replace(config.env, backend=choice.backend)
+    if choice.backend == "ale" and env.env_threads is None:
+        env = dataclasses.replace(env, env_threads=max(1, num_cores() // (workers.num_workers or 1)))
     return dataclasses.replace(config, device=device, env=env, workers=workers)
 
 

@@ -246,11 +246,11 @@ def test_what_acting_computed_is_not_computed_again(runner_of: Callable[..., Syn
     for _ in range(3):
         rollout = actor.collect()
         flat_obs = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
-        assert net._known_rows(flat_obs) == 12
+        assert net.acted.known_rows(flat_obs) == 12
         actor.learner.gradients(rollout)
         taken_over = actor.learner.flat.grads.clone()
-        net.forget()
-        assert net._known_rows(flat_obs) == 0
+        net.acted.forget()
+        assert net.acted.known_rows(flat_obs) == 0
         actor.learner.gradients(rollout)
         torch.testing.assert_close(taken_over, actor.learner.flat.grads, rtol=1e-4, atol=1e-6)
         actor.learner.apply(rollout, 0.0)
@@ -263,7 +263,7 @@ def test_activations_of_other_parameters_are_forgotten(runner_of: Callable[..., 
     rollout = actor.collect()
     actor.learner.gradients(rollout)
     actor.learner.apply(rollout, 0.0)
-    assert net._known_rows(rollout.obs.reshape(15)) == 0
+    assert net.acted.known_rows(rollout.obs.reshape(15)) == 0
     actor.collect()
     actor.learner.pull()
-    assert net._known_rows(rollout.obs.reshape(15)) == 0
+    assert net.acted.known_rows(rollout.obs.reshape(15)) == 0

@@ -30,6 +30,8 @@ class Step(NamedTuple):
     final_obs: NDArray[Any] | None = None
     """Last observation of the rows done in this step, where ``obs`` already is the next episode's first one
     (SAME_STEP and DISABLED streams); other rows are undefined. None where ``obs`` is the final observation."""
+    life_lost: NDArray[np.bool_] | None = None
+    """A life was lost and the game goes on, which is to be learnt from as an end, [B]; None where it is not."""
 
 
 # Plain data that JSON and safetensors can hold: nested dicts of numbers, strings, None, lists and arrays.
@@ -40,7 +42,7 @@ class EnvBackend(Protocol):
     """B environments stepped together."""
 
     name: str
-    """Which backend this is: "vector", "sync", "async" or "envpool"."""
+    """Which backend this is: "vector", "sync", "async", "envpool" or "ale"."""
     num_envs: int
     single_observation_space: Space[Any]
     single_action_space: Space[Any]

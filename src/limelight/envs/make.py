@@ -16,6 +16,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from limelight.config import ConfigError, EnvConfig, TrainConfig, did_you_mean
+from limelight.envs.atari import AtariBackend
 from limelight.envs.base import EnvBackend
 from limelight.envs.envpool_backend import EnvPoolBackend, no_envpool_because
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
@@ -29,7 +30,7 @@ from limelight.validate import validate
 
 __all__ = ["EnvFactory", "EnvMaker", "choose_backend", "explain_backend", "make_envs", "resolve_env"]
 
-Backend = Literal["vector", "sync", "async", "envpool"]
+Backend = Literal["vector", "sync", "async", "envpool", "ale"]
 
 # CartPole-v1: a step of B environments takes 2 µs + 11 µs × B in sync and 84 µs + B / 7 µs vectorised.
 _VECTOR_FROM_ENVS = 8
@@ -101,6 +102,7 @@ def explain_backend(
 ) -> Choice:
     """``config.backend``, or for ``auto`` the fastest: save it with the run, as the third rule takes the time.
 
+    0. ``ale`` for Atari games;
     1. ``vector`` from 8 environments on, where the environment has a vectorised class that can replace it;
     2. ``envpool`` from 8 environments on, for MuJoCo and Box2D, where it is installed and can replace the environment;
     3. ``async`` where there are several cores and environments, one step takes 400 µs or more, and worker processes
@@ -112,6 +114,8 @@ def explain_backend(
     if config.backend != "auto":
         return Choice(config.backend, "as set")
     maker = resolve_env(config, factory)
+    if maker.game() is not None:
+        return Choice("ale", f"{maker.name} is an Atari game")
     if config.num_envs >= _VECTOR_FROM_ENVS and _no_vector_because(maker) is None:
         return Choice("vector", f"{maker.name} has a vectorised class")
     no_envpool = _why_not_envpool(maker) if may_use_envpool else "EnvPool is taken for training alone"
@@ -166,6 +170,8 @@ def _build(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBackend:
         if obstacle is not None:
             raise ConfigError(f"backend = envpool: {obstacle}; use backend sync")
         return EnvPoolBackend(maker, probe, config.num_envs)
+    if backend == "ale":
+        return _build_ale(config, maker)
     if backend == "vector":
         return _build_vector(config, maker, probe)
     if backend == "async":
@@ -175,6 +181,14 @@ def _build(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBackend:
     if any(env.unwrapped is probe.unwrapped for env in envs):
         raise ConfigError(SAME_ENV.format(maker.name))
     return SyncBackend(envs, config.autoreset_mode, maker.name)
+
+
+def _build_ale(config: EnvConfig, maker: EnvMaker) -> EnvBackend:
+    """ALE's own vector environment."""
+    game = maker.game()
+    if game is None:
+        raise ConfigError(f"backend = ale: {maker.name} is no Atari game; use backend auto")
+    return AtariBackend(game, config, config.num_envs, config.env_threads or num_cores())
 
 
 def _build_vector(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBackend:

@@ -6,6 +6,7 @@ Used by make.py, which hands on :class:`EnvMaker` to whoever needs one more envi
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from limelight.config import ConfigError, EnvConfig, EnvKwargs, did_you_mean
-from limelight.envs import minigrid
+from limelight.envs import atari, minigrid
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
 from limelight.packed import MaskSource, Packed
@@ -68,6 +69,13 @@ class EnvMaker:
         """What messages call it."""
         return self.config.env_id if self.factory is None else callable_name(self.factory)
 
+    def game(self) -> str | None:
+        """The Atari game that the id stands for; None if it is none.
+
+        Raises: ConfigError as :func:`limelight.envs.atari.game_of`.
+        """
+        return None if self.factory is not None else atari.game_of(self.config.env_id)
+
     def resolve(self) -> EnvSpec | Callable[..., Any]:
         """What the id stands for.
 
@@ -77,6 +85,9 @@ class EnvMaker:
             _import("env_module", self.config.env_module)
         if self.factory is not None:
             return self.factory
+        game = self.game()
+        if game is not None:
+            return functools.partial(atari.AtariGame, game, self.config)
         module, _, name = self.config.env_id.rpartition(":")
         if module:
             creator = getattr(_import("env_id", module), name, None)
@@ -92,6 +103,10 @@ class EnvMaker:
 
         Raises: ConfigError if it cannot be made with these settings.
         """
+        if self.game() is not None:
+            self._seen["packed"] = False
+            env: AnyEnv = self.resolve()()
+            return env
         env = self._as_it_is()
         if minigrid.has_mission(env.observation_space):
             env = minigrid.BagOfWords(env)

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
 
 from limelight.config import ConfigError, ModelConfig, did_you_mean
-from limelight.nn.images import ImageEncoder, is_image
+from limelight.nn.images import NETWORKS, ImageEncoder, is_image
 from limelight.packed import Packed
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
@@ -142,7 +142,7 @@ def own_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     if isinstance(space, Packed) and not is_flat(space):
         return FeaturesMLP(Leaves(space), config)
     if is_image(space):
-        image = ImageEncoder(space)
+        image = ImageEncoder(space, config.encoder, config.precision)
         return image if image.is_picture else FeaturesMLP(image, config)
     return MLP(space, config)
 
@@ -157,7 +157,7 @@ def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
 
     Raises: ConfigError if the class cannot be found or does not say its ``num_features``.
     """
-    if config.encoder is None:
+    if config.encoder is None or config.encoder in NETWORKS:
         return own_encoder(space, config)
     module_name, _, attribute = config.encoder.partition(":")
     if not attribute or not all(part.isidentifier() for part in module_name.split(".")):

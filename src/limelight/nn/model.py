@@ -18,6 +18,7 @@ from limelight.config import ModelConfig
 from limelight.nn.cores import Core, Recurrent, make_core
 from limelight.nn.distributions import ActionDistribution, PolicyHead, make_distribution
 from limelight.nn.encoders import make_encoder
+from limelight.nn.images import NETWORKS
 from limelight.packed import Packed
 
 ILLEGAL = -1e9
@@ -100,7 +101,11 @@ class ActorCritic(nn.Module):
         self.policy_head.add_initial_bias()
 
     def forward(
-        self, obs: Tensor, recurrent_state: Tensor | None = None, episode_start: Tensor | None = None
+        self,
+        obs: Tensor,
+        recurrent_state: Tensor | None = None,
+        episode_start: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> Output:
         """Distribution parameters [T, B, K] and values [T, B] of observations [T, B, *obs_shape].
 
@@ -108,9 +113,11 @@ class ActorCritic(nn.Module):
             obs: [T, B, *obs_shape].
             recurrent_state: before the first row, [B, S]; None is zeros.
             episode_start: 1 where a row begins an episode and the state is zeroed before it, [T, B] float32.
+            features: what the actor's encoder makes of the observations, where it is known, [T, B, F].
         """
         actor_state, critic_state = self.split_state(recurrent_state)
-        features, actor_state = self.core(self.encoder(obs), actor_state, episode_start)
+        encoded = self.encoder(obs) if features is None else features
+        features, actor_state = self.core(encoded, actor_state, episode_start)
         if isinstance(self.critic, ValueHead):
             return Output(self._params(features, obs), self.critic(features), actor_state)
         values, critic_state = self.critic.unroll(obs, critic_state, episode_start)
@@ -124,9 +131,9 @@ class ActorCritic(nn.Module):
         size = self.core.state_size
         return recurrent_state[:, :size], recurrent_state[:, size:]
 
-    def policy_params(self, obs: Tensor) -> Tensor:
-        """Distribution parameters alone, [T, B, K]: what acting without memory needs."""
-        return self._params(self.core(self.encoder(obs), None, None)[0], obs)
+    def policy_params(self, obs: Tensor, features: Tensor | None = None) -> Tensor:
+        """Distribution parameters alone, [T, B, K]: what acting without memory needs; ``features`` as for forward."""
+        return self._params(self.core(self.encoder(obs) if features is None else features, None, None)[0], obs)
 
     def _all_params(self, features: Tensor, obs: Tensor) -> Tensor:
         """Distribution parameters [T, B, K] of features [T, B, F]."""
@@ -145,7 +152,7 @@ class ActorCritic(nn.Module):
         """Orthogonal weights and zero biases in heads, cores and our own encoders; a user's encoder keeps its own."""
         gains: dict[nn.Module, float] = {self.policy_head.linear: self.config.policy_init_gain}
         gains.update({m.linear: 1.0 for m in self.critic.modules() if isinstance(m, ValueHead)})
-        if self.config.encoder is None:
+        if self.config.encoder is None or self.config.encoder in NETWORKS:
             for module in self.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):
                     gains.setdefault(module, math.sqrt(2.0))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from limelight.config import ConfigError
+from limelight.nn.acted import Acted
 from limelight.nn.cores import FeedForward
 from limelight.nn.distributions import PolicyHead
 from limelight.nn.encoders import MLP, FlattenObs, outside
@@ -148,9 +149,7 @@ class NumpyActorCritic:
     def __init__(self, model: ActorCritic, num_steps: int = 0) -> None:
         """``num_steps``: T of the rollouts that are learnt from; where acting leaves its activations for them."""
         assert isinstance(model.encoder, MLP)
-        self.num_steps = num_steps
-        self._acted = 0  # rows of the present rollout whose activations acting has left, all with the same parameters
-        self._acted_on: NDArray[Any] | None = None  # the array that holds their observations
+        self.acted = Acted(num_steps)
         self.flatten = flattener(model.encoder.flatten)
         self.trunk = Trunk(model.encoder)
         self.policy_head = make_head(model.policy_head)
@@ -163,34 +162,15 @@ class NumpyActorCritic:
     def act(self, obs: NDArray[Any], noise: Float | None) -> NDArray[Any]:
         """Sampled actions [B, *action_shape] for the distribution's noise, or the most probable ones without."""
         x = self.flatten(obs)
-        rows = self._next_rows(obs)
+        rows = self.acted.next_rows(obs)
         for layer in self.trunk.layers:
-            x = layer.forward(x, layer.buffer((self.num_steps + 1) * len(x))[rows] if rows else None)
+            x = layer.forward(x, layer.buffer((self.acted.num_steps + 1) * len(x))[rows] if rows else None)
         return self.distribution.act(self.policy_head.forward(x), noise)
-
-    def forget(self) -> None:
-        """The parameters are about to change: what acting computed is of no use any more."""
-        self._acted = 0
-
-    def _next_rows(self, obs: NDArray[Any]) -> slice | None:
-        """Which rows of a rollout's activations these observations [B, ...] are, if they are of a rollout."""
-        if not self.num_steps or obs.base is None:
-            return None
-        B = len(obs)
-        if obs.base is not self._acted_on or self._acted == self.num_steps * B:
-            self._acted_on, self._acted = obs.base, 0
-        self._acted += B
-        return slice(self._acted - B, self._acted)
-
-    def _known_rows(self, obs: NDArray[Any]) -> int:
-        """How many of the first of these observations [(T+1) B, ...] acting has left the activations of."""
-        rows = len(obs) // (self.num_steps + 1) * self.num_steps
-        return rows if rows and obs.base is self._acted_on and self._acted == rows else 0
 
     def forward(self, obs: NDArray[Any]) -> tuple[Float, Float]:
         """Distribution parameters [N, K] and values [N] of observations [N, *obs_shape]."""
         x = self.flatten(obs)
-        self._features = self.trunk.forward(x, self._known_rows(obs))
+        self._features = self.trunk.forward(x, self.acted.known_rows(obs))
         return self.policy_head.forward(self._features), self.value.forward(x, self._features)
 
     def backward(self, d_params: Float, d_values: Float) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from limelight.nn import numpy_recurrent
+from limelight.nn.kept import KeptEncoder
 from limelight.nn.model import ActorCritic
 from limelight.nn.noise import CorrelatedNoise
 from limelight.nn.numpy_mlp import NumpyActorCritic
@@ -31,8 +32,9 @@ class ModelPolicy:
         rng: np.random.Generator | None,
         fast: NumpyActorCritic | None,
         noise_correlation: float = 0.0,
+        kept: KeptEncoder | None = None,
     ) -> None:
-        self.model, self.rng, self.fast = model, rng, fast
+        self.model, self.rng, self.fast, self.kept = model, rng, fast, kept
         self.noise: Callable[[int], NDArray[np.float32]] | None = None
         """The randomness of the next actions, for so many environments."""
         if rng is not None and noise_correlation:
@@ -72,12 +74,12 @@ class ModelPolicy:
 
     def _act_torch(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         with torch.inference_mode():
-            return self._actions(self.model.policy_params(self._row(obs))[0])
+            return self._actions(self.model.policy_params(self._row(obs), self._features(obs))[0])
 
     def _act_recurrent(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         with torch.inference_mode():
             state = None if self.recurrent_state is None else torch.from_numpy(self.recurrent_state).to(self.device)
-            output = self.model(self._row(obs), state, self._row(episode_start))
+            output = self.model(self._row(obs), state, self._row(episode_start), self._features(obs))
             self.recurrent_state = output.recurrent_state.cpu().numpy()
             return self._actions(output.params[0])
 
@@ -86,6 +88,10 @@ class ModelPolicy:
         params, self.recurrent_state = self._recurrent.step(obs, self.recurrent_state, episode_start)
         noise = None if self.noise is None else self.noise(len(obs))
         return self._recurrent.distribution.act(params, noise)
+
+    def _features(self, obs: NDArray[Any]) -> Tensor | None:
+        """Of the encoder, where it keeps them for learning; otherwise the model runs it itself."""
+        return None if self.kept is None else self.kept.step(obs)
 
     def _row(self, x: NDArray[Any]) -> Tensor:
         """[B, ...] → [1, B, ...] where the model is."""

@@ -27,7 +27,7 @@ class Actor:
 
     def __init__(self, collector: RolloutCollector, learner: Learner, rng: np.random.Generator) -> None:
         self.collector, self.learner = collector, learner
-        self.policy = ModelPolicy(learner.model, rng, learner.numpy, learner.algorithm.noise_correlation)
+        self.policy = ModelPolicy(learner.model, rng, learner.numpy, learner.algorithm.noise_correlation, learner.kept)
 
     @property
     def normalizer(self) -> ObservationNormalizer | None:
