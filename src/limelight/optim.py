@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -86,13 +87,22 @@ class RMSprop:
         self.alpha, self.eps, self.tf = alpha, eps, tf
         self.state = state
         self._params, self._grads, self._g = vectors(params, grads, state["square_avg"])
+        self._xp, self._step = scratch(self._params)
 
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
         """One update; see :class:`Optimizer`."""
-        grads, g = self._grads, self._g
+        xp, grads, g, step = self._xp, self._grads, self._g, self._step
         g *= self.alpha
-        g += (1.0 - self.alpha) * (grads * grads)
-        step = grads / ((g + self.eps) ** 0.5 if self.tf else g**0.5 + self.eps)
+        xp.multiply(grads, grads, out=step)
+        step *= 1.0 - self.alpha
+        g += step
+        if self.tf:
+            xp.add(g, self.eps, out=step)
+            xp.sqrt(step, out=step)
+        else:
+            xp.sqrt(g, out=step)
+            step += self.eps
+        xp.divide(grads, step, out=step)
         descend(self._params, step, learning_rates)
 
 
@@ -108,30 +118,43 @@ class Adam:
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.state = state
         self._params, self._grads, self._m, self._v = vectors(params, grads, state["exp_avg"], state["exp_avg_sq"])
+        self._xp, self._step = scratch(self._params)
 
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
         """One update; see :class:`Optimizer`."""
-        grads, m, v = self._grads, self._m, self._v
+        xp, grads, m, v, step = self._xp, self._grads, self._m, self._v, self._step
         self.state["step"] += 1
         t = int(self.state["step"])
         m *= self.beta1
-        m += (1.0 - self.beta1) * grads
+        xp.multiply(grads, 1.0 - self.beta1, out=step)
+        m += step
         v *= self.beta2
-        v += (1.0 - self.beta2) * (grads * grads)
-        root_correction = math.sqrt(1.0 - self.beta2**t)
-        step = (m / (1.0 - self.beta1**t)) / (v**0.5 / root_correction + self.eps)
+        xp.multiply(grads, grads, out=step)
+        step *= 1.0 - self.beta2
+        v += step
+        xp.sqrt(v, out=step)
+        step /= math.sqrt(1.0 - self.beta2**t)
+        step += self.eps
+        xp.divide(m, step, out=step)
+        step /= 1.0 - self.beta1**t
         descend(self._params, step, learning_rates)
 
 
-# One step of RMSprop on NumPy views against tensors: 16 µs against 67 for 4,675 numbers, 100 against 216 for 50,000.
-_NUMPY_UP_TO = 50_000
-
-
 def vectors(*tensors: Tensor) -> tuple[Any, ...]:
-    """The same memory as NumPy arrays where that is faster (short vectors on the CPU), else the tensors."""
-    if tensors[0].device.type == "cpu" and tensors[0].numel() <= _NUMPY_UP_TO:
-        return tuple(t.numpy() for t in tensors)
-    return tensors
+    """The same memory as NumPy arrays on the CPU, where they are faster at every length; else the tensors.
+
+    A step of RMSprop took 30 µs on arrays against 58 for 4,675 numbers, 1,480 against 2,330 for 690,000.
+    """
+    return tuple(t.numpy() for t in tensors) if tensors[0].device.type == "cpu" else tensors
+
+
+def scratch(params: Any) -> tuple[Any, Any]:
+    """The module whose functions take these vectors, and room for a step: pages that are there already.
+
+    New memory for every intermediate result of 690,000 numbers took ten times as long as the arithmetic.
+    """
+    xp = torch if isinstance(params, Tensor) else np
+    return xp, xp.empty_like(params)
 
 
 def descend(params: Any, step: Any, learning_rates: Sequence[tuple[slice, float]]) -> None:
