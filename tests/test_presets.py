@@ -62,11 +62,21 @@ def test_every_row_gives_settings_that_can_work(preset: str, algo: str) -> None:
         ("HumanoidStandup-v5", "mujoco"),
         ("InvertedDoublePendulum-v4", "mujoco"),
         ("Walker2d-v5", "mujoco"),
+        ("Hopper-v4", "hopper"),
+        ("ALE/Pong-v5", "atari"),
+        ("BreakoutNoFrameskip-v4", "atari"),
+        ("space_invaders", "atari"),
     ],
 )
 def test_an_id_that_a_row_knows_decides_without_making_the_environment(env_id: str, preset: str) -> None:
     assert choose_preset(env_id, "auto", never) == preset
     assert explain_preset(env_id, preset) == f"preset {preset} (knows {env_id}): {PRESETS[preset].summary}"
+
+
+def test_a_game_takes_the_row_with_a_memory_where_one_is_asked_for() -> None:
+    assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "lstm"}).env.frame_size == 42
+    assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
+    assert resolve("CartPole-v1", "a3c", "auto", {"core": "lstm"}).preset == "classic"
 
 
 def test_no_id_is_known_to_two_rows() -> None:

@@ -28,10 +28,12 @@ class Preset:
     """Algorithm name ("*" for all) → settings by their plain names."""
     any_continuous: bool = False
     """Environments that no row knows take this preset where observations and actions are Boxes of real numbers."""
+    any_game: bool = False
+    """Atari games take this preset, by whatever id."""
 
     def matches(self, env_id: str) -> bool:
         """Whether ``env_id`` takes this preset by itself."""
-        return env_id.startswith(self.env_prefixes) if self.env_prefixes else False
+        return env_id.startswith(self.env_prefixes) or (self.any_game and _is_game(env_id))
 
     def fits(self, observations: Space[Any], actions: Space[Any]) -> bool:
         """Whether an environment with these spaces takes this preset where no row knows its id."""
@@ -44,6 +46,12 @@ class Preset:
             return any(isinstance(part, Box) and part.dtype.kind == "f" for part in parts)
 
         return self.any_continuous and has_reals(observations) and has_reals(actions)
+
+
+def _is_game(env_id: str) -> bool:
+    from limelight.envs.atari import game_of  # here, as the command line loads this module to show its help
+
+    return game_of(env_id) is not None
 
 
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
@@ -70,6 +78,28 @@ _LANDER = {
     "ent_coef": 0.0,
     "eval_every": 50_000,
     "total_timesteps": 1_000_000,
+}
+_ATARI = {
+    "encoder": "a3c",
+    "reward_clip": 1.0,
+    "gae_lambda": 1.0,
+    "learning_rate": 7e-4,
+    "ent_coef": 0.01,
+    "eval_every": 500_000,
+    "eval_episodes": 5,
+    "final_episodes": 10,
+    "log_every": 20_000,
+    "checkpoint_every": 500_000,
+    "total_timesteps": 10_000_000,
+}
+_ATARI_LSTM = {
+    **_ATARI,
+    "frame_size": 42,
+    "frame_stack": 1,
+    "normalize_obs": True,
+    "encoder": "universe",
+    "core": "lstm",
+    "core_size": 256,
 }
 _PENDULUM = {
     **_CONTINUOUS,
@@ -152,9 +182,9 @@ _ROWS = (
     ),
     Preset(
         "lunarlander-continuous",
-        "LunarLanderContinuous: as lunarlander",
+        "LunarLanderContinuous: as lunarlander, with longer rollouts and smaller steps",
         ("LunarLanderContinuous-",),
-        _with_rollouts({**_LANDER, "log_std_init": -0.5}, 16, 16),
+        _with_rollouts({**_LANDER, "log_std_init": -0.5, "learning_rate": 1.5e-3}, 8, 32),
     ),
     Preset(
         "bipedalwalker",
@@ -169,6 +199,19 @@ _ROWS = (
         _with_rollouts(_SWIMMER, 8, 50),
     ),
     Preset(
+        "atari",
+        "Atari: four frames of 84 × 84, the A3C paper's network, rewards clipped to ±1",
+        (),
+        _with_rollouts(_ATARI, 16, 5),
+        any_game=True,
+    ),
+    Preset(
+        "atari-lstm",
+        "Atari with a memory: one frame of 42 × 42, standardised, four small convolutions and an LSTM",
+        (),
+        _with_rollouts(_ATARI_LSTM, 16, 20),
+    ),
+    Preset(
         "minigrid",
         "MiniGrid, BabyAI: longer rollouts and an entropy bonus, as rewards are rare; add --core lstm for memory",
         ("MiniGrid-", "BabyAI-"),
@@ -180,10 +223,16 @@ _ROWS = (
         },
     ),
     Preset(
+        "hopper",
+        "Hopper: as mujoco, with longer rollouts and a farther horizon, so that standing still is not the best it sees",
+        ("Hopper-",),
+        _with_rollouts({**_MUJOCO, "gamma": 0.995}, 8, 16),
+    ),
+    Preset(
         "mujoco",
         "MuJoCo: two networks, standardised observations, scaled rewards, σ a parameter, large steps that fall to 0",
         (
-            "Ant-", "HalfCheetah-", "Hopper-", "Humanoid-", "HumanoidStandup-", "InvertedDoublePendulum-",
+            "Ant-", "HalfCheetah-", "Humanoid-", "HumanoidStandup-", "InvertedDoublePendulum-",
             "InvertedPendulum-", "Pusher-", "Reacher-", "Walker2d-",
         ),
         _with_rollouts(_MUJOCO, 16, 5),
@@ -203,15 +252,18 @@ Look = Callable[[], "tuple[Space[Any], Space[Any]]"]
 """Observation and action space of the environment; makes it, so it is only asked where the id says nothing."""
 
 
-def choose_preset(env_id: str, preset: str, look: Look | None = None) -> str:
+def choose_preset(env_id: str, preset: str, look: Look | None = None, core: str = "feedforward") -> str:
     """The name of the preset that ``preset`` (auto, none or a name) means for ``env_id``; "none" if there is none.
 
-    ``auto`` is the row that knows the id, else the one that fits the spaces, where ``look`` may be asked for them.
+    ``auto`` is the row that knows the id, else the one that fits the spaces, where ``look`` may be asked for them. Of an
+    Atari game it is the one with a memory if that is the ``core`` asked for.
 
     Raises: ConfigError naming the choices.
     """
     if preset == "auto":
         known = next((row.name for row in PRESETS.values() if row.matches(env_id)), None)
+        if known == "atari" and core != "feedforward":
+            return "atari-lstm"
         if known is not None or look is None:
             return known or "none"
         spaces = look()
@@ -242,7 +294,7 @@ def resolve(
     """
     own = get_algorithm(algo).settings
     asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
-    name = choose_preset(env_id, preset, lambda: _spaces(asked.env, factory))
+    name = choose_preset(env_id, preset, lambda: _spaces(asked.env, factory), asked.model.core)
     rows = PRESETS[name].settings if name in PRESETS else {}
     merged = {**own, **rows.get("*", {}), **rows.get(algo, {}), **settings}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})

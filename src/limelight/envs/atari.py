@@ -42,7 +42,8 @@ def game_of(env_id: str) -> str | None:
             return None
         raise ConfigError(f'env_id = {env_id}: needs ale-py, which is not installed; pip install "limelight-rl[atari]"')
     games = _games()
-    if random is not None:
+    if match is None:
+        assert random is not None
         game = games.get(_key(random[1] or random[2]))
         if game is None:
             return None
@@ -50,7 +51,6 @@ def game_of(env_id: str) -> str | None:
             f"env_id = {env_id}: skips frames at random or shows memory, which ALE's vector environment does not; use "
             f"ALE/{_pascal(game)}-v5, with sticky_actions 0.25 for randomness"
         )
-    assert match is not None
     name = match["ale"] or match["old"] or match["plain"]
     game = games.get(_key(name))
     if game is None and asks_for_ale:
