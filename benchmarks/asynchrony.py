@@ -1,4 +1,4 @@
-"""What asynchronous workers gain on CartPole-v1: environment steps per second, training included, policy lag, memory.
+"""What asynchronous workers gain, on CartPole-v1 or any other: environment steps per second, training included, policy lag, memory.
 
 The synchronous runner, one worker, several workers and (if installed) Stable-Baselines3 take turns, so that a machine
 that slows down slows all of them down. One thread per process. Run as a script.
@@ -17,7 +17,19 @@ from statistics import median
 from typing import Any
 
 from stats import flat_settings, markdown_table, number, provenance, results_path, save_json
-from throughput import ENDLESS, ENV_ID, SB3_SETTINGS, Contender, Ours, Sample, Shape, StableBaselines3, ratio, speeds
+from throughput import (
+    ENDLESS,
+    ENV_ID,
+    SB3_SETTINGS,
+    Contender,
+    Ours,
+    Sample,
+    Shape,
+    StableBaselines3,
+    continuous_settings,
+    ratio,
+    speeds,
+)
 
 SHAPES = [(8, 5), (64, 5), (256, 5), (1024, 16)]
 
@@ -36,15 +48,13 @@ class AsyncSample(Sample):
 class Workers:
     """Asynchronous workers as ``limelight.train`` builds them; they pause while others take their turn."""
 
-    def __init__(self, shape: Shape, critic: str, num_workers: int, update_order: str, seed: int) -> None:
+    def __init__(self, name: str, env_id: str, settings: dict[str, Any]) -> None:
         from limelight.presets import resolve
         from limelight.train import build, prepare
 
-        own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
-        workers = {"num_workers": num_workers, "update_order": update_order}
-        settings = {**shape.settings, **own, **workers, "total_timesteps": ENDLESS}
-        self.name = f"{num_workers} workers {update_order}" if num_workers > 1 else "1 worker"
-        self.config = prepare(resolve(ENV_ID, "a3c", settings.pop("preset"), settings), None)
+        settings = {"preset": "auto", **settings, "total_timesteps": ENDLESS}
+        self.name = name
+        self.config = prepare(resolve(env_id, "a3c", settings.pop("preset"), settings), None)
         self.runner, _ = build(self.config, None)
 
     def turn(self, seconds: float) -> AsyncSample:
@@ -52,6 +62,8 @@ class Workers:
         from limelight.runners.shared import Command, Control, Counter
 
         runner = self.runner
+        while runner.num_steps == 0:  # workers take seconds to begin, which is no part of the first turn
+            runner.advance(1, 1.0)
         runner.control[Control.COMMAND] = Command.RUN
         start, before = time.perf_counter(), runner.counters.sum(0)
         metrics, deadline = {}, start + seconds
@@ -78,11 +90,16 @@ def resident_megabytes(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
-def contenders(num_envs: int, num_steps: int, critic: str, workers: int, peer: bool, seed: int) -> list[Contender]:
+def contenders(shape: Shape, critic: str, workers: int, peer: bool, seed: int) -> list[Contender]:
     """Everyone who takes turns at one shape."""
-    shape = Shape("", "a2c", num_envs, num_steps, (critic,), SB3_SETTINGS)
-    ours: list[Contender] = [Ours(shape, critic, "numpy", seed), Workers(shape, critic, 1, "lock_free", seed)]
-    ours += [Workers(shape, critic, workers, order, seed) for order in ("lock_free", "locked")]
+    own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
+    settings = {**shape.settings, **own, **continuous_settings(shape), "backend": shape.env_backends[0]}
+
+    def made(name: str, number: int, order: str) -> Workers:
+        return Workers(name, shape.env_id, {**settings, "num_workers": number, "update_order": order})
+
+    ours: list[Contender] = [Ours(shape, critic, "numpy", seed, shape.env_backends[0]), made("1 worker", 1, "lock_free")]
+    ours += [made(f"{workers} workers {order}", workers, order) for order in ("lock_free", "locked")]
     return [*ours, StableBaselines3(shape, seed)] if peer else ours
 
 
@@ -136,6 +153,8 @@ def table(results: dict[str, Any]) -> str:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--env", default=ENV_ID, metavar="ENV_ID", help=f"default: {ENV_ID}")
+    parser.add_argument("--env-backend", choices=("auto", "vector", "sync", "envpool"), default="auto")
     parser.add_argument("--shapes", nargs="+", default=[f"{b}x{t}" for b, t in SHAPES], help="envs x steps, as 256x5")
     parser.add_argument("--workers", type=int, default=2, help="how many, where there are several (default: 2)")
     parser.add_argument(
@@ -157,8 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     from limelight.train import one_thread
 
-    settings = {name: value for name, value in vars(args).items() if name != "output"}
-    settings |= {"env_id": ENV_ID, "threads": 1}
+    settings = {name: value for name, value in vars(args).items() if name != "output"} | {"threads": 1}
     head = provenance("asynchrony", settings)
     taken: dict[str, dict[str, list[Sample]]] = {}
     config: dict[str, Any] = {}
@@ -166,7 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in args.shapes:
             print(f"{name} …", file=sys.stderr, flush=True)
             num_envs, num_steps = map(int, name.split("x"))
-            runners = contenders(num_envs, num_steps, args.critic, args.workers, args.peer == "sb3", args.seed)
+            shape = Shape(name, "a2c", num_envs, num_steps, (args.critic,), SB3_SETTINGS, args.env, (args.env_backend,))
+            runners = contenders(shape, args.critic, args.workers, args.peer == "sb3", args.seed)
             config[name] = flat_settings(next(r.config for r in runners if isinstance(r, Workers)))
             taken[name] = measure(runners, args.seconds, args.repeats)
     peers = [samples["sb3"] for samples in taken.values() if "sb3" in samples]
@@ -174,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = {
         name: {"config": config[name], "contenders": summarize(samples, best_peer)} for name, samples in taken.items()
     }
-    path = results_path("asynchrony", args.output)
+    path = results_path("asynchrony" + ("" if args.env == ENV_ID else f"-{args.env}"), args.output)
     save_json(path, {**head, "results": results})
     print(table(results))
     print(f"\nMedians of {args.repeats} turns of {args.seconds:g} s. All data: {path}")

@@ -95,21 +95,26 @@ class Sample:
 
 def make_config(shape: Shape, critic: str, seed: int, env_backend: str = "auto") -> TrainConfig:
     """The resolved configuration of ours at ``shape``."""
+    from limelight.presets import resolve
+    from limelight.train import prepare
+
+    own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
+    settings = {**shape.settings, **own, **continuous_settings(shape), "backend": env_backend}
+    settings["total_timesteps"] = ENDLESS
+    preset = settings.pop("preset", "auto")
+    return prepare(resolve(shape.env_id, shape.algo, preset, settings), None)
+
+
+def continuous_settings(shape: Shape) -> dict[str, Any]:
+    """What is SB3's default besides, where actions are continuous."""
     from gymnasium.spaces import Box
 
     from limelight.config import EnvConfig
     from limelight.envs.resolve import resolve_env
-    from limelight.presets import resolve
-    from limelight.train import prepare
 
     env = resolve_env(EnvConfig(shape.env_id))()
     env.close()
-    own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
-    settings = {**shape.settings, **own, "backend": env_backend, "total_timesteps": ENDLESS}
-    if shape.settings is SB3_SETTINGS and isinstance(env.action_space, Box):
-        settings |= SB3_CONTINUOUS
-    preset = settings.pop("preset", "auto")
-    return prepare(resolve(shape.env_id, shape.algo, preset, settings), None)
+    return SB3_CONTINUOUS if shape.settings is SB3_SETTINGS and isinstance(env.action_space, Box) else {}
 
 
 class Contender(Protocol):
