@@ -1,4 +1,4 @@
-"""What asynchronous workers gain, on CartPole-v1 or any other: environment steps per second, training included, policy lag, memory.
+"""What asynchronous workers gain, on CartPole-v1 or any other: environment steps per second (training included), lag.
 
 The synchronous runner, one worker, several workers and (if installed) Stable-Baselines3 take turns, so that a machine
 that slows down slows all of them down. One thread per process. Run as a script.
@@ -98,7 +98,10 @@ def contenders(shape: Shape, critic: str, workers: int, peer: bool, seed: int) -
     def made(name: str, number: int, order: str) -> Workers:
         return Workers(name, shape.env_id, {**settings, "num_workers": number, "update_order": order})
 
-    ours: list[Contender] = [Ours(shape, critic, "numpy", seed, shape.env_backends[0]), made("1 worker", 1, "lock_free")]
+    ours: list[Contender] = [
+        Ours(shape, critic, "numpy", seed, shape.env_backends[0]),
+        made("1 worker", 1, "lock_free"),
+    ]
     ours += [made(f"{workers} workers {order}", workers, order) for order in ("lock_free", "locked")]
     return [*ours, StableBaselines3(shape, seed)] if peer else ours
 
