@@ -193,7 +193,7 @@ def test_algorithm_names_live_in_their_table() -> None:
 
     default = AlgorithmConfig().algo
     assert default in ALGORITHMS
-    for module in TREES.keys() - {"algorithms", "presets"}:
+    for module in TREES.keys() - {"algorithms", "presets", "nn.images"}:  # a3c is the name of a network, too
         tree = TREES[module]
         words, defaults = docstrings(tree), defaults_of_algo(tree)
         named = [

@@ -267,7 +267,7 @@ def test_an_array_that_the_environment_returns_again_and_again_hides_no_other_ep
     ("kwargs", "subject", "level", "part"),
     [
         ({"observations": "picture"}, "spaces", "warn", "Box(40, 50, 3) float32 is flattened; if it is an image"),
-        ({"observations": "pixels"}, "network", "ok", "Box(84, 84, 3) uint8 through the CNN of Mnih et al. 2015; 1,"),
+        ({"observations": "pixels"}, "network", "ok", "Box(84, 84, 3) uint8 through the CNN nature; 1,"),
         ({"observations": "counts"}, "observations", "warn", "reach ±200: large for integers"),
         ({"actions": "integers"}, "network", "fail", "make it a MultiDiscrete"),
         ({"actions": "fine"}, "actions", "ok", "[-1, 1] rescaled to [-2, 3]"),

@@ -234,11 +234,7 @@ def test_flags_know_their_sections_and_positions() -> None:
 def test_what_was_given_is_told_from_what_was_not() -> None:
     parsed = parse(EvaluateArguments, ["somewhere", "--json"], prog="limelight evaluate", notice=print)
     assert parsed.given == {"run_dir", "json"}
-    assert (parsed.arguments.run_dir, parsed.arguments.json, parsed.arguments.episodes) == (
-        Path("somewhere"),
-        True,
-        100,
-    )
+    assert (parsed.arguments.run_dir, parsed.arguments.json, parsed.arguments.seed) == (Path("somewhere"), True, 0)
 
 
 # --------------------------------------------------------------------------- refusals
@@ -250,7 +246,7 @@ def test_what_was_given_is_told_from_what_was_not() -> None:
         ("train --gama 0.9", "--gama: no such setting; did you mean --gamma?"),
         ("train --zzzzzz 1", "--zzzzzz: no such setting; see limelight train --help"),
         ("train -gamma 1", "-gamma: no such setting; did you mean --gamma?"),
-        ("train --no-gamma", "--no-gamma: no such setting; did you mean --gamma?"),
+        ("train --no-gamma", "--no-gamma: no such setting; did you mean --gamma"),
         (
             "train --algorithm.num-envs 2",
             "--algorithm.num-envs: not a setting of algorithm; write --env.num-envs or --num-envs",
@@ -289,6 +285,9 @@ def test_what_was_given_is_told_from_what_was_not() -> None:
         ("evaluate a --which worst", "which = worst: must be best | last"),
         ("evaluate a --episodes 0", "episodes = 0: must be ≥ 1"),
         ("evaluate a --seed -1", "seed = -1: must be ≥ 0"),
+        ("evaluate a --video --video-episodes 0", "video_episodes = 0: must be ≥ 1"),
+        ("evaluate a --video-episodes 2", "video_episodes = 2: shows nothing by itself; add --video or --render"),
+        ("train --video-every -5", "video_every = -5: must be ≥ 0"),
         ("evaluate a --gamma 1", "--gamma: no such setting; see limelight evaluate --help"),
         ("report", "RUN_DIRS: missing; see limelight report --help"),
         ("list", "WHAT: missing; see limelight list --help"),

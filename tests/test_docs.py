@@ -28,6 +28,7 @@ from limelight.arguments import (
 )
 from limelight.cli import COMMANDS, main
 from limelight.envs import minigrid
+from limelight.envs.games import game_of
 from limelight.flags import FOREIGN, flags_of, parse
 
 ROOT = Path(__file__).parents[1]
@@ -138,7 +139,7 @@ def test_environments_exist(page: Path) -> None:
         if words[0] in ("train", "check") and len(words) > 1 and not words[1].startswith("-"):
             env_id = words[1]
             own = ":" in env_id or "--env-module" in words or env_id == "ENV_ID" or env_id.startswith(minigrid.PREFIXES)
-            assert own or env_id in gymnasium.registry
+            assert own or env_id in gymnasium.registry or game_of(env_id) is not None
 
 
 @per_page(OURS)

@@ -7,15 +7,17 @@ import math
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from limelight import plots
+from limelight import plots, report
 from limelight.config import ConfigError, TrainConfig
 from limelight.monitor.jsonl import JsonlLogger
 from limelight.monitor.monitor_csv import MonitorCsvLogger
@@ -259,6 +261,81 @@ def test_a_report_without_workers_has_nothing_of_them(tmp_path: Path) -> None:
     _, text = check_page(write_report([run]))
     assert "Workers" not in text
     assert "restarted workers" not in text
+
+
+def add_video(run: Path, name: str, size: int = 100, **about: object) -> None:
+    """An MP4 file of that size beside a run, and what is known of it, if anything."""
+    (run / "videos").mkdir(exist_ok=True)
+    (run / "videos" / f"{name}.mp4").write_bytes(bytes(size))
+    if about:
+        usual = {
+            "which": "best",
+            "step": None,
+            "seed": 0,
+            "sampled": False,
+            "returns": [1.0],
+            "lengths": [9],
+            "cut": False,
+        }
+        (run / "videos" / f"{name}.json").write_text(json.dumps({**usual, **about}))
+
+
+def captions(page: str) -> list[str]:
+    return re.findall("<figcaption>(.*?)</figcaption>", page)
+
+
+def test_videos_are_a_part_of_the_page_by_step(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_video(run, "best-evaluate-seed3", seed=3, returns=[-20.5, 7.0], lengths=[900, 400], sampled=True)
+    add_video(run, "best-2000000-seed7", step=2_000_000, returns=[21.0], lengths=[1684], cut=True)
+    add_video(run, "best-300000-seed7", step=300_000, returns=[3.0], lengths=[200])
+    add_video(run, "a <b>", 50)
+    (run / "videos" / ".half.mp4.tmp").write_bytes(b"not yet a video")
+    page, text = check_page(write_report([run]))
+    assert captions(page) == [
+        "step 300,000 · return 3 · 200 steps",
+        "step 2,000,000 · return 21 · 1,684 steps · cut",
+        "a &lt;b&gt;",
+        "best agent, seed 3, sampled actions · returns -20.5, 7 · 1,300 steps",
+    ]
+    sources = re.findall('<video [^>]*src="data:video/mp4;base64,([^"]*)"', page)
+    assert [len(b64decode(source)) for source in sources] == [100, 100, 50, 100]
+    assert "Videos" in text
+
+
+def test_large_videos_lie_beside_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_EMBED_EACH", 1_000)
+    monkeypatch.setattr(report, "_EMBED_TOTAL", 1_500)
+    runs = [make_run(tmp_path / "one"), make_run(tmp_path / "two")]
+    add_video(runs[0], "best-1-seed0", 1_001, step=1)
+    add_video(runs[0], "best-2-seed0", 1_000, step=2)
+    add_video(runs[1], "best 3", 600, step=3)  # small, but there is no room left
+    page = write_report(runs).read_text(encoding="utf-8")
+    assert [source[:10] for source in re.findall('<video [^>]*src="([^"]*)"', page)] == [
+        "videos/bes", "data:video", "../two/vid",
+    ]  # fmt: skip
+    for source in re.findall('<video [^>]*src="([^d][^"]*)"', page):
+        assert (runs[0] / unquote(source)).is_file()
+    assert [caption.split(" · ")[0] for caption in captions(page)] == ["one", "one", "two"]
+
+
+def test_a_report_without_videos_has_nothing_of_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "videos").mkdir()
+    page, text = check_page(write_report([run]))
+    assert "<video" not in page
+    assert "Videos" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("{", "not a JSON object"), ('{"step": 1, "cut": false}', "no lengths, re")]
+)
+def test_a_damaged_note_of_a_video_is_named(content: str, words: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_video(run, "best-1-seed0", step=1)
+    (run / "videos" / "best-1-seed0.json").write_text(content)
+    with pytest.raises(ConfigError, match=rf"best-1-seed0\.json: damaged \({words}"):
+        write_report([run])
 
 
 def test_counters_that_a_resumed_run_starts_anew_add_up(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from limelight.config import EnvConfig, EnvKwargs, TrainConfig
+from limelight.config import ConfigError, EnvConfig, EnvKwargs, TrainConfig
 from limelight.flags import Notice, Parsed, parse
 from limelight.settings import field_sections, for_resume, get_setting, load_yaml, with_settings
 from limelight.validate import validate
@@ -39,8 +39,8 @@ class EvaluateArguments:
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of a run."""
-    episodes: int = 100
-    """How many episodes."""
+    episodes: int | None = None
+    """How many episodes to judge by: 100; with --video or --render none but those that are shown, if not given."""
     seed: int = 0
     """Seed of the environments, and of the actions where they are sampled."""
     stochastic: Switch = False
@@ -51,6 +51,12 @@ class EvaluateArguments:
     """The best agent, or the newest checkpoint (which best is too, where nothing was evaluated)."""
     json: Switch = False
     """Print one JSON object and nothing else."""
+    video: Switch = False
+    """Write an MP4 file of the agent's game into RUN_DIR/videos, with the score above the picture."""
+    render: Switch = False
+    """Show the agent's game in a window, in real time."""
+    video_episodes: int = 1
+    """How many episodes --video and --render show."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,22 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     start = arguments.config
     config = resolve(arguments.env_id, start.algorithm.algo, start.preset, settings)
     return TrainRequest(validate(config), None, arguments.quiet)
+
+
+def checked(arguments: EvaluateArguments) -> EvaluateArguments:
+    """``arguments`` themselves if they can work.
+
+    Raises: ConfigError for a number out of its range, or one that nothing uses.
+    """
+    for name, least in (("episodes", 1), ("seed", 0), ("video_episodes", 1)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise ConfigError(f"{name} = {value}: must be ≥ {least}")
+    if arguments.video_episodes > 1 and not (arguments.video or arguments.render):
+        raise ConfigError(
+            f"video_episodes = {arguments.video_episodes}: shows nothing by itself; add --video or --render"
+        )
+    return arguments
 
 
 def check_config(arguments: CheckArguments) -> EnvConfig:

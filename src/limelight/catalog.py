@@ -11,16 +11,23 @@ from gymnasium.envs.registration import EnvSpec
 
 from limelight.algorithms import ALGORITHMS
 from limelight.config import ConfigError, EnvConfig, did_you_mean
-from limelight.envs.resolve import resolve_env
+from limelight.envs.games import INSTALL, all_games, id_of, is_ales
+from limelight.envs.resolve import known_ids, near_ids, resolve_env
 from limelight.envs.spaces import check_spaces
 from limelight.presets import PRESETS
 
 
 def environments(text: str = "") -> list[str]:
-    """The newest versions of the environments with ``text`` in their id, by family; why not, where not."""
-    specs = [s for s in gym.registry.values() if text.lower() in s.id.lower()]
-    if not specs:
-        raise ConfigError(f"{text}: no environment has this in its id{did_you_mean(text, gym.registry, 0.4)}")
+    """The newest versions of the environments with ``text`` in their id, by family; why not, where not.
+
+    Atari games are listed by ALE's ids and without a look at each: they are of one kind.
+    """
+    shown = {env_id for env_id in known_ids() if text.lower() in env_id.lower()}
+    played = [f"  {id_of(game):28} {game}" for game in all_games().values() if shown & {id_of(game)} or text in game]
+    specs = [spec for spec in gym.registry.values() if spec.id in shown and not is_ales(spec.entry_point)]
+    if not specs and not played:
+        near = f"; did you mean {' or '.join(near_ids(text))}?" if near_ids(text) else ""
+        raise ConfigError(f"{text}: no environment has this in its id{near}")
     families: dict[str, list[EnvSpec]] = {}
     for spec in _newest(specs):
         families.setdefault(_family(spec), []).append(spec)
@@ -33,7 +40,9 @@ def environments(text: str = "") -> list[str]:
             if kind not in obstacles:
                 obstacles[kind] = _obstacle(spec)
             lines.append(f"  {spec.id:28} {obstacles[kind]}".rstrip())
-    return lines
+    if not text and not all_games():
+        played = [f"  {'ALE/Pong-v5, pong, …':28} {INSTALL}"]
+    return [*lines, "atari", *played] if played else lines
 
 
 def algorithms(text: str = "") -> list[str]:

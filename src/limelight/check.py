@@ -67,7 +67,8 @@ def _look(env: Env, run: TrainConfig) -> list[Finding]:
         env = env.env
     space = env.observation_space
     found = [
-        Finding("ok", "make", f"{run.env.env_id} is a {type(env.unwrapped).__name__}"),
+        Finding("ok", "make", f"{run.env.env_id} is {_with_article(type(env.unwrapped).__name__)}"),
+        *findings.game(env, run.env),
         findings.spaces(env, run.env.env_id),
         *findings.actions(env.action_space, run),
     ]
@@ -86,6 +87,10 @@ def _look(env: Env, run: TrainConfig) -> list[Finding]:
     except BrokenError as broken:
         found.append(broken.finding)
     return found
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def _raised(what: str, error: Exception) -> str:

@@ -10,11 +10,14 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from limelight.agent import Agent
+    from limelight.arguments import EvaluateArguments
+    from limelight.evaluate import Evaluation
     from limelight.train import RunResult
 
 T = TypeVar("T")
@@ -165,33 +168,53 @@ def _last_line(result: RunResult) -> str:
 
 
 def _evaluate(argv: list[str]) -> int:
-    from limelight.arguments import EvaluateArguments
-    from limelight.config import ConfigError
+    from limelight.arguments import EvaluateArguments, checked
 
-    wanted = _arguments(EvaluateArguments, "limelight evaluate", argv)
-    if wanted is None:
+    arguments = _arguments(EvaluateArguments, "limelight evaluate", argv)
+    if arguments is None:
         return 0
-    for name, value, least in (("episodes", wanted.episodes, 1), ("seed", wanted.seed, 0)):
-        if value < least:
-            raise ConfigError(f"{name} = {value}: must be ≥ {least}")
+    wanted = checked(arguments)
     from limelight.agent import load
-    from limelight.evaluate import evaluate
 
     agent = load(wanted.run_dir, wanted.which)
-    result = evaluate(
-        agent, wanted.env_id, episodes=wanted.episodes, seed=wanted.seed, deterministic=not wanted.stochastic
-    )
+    result, video = _judge(agent, wanted)
     if wanted.json:
         import json
 
-        print(json.dumps(result.to_json()))
+        print(json.dumps({**result.to_json(), **({"video": str(video[0])} if video else {})}))
         return 0
     print(
         f"{wanted.env_id or agent.config.env.env_id} · {wanted.which} agent of {wanted.run_dir}: "
         f"{result.mean_return:.1f} ± {result.std_return:.1f} over {result.episodes} episodes (median "
         f"{result.median_return:.1f}, IQM {result.iqm_return:.1f}, mean length {result.mean_length:.1f})"
     )
+    if video:
+        path, played = video
+        print(f"video: {path}" + (f" (cut after {sum(played.lengths):,} steps)" if played.cut else ""))
     return 0
+
+
+def _judge(agent: Agent, wanted: EvaluateArguments) -> tuple[Evaluation, tuple[Path, Evaluation] | None]:
+    """Show ``agent`` as ``wanted``, and judge it if that is asked for too; the result, and the video with its own."""
+    how: dict[str, Any] = {"seed": wanted.seed, "deterministic": not wanted.stochastic}
+    result, video = None, None
+    if wanted.video or wanted.render:
+        from limelight.watch import film, show
+
+        shown = {**how, "episodes": wanted.video_episodes}
+        if wanted.video:
+            name = f"{wanted.which}-evaluate-seed{wanted.seed}{'-stochastic' if wanted.stochastic else ''}"
+            video = film(agent, wanted.run_dir, name, wanted.env_id, which=wanted.which, **shown)
+            result = video[1]
+        if wanted.render:
+            result = show(agent, wanted.env_id, **shown)
+    if wanted.episodes is not None:
+        how["episodes"] = wanted.episodes
+    elif result is not None:
+        return result, video
+    from limelight.evaluate import evaluate
+
+    return evaluate(agent, wanted.env_id, **how), video
 
 
 def _report(argv: list[str]) -> int:
@@ -235,7 +258,9 @@ def _check(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("train [ENV_ID] [--algo NAME] [--SETTING VALUE ...]", "train an agent and judge it", _train),
-    "evaluate": Command("evaluate RUN_DIR [--episodes N] [--json]", "judge a trained agent again", _evaluate),
+    "evaluate": Command(
+        "evaluate RUN_DIR [--episodes N] [--video] [--render] [--json]", "judge a trained agent, or watch it", _evaluate
+    ),
     "report": Command("report RUN_DIR...", "learning curves and report.html", _report),
     "list": Command("list envs|algos|presets [TEXT]", "what there is to choose from", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),

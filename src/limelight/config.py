@@ -30,7 +30,7 @@ class EnvConfig:
     """Which environment, how many copies, and how they are stepped."""
 
     env_id: str = "CartPole-v1"
-    """A Gymnasium id (``CartPole-v1``), or ``package.module:callable`` that returns an environment."""
+    """A Gymnasium id (``CartPole-v1``), a game of Atari's (``pong``), or ``package.module:callable`` that makes one."""
     env_kwargs: EnvKwargs = field(default_factory=dict)
     """Keyword arguments for the environment's constructor, as ``--env-kwargs KEY VALUE ...``."""
     env_module: str | None = None
@@ -46,7 +46,7 @@ class EnvConfig:
     autoreset_mode: Literal["next_step", "same_step", "disabled"] = "next_step"
     """When a finished episode restarts. Learning is right in all three; ``next_step`` is the cheapest."""
     normalize_obs: bool = False
-    """Standardise Box observations by running moments (frozen in evaluation, saved with the agent)."""
+    """Standardise Box observations of floats, or the pixels of an image, by running moments (frozen in evaluation)."""
     action_masks: Literal["auto", "off"] = "auto"
     """Take no action that ``action_mask`` (in a Dict observation, or in info) calls illegal; off: do not look at it."""
     frame_size: int = 84
@@ -58,7 +58,7 @@ class EnvConfig:
     sticky_actions: float = 0.0
     """Atari: probability that a frame takes the last action once more (Gymnasium's ALE ids say 0.25)."""
     noop_max: int = 30
-    """Atari: a game begins with up to so many frames without action, at random."""
+    """Atari: a game begins with fewer frames than this without action, at random."""
     fire_reset: bool = True
     """Atari: press FIRE at the beginning, in games that wait for it."""
     full_action_set: bool = False
@@ -124,10 +124,10 @@ class ModelConfig:
     action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"
     """Continuous actions: clipped to the bounds; −1 … 1 is their range; tanh of them is; auto: the second if finite."""
     encoder: str | None = None
-    """Of pictures: a3c, nature, universe or impala; ``package.module:Class`` is your own (docs/extending.md); None: ours
+    """Of pictures: a3c, nature, universe, impala; ``package.module:Class`` is your own (docs/extending.md); None: ours
     by the space, an MLP of ``hidden_sizes`` or a CNN."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of convolutional layers; auto: bfloat16 where the processor has instructions for it."""
+    """Arithmetic of convolutional layers; auto: bfloat16 for pictures where the processor can do that by itself."""
     core: Literal["feedforward", "lstm", "gru"] = "feedforward"
     """What remembers between encoder and heads, for observations that do not tell all: nothing, an LSTM or a GRU."""
     core_size: int = 64
@@ -220,6 +220,8 @@ class LogConfig:
     """Environment steps between two rows of metrics."""
     tensorboard: bool = True
     """Also write TensorBoard events."""
+    video_every: int = 0
+    """Environment steps between two videos of the best agent so far (docs/watching.md); 0 is never."""
 
 
 @dataclass(frozen=True)

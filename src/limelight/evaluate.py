@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 
 from limelight.config import ConfigError, EnvConfig
 from limelight.envs.base import EnvBackend
+from limelight.envs.games import for_other, game_of
 from limelight.envs.make import EnvFactory, make_envs
 from limelight.envs.spaces import describe_space
 from limelight.rollout import Policy
 
 if TYPE_CHECKING:
     from limelight.agent import Agent
+
+Where = str | Callable[[], gym.Env[Any, Any]] | EnvConfig | None
+"""An id, a callable that makes an environment, settings; None is the environment that the agent was trained on."""
+Watch = Callable[[float, int], bool]
+"""Told return and length so far of the first environment's episode, at its start and after each step; False cuts it."""
 
 # An episode as long as this is taken for one that never ends: a greedy policy may walk into a wall for ever.
 MAX_EPISODE_STEPS = 30_000
@@ -87,7 +93,7 @@ class Evaluation:
 
 def evaluate(
     agent: Agent,
-    env: str | Callable[[], gym.Env[Any, Any]] | EnvConfig | None = None,
+    env: Where = None,
     *,
     episodes: int = 100,
     seed: int = 0,
@@ -106,36 +112,42 @@ def evaluate(
     """
     if episodes < 1:
         raise ConfigError(f"episodes = {episodes}: must be ≥ 1")
-    config, factory = agent.config.env, agent.env_factory
-    if isinstance(env, str):
-        config, factory = dataclasses.replace(config, env_id=env), None
-    elif isinstance(env, EnvConfig):
-        config, factory = env, None
-    elif env is not None:
-        factory = env
+    config, factory = env_of(agent, env)
     envs = make_eval_envs(config, episodes, factory)
     try:
-        for key in ("observation_space", "action_space"):
-            theirs, ours = getattr(envs, f"single_{key}"), getattr(agent, key)
-            if theirs != ours:
-                raise ConfigError(
-                    f"env_id = {config.env_id}: its {key} is {describe_space(theirs)}, "
-                    f"the agent was trained on {describe_space(ours)}"
-                )
+        check_fits(agent, envs, config.env_id)
         rng = None if deterministic else np.random.default_rng(seed)
         return play(envs, agent.policy(rng), agent.normalize, episodes, seed)
     finally:
         envs.close()
 
 
+def env_of(agent: Agent, env: Where) -> tuple[EnvConfig, EnvFactory | None]:
+    """What makes the environment that ``env`` stands for in :func:`evaluate`."""
+    config, factory = agent.config.env, agent.env_factory
+    if isinstance(env, str):
+        return for_other(config, env), None
+    if isinstance(env, EnvConfig):
+        return env, None
+    return (config, factory) if env is None else (for_other(config, None), env)
+
+
+def check_fits(agent: Agent, envs: EnvBackend, env_id: str) -> None:
+    """Raises: ConfigError if ``envs`` have other spaces than the agent was trained on."""
+    for key in ("observation_space", "action_space"):
+        theirs, ours = getattr(envs, f"single_{key}"), getattr(agent, key)
+        if theirs != ours:
+            raise ConfigError(
+                f"env_id = {env_id}: its {key} is {describe_space(theirs)}, "
+                f"the agent was trained on {describe_space(ours)}"
+            )
+
+
 def make_eval_envs(config: EnvConfig, episodes: int, factory: EnvFactory | None) -> EnvBackend:
     """Environments to judge in: as many side by side as help, never more than episodes."""
     config = dataclasses.replace(config, autoreset_mode="next_step", backend="auto")
-    most = (
-        100
-        if factory is None and config.env_id in gym.registry and gym.registry[config.env_id].vector_entry_point
-        else 10
-    )
+    spec = gym.registry.get(config.env_id) if factory is None and game_of(config.env_id) is None else None
+    most = 100 if spec is not None and spec.vector_entry_point else 10
     return make_envs(config, num_envs=min(episodes, most), factory=factory)
 
 
@@ -145,6 +157,7 @@ def play(
     normalize: Callable[[NDArray[Any]], NDArray[Any]],
     episodes: int,
     seed: int,
+    watch: Watch = lambda episode_return, length: True,
 ) -> Evaluation:
     """Play ``episodes`` episodes, an equal share in each environment, starting all of them anew from ``seed``.
 
@@ -157,13 +170,16 @@ def play(
     cut = 0
     episode_return, episode_length = np.zeros(B), np.zeros(B, np.int64)
     obs, episode_start = normalize(envs.reset(seed)), np.ones(B, np.float32)
+    watch(0.0, 0)
     while to_play.any():
         step = envs.step(policy.to_env(policy.act(obs, episode_start)))
         obs, episode_start = normalize(step.obs), 1.0 - step.valid.astype(np.float32)
         episode_return += step.rewards
         episode_length += step.valid
-        endless = episode_length >= MAX_EPISODE_STEPS
-        for b in np.flatnonzero(step.terminated | step.truncated | endless):
+        done = step.terminated | step.truncated
+        endless = ~done & (episode_length >= MAX_EPISODE_STEPS)
+        endless[0] |= not watch(float(episode_return[0]), int(episode_length[0])) and not done[0]
+        for b in np.flatnonzero(done | endless):
             if to_play[b]:
                 returns.append(float(episode_return[b]))
                 lengths.append(int(episode_length[b]))

@@ -9,14 +9,16 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 
 from limelight.config import AlgorithmConfig, ConfigError, EnvConfig, TrainConfig
+from limelight.envs.atari import AtariGame
 from limelight.envs.make import explain_backend
 from limelight.envs.masks import choices
 from limelight.envs.resolve import AnyEnv, EnvMaker
 from limelight.envs.spaces import check_spaces, describe_space
 from limelight.nn.bounds import choose_bounds
-from limelight.nn.images import PICTURE_SIZE, ImageEncoder, is_image
+from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
 from limelight.packed import MASK_KEY, MaskSource, Path, path_name, walk
+from limelight.pixels import PICTURE_SIZE, is_image
 from limelight.presets import explain_preset
 
 # Beyond this, rewards and observations make the first updates of a tanh network too large.
@@ -90,6 +92,16 @@ def _flat_images(space: Space[Any]) -> list[str]:
         if isinstance(part, Box) and len(part.shape) in (2, 3) and sorted(part.shape)[-2] >= PICTURE_SIZE
         if part.dtype != np.uint8
     ]
+
+
+def game(env: AnyEnv, config: EnvConfig) -> list[Finding]:
+    """How an Atari game is played; empty for anything else."""
+    if not isinstance(env.unwrapped, AtariGame):
+        return []
+    held = f"an action is held for {config.frame_skip} frames"
+    sticky = f"sticks with probability {config.sticky_actions:g}"
+    said = f"{held} and {sticky}; up to {config.noop_max} frames without action come first"
+    return [Finding("ok", "game", f"{env.unwrapped.game}: {said}")]
 
 
 def actions(space: Space[Any], config: TrainConfig) -> list[Finding]:
@@ -214,13 +226,21 @@ def speed(play: Play) -> Finding:
 
 def plan(env: AnyEnv, maker: EnvMaker, config: TrainConfig) -> list[Finding]:
     """Network, backend and preset of ``limelight train``."""
-    backend = explain_backend(config.env, maker)
-    number = f"for {config.env.num_envs} environments side by side"
     return [
         _network(env, config),
-        Finding("ok", "backend", f"{backend.backend}, {number}: {backend.because}"),
+        _backend(config.env, maker),
         Finding("ok", "preset", explain_preset(config.env.env_id, config.preset).removeprefix("preset ")),
     ]
+
+
+def _backend(config: EnvConfig, maker: EnvMaker) -> Finding:
+    """What would step the environments; settings that it or they would not use are refused here."""
+    try:
+        choice = explain_backend(config, maker)
+    except ConfigError as error:
+        return Finding("fail", "backend", str(error))
+    number = f"for {config.num_envs} environments side by side"
+    return Finding("ok", "backend", f"{choice.backend}, {number}: {choice.because}")
 
 
 def _network(env: AnyEnv, config: TrainConfig) -> Finding:
@@ -233,7 +253,7 @@ def _network(env: AnyEnv, config: TrainConfig) -> Finding:
     parts = [] if isinstance(model.encoder, ImageEncoder) else [hidden]  # a picture alone goes to the heads
     for module in model.encoder.modules():
         if isinstance(module, ImageEncoder):
-            kind = "the CNN of Mnih et al. 2015" if module.is_picture else "a small CNN"
+            kind = f"the CNN {module.network}" if module.network else "a small CNN"
             codes = " (a plane for each code)" if module.planes.is_coded else ""
             parts.append(f"{describe_space(module.space)} through {kind}{codes}")
     number = sum(p.numel() for p in model.parameters())

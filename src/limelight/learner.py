@@ -20,8 +20,8 @@ from limelight.config import AlgorithmConfig, ConfigError, ModelConfig, OptimCon
 from limelight.envs.base import State
 from limelight.losses import Array
 from limelight.moments import RewardNormalizer, RunningMoments
-from limelight.nn import kept, numpy_mlp
-from limelight.nn.kept import KeptEncoder
+from limelight.nn import numpy_mlp
+from limelight.nn.kept import keep
 from limelight.nn.model import ActorCritic
 from limelight.optim import FlatParameters, Master, clip_by_norm, initial_state, make_optimizer, schedule
 from limelight.returns import gae, standardize
@@ -86,7 +86,7 @@ class Learner:
         )
         self.reward_normalizer = RewardNormalizer(algorithm.gamma) if algorithm.normalize_rewards else None
         self.num_updates = 0
-        self.kept = KeptEncoder(model.encoder, algorithm.num_steps) if kept.supports(model.encoder) else None
+        self.kept = keep(model.encoder, algorithm.num_steps)
         self.numpy: numpy_mlp.NumpyActorCritic | None = None
         if numpy_mlp.supports(model) if use_numpy is None else use_numpy:
             self.numpy = numpy_mlp.NumpyActorCritic(model, algorithm.num_steps)
@@ -351,7 +351,8 @@ class Learner:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`get_state`."""
+        """Continue from :meth:`get_state`; the master's state is set before."""
+        self._forget()
         if self.weight_moments is not None:
             self.weight_moments.set_state(state["weight_moments"])
         if self.reward_normalizer is not None:

@@ -17,14 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from limelight.agent import Agent
-from limelight.checkpoint import save_checkpoint
+from limelight.agent import Agent, load
+from limelight.checkpoint import has_state, save_checkpoint
 from limelight.config import TrainConfig
 from limelight.envs.base import State
 from limelight.judge import Judge
 from limelight.learner import Metrics
 from limelight.monitor.logger import Loggers
 from limelight.runners.base import Runner
+from limelight.seeds import Stream, derive_seed
+from limelight.watch import MAX_TRAINING_FRAMES, film
 
 # How long a runner trains before it hands back for the progress display and for signals, in seconds.
 HEARTBEAT = 0.2
@@ -96,13 +98,16 @@ class TrainingLoop:
         log = Every(config.log.log_every, runner.num_steps)
         evaluation = Every(config.eval.eval_every, runner.num_steps)
         checkpoint = Every(config.checkpoint.checkpoint_every, runner.num_steps)
+        video = Every(config.log.video_every, runner.num_steps)
         while runner.num_steps < total:
-            metrics = self._advance(min(log.due, evaluation.due, checkpoint.due, total))
+            metrics = self._advance(min(log.due, evaluation.due, checkpoint.due, video.due, total))
             step = runner.num_steps
             if log.is_due(step) or (step >= total and metrics):
                 self._log(metrics)
             if evaluation.is_due(step) and self._evaluate():
                 return "reached_return"
+            if video.is_due(step):
+                self._film()
             if checkpoint.is_due(step):
                 self.save_checkpoint()
             if interrupt.signal_number is not None:
@@ -151,6 +156,22 @@ class TrainingLoop:
             f"{self.config.eval.stop_at_return:g}: {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}"
         )
         return confirmed
+
+    def best_agent(self) -> Agent:
+        """The best so far; the agent as it is, where nothing was evaluated."""
+        return load(self.run_dir) if has_state(self.judge.best_dir) else self.agent
+
+    def _film(self) -> None:
+        """A video of the best agent. Training does not depend on it, and goes on where it cannot be made."""
+        step, config = self.runner.num_steps, self.config
+        try:
+            film(
+                self.best_agent(), self.run_dir, f"best-{step}-seed{config.seed}", self.agent.env_factory,
+                which="best", step=step, seed=derive_seed(config.seed, Stream.VIDEO, step),
+                deterministic=not config.eval.eval_stochastic, max_frames=MAX_TRAINING_FRAMES,
+            )  # fmt: skip
+        except Exception as error:  # of environments, drivers and disks
+            self.logger.message(f"no video at step {step:,}: {' '.join(str(error).split()) or type(error).__name__}")
 
     def save_checkpoint(self) -> Path:
         """Write everything needed to continue, and to load the agent."""

@@ -49,7 +49,7 @@ class Preset:
 
 
 def _is_game(env_id: str) -> bool:
-    from limelight.envs.atari import game_of  # here, as the command line loads this module to show its help
+    from limelight.envs.games import game_of  # here, as the command line loads this module to show its help
 
     return game_of(env_id) is not None
 
@@ -294,13 +294,17 @@ def resolve(
     """
     own = get_algorithm(algo).settings
     asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
-    name = choose_preset(env_id, preset, lambda: _spaces(asked.env, factory), asked.model.core)
+    name = choose_preset(env_id, preset, lambda: spaces_of(asked.env, factory), asked.model.core)
     rows = PRESETS[name].settings if name in PRESETS else {}
     merged = {**own, **rows.get("*", {}), **rows.get(algo, {}), **settings}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
 
 
-def _spaces(config: EnvConfig, factory: EnvFactory | None) -> tuple[Space[Any], Space[Any]]:
+def spaces_of(config: EnvConfig, factory: EnvFactory | None) -> tuple[Space[Any], Space[Any]]:
+    """Observation and action space of an environment, which is made for it.
+
+    Raises: ConfigError if it cannot be made.
+    """
     from limelight.envs.resolve import resolve_env  # not needed where the id is known: --help is to stay fast
 
     env = resolve_env(config, factory)()

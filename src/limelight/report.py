@@ -5,10 +5,13 @@ Called at the end of train.py and by ``limelight report``.
 
 from __future__ import annotations
 
+import os
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from limelight import __version__, plots
 from limelight.config import ConfigError, TrainConfig
@@ -38,6 +41,8 @@ _TILES = (
     "wall_seconds",
     "steps_per_second",
 )
+_EMBED_EACH, _EMBED_TOTAL = 2 << 20, 12 << 20
+"""Bytes of a video, and of all together, up to which they become a part of the page."""
 _UNFINISHED = "no summary yet (still running, or killed)"
 
 _CSS = """
@@ -68,6 +73,10 @@ thead th { color: var(--soft); font-weight: 600; font-size: .85rem; }
 tbody th { font-weight: 400; }
 td.changed { color: var(--accent); font-weight: 600; }
 .note { color: var(--soft); font-size: .85rem; margin: 0 0 .5rem; }
+.videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
+figure { margin: 0; background: var(--card); border-radius: .6rem; overflow: hidden; }
+video { display: block; width: 100%; aspect-ratio: 6 / 5; background: #000; }
+figcaption { padding: .5rem .8rem .6rem; color: var(--soft); font-size: .85rem; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 """
 
@@ -115,6 +124,9 @@ def _page(runs: Sequence[RunData], labels: Sequence[str], curve: str, metrics: s
     ]
     if metrics:
         parts.append(_section("Training", plots.inline_svg(metrics, "training metrics over environment steps")))
+    videos = _videos(runs, labels)
+    if videos:
+        parts.append(_section("Videos", videos))
     if workers:
         drawn = plots.inline_svg(workers, "policy lag and updates per second of workers over environment steps")
         parts.append(_section("Workers", drawn + _workers_table(runs, labels)))
@@ -159,6 +171,37 @@ def _result_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
         if any(key in run.summary for run in runs):
             rows.append((_RESULTS.get(key, key), [(_text(run.summary.get(key)), False) for run in runs]))
     return _table(labels, rows) if rows else f"<p>{_UNFINISHED}</p>"
+
+
+def _videos(runs: Sequence[RunData], labels: Sequence[str]) -> str:
+    """A grid of all videos; small ones are part of the page, larger ones lie beside it."""
+    figures, room = [], _EMBED_TOTAL
+    for run, label in zip(runs, labels, strict=True):
+        for video in run.videos:
+            size = video.path.stat().st_size
+            if size <= min(_EMBED_EACH, room):
+                room -= size
+                source = f"data:video/mp4;base64,{b64encode(video.path.read_bytes()).decode()}"
+            else:
+                source = quote(Path(os.path.relpath(video.path, runs[0].folder)).as_posix())
+            words = _caption(video.about) or video.path.stem
+            caption = f"{label} · {words}" if len(runs) > 1 else words
+            figures.append(
+                f'<figure><video controls muted playsinline preload="metadata" src="{source}"></video>'
+                f"<figcaption>{escape(caption)}</figcaption></figure>"
+            )
+    return f'<div class="videos">{"".join(figures)}</div>' if figures else ""
+
+
+def _caption(about: dict[str, Any]) -> str:
+    """Who played when, and what it came to; empty where nothing is known of it."""
+    if not about:
+        return ""
+    step, returns = about["step"], about["returns"]
+    when = f"{about['which']} agent, seed {about['seed']}" if step is None else f"step {step:,}"
+    when += ", sampled actions" if about["sampled"] else ""
+    score = f"return{'s' if len(returns) > 1 else ''} {_text(returns)}"
+    return " · ".join([when, score, f"{sum(about['lengths']):,} steps", *(["cut"] if about["cut"] else [])])
 
 
 def _workers_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:

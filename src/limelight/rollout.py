@@ -91,7 +91,8 @@ class RolloutCollector:
         self.envs, self.num_steps, self.normalizer, self.env_id = envs, num_steps, normalizer, env_id
         T, B = num_steps, envs.num_envs
         space = envs.single_observation_space
-        obs_dtype = np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype
+        real = np.issubdtype(space.dtype, np.floating)
+        obs_dtype = np.float32 if real or normalizer is not None else space.dtype
         self._obs = np.zeros((T + 1, B, *(space.shape or ())), obs_dtype)
         self._actions: NDArray[Any] | None = None  # of what shape, the policy's first actions tell
         self._rewards, self._terminated, self._truncated, self._valid = np.zeros((4, T, B), np.float32)
@@ -101,7 +102,7 @@ class RolloutCollector:
         self._episode_length = np.zeros(B, np.float64)
         self._finished: list[Episode] = []
         self._life_lost: NDArray[np.bool_] | None = None  # [T, B], where a life lost counts as an end
-        self._check_finite = np.issubdtype(obs_dtype, np.floating)
+        self._check_finite = real
         self._real_actions: NDArray[Any] | None = None  # the same, where numbers may be NaN
 
     def reset(self, seed: int | None) -> None:

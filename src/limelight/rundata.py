@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from limelight.config import ConfigError, TrainConfig
 from limelight.settings import load_yaml
 
 Floats = NDArray[np.float64]
+VIDEOS = "videos"
+"""Folder of a run for videos, each with a JSON file of its name."""
 
 
 class Series(NamedTuple):
@@ -25,6 +28,16 @@ class Series(NamedTuple):
     """Training seconds, evaluation not counted."""
     values: Floats
     """nan where the value was not finite."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """An MP4 file of a run, and what was played in it."""
+
+    path: Path
+    about: dict[str, Any]
+    """which (agent), step (of training; None: afterwards), seed, sampled (actions), returns, lengths, cut; empty where
+    there is only the video."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,8 @@ class RunData:
     """Raw returns of the training episodes, in the order they finished."""
     metrics: tuple[dict[str, Any], ...]
     """Rows of metrics.jsonl."""
+    videos: tuple[Video, ...]
+    """Those of training by step, then the others by name."""
 
     def series(self, name: str) -> Series:
         """The rows that carry the metric ``name``."""
@@ -74,6 +89,7 @@ def read_run(folder: Path) -> RunData:
         command=command.read_text(encoding="utf-8").strip() if command.exists() else "",
         episodes=_read_episodes(folder / "monitor.csv"),
         metrics=_read_rows(folder / "metrics.jsonl"),
+        videos=_read_videos(folder / VIDEOS),
     )
 
 
@@ -87,6 +103,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: damaged (not a JSON object); remove it to report without it")
     return data
+
+
+def _read_videos(folder: Path) -> tuple[Video, ...]:
+    videos = [Video(path, _read_about(path.with_suffix(".json"))) for path in sorted(folder.glob("[!.]*.mp4"))]
+    return tuple(sorted(videos, key=lambda video: video.about.get("step") or math.inf))
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    about = _read_json(path)
+    missing = {"which", "step", "seed", "sampled", "returns", "lengths", "cut"} - about.keys()
+    if about and missing:
+        raise ConfigError(f"{path}: damaged (no {', '.join(sorted(missing))}); remove it to report without it")
+    return about
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -17,6 +17,7 @@ class Stream(IntEnum):
     CONFIRMATION = 4
     FINAL = 5
     WORKER = 6
+    VIDEO = 7
 
 
 def derive_seed(seed: int, stream: Stream, index: int = 0) -> int:

@@ -17,7 +17,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from limelight.agent import Agent, load
-from limelight.checkpoint import has_state, latest_checkpoint, read_state
+from limelight.checkpoint import latest_checkpoint, read_state
 from limelight.config import ConfigError, TrainConfig
 from limelight.envs.make import EnvFactory, explain_backend, num_cores, resolve_env
 from limelight.evaluate import Evaluation
@@ -28,7 +28,8 @@ from limelight.monitor.jsonl import JsonlLogger
 from limelight.monitor.logger import Logger, Loggers
 from limelight.monitor.monitor_csv import MonitorCsvLogger
 from limelight.monitor.tensorboard import TensorBoardLogger
-from limelight.presets import explain_preset, resolve
+from limelight.nn.precision import choose_precision
+from limelight.presets import explain_preset, resolve, spaces_of
 from limelight.run_folder import create_run_folder, require_empty, write_json
 from limelight.runners.actor import make_actor
 from limelight.runners.base import Runner, WorkerError
@@ -38,6 +39,7 @@ from limelight.runners.sync import SyncRunner
 from limelight.seeds import Stream, derive_seed
 from limelight.settings import for_resume, load_yaml, save_yaml
 from limelight.validate import validate
+from limelight.watch import check_video
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def prepare(
 ) -> TrainConfig:
     """``config`` checked and with every ``auto`` that the machine decides filled in, so that a saved run repeats.
 
-    ``say`` is told why the backend was chosen, where it was not given.
+    ``say`` is told why the backend was chosen, where it was not given, and of a precision that is not float32.
     """
     validate(config)
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -172,10 +174,16 @@ def prepare(
     choice = explain_backend(config.env, maker, may_start_workers=not workers.asynchronous)
     if config.env.backend == "auto":
         say(f"backend {choice.backend}: {choice.because}")
+    if config.log.video_every:
+        check_video(config.env, maker, f"video_every = {config.log.video_every}")
     env = dataclasses.replace(config.env, backend=choice.backend)
     if choice.backend == "ale" and env.env_threads is None:
         env = dataclasses.replace(env, env_threads=max(1, num_cores() // (workers.num_workers or 1)))
-    return dataclasses.replace(config, device=device, env=env, workers=workers)
+    precision, why = choose_precision(config.model, device, lambda: spaces_of(config.env, factory)[0])
+    if why is not None:
+        say(why)
+    model = dataclasses.replace(config.model, precision=precision)
+    return dataclasses.replace(config, device=device, env=env, model=model, workers=workers)
 
 
 def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agent]:
@@ -235,8 +243,7 @@ def judge_best(loop: TrainingLoop) -> Evaluation | None:
     """The final evaluation, of the best agent (of the last one, if none was ever evaluated)."""
     if loop.config.eval.final_episodes == 0:
         return None
-    best = load(loop.run_dir) if has_state(loop.run_dir / "best") else loop.agent
-    return loop.judge.final(best)
+    return loop.judge.final(loop.best_agent())
 
 
 def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict[str, Any]:

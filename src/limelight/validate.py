@@ -12,6 +12,12 @@ from limelight.settings import field_sections, get_setting
 RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "num_envs": (1, 65_536, True, True),
     "max_episode_steps": (1, float("inf"), True, False),
+    "env_threads": (1, 1024, True, True),
+    "frame_size": (36, 256, True, True),
+    "frame_stack": (1, 64, True, True),
+    "frame_skip": (1, 64, True, True),
+    "sticky_actions": (0, 1, True, True),
+    "noop_max": (0, 10_000, True, True),
     "num_steps": (1, 65_536, True, True),
     "gamma": (0, 1, True, True),
     "gae_lambda": (0, 1, True, True),
@@ -45,6 +51,7 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "checkpoint_every": (0, float("inf"), True, False),
     "keep_last": (1, float("inf"), True, False),
     "log_every": (1, float("inf"), True, False),
+    "video_every": (0, float("inf"), True, False),
     "total_timesteps": (1, float("inf"), True, False),
     "seed": (0, 2**31 - 1, True, True),
 }
@@ -59,8 +66,10 @@ def validate(config: TrainConfig) -> TrainConfig:
         value = get_setting(config, name)
         if name in RANGES and value is not None:
             _check_range(name, value)
-    if config.env.backend == "envpool" and config.env.autoreset_mode != "next_step":
-        raise ConfigError(f"autoreset_mode = {config.env.autoreset_mode}: EnvPool has next_step alone; set that")
+    env = config.env
+    if env.backend in ("envpool", "ale") and env.autoreset_mode != "next_step":
+        who = "EnvPool" if env.backend == "envpool" else "ALE"
+        raise ConfigError(f"autoreset_mode = {env.autoreset_mode}: {who} has next_step alone; set that")
     algorithm, model, evaluation = config.algorithm, config.model, config.eval
     if not model.hidden_sizes or min(model.hidden_sizes) < 1:
         raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: must be one or more widths, each at least 1")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from limelight.config import ConfigError, EnvConfig
 from limelight.envs.base import EnvBackend, Step
 from limelight.envs.envpool_backend import EnvPoolBackend, no_envpool_because
+from limelight.envs.games import all_games
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.make import choose_backend, explain_backend, make_envs, resolve_env
 from limelight.rollout import Episode, RolloutCollector
@@ -296,6 +297,103 @@ def test_episodes_are_no_state() -> None:
     envs = pool("CartPole-v1")
     assert envs.get_state() is None
     assert "the checkpoint's episodes are of another backend" in message(lambda: envs.set_state({}))
+
+
+# --------------------------------------------------------------------------- Atari
+
+
+def games_of(game: str, num_envs: int = 2, backend: str = "envpool", **settings: Any) -> EnvBackend:
+    """Games that have begun, by EnvPool or by ALE."""
+    pytest.importorskip("ale_py")
+    return make_envs(game, num_envs, seed=0, backend=backend, **settings)
+
+
+def test_games_keep_the_contract_and_their_limit() -> None:
+    """A game over leaves one invalid row, the limit two; whatever the frames of a step, the limit counts steps."""
+    envs = games_of("breakout", terminal_on_life_loss=True, max_episode_steps=115, frame_skip=5, frame_size=42)
+    assert isinstance(envs, EnvPoolBackend)
+    assert envs.single_observation_space == Box(0, 255, (4, 42, 42), np.uint8)
+    assert envs.single_action_space == Discrete(4)
+    act, length, pause, ends, lost = sampler(envs), [0, 0], [0, 0], {"over": 0, "limit": 0}, 0
+    for _ in range(600):
+        step = envs.step(act())
+        check_contract(envs, step)
+        assert step.life_lost is not None
+        assert not step.life_lost[~step.valid | step.terminated].any()
+        lost += int(step.life_lost.sum())
+        for b in range(2):
+            assert step.valid[b] == (pause[b] == 0)
+            if pause[b]:
+                pause[b] -= 1
+                continue
+            length[b] += 1
+            assert step.truncated[b] == (length[b] == 115)
+            if step.terminated[b] or step.truncated[b]:
+                pause[b] = 2 if step.truncated[b] and not step.terminated[b] else 1
+                ends["over" if step.terminated[b] else "limit"] += 1
+                length[b] = 0
+    assert min(ends.values()) >= 1
+    assert lost >= 4 * ends["over"], "a game has five lives"
+    envs.close()
+    envs.close()
+
+
+@pytest.mark.parametrize("game", ["pong", "space_invaders"])
+def test_games_are_ales_games(game: str) -> None:
+    """The newest of the stacked frames are the same, byte for byte, where games begin alike: with FIRE alone."""
+    pool_of, ale = (games_of(game, backend=name, noop_max=1) for name in ("envpool", "ale"))
+    assert pool_of.single_observation_space == ale.single_observation_space
+    assert pool_of.single_action_space == ale.single_action_space
+    theirs, ours = pool_of.reset(0), ale.reset(0)
+    np.testing.assert_array_equal(theirs[:, -1], ours[:, -1])
+    assert theirs[:, 0].any()  # the first frame again and again, where ALE's are black
+    assert not ours[:, 0].any()
+    act = sampler(ale)
+    rewards = 0.0
+    for _ in range(120):
+        actions = act()
+        one, other = pool_of.step(actions), ale.step(actions)
+        np.testing.assert_array_equal(one.obs[:, -1], other.obs[:, -1])
+        np.testing.assert_array_equal(one.rewards, other.rewards)
+        rewards += float(np.abs(one.rewards).sum())
+    np.testing.assert_array_equal(one.obs, other.obs)
+    assert rewards > 0
+
+
+def test_lives_are_lost_in_the_same_steps_as_with_ale() -> None:
+    both = [games_of("breakout", backend=name, noop_max=1, terminal_on_life_loss=True) for name in ("envpool", "ale")]
+    lost = 0
+    act = sampler(both[0])
+    for _ in range(120):
+        actions = act()
+        one, other = (envs.step(actions) for envs in both)
+        assert one.life_lost is not None
+        np.testing.assert_array_equal(one.life_lost, other.life_lost)
+        lost += int(one.life_lost.sum())
+    assert lost >= 4
+
+
+def test_every_game_is_one_of_envpools() -> None:
+    pytest.importorskip("ale_py")
+    import envpool
+
+    from limelight.envs.envpool_backend import _source
+
+    ids = {_source(resolve_env(EnvConfig(game))).env_id for game in all_games().values()}
+    assert len(ids) == len(all_games())
+    assert ids <= set(envpool.list_all_envs())
+
+
+def test_what_envpools_games_cannot_do_is_named() -> None:
+    text = message(lambda: games_of("pong", noop_max=0))
+    begin = "EnvPool's games begin with a frame or more, but noop_max = 0 (1 is the least)"
+    assert text == f"backend = envpool: {begin}; use backend ale"
+    assert explain_backend(EnvConfig("pong", num_envs=64)).backend == "ale"
+    envs = games_of("pong")
+    for wrong in ([0, 6], [-1, 0], [0]):
+        with pytest.raises(ValueError, match="must be 2 whole numbers of 0 … 5"):
+            envs.step(np.array(wrong))
+    assert envs.step(np.array([0, 5])).life_lost is None
 
 
 # --------------------------------------------------------------------------- training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.utils.env_checker import check_env
 
-from limelight.envs.toy import Aim, Bandit, Corridor, Recall, Ring, Scripted, TwoState
+from limelight.envs.toy import Aim, Bandit, Catch, Corridor, Recall, Ring, Scripted, TwoState
 
 SCRIPT = [[(0.0, 0.0, False, False), (1.0, 2.0, False, False), (2.0, 3.0, True, False)]]
 
@@ -28,7 +29,7 @@ def discounted(env: gym.Env[Any, Any], action: int, gamma: float, bootstrap: flo
 
 @pytest.mark.parametrize(
     "env",
-    [Ring(), Corridor(), Bandit(noise=0.1), Aim(), TwoState(), Recall(), Scripted(SCRIPT)],
+    [Ring(), Corridor(), Bandit(noise=0.1), Aim(), TwoState(), Recall(), Catch(), Scripted(SCRIPT)],
     ids=lambda e: type(e).__name__,
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the checker's advice on spaces and render modes
@@ -134,3 +135,41 @@ def test_scripted_refuses_bad_scripts_and_steps_after_the_end() -> None:
     assert discounted(env, 1, 1.0) == 5.0
     with pytest.raises(RuntimeError, match="after the end"):
         env.step(np.int64(0))
+
+
+def played(env: Catch, seed: int, policy: Callable[[Catch], int]) -> tuple[list[np.ndarray], list[float]]:
+    """Pictures and rewards of one episode."""
+    obs, _ = env.reset(seed=seed)
+    pictures, rewards, over = [obs], [], False
+    while not over:
+        obs, reward, over, cut, _ = env.step(np.int64(policy(env)))
+        pictures.append(obs)
+        rewards.append(reward)
+        assert not cut
+    return pictures, rewards
+
+
+def test_catch_is_worth_gamma_to_the_steps_left_for_who_goes_to_the_ball() -> None:
+    env, gamma, columns = Catch(cells=5, scale=8), 0.9, set()
+    for seed in range(30):
+        pictures, rewards = played(env, seed, lambda e: int(np.sign(e.ball - e.paddle)) + 1)
+        returns = [sum(gamma**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))]
+        assert returns == pytest.approx(env.value(gamma))
+        columns.add(env.ball)
+        assert len(pictures) == len(rewards) + 1 == 5
+    assert columns == set(range(5))
+    assert sum(played(env, 0, lambda e: 0 if e.ball else 2)[1]) == -1.0  # it ran away, into a wall
+
+
+def test_catch_shows_where_ball_and_paddle_are() -> None:
+    env = Catch(cells=6, scale=7)
+    pictures, _ = played(env, 3, lambda e: 2)
+    for row, picture in enumerate(pictures):
+        assert env.observation_space.contains(picture)
+        ball, paddle = (np.argwhere(picture == brightness) for brightness in (255, 128))
+        assert set(ball[:, 0] // 7) == {row}
+        assert set(ball[:, 1] // 7) == {env.ball}
+        assert len(ball) == 49
+        if row < 5:
+            assert set(paddle[:, 0] // 7) == {5}
+            assert set(paddle[:, 1] // 7) == {min(3 + row, 5)}

@@ -39,13 +39,18 @@ EVERYTHING: dict[str, Any] = {
         {"num_envs": 1, "num_steps": 1},  # rollouts without any transition
         {"activation": "silu"},  # no written-out backward
         {"core": "lstm", "core_size": 8},
+        {"env_id": "limelight.envs.toy:Catch", "encoder": "a3c"},  # what acting computes is kept
+        {
+            "env_id": "limelight.envs.toy:Catch", "encoder": "universe", "normalize_obs": True, "core": "lstm",
+            "core_size": 8,
+        },
         {**EVERYTHING, "autoreset_mode": "same_step"},
         {"optimizer_statistics": "per_worker"},
     ],
     ids=lambda s: "-".join(s) or "default",
-)
+)  # fmt: skip
 def test_one_worker_is_the_synchronous_runner(settings: dict[str, Any], update_order: str) -> None:
-    total = 600
+    total = 120 if "encoder" in settings else 600
     config = a3c(total_timesteps=total, update_order=update_order, **settings)
     settings = {key: value for key, value in settings.items() if key != "optimizer_statistics"}
     sync = SyncRunner(make_actor(a3c("a2c", total_timesteps=total, **settings), None, config.seed), total)

@@ -267,3 +267,17 @@ def test_activations_of_other_parameters_are_forgotten(runner_of: Callable[..., 
     actor.collect()
     actor.learner.pull()
     assert net.acted.known_rows(rollout.obs.reshape(15)) == 0
+
+
+def test_learning_from_another_rollout_first_does_no_harm(
+    runner_of: Callable[..., SyncRunner], rollout_of: Callable[..., Rollout]
+) -> None:
+    """Its activations take the place of those that acting left."""
+    runner = runner_of(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
+    learner, rollout = runner.actor.learner, runner.actor.collect()
+    learner.gradients(rollout)
+    expected = learner.flat.grads.clone()
+    learner.gradients(rollout_of(Discrete(4), T=4, B=3, actions=Discrete(2)))
+    assert not torch.allclose(learner.flat.grads, expected, rtol=1e-2)
+    learner.gradients(rollout)
+    torch.testing.assert_close(learner.flat.grads, expected, rtol=1e-4, atol=1e-6)

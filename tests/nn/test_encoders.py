@@ -97,7 +97,7 @@ def test_every_leaf_becomes_features(mask: MaskSource | None, lead: tuple[int, .
     nested = space.unpack(rows)
     flat = rows.reshape(-1, rows.shape[-1])
     parts = [
-        features_of(leaf.space) if not isinstance(leaf.space, Box) or len(leaf.space.shape) < 3 else part
+        features_of(leaf.space, config) if not isinstance(leaf.space, Box) or len(leaf.space.shape) < 3 else part
         for leaf, part in zip(space.visible, encoder.features.parts, strict=True)
     ]
     values = [nested["inside"][0], nested["inside"][1]["bits"], nested["inside"][1]["dials"]]
@@ -132,6 +132,67 @@ def test_images_go_through_a_cnn(model_of: Callable[..., ActorCritic]) -> None:
         assert not numpy_mlp.supports(model)
         output = model(torch.zeros(2, 3, *space.shape, dtype=torch.uint8))
         assert output.values.shape == (2, 3)
+
+
+CAMERA, CODES = Box(0, 255, (40, 40, 3), np.uint8), Box(0, 10, (7, 7, 3), np.uint8)
+
+
+@every_lead
+@pytest.mark.parametrize("speed", [Box(-1.0, 1.0, (2,)), Discrete(4)])
+def test_a_named_network_is_for_the_pictures_inside(speed: Space[Any], lead: tuple[int, ...]) -> None:
+    """The camera goes through it, codes through the small network; packed in floats or in bytes is the same."""
+    space = Packed(Dict({"camera": CAMERA, "map": CODES, "speed": speed}))
+    assert space.dtype == (np.float32 if isinstance(speed, Box) else np.uint8)
+    encoder = make_encoder(space, ModelConfig(encoder="impala", hidden_sizes=(5,)))
+    assert isinstance(encoder, FeaturesMLP)
+    assert isinstance(encoder.features, Leaves)
+    camera, codes, _ = encoder.features.parts
+    assert isinstance(camera, ImageEncoder)
+    assert isinstance(codes, ImageEncoder)
+    assert (camera.network, codes.network) == ("impala", None)
+    rows = np.stack([space.sample() for _ in range(math.prod(lead))]).reshape(*lead, -1)
+    features = encoder.features(torch.from_numpy(rows))
+    seen = torch.from_numpy(np.asarray(space.unpack(rows)["camera"]))
+    torch.testing.assert_close(features[..., : camera.num_features], camera(seen))
+    assert camera(seen).std() > 0
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        CODES,
+        Packed(Dict({"map": CODES, "speed": Box(-1.0, 1.0, (2,))})),
+        Packed(Dict({"speed": Box(-1.0, 1.0, (2,))})),
+        Box(0, 255, (35, 35), np.uint8),
+        Discrete(3),
+    ],
+    ids=str,
+)
+def test_a_named_network_is_refused_where_there_is_no_picture(space: Space[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"encoder = 'universe': is for pictures, .*; leave it out$"):
+        make_encoder(space, ModelConfig(encoder="universe"))
+
+
+def test_a_picture_inside_that_is_too_small_is_refused() -> None:
+    space = Packed(Dict({"camera": Box(0, 255, (30, 30, 3), np.uint8), "count": Discrete(3)}))
+    with pytest.raises(ConfigError, match=r"^encoder = 'nature': needs .* these have 30 × 30; use a3c or universe"):
+        make_encoder(space, ModelConfig(encoder="nature"))
+
+
+def test_a_named_network_leads_to_the_heads(model_of: Callable[..., ActorCritic]) -> None:
+    """``hidden_sizes`` are for what is no picture, or stands beside one."""
+    model = model_of(CAMERA, encoder="a3c", hidden_sizes=(7,))
+    assert model.policy_head.linear.in_features == 256
+    assert model_of(Packed(Dict({"c": CAMERA})), encoder="a3c", hidden_sizes=(7,)).policy_head.linear.in_features == 7
+
+
+@pytest.mark.parametrize("encoder", [None, "my_nets.encoders:Scaled"])
+def test_bfloat16_needs_convolutions_of_ours(encoder: str | None) -> None:
+    with pytest.raises(ConfigError, match=r"^precision = bfloat16: .*; leave it auto$"):
+        make_encoder(Box(-1.0, 1.0, (3, 2)), ModelConfig(encoder=encoder, precision="bfloat16"))
+    for space in (CAMERA, CODES, Packed(Dict({"c": CAMERA}))):
+        images = [m for m in make_encoder(space, ModelConfig(precision="bfloat16")).modules() if hasattr(m, "planes")]
+        assert [image.dtype for image in images] == [torch.bfloat16]
 
 
 def test_unsupported_space_is_named() -> None:
@@ -238,7 +299,10 @@ def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(model_of: Callable
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
-        ("my_nets.encoders", "must be package.module:Class"),
+        ("my_nets.encoders", "must be a3c | nature | universe | impala | package.module:Class"),
+        ("natur", "| package.module:Class; did you mean nature?"),
+        ("Impala", "did you mean impala?"),
+        ("nature", "is for pictures, and these observations hold none"),
         ("my_nets.encoders:", "must be package.module:Class"),
         (":Scaled", "must be package.module:Class"),
         (".encoders:Scaled", "must be package.module:Class"),

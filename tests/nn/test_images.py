@@ -1,14 +1,20 @@
-"""What counts as an image, its planes, and the layers by its size."""
+"""What counts as an image, its planes, and the networks."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from torch import nn
+from torch import Tensor, nn
 
-from limelight.nn.images import ImageEncoder, Planes, image_size, is_image
+from limelight.config import ConfigError
+from limelight.nn.images import NETWORKS, SMALL, ImageEncoder, Planes
+from limelight.nn.model import ActorCritic
+from limelight.pixels import image_size, is_coded, is_image
 
 
 def image(*shape: int, high: int = 255) -> Box:
@@ -68,6 +74,15 @@ def test_codes_become_a_plane_each(first: bool, dtype: torch.dtype) -> None:
 
 def test_black_and_white_is_brightness() -> None:
     assert Planes(image(10, 10, 4, high=1)).num_planes == 4
+    assert [is_coded(image(10, 10, 4, high=high)) for high in (1, 2, 31, 32, 255)] == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 3), (3, 5, 6), (40, 41)])
+def test_floats_are_taken_as_they_are(shape: tuple[int, ...]) -> None:
+    """They were standardised, and there is nothing to scale."""
+    obs = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    expected = obs.movedim(-1, 1) if shape[-1] == 3 else obs
+    assert torch.equal(Planes(image(*shape))(obs), expected.reshape(2, *image_size(image(*shape))))
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
@@ -92,3 +107,129 @@ def test_layers_by_size(
     assert features.shape == (*lead, encoder.num_features) == (*lead, num_features)
     alone = encoder(obs.reshape(-1, *shape)[0])
     torch.testing.assert_close(features.reshape(-1, num_features)[0], alone, atol=1e-5, rtol=1e-5)
+
+
+# --------------------------------------------------------------------------- networks by name
+
+CONVOLUTIONS = {
+    "a3c": [(4, 16, 8, 4), (16, 32, 4, 2)],
+    "nature": [(4, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)],
+    "universe": [(4, 32, 3, 2), *[(32, 32, 3, 2)] * 3],
+    "impala": [
+        (before, after, 3, 1)
+        for first, width in ((4, 16), (16, 32), (32, 32))
+        for before, after in [(first, width), *[(width, width)] * 4]
+    ],
+}
+"""(channels in, out, kernel, stride) as in the papers, of 4 channels."""
+HIDDEN = {"a3c": (9 * 9 * 32, 256), "nature": (7 * 7 * 64, 512), "universe": None, "impala": (11 * 11 * 32, 256)}
+FEATURES = {"a3c": 256, "nature": 512, "universe": 6 * 6 * 32, "impala": 256}
+"""Of 84 × 84 pixels."""
+
+every_network = pytest.mark.parametrize("network", NETWORKS)
+
+
+@every_network
+def test_networks_are_those_of_the_papers(network: str) -> None:
+    encoder = ImageEncoder(image(4, 84, 84), network)
+    found = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0]) for m in found] == CONVOLUTIONS[network]
+    linear = [(m.in_features, m.out_features) for m in encoder.modules() if isinstance(m, nn.Linear)]
+    assert linear == ([] if HIDDEN[network] is None else [HIDDEN[network]])
+    activations = {type(m) for m in encoder.modules() if isinstance(m, nn.ReLU | nn.ELU)}
+    assert activations == {nn.ELU if network == "universe" else nn.ReLU}
+    assert encoder.num_features == FEATURES[network]
+    assert encoder(torch.zeros(2, 3, 4, 84, 84, dtype=torch.uint8)).shape == (2, 3, FEATURES[network])
+
+
+def test_universe_has_288_features_of_42_pixels() -> None:
+    assert ImageEncoder(image(1, 42, 42), "universe").num_features == 288
+
+
+def test_residual_blocks_add_to_what_they_see() -> None:
+    """Without weights, impala's convolutions leave the pooled picture alone."""
+    encoder = ImageEncoder(image(1, 16, 16), "impala")
+    residual = encoder.layers[2]
+    x = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    first, second = (m for m in residual.modules() if isinstance(m, nn.Conv2d))
+    expected = x + second(torch.relu(first(torch.relu(x))))
+    torch.testing.assert_close(residual(x), expected)
+    assert (expected - x).abs().max() > 0.01
+    for parameter in residual.parameters():
+        nn.init.zeros_(parameter)
+    assert torch.equal(residual(x), x)
+
+
+@every_network
+def test_pictures_too_small_are_refused(network: str) -> None:
+    """By the size at which the kernels fit, and below which they do not."""
+    make, smallest = NETWORKS[network]
+    assert nn.Sequential(*make(1, smallest, smallest))(torch.zeros(1, 1, smallest, smallest)).shape[0] == 1
+    if smallest <= 4:  # no image is smaller
+        return
+    with pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
+        nn.Sequential(*make(1, smallest - 1, 50))(torch.zeros(1, 1, smallest - 1, 50))
+    for shape in ((smallest - 1, 50, 3), (3, 50, smallest - 1)):
+        with pytest.raises(ConfigError) as error:
+            ImageEncoder(image(*shape), network)
+        message = str(error.value)
+        assert message.startswith(f"encoder = {network!r}: needs pictures of {smallest} × {smallest} pixels or more")
+        assert "use " in message
+        assert network not in message.partition("use ")[2]
+        assert "\n" not in message
+    assert ImageEncoder(image(smallest, 50, 3), network).num_features > 0
+
+
+def test_the_small_network_takes_the_smallest_images() -> None:
+    make, smallest = SMALL
+    assert nn.Sequential(*make(3, smallest, smallest))(torch.zeros(1, 3, smallest, smallest)).shape == (1, 64)
+    with pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
+        nn.Sequential(*make(3, smallest - 1, 9))(torch.zeros(1, 3, smallest - 1, 9))
+
+
+@pytest.mark.parametrize("network", [*NETWORKS, None])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_bfloat16_is_a_rounding_of_float32(network: str | None, dtype: type) -> None:
+    """In parameters and features there is float32 alone."""
+    space = image(4, 40, 40) if network else image(7, 7, 3)
+    both = []
+    for precision in ("float32", "bfloat16"):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            both.append(ImageEncoder(space, network, precision))
+    obs = np.random.default_rng(0).integers(0, 256, (5, *space.shape)).astype(dtype)
+    obs = obs if dtype is np.uint8 else (obs - 128) / 64
+    exact, rounded = (encoder(torch.from_numpy(obs)) for encoder in both)
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    assert (exact - rounded).norm() < 0.02 * exact.norm()
+    rounded.sum().backward()
+    assert all(p.dtype == torch.float32 and p.grad is not None for p in both[1].parameters())
+
+
+def unrolled(model: ActorCritic, obs: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Parameters and values, row by row."""
+    state, outputs = None, []
+    for t in range(len(obs)):
+        outputs.append(model(obs[t : t + 1], state, start[t : t + 1]))
+        state = outputs[-1].recurrent_state
+    return torch.cat([o.params for o in outputs]), torch.cat([o.values for o in outputs])
+
+
+@every_network
+@pytest.mark.parametrize("core", ["feedforward", "lstm", "gru"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-6), ("bfloat16", 0.03)])
+def test_n_steps_of_one_are_one_of_n(
+    model_of: Callable[..., ActorCritic], network: str, core: str, precision: str, tolerance: float
+) -> None:
+    """Every network with every core: acting (T = 1) and learning (T = n), episodes beginning in the middle."""
+    settings: dict[str, Any] = {} if core == "feedforward" else {"core": core, "core_size": 8}
+    model = model_of(image(3, 42, 42), encoder=network, precision=precision, policy_init_gain=1.0, **settings)
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (5, 2, 3, 42, 42)) * rng.random((5, 2, 1, 1, 1))
+    obs = torch.from_numpy(pictures.astype(np.uint8))
+    start = torch.from_numpy((rng.random((5, 2)) < 0.3).astype(np.float32))
+    together, (params, values) = model(obs, None, start), unrolled(model, obs, start)
+    for ours, theirs in ((params, together.params), (values, together.values)):
+        assert (ours - theirs).norm() <= tolerance * theirs.norm()
+        assert theirs.std() > tolerance * theirs.abs().max()  # they are not all the same

@@ -1,7 +1,7 @@
 """EnvPool's environments (C++, all B in one call) behind the adapter contract of base.py; make.py builds these.
 
 EnvPool is optional and knows environments by Gymnasium's ids. What an agent sees is Gymnasium's environment of that id:
-its spaces and its time limit.
+its spaces and its time limit. Of an Atari game it sees what atari.py shows, by the same settings.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import difflib
 import warnings
 from importlib.util import find_spec
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError
+from limelight.config import ConfigError, EnvConfig
+from limelight.envs.atari import Lives, legal
 from limelight.envs.base import State, Step
+from limelight.envs.games import step_limit
 from limelight.envs.resolve import AnyEnv, EnvMaker
 from limelight.envs.spaces import describe_space
 
@@ -33,7 +35,8 @@ class EnvPoolBackend:
     EnvPool calls a step truncated, and not terminated, when it both ends the episode and is the last one of the time
     limit; Gymnasium calls it both. So EnvPool gets a limit of one step more, and the limit is kept here: a truncated
     episode is followed by two invalid rows, that step and the reset. EnvPool takes its seed when it is made and
-    ignores that of ``reset``, so a reset with a seed makes a new one (1 to 7 ms).
+    ignores that of ``reset``, so a reset with a seed makes a new one (1 to 7 ms). Of Atari games every step tells which
+    lost a life and go on, with ``terminal_on_life_loss``.
 
     Args:
         maker: of environments for which :func:`no_envpool_because` is None.
@@ -48,18 +51,22 @@ class EnvPoolBackend:
         self.single_observation_space, self.single_action_space = probe.observation_space, probe.action_space
         self._dtype = probe.observation_space.dtype
         self._pool: Any = None
-        spec, config = maker.resolve(), maker.config
-        assert isinstance(spec, EnvSpec)
-        self._limit = min(config.max_episode_steps or spec.max_episode_steps or _NO_LIMIT, _NO_LIMIT)
+        source = _source(maker)
+        self._limit = source.limit
         own = {"num_envs": num_envs, "num_threads": 1, "max_episode_steps": self._limit + 1}
-        self._id, self._options = spec.id, {**config.env_kwargs, **own}
+        self._id, self._options = source.env_id, {**source.options, **own}
+        actions = self.single_action_space
+        self._num_actions = int(actions.n) if isinstance(actions, Discrete) and maker.game() is not None else None
+        self._lives = Lives() if maker.config.terminal_on_life_loss else None
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment, with a seed the i-th by ``seed + i``; observations [B, *obs_shape]."""
         if seed is not None or self._pool is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
             self._pool = self._make(seed % (2**31 - self.num_envs))
-        obs, _ = self._pool.reset()
+        obs, info = self._pool.reset()
+        if self._lives is not None:
+            self._lives.begin(info["lives"])
         return np.asarray(obs, self._dtype)
 
     def _make(self, seed: int) -> Any:
@@ -72,12 +79,19 @@ class EnvPoolBackend:
         return pool
 
     def step(self, actions: NDArray[Any]) -> Step:
-        """Apply actions [B, *action_shape] to every environment."""
+        """Apply actions [B, *action_shape] to every environment.
+
+        Raises: ValueError for an action that an Atari game does not have.
+        """
+        if self._num_actions is not None:
+            actions = legal(actions, self.num_envs, self._num_actions)
         obs, rewards, terminated, _, info = self._pool.step(actions)
         elapsed = info["elapsed_step"]
         valid = (elapsed > 0) & (elapsed <= self._limit)
-        rewards = np.where(valid, rewards, np.float32(0.0))
-        return Step(np.asarray(obs, self._dtype), rewards, terminated & valid, elapsed == self._limit, valid)
+        rewards, terminated = np.where(valid, rewards, np.float32(0.0)), terminated & valid
+        lost = None if self._lives is None else self._lives.lost(info["lives"], valid & ~terminated)
+        obs = np.asarray(obs, self._dtype)
+        return Step(obs, rewards, terminated, elapsed == self._limit, valid, life_lost=lost)
 
     def get_state(self) -> State | None:
         """None: EnvPool does not give its state away."""
@@ -95,36 +109,76 @@ class EnvPoolBackend:
         self._pool = None
 
 
+class _Source(NamedTuple):
+    """What EnvPool is asked for."""
+
+    env_id: str
+    options: dict[str, Any]
+    limit: int
+    """Steps after which an episode is cut."""
+
+
+def _source(maker: EnvMaker) -> _Source:
+    """What is EnvPool's for the environment of ``maker``, whether EnvPool has it or not."""
+    spec, config, game = maker.resolve(), maker.config, maker.game()
+    if game is not None:
+        name = "".join(word.capitalize() for word in game.split("_"))
+        return _Source(f"{name}-v5", _game_options(config), min(step_limit(config), _NO_LIMIT))
+    assert isinstance(spec, EnvSpec)
+    limit = min(config.max_episode_steps or spec.max_episode_steps or _NO_LIMIT, _NO_LIMIT)
+    return _Source(spec.id, dict(config.env_kwargs), limit)
+
+
+def _game_options(config: EnvConfig) -> dict[str, Any]:
+    """EnvPool's names for the settings of Atari games; rewards are raw, games whole."""
+    return {
+        "frame_skip": config.frame_skip,
+        "stack_num": config.frame_stack,
+        "img_height": config.frame_size,
+        "img_width": config.frame_size,
+        "repeat_action_probability": config.sticky_actions,
+        "noop_max": config.noop_max,
+        "use_fire_reset": config.fire_reset,
+        "full_action_space": config.full_action_set,
+        "reward_clip": False,
+        "episodic_life": False,
+    }
+
+
 def no_envpool_because(maker: EnvMaker) -> str | None:
     """Why EnvPool cannot replace the environment of ``maker``; None if it can.
 
-    It must be installed, hold the very id, have every argument of ``env_kwargs`` as an option, and the same spaces.
+    It must be installed, hold the very id or game, have every argument of ``env_kwargs`` as an option, and the same
+    spaces.
 
     Raises: ConfigError if ``maker`` cannot make its environment, to compare the spaces with.
     """
-    spec, config = maker.resolve(), maker.config
-    if not isinstance(spec, EnvSpec):
+    spec, config, game = maker.resolve(), maker.config, maker.game()
+    if game is None and not isinstance(spec, EnvSpec):
         return f"{maker.name} is a callable, and EnvPool knows ids alone"
-    if spec.additional_wrappers:
+    if isinstance(spec, EnvSpec) and spec.additional_wrappers:
         return f"EnvPool cannot take the wrappers that {maker.name} is registered with"
     if config.autoreset_mode != "next_step":
         return f"EnvPool does not have autoreset_mode {config.autoreset_mode}"
+    if game is not None and config.noop_max == 0:  # with which it would not return from a reset
+        return "EnvPool's games begin with a frame or more, but noop_max = 0 (1 is the least)"
     if find_spec("envpool") is None:
         return 'EnvPool is not installed (pip install "limelight-rl[envpool]")'
     import envpool  # takes a second, so nobody imports it who does not need it
 
+    env_id, options, _ = _source(maker)
     known = envpool.list_all_envs()
-    if spec.id not in known:
-        near = difflib.get_close_matches(spec.id, [i for i in known if i in gym.registry])
-        return f"EnvPool has no {spec.id}" + (f" (it has {', '.join(near)})" if near else "")
-    options = envpool.make_spec(spec.id).config._fields
+    if env_id not in known:
+        near = difflib.get_close_matches(env_id, [i for i in known if i in gym.registry])
+        return f"EnvPool has no {env_id}" + (f" (it has {', '.join(near)})" if near else "")
+    fields = envpool.make_spec(env_id).config._fields
     for key in config.env_kwargs:
-        if key not in options:
-            return f"EnvPool's {spec.id} has no option {key} (env_kwargs)"
+        if key not in fields:
+            return f"EnvPool's {env_id} has no option {key} (env_kwargs)"
     try:
-        theirs = envpool.make_spec(spec.id, **config.env_kwargs)
+        theirs = envpool.make_spec(env_id, **options)
     except Exception:  # whatever its C++ makes of a value; it answers with the types of all options
-        return f"EnvPool's {spec.id} refuses env_kwargs {config.env_kwargs}"
+        return f"EnvPool's {env_id} refuses env_kwargs {config.env_kwargs}"
     return _other_spaces(maker, theirs)
 
 

@@ -19,6 +19,7 @@ from limelight.config import ConfigError, EnvConfig, TrainConfig, did_you_mean
 from limelight.envs.atari import AtariBackend
 from limelight.envs.base import EnvBackend
 from limelight.envs.envpool_backend import EnvPoolBackend, no_envpool_because
+from limelight.envs.games import refuse_unused
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
 from limelight.envs.masks import random_action
 from limelight.envs.normalize import make_normalizer
@@ -102,19 +103,27 @@ def explain_backend(
 ) -> Choice:
     """``config.backend``, or for ``auto`` the fastest: save it with the run, as the third rule takes the time.
 
-    0. ``ale`` for Atari games;
+    0. ``ale`` for Atari games, in the autoreset mode that it has;
     1. ``vector`` from 8 environments on, where the environment has a vectorised class that can replace it;
     2. ``envpool`` from 8 environments on, for MuJoCo and Box2D, where it is installed and can replace the environment;
     3. ``async`` where there are several cores and environments, one step takes 400 µs or more, and worker processes
        may be started: by the program, and by the caller, who may have filled the cores already;
     4. ``sync`` otherwise.
 
-    Raises: ConfigError as :func:`make_envs`.
+    Raises: ConfigError as :func:`make_envs`, and for a setting that neither environment nor backend would use.
     """
-    if config.backend != "auto":
-        return Choice(config.backend, "as set")
     maker = resolve_env(config, factory)
-    if maker.game() is not None:
+    if config.backend != "auto":
+        choice = Choice(config.backend, "as set")
+    else:
+        choice = _fastest(config, maker, may_start_workers, may_use_envpool)
+    refuse_unused(config, maker.name, maker.game() is not None, choice.backend)
+    return choice
+
+
+def _fastest(config: EnvConfig, maker: EnvMaker, may_start_workers: bool, may_use_envpool: bool) -> Choice:
+    """The rules of :func:`explain_backend`."""
+    if maker.game() is not None and config.autoreset_mode == "next_step":
         return Choice("ale", f"{maker.name} is an Atari game")
     if config.num_envs >= _VECTOR_FROM_ENVS and _no_vector_because(maker) is None:
         return Choice("vector", f"{maker.name} has a vectorised class")
@@ -160,7 +169,7 @@ def _build(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBackend:
     check_spaces(probe.observation_space, probe.action_space, maker.name)
     if config.normalize_obs and make_normalizer(probe.observation_space) is None:
         raise ConfigError(
-            f"normalize_obs = true: needs Box observations of floats, but {maker.name} has "
+            f"normalize_obs = true: needs Box observations of floats, or images of brightness, but {maker.name} has "
             f"{describe_space(probe.observation_space)}; set it to false"
         )
     # Evaluations and loops of one's own that leave the choice to us step Gymnasium's environments.
@@ -168,7 +177,8 @@ def _build(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBackend:
     if backend == "envpool":
         obstacle = no_envpool_because(maker)
         if obstacle is not None:
-            raise ConfigError(f"backend = envpool: {obstacle}; use backend sync")
+            instead = "sync" if maker.game() is None else "ale"
+            raise ConfigError(f"backend = envpool: {obstacle}; use backend {instead}")
         return EnvPoolBackend(maker, probe, config.num_envs)
     if backend == "ale":
         return _build_ale(config, maker)

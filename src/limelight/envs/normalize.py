@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from limelight.envs.base import State
 from limelight.packed import Packed
+from limelight.pixels import is_coded, is_image
 
 
 class Moments(NamedTuple):
@@ -20,6 +21,7 @@ class Moments(NamedTuple):
     var: NDArray[np.float64]
     """[*shape], not of a sample but of exactly these observations."""
     size: int
+    """How many; of images it is pixels that are counted."""
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets together. Source: Chan et al. 1979."""
@@ -42,13 +44,15 @@ class ObservationNormalizer:
 
     Several normalizers share one set of moments by adding what each has ``seen`` since it last did.
 
-    Args: ``shape`` is that of observations; of flat ones, ``entries`` [k] are those to standardise, if not all are.
+    Args:
+        shape: of observations.
+        entries: of flat observations, those to standardise, if not all are, [k].
+        together: one mean and one variance for all numbers of an observation, as for the pixels of an image.
     """
 
-    def __init__(self, shape: tuple[int, ...], entries: NDArray[np.intp] | None = None) -> None:
-        self.entries = entries
-        shape = shape if entries is None else entries.shape
-        self.moments = no_moments(shape)
+    def __init__(self, shape: tuple[int, ...], entries: NDArray[np.intp] | None = None, together: bool = False) -> None:
+        self.entries, self.together = entries, together
+        self.moments = no_moments(() if together else shape if entries is None else entries.shape)
         self.seen: Moments | None = None
         """The part of the moments that came in through :meth:`update` since the last :meth:`share`; None: all of it."""
 
@@ -57,7 +61,9 @@ class ObservationNormalizer:
         if len(obs) == 0:
             return
         # Written out, as ndarray.mean and var take three times as long for a few rows.
-        size, rows = len(obs), self.numbers(obs).astype(np.float64)
+        rows = self.numbers(obs).astype(np.float64)
+        rows = rows.reshape(-1) if self.together else rows
+        size = len(rows)
         mean = np.add.reduce(rows) / size
         rows -= mean
         rows *= rows
@@ -77,6 +83,11 @@ class ObservationNormalizer:
     def __call__(self, obs: NDArray[Any]) -> NDArray[np.float32]:
         """Standardised observations [..., *shape] under the present moments."""
         mean, var, _ = self.moments
+        if self.together:  # pixels are bytes, so float32 is exact enough, and ten times as fast
+            factor = 1.0 / np.sqrt(var + 1e-8)
+            pixels: NDArray[np.float32] = obs * np.float32(factor)
+            pixels -= np.float32(mean * factor)
+            return np.clip(pixels, -10.0, 10.0, out=pixels)
         scaled = (self.numbers(obs) - mean) / np.sqrt(var + 1e-8)
         numbers: NDArray[np.float32] = np.minimum(np.maximum(scaled, -10.0), 10.0).astype(np.float32)
         if self.entries is None:
@@ -101,14 +112,17 @@ class ObservationNormalizer:
 
 
 def make_normalizer(space: Space[Any]) -> ObservationNormalizer | None:
-    """A normalizer of the real numbers in observations; None where there are none.
+    """A normalizer of the real numbers in observations, or of the brightness of an image; None where there is neither.
 
-    Of packed observations these are the Box leaves of floats: integers, one-hot values, images and masks stay.
+    An image of bytes has one mean and one variance over all its pixels, and becomes float32. Of packed observations
+    it is the Box leaves of floats that are standardised: integers, one-hot values, images and masks stay.
     """
     if isinstance(space, Packed):
         parts = [leaf for leaf in space.visible if _is_real(leaf.space)]
         entries = np.concatenate([np.arange(0), *(np.arange(leaf.start, leaf.start + leaf.size) for leaf in parts)])
         return ObservationNormalizer(space.shape, entries.astype(np.intp)) if parts else None
+    if isinstance(space, Box) and is_image(space) and not is_coded(space):
+        return ObservationNormalizer(space.shape, together=True)
     return ObservationNormalizer(space.shape or ()) if _is_real(space) else None
 
 

@@ -20,7 +20,8 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from limelight.config import ConfigError, EnvConfig, EnvKwargs, did_you_mean
-from limelight.envs import atari, minigrid
+from limelight.envs import games, minigrid
+from limelight.envs.atari import AtariGame
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
 from limelight.packed import MaskSource, Packed
@@ -72,9 +73,9 @@ class EnvMaker:
     def game(self) -> str | None:
         """The Atari game that the id stands for; None if it is none.
 
-        Raises: ConfigError as :func:`limelight.envs.atari.game_of`.
+        Raises: ConfigError as :func:`limelight.envs.games.game_of`.
         """
-        return None if self.factory is not None else atari.game_of(self.config.env_id)
+        return None if self.factory is not None else games.game_of(self.config.env_id)
 
     def resolve(self) -> EnvSpec | Callable[..., Any]:
         """What the id stands for.
@@ -87,7 +88,8 @@ class EnvMaker:
             return self.factory
         game = self.game()
         if game is not None:
-            return functools.partial(atari.AtariGame, game, self.config)
+            games.refuse_kwargs(self.config)
+            return functools.partial(AtariGame, game, self.config)
         module, _, name = self.config.env_id.rpartition(":")
         if module:
             creator = getattr(_import("env_id", module), name, None)
@@ -98,16 +100,19 @@ class EnvMaker:
             raise ConfigError(_unknown_id(self.config.env_id, module, name))
         return gym.registry[name]
 
-    def __call__(self) -> AnyEnv:
+    def __call__(self, render_mode: str | None = None) -> AnyEnv:
         """One environment; the first one is reset once if only that tells whether it masks actions.
+
+        With a ``render_mode`` it draws, and is the same otherwise; a callable is told where it takes such an argument.
 
         Raises: ConfigError if it cannot be made with these settings.
         """
-        if self.game() is not None:
+        shown = {} if render_mode is None else {"render_mode": render_mode}
+        source = self.resolve()
+        if self.game() is not None and not isinstance(source, EnvSpec):
             self._seen["packed"] = False
-            env: AnyEnv = self.resolve()()
-            return env
-        env = self._as_it_is()
+            return cast(AnyEnv, source(**shown))
+        env = self._as_it_is(shown)
         if minigrid.has_mission(env.observation_space):
             env = minigrid.BagOfWords(env)
         env = pack_env(env, self.name, self._mask_source(env))
@@ -132,12 +137,13 @@ class EnvMaker:
             self._seen["info_mask"] = informs_mask(env)
         return "info" if self._seen["info_mask"] else None
 
-    def _as_it_is(self) -> AnyEnv:
+    def _as_it_is(self, shown: dict[str, str]) -> AnyEnv:
         source, limit = self.resolve(), self.config.max_episode_steps
         if isinstance(source, EnvSpec):
             # Without Gymnasium's checker, which looks at the first steps only: `limelight check` is for that.
-            return self._made(lambda **kwargs: gym.make(source, limit, True, **kwargs), source)
-        env = self._made(source, source)
+            return self._made(lambda **kwargs: gym.make(source, limit, True, **{**kwargs, **shown}), source)
+        taken = shown if _takes(source, "render_mode") else {}
+        env = self._made(lambda **kwargs: source(**{**kwargs, **taken}), source)
         return env if limit is None else _limit_steps(env, limit)
 
     def _made(self, create: Callable[..., Any], source: EnvSpec | Callable[..., Any]) -> AnyEnv:
@@ -168,6 +174,14 @@ def callable_name(factory: Callable[..., Any]) -> str:
     """``package.module:callable`` of a callable, or the nearest to it that it has."""
     target = factory if hasattr(factory, "__qualname__") else type(factory)
     return f"{target.__module__}:{target.__qualname__}"
+
+
+def _takes(creator: Callable[..., Any], argument: str) -> bool:
+    try:
+        parameters = inspect.signature(creator).parameters.values()
+    except (TypeError, ValueError):  # some builtins have none to look at
+        return False
+    return any(p.name == argument or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _limit_steps(env: AnyEnv, limit: int) -> AnyEnv:
@@ -205,17 +219,18 @@ def _unknown_id(env_id: str, module: str, name: str) -> str:
     near = near_ids(env_id)
     if near:
         return f"env_id = {env_id}: no such environment; did you mean {' or '.join(near)}?"
+    atari = "" if games.all_games() else f"Atari games need {games.INSTALL}, "
     return (
-        f"env_id = {env_id}: no such environment; `limelight list envs` shows all, and env_module imports "
+        f"env_id = {env_id}: no such environment; `limelight list envs` shows all, {atari}and env_module imports "
         "a package that registers more"
     )
 
 
 def near_ids(env_id: str) -> list[str]:
-    """Up to three registered ids that ``env_id`` may have meant: other versions of it, or similar names."""
+    """Up to three ids, registered or of Atari games, that it may have meant: other versions of it, or similar names."""
     wanted, _ = _split_version(env_id)
     versions: dict[str, list[str]] = {}
-    for known in sorted(gym.registry, key=lambda i: _split_version(i)[1], reverse=True):
+    for known in sorted(known_ids(), key=lambda i: _split_version(i)[1], reverse=True):
         versions.setdefault(_split_version(known)[0], []).append(known)
     if wanted in versions:
         return versions[wanted][:3]
@@ -224,6 +239,12 @@ def near_ids(env_id: str) -> list[str]:
     names = [name for name in versions if short[name] in close]
     ranked = sorted(names, key=lambda n: difflib.SequenceMatcher(None, wanted, n).ratio(), reverse=True)
     return [versions[name][0] for name in ranked[:3]]
+
+
+def known_ids() -> list[str]:
+    """All ids that are registered, with every Atari game under one of its ids."""
+    registered = [env_id for env_id, spec in gym.registry.items() if not games.is_ales(spec.entry_point)]
+    return [*registered, *map(games.id_of, games.all_games().values())]
 
 
 def _split_version(env_id: str) -> tuple[str, int]:

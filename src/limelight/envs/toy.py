@@ -207,6 +207,43 @@ class Recall(gym.Env[np.int64, np.int64]):
         return np.asarray(gamma ** np.arange(self.delay + 1, -1, -1, dtype=np.float64))
 
 
+class Catch(gym.Env[NDArray[np.uint8], np.int64]):
+    """Move a paddle under a ball that falls one cell a step; the last step pays 1 if it is caught, else −1.
+
+    Observation: a grey picture of ``cells`` × ``cells`` cells of ``scale`` × ``scale`` pixels each. The ball falls from
+    a random cell of the top row, the paddle begins in the middle of the bottom row. Actions: 0 left, 1 stay, 2 right.
+    V* before step t of the cells − 1 of an episode is γ^(cells − 2 − t), and the return of an episode 1.
+    """
+
+    def __init__(self, cells: int = 6, scale: int = 6) -> None:
+        self.observation_space, self.action_space = Box(0, 255, (cells * scale,) * 2, np.uint8), Discrete(3)
+        self.cells, self.scale, self.ball, self.paddle, self.row = cells, scale, 0, 0, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Let a ball fall."""
+        super().reset(seed=seed)
+        self.ball, self.paddle, self.row = int(self.np_random.integers(self.cells)), self.cells // 2, 0
+        return self._picture(), {}
+
+    def step(self, action: np.int64) -> StepResult:
+        """Move the paddle by one cell at most (walls hold); the ball falls by one."""
+        self.paddle, self.row = min(max(self.paddle + int(action) - 1, 0), self.cells - 1), self.row + 1
+        landed = self.row == self.cells - 1
+        reward = (1.0 if self.ball == self.paddle else -1.0) if landed else 0.0
+        return self._picture(), reward, landed, False, {}
+
+    def _picture(self) -> NDArray[np.uint8]:
+        cells = np.zeros((self.cells, self.cells), np.uint8)
+        cells[-1, self.paddle], cells[self.row, self.ball] = 128, 255
+        return np.kron(cells, np.ones((self.scale, self.scale), np.uint8))
+
+    def value(self, gamma: float) -> Values:
+        """V* before each step of an episode, [cells − 1]."""
+        return np.asarray(gamma ** np.arange(self.cells - 2, -1, -1, dtype=np.float64))
+
+
 ScriptRow = tuple[float, float, bool, bool]
 
 

@@ -59,6 +59,6 @@ class HideVelocities(gym.ObservationWrapper[Observation, Any, Observation], Reco
         return observation[self._keep]
 
 
-def masked_cartpole() -> gym.Env[Observation, np.int64]:
+def masked_cartpole(render_mode: str | None = None) -> gym.Env[Observation, np.int64]:
     """CartPole-v1 (500 steps) without its velocities: ``limelight.envs.wrappers:masked_cartpole``."""
-    return HideVelocities(gym.make("CartPole-v1", disable_env_checker=True))
+    return HideVelocities(gym.make("CartPole-v1", disable_env_checker=True, render_mode=render_mode))

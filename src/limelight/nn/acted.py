@@ -1,6 +1,7 @@
 """Which rows of a rollout acting has already run through a network, so that learning need not run them again.
 
-Parameters do not change between acting and learning: what acting computes is what learning needs.
+Parameters do not change between acting and learning: what acting computes is what learning needs. Used by
+numpy_mlp.py and kept.py, which hold the activations of these rows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 class Acted:
     """Counts the rows of one rollout as they are acted on; a rollout is known by the array that holds it.
 
+    Rows are acted on from the first to the last. Whoever fills that array by another policy in between must forget.
+
     Args: ``num_steps``: T of the rollouts that are learnt from; 0 keeps no rows.
     """
 
@@ -22,7 +25,7 @@ class Acted:
         self._obs: NDArray[Any] | None = None
 
     def forget(self) -> None:
-        """The parameters are about to change: what acting computed is of no use any more."""
+        """What acting computed is of no use any more: the parameters are about to change."""
         self._rows = 0
 
     def next_rows(self, obs: NDArray[Any]) -> slice | None:
@@ -36,6 +39,11 @@ class Acted:
         return slice(self._rows - B, self._rows)
 
     def known_rows(self, obs: NDArray[Any]) -> int:
-        """How many of the first of these observations [(T+1) B, ...] have all been acted on: T B, or none."""
+        """How many of the first of these observations [(T+1) B, ...] have all been acted on: T B, or none.
+
+        If none, all is forgotten: what the caller computes now takes the place of what acting has left.
+        """
         rows = len(obs) // (self.num_steps + 1) * self.num_steps
-        return rows if rows and obs.base is self._obs and self._rows == rows else 0
+        if not rows or obs.base is not self._obs or self._rows != rows:
+            self.forget()
+        return self._rows

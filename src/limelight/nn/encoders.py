@@ -12,8 +12,9 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
 
 from limelight.config import ConfigError, ModelConfig, did_you_mean
-from limelight.nn.images import NETWORKS, ImageEncoder, is_image
-from limelight.packed import Packed
+from limelight.nn.images import NETWORKS, ImageEncoder
+from limelight.packed import Leaf, Packed
+from limelight.pixels import PICTURE_SIZE, is_coded, is_image
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
@@ -85,25 +86,24 @@ class MLP(nn.Module):
 class Leaves(nn.Module):
     """Packed observations [..., D] → features of every leaf but the mask, side by side, [..., F]."""
 
-    def __init__(self, space: Packed) -> None:
+    def __init__(self, space: Packed, config: ModelConfig) -> None:
         super().__init__()
         self.leaves = space.visible
         if not self.leaves:
             raise ConfigError(f"observation space {space.original}: holds nothing but the mask of actions")
-        parts = [features_of(leaf.space) for leaf in self.leaves]
+        parts = [features_of(leaf.space, config) for leaf in self.leaves]
         self.parts = nn.ModuleList(parts)
         self.num_features = sum(part.num_features for part in parts)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features [..., F]."""
-        lead = obs.shape[:-1]
-        return torch.cat(
-            [
-                part(obs[..., leaf.part].reshape((*lead, *(leaf.space.shape or ()))))
-                for part, leaf in zip(self.parts, self.leaves, strict=True)
-            ],
-            -1,
-        )
+        return torch.cat([part(_leaf(obs, leaf)) for part, leaf in zip(self.parts, self.leaves, strict=True)], -1)
+
+
+def _leaf(obs: Tensor, leaf: Leaf) -> Tensor:
+    """What packed observations [..., D] hold of a leaf, [..., *leaf_shape]; images in bytes again."""
+    values = obs[..., leaf.part].reshape((*obs.shape[:-1], *(leaf.space.shape or ())))
+    return values.byte() if is_image(leaf.space) else values
 
 
 class FeaturesMLP(nn.Module):
@@ -128,23 +128,47 @@ def hidden_layers(num_features: int, config: ModelConfig) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def features_of(space: Space[Any]) -> FlattenObs | ImageEncoder:
-    """What a leaf becomes before the hidden layers."""
-    return ImageEncoder(space) if is_image(space) else FlattenObs(space)
+def features_of(space: Space[Any], config: ModelConfig) -> FlattenObs | ImageEncoder:
+    """What a Box or another simple space becomes before the hidden layers; a network by name is for pictures."""
+    if not is_image(space):
+        return FlattenObs(space)
+    assert isinstance(space, Box)
+    return ImageEncoder(space, None if is_coded(space) else config.encoder, config.precision)
 
 
 def own_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     """Our encoder of a space.
 
-    A picture (36 pixels or more) goes through Nature's CNN alone; small images through a small CNN, then the hidden
-    layers. Packed observations: all leaves' features together through the hidden layers. All else: the MLP.
+    A picture goes through its network alone (nature, if none is named); a small image through the small network, then
+    the hidden layers. Packed observations: all leaves' features together through the hidden layers. All else: the MLP.
+
+    Raises: ConfigError where ``config.encoder`` names a network and there is no picture, or one too small for it.
     """
+    encoder: nn.Module
     if isinstance(space, Packed) and not is_flat(space):
-        return FeaturesMLP(Leaves(space), config)
-    if is_image(space):
-        image = ImageEncoder(space, config.encoder, config.precision)
-        return image if image.is_picture else FeaturesMLP(image, config)
-    return MLP(space, config)
+        encoder = FeaturesMLP(Leaves(space, config), config)
+    elif is_image(space):
+        image = features_of(space, config)
+        assert isinstance(image, ImageEncoder)
+        encoder = image if image.network else FeaturesMLP(image, config)
+    else:
+        encoder = MLP(space, config)
+    if config.encoder is not None and config.encoder not in [image.network for image in image_encoders(encoder)]:
+        raise ConfigError(
+            f"encoder = {config.encoder!r}: is for pictures, and these observations hold none, which would be uint8 of "
+            f"{PICTURE_SIZE} × {PICTURE_SIZE} or more, or smaller and with channels; leave it out"
+        )
+    return encoder
+
+
+def image_encoders(encoder: nn.Module) -> list[ImageEncoder]:
+    """Those that are a part of an encoder."""
+    return [module for module in encoder.modules() if isinstance(module, ImageEncoder)]
+
+
+def is_own(encoder: str | None) -> bool:
+    """Whether the setting means one of our encoders."""
+    return encoder is None or encoder in NETWORKS
 
 
 def is_flat(space: Packed) -> bool:
@@ -155,22 +179,34 @@ def is_flat(space: Packed) -> bool:
 def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     """The encoder of ``config``: ours, or the user's class ``package.module:Class`` made as ``Class(space)``.
 
-    Raises: ConfigError if the class cannot be found or does not say its ``num_features``.
+    Raises: ConfigError if the class cannot be found or does not say its ``num_features``, if the name is none of
+        :data:`NETWORKS`, if that network cannot take the observations, or if bfloat16 is for layers that there are not.
     """
-    if config.encoder is None or config.encoder in NETWORKS:
-        return own_encoder(space, config)
-    module_name, _, attribute = config.encoder.partition(":")
+    own = is_own(config.encoder)
+    encoder = own_encoder(space, config) if own else _users_encoder(space, str(config.encoder))
+    if config.precision == "bfloat16" and not (own and image_encoders(encoder)):
+        raise ConfigError(
+            "precision = bfloat16: is of the convolutional layers of our networks, and this one has none; leave it auto"
+        )
+    return encoder
+
+
+def _users_encoder(space: Space[Any], name: str) -> nn.Module:
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        known = " | ".join(NETWORKS)
+        raise ConfigError(f"encoder = {name!r}: must be {known} | package.module:Class{did_you_mean(name, NETWORKS)}")
     if not attribute or not all(part.isidentifier() for part in module_name.split(".")):
-        raise ConfigError(f"encoder = {config.encoder!r}: must be package.module:Class")
+        raise ConfigError(f"encoder = {name!r}: must be package.module:Class")
     try:
         owner = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"encoder = {config.encoder!r}: cannot import {module_name} ({error})") from None
+        raise ConfigError(f"encoder = {name!r}: cannot import {module_name} ({error})") from None
     make = getattr(owner, attribute, None)
     if not callable(make):
         near = did_you_mean(attribute, vars(owner))
-        raise ConfigError(f"encoder = {config.encoder!r}: {module_name} has no class {attribute}{near}")
+        raise ConfigError(f"encoder = {name!r}: {module_name} has no class {attribute}{near}")
     encoder = make(space)
     if not isinstance(encoder, nn.Module) or not isinstance(getattr(encoder, "num_features", None), int):
-        raise ConfigError(f"encoder = {config.encoder!r}: must be an nn.Module with an int attribute num_features")
+        raise ConfigError(f"encoder = {name!r}: must be an nn.Module with an int attribute num_features")
     return encoder

@@ -1,47 +1,24 @@
-"""Convolutional features of images: what counts as one, its planes, and the layers by its size. Used by encoders.py."""
+"""Convolutional features of images: their planes, and the networks by name. Used by encoders.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Space
 from torch import Tensor, nn
 
-PICTURE_SIZE = 36
-"""The shorter side from which Nature's CNN takes over: its kernels need 36 pixels."""
-SMALLEST_SIZE = 4
-"""Three 2 × 2 kernels need as many."""
-MOST_CODES = 32
-"""Images whose values stay below this hold codes, as MiniGrid's do, and not brightness."""
-
-
-def is_image(space: Space[Any]) -> bool:
-    """Bytes in two dimensions of 36 or more, or in three: sides of 4 or more, and channels, first or last."""
-    if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
-        return False
-    smallest = PICTURE_SIZE if len(space.shape) == 2 else SMALLEST_SIZE
-    return min(image_size(space)[1:]) >= smallest
-
-
-def image_size(space: Box) -> tuple[int, int, int]:
-    """(channels, height, width)."""
-    if len(space.shape) == 2:
-        return 1, space.shape[0], space.shape[1]
-    a, b, c = space.shape
-    return (a, b, c) if channels_first(space) else (c, a, b)
-
-
-def channels_first(space: Box) -> bool:
-    """Whether three dimensions are C × H × W: square sides tell, else the smaller end is the channels."""
-    a, b, c = space.shape
-    return b == c if (a == b) != (b == c) else a < c
+from limelight.config import ConfigError
+from limelight.pixels import PICTURE_SIZE, SMALLEST_SIZE, channels_first, highest_values, image_size, is_coded
 
 
 class Planes(nn.Module):
-    """Images [N, *shape] → planes [N, C, H, W] in 0 … 1: brightness by its bound, or one plane for each code."""
+    """Images [N, *shape] → planes [N, C, H, W]: brightness in 0 … 1 by its bound, or one plane for each code.
+
+    Only bytes are scaled: floats are images that were standardised (envs/normalize.py), and stay as they are.
+    """
 
     scale: Tensor
     channels: Tensor
@@ -50,11 +27,10 @@ class Planes(nn.Module):
     def __init__(self, space: Box) -> None:
         super().__init__()
         C = image_size(space)[0]
-        self.to_chw = (0, 3, 1, 2) if len(space.shape) == 3 and not channels_first(space) else None
         self.is_grey = len(space.shape) == 2
-        high = space.high if len(space.shape) == 2 else np.moveaxis(space.high, 0 if channels_first(space) else -1, 0)
-        highest = np.maximum(high.reshape(C, -1).max(1), 1).astype(int)
-        self.is_coded = bool(1 < highest.max() < MOST_CODES)
+        self.to_chw = (0, 3, 1, 2) if not self.is_grey and not channels_first(space) else None
+        highest = highest_values(space)
+        self.is_coded = is_coded(space)
         if self.is_coded:
             channels = np.repeat(np.arange(C), highest + 1)
             codes = np.concatenate([np.arange(number + 1) for number in highest])
@@ -68,10 +44,14 @@ class Planes(nn.Module):
         self.num_planes = len(self.codes) if self.is_coded else C
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Planes [N, C, H, W]."""
-        images = obs[:, None] if self.is_grey else obs.permute(self.to_chw) if self.to_chw else _interleaved(obs)
+        """Planes [N, C, H, W], float32."""
+        images = obs[:, None] if self.is_grey else obs.permute(self.to_chw) if self.to_chw else obs
         if self.is_coded:
             return (images[:, self.channels] == self.codes).float()
+        if images.is_floating_point():
+            return images
+        if self.to_chw is None and not self.is_grey:
+            images = _interleaved(images)
         return images * (self.scale if self.one_scale is None else self.one_scale)
 
 
@@ -81,34 +61,52 @@ def _interleaved(images: Tensor) -> Tensor:
 
 
 class ImageEncoder(nn.Module):
-    """An image [..., *shape] → features [..., F], by one of :data:`NETWORKS`.
+    """An image [..., *shape] → features [..., F], by one of :data:`NETWORKS` or, for small ones, by :data:`SMALL`.
 
-    Without a ``network`` it is nature from 36 pixels on, and below that of torch-ac for MiniGrid: 16 2×2, pooled from 7
-    pixels on, 32 2×2, 64 2×2. The arithmetic is in bfloat16 with ``precision`` so; features are float32 anyway.
+    The layers compute in bfloat16 where ``precision`` says so, otherwise in float32; features are float32 anyway.
+
+    Args:
+        space: of the image (:func:`limelight.pixels.is_image`).
+        network: a name; None is nature for pictures from 36 pixels on, and the small network below that.
+        precision: bfloat16, or anything else for float32.
+    Raises: ConfigError where the image is smaller than the network's kernels.
     """
 
     def __init__(self, space: Space[Any], network: str | None = None, precision: str = "float32") -> None:
         super().__init__()
         assert isinstance(space, Box)
-        self.space, self.precision = space, precision
         _, H, W = image_size(space)
-        self.is_picture = network is not None or min(H, W) >= PICTURE_SIZE
+        self.space = space
+        self.network = network or ("nature" if min(H, W) >= PICTURE_SIZE else None)
+        """The network's name; None is the small one."""
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.planes = Planes(space)
-        make = NETWORKS[network or "nature"] if self.is_picture else _small
+        make, smallest = NETWORKS[self.network] if self.network else SMALL
+        if min(H, W) < smallest:
+            fit = " or ".join(name for name, other in NETWORKS.items() if min(H, W) >= other.smallest)
+            raise ConfigError(
+                f"encoder = {network!r}: needs pictures of {smallest} × {smallest} pixels or more, and these have "
+                f"{H} × {W}; use {fit}, or larger pictures"
+            )
         self.layers = nn.Sequential(*make(self.planes.num_planes, H, W))
         self.num_features = _width(self.layers, self.planes.num_planes, H, W)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Features [..., F]."""
         lead = obs.shape[: obs.ndim - len(self.space.shape)]
-        planes = self.planes(obs.reshape(-1, *self.space.shape))
+        x = self.input(obs.reshape(-1, *self.space.shape))
         with self.autocast(obs.device.type):
-            features: Tensor = self.layers(planes.contiguous(memory_format=torch.channels_last))
+            features: Tensor = self.layers(x)
         return features.float().reshape(*lead, -1)
 
+    def input(self, obs: Tensor) -> Tensor:
+        """What the first layer takes of images [N, *shape]: planes in channels_last memory, in the encoder's dtype."""
+        planes: Tensor = self.planes(obs)
+        return planes.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
     def autocast(self, device_type: str) -> torch.autocast:
-        """Within it, the layers compute in this encoder's precision."""
-        return torch.autocast(device_type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        """Within it, the layers compute in the encoder's dtype."""
+        return torch.autocast(device_type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
 class Flat(nn.Module):
@@ -137,7 +135,9 @@ Layers = list[nn.Module]
 
 
 def _a3c(channels: int, height: int, width: int) -> Layers:
-    return _with_hidden(_convolutions(nn.ReLU, (channels, 16, 8, 4, 0), (16, 32, 4, 2, 0)), channels, height, width, 256)
+    return _with_hidden(
+        _convolutions(nn.ReLU, (channels, 16, 8, 4, 0), (16, 32, 4, 2, 0)), channels, height, width, 256
+    )
 
 
 def _nature(channels: int, height: int, width: int) -> Layers:
@@ -162,18 +162,29 @@ def _small(channels: int, height: int, width: int) -> Layers:
     return [*pooled, Flat()]
 
 
-NETWORKS: dict[str, Callable[[int, int, int], Layers]] = {
-    "a3c": _a3c,
-    "nature": _nature,
-    "universe": _universe,
-    "impala": _impala,
+class Network(NamedTuple):
+    """What an image goes through."""
+
+    layers: Callable[[int, int, int], Layers]
+    """Made for so many planes, rows and columns."""
+    smallest: int
+    """The shorter side that its kernels need, in pixels."""
+
+
+NETWORKS = {
+    "a3c": Network(_a3c, 20),
+    "nature": Network(_nature, PICTURE_SIZE),
+    "universe": Network(_universe, 1),
+    "impala": Network(_impala, 1),
 }
-"""Names → layers for pictures of so many channels, rows and columns.
+"""The networks for pictures, by name.
 
 a3c: 16 8×8/4, 32 4×4/2, 256 (Mnih et al. 2016). nature: 32 8×8/4, 64 4×4/2, 64 3×3/1, 512 (Mnih et al. 2015).
 universe: four times 32 3×3/2 with ELU, for 42 × 42 (OpenAI's universe-starter-agent). impala: three times a convolution
 of 16, 32, 32 channels, pooled, with two residual blocks each, then 256 (Espeholt et al. 2018). ReLU but for universe.
 """
+SMALL = Network(_small, SMALLEST_SIZE)
+"""16 2×2, pooled from 7 pixels on, 32 2×2, 64 2×2: torch-ac's for MiniGrid."""
 
 
 def _convolutions(activation: type[nn.Module], *sizes: tuple[int, int, int, int, int]) -> Layers:

@@ -1,11 +1,12 @@
 """A convolutional encoder that keeps what acting has computed, for one backward over the whole rollout.
 
-Used by policy.py (acting) and learner.py (learning), which share one. Saves learning the forward of all rows but the
-last, a quarter of the network's time. The memory of the activations is allocated once.
+Made by learner.py, which learns from it, and shared with policy.py, which acts with it. Saves learning the forward of
+all rows but the last. The memory of the activations is allocated once.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -24,25 +25,22 @@ class Stage(NamedTuple):
 
 
 class KeptEncoder:
-    """Runs an encoder row by row while acting, and backward over all rows of a rollout at once.
+    """Runs an encoder row by row while acting, and backward over all rows of a rollout at once. See :func:`keep`."""
 
-    Args: ``encoder``: one that :func:`supports` accepts, on the CPU. ``num_steps``: T of the rollouts.
-    """
-
-    def __init__(self, encoder: ImageEncoder, num_steps: int) -> None:
-        self.encoder, self.acted = encoder, Acted(num_steps)
-        self.stages = _stages(encoder)
+    def __init__(self, encoder: ImageEncoder, stages: list[Stage], num_steps: int) -> None:
+        self.encoder, self.stages, self.acted = encoder, stages, Acted(num_steps)
         self._buffers: list[Tensor] = []
         """The input, and the output of every stage, of T + 1 rows of B observations: [(T+1) B, ...]."""
 
-    def step(self, obs: NDArray[Any]) -> Tensor:
+    def act(self, obs: NDArray[Any]) -> Tensor:
         """Features [1, B, F] of observations [B, *obs_shape], kept if they are of a rollout."""
         rows = self.acted.next_rows(obs)
+        # Without inference mode, whose tensors could take no part in learning.
         with torch.inference_mode(False), torch.no_grad():
             outputs = self._run(torch.from_numpy(obs))
             if rows is not None:
                 self._keep(outputs, rows, (self.acted.num_steps + 1) * len(obs))
-        return _flat(outputs[-1]).float()[None]
+            return _flat(outputs[-1]).float()[None]
 
     def unroll(self, obs: NDArray[Any]) -> Tensor:
         """Features [T+1, B, F] of a rollout's observations [T+1, B, *obs_shape]; without gradient in the last row."""
@@ -52,31 +50,16 @@ class KeptEncoder:
         with torch.no_grad():
             self._keep(self._run(torch.from_numpy(flat[known:])), slice(known, len(flat)), len(flat))
         parameters = [p for stage in self.stages for p in (stage.layer.weight, stage.layer.bias)]
-        features = _Backward.apply(self, T * B, *parameters)
-        return torch.cat((features, self._features(slice(T * B, len(flat))))).view(T + 1, B, -1)
+        features: Tensor = _Features.apply(self, T * B, *parameters)  # type: ignore[no-untyped-call]
+        return torch.cat((features, self.features(slice(T * B, len(flat))))).view(T + 1, B, -1)
 
-    def _run(self, obs: Tensor) -> list[Tensor]:
-        """The input and every stage's output, of observations [N, *obs_shape]."""
-        outputs = [self.encoder.planes(obs).contiguous(memory_format=torch.channels_last)]
-        with self.encoder.autocast("cpu"):
-            for layer, activation in self.stages:
-                x = outputs[-1]
-                outputs.append(activation(layer(_flat(x) if isinstance(layer, nn.Linear) else x)))
-        return outputs
-
-    def _keep(self, outputs: list[Tensor], rows: slice, total: int) -> None:
-        if not self._buffers or len(self._buffers[0]) != total:
-            self._buffers = [_room(output, total) for output in outputs]
-        for buffer, output in zip(self._buffers, outputs, strict=True):
-            buffer[rows] = output
-
-    def _features(self, rows: slice) -> Tensor:
+    def features(self, rows: slice) -> Tensor:
+        """What has been kept of these rows, [n, F] float32."""
         return _flat(self._buffers[-1][rows]).float()
 
-    def backward(self, d_features: Tensor) -> list[Tensor]:
-        """Gradients of every stage's weight and bias, given ∂L/∂features [n, F] of the first n rows kept."""
-        n = len(d_features)
-        outputs = [buffer[:n] for buffer in self._buffers]
+    def gradients(self, d_features: Tensor) -> list[Tensor]:
+        """∂L/∂weight, ∂L/∂bias of every stage, given ∂L/∂features [n, F] of the first n rows kept."""
+        outputs = [buffer[: len(d_features)] for buffer in self._buffers]
         dy, gradients = d_features, []
         for i in range(len(self.stages) - 1, -1, -1):
             (layer, activation), x, y = self.stages[i], outputs[i], outputs[i + 1]
@@ -93,21 +76,38 @@ class KeptEncoder:
                 gradients += [d_bias, d_weight]
         return [gradient.float() for gradient in reversed(gradients)]
 
+    def _run(self, obs: Tensor) -> list[Tensor]:
+        """The input and every stage's output, of observations [N, *obs_shape]."""
+        outputs = [self.encoder.input(obs)]
+        with self.encoder.autocast("cpu"):
+            for layer, activation in self.stages:
+                x = outputs[-1]
+                outputs.append(activation(layer(_flat(x) if isinstance(layer, nn.Linear) else x)))
+        return outputs
 
-class _Backward(torch.autograd.Function):
-    """The features of the first rows, as if they had just been computed."""
+    def _keep(self, outputs: list[Tensor], rows: slice, total: int) -> None:
+        """Put outputs of some of ``total`` rows where they belong."""
+        if not self._buffers or len(self._buffers[0]) != total:
+            self._buffers = [_room(output, total) for output in outputs]
+        for buffer, output in zip(self._buffers, outputs, strict=True):
+            buffer[rows] = output
+
+
+class _Features(torch.autograd.Function):
+    """The features of the first rows, as if they had just been computed from the parameters."""
 
     @staticmethod
     def forward(ctx: Any, kept: KeptEncoder, rows: int, *parameters: Tensor) -> Tensor:
         ctx.kept = kept
-        return kept._features(slice(0, rows))
+        return kept.features(slice(0, rows))
 
     @staticmethod
     def backward(ctx: Any, d_features: Tensor) -> Any:
-        return None, None, *ctx.kept.backward(d_features)
+        return None, None, *ctx.kept.gradients(d_features)
 
 
 def _flat(x: Tensor) -> Tensor:
+    """Planes as :class:`limelight.nn.images.Flat` has them; rows of numbers as they are."""
     return x if x.ndim == 2 else x.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -132,17 +132,17 @@ def _through_activation(activation: nn.ReLU | nn.ELU, dy: Tensor, y: Tensor) -> 
     return torch.ops.aten.elu_backward(dy, activation.alpha, 1.0, 1.0, True, y)
 
 
-def supports(encoder: nn.Module) -> bool:
-    """Whether an encoder can be kept: images, through convolutions and linear layers with ReLU or ELU after each."""
+def keep(encoder: nn.Module, num_steps: int) -> KeptEncoder | None:
+    """The encoder, keeping what acting computes for rollouts of T = ``num_steps``; None for one that cannot be kept.
+
+    That takes images on the CPU, and convolutions and linear layers with ReLU or ELU after each.
+    """
     if not isinstance(encoder, ImageEncoder) or next(encoder.parameters()).device.type != "cpu":
-        return False
+        return None
     layers = [layer for layer in encoder.layers if not isinstance(layer, Flat)]
-    return len(layers) % 2 == 0 and all(
-        isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(activation, nn.ReLU | nn.ELU)
-        for layer, activation in zip(layers[::2], layers[1::2], strict=True)
-    )
-
-
-def _stages(encoder: ImageEncoder) -> list[Stage]:
-    layers: list[Any] = [layer for layer in encoder.layers if not isinstance(layer, Flat)]
-    return [Stage(layer, activation) for layer, activation in zip(layers[::2], layers[1::2], strict=True)]
+    stages = []
+    for layer, activation in itertools.zip_longest(layers[::2], layers[1::2]):
+        if not isinstance(layer, nn.Conv2d | nn.Linear) or not isinstance(activation, nn.ReLU | nn.ELU):
+            return None
+        stages.append(Stage(layer, activation))
+    return KeptEncoder(encoder, stages, num_steps)

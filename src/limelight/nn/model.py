@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from limelight.config import ModelConfig
 from limelight.nn.cores import Core, Recurrent, make_core
 from limelight.nn.distributions import ActionDistribution, PolicyHead, make_distribution
-from limelight.nn.encoders import make_encoder
-from limelight.nn.images import NETWORKS
+from limelight.nn.encoders import is_own, make_encoder
 from limelight.packed import Packed
 
 ILLEGAL = -1e9
@@ -152,7 +151,7 @@ class ActorCritic(nn.Module):
         """Orthogonal weights and zero biases in heads, cores and our own encoders; a user's encoder keeps its own."""
         gains: dict[nn.Module, float] = {self.policy_head.linear: self.config.policy_init_gain}
         gains.update({m.linear: 1.0 for m in self.critic.modules() if isinstance(m, ValueHead)})
-        if self.config.encoder is None or self.config.encoder in NETWORKS:
+        if is_own(self.config.encoder):
             for module in self.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):
                     gains.setdefault(module, math.sqrt(2.0))

@@ -21,7 +21,11 @@ Act = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[Any]]
 
 
 class ModelPolicy:
-    """Acts with a model: samples with ``rng``, or takes the most probable action where ``rng`` is None."""
+    """Acts with a model: samples with ``rng``, or takes the most probable action where ``rng`` is None.
+
+    Args: ``fast``: the model in NumPy, where it has that form. ``kept``: that of the learner that learns from what this
+    policy acts on, and no other policy's.
+    """
 
     recurrent_state: NDArray[np.float32] | None
     """What it remembers, [B, S]; None: nothing yet, or no memory. ``act`` replaces it and never writes into it."""
@@ -91,7 +95,7 @@ class ModelPolicy:
 
     def _features(self, obs: NDArray[Any]) -> Tensor | None:
         """Of the encoder, where it keeps them for learning; otherwise the model runs it itself."""
-        return None if self.kept is None else self.kept.step(obs)
+        return None if self.kept is None else self.kept.act(obs)
 
     def _row(self, x: NDArray[Any]) -> Tensor:
         """[B, ...] → [1, B, ...] where the model is."""

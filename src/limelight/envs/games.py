@@ -1,0 +1,186 @@
+"""Which Atari game an id means, which settings are for games, and which ones cannot work with them.
+
+Used by resolve.py, make.py, catalog.py and presets.py. ale-py is optional, and is imported where it must be known which
+games there are. Every id of a game is the same environment here: what differs between them are settings of EnvConfig.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from importlib.util import find_spec
+
+from limelight.config import ConfigError, EnvConfig, did_you_mean
+
+# ALE/Pong-v5, PongNoFrameskip-v4, PongDeterministic-v4, pong; Gymnasium writes ale_py:ALE/Pong-v5, too
+_IDS = re.compile(r"(?:ale_py:)?(?:ALE/(?P<ale>\w+)-v5|(?P<old>\w+?)(?:NoFrameskip|Deterministic)-v4)|(?P<plain>\w+)")
+# Pong-v4, Pong-ram-v0, PongNoFrameskip-v0
+_OTHERS = re.compile(
+    r"(?:ale_py:)?(?P<name>\w+?)(?P<ram>-ram)?(?P<fixed>NoFrameskip|Deterministic)?-v(?P<version>[04])"
+)
+_FOR_TWO = frozenset({"combat", "joust", "maze_craze", "warlords"})
+"""Games that ALE lists and cannot play, as they need a second player: it would end the process."""
+INSTALL = 'pip install "limelight-rl[atari]"'
+
+SETTINGS = (
+    "frame_size",
+    "frame_stack",
+    "frame_skip",
+    "sticky_actions",
+    "noop_max",
+    "fire_reset",
+    "full_action_set",
+    "terminal_on_life_loss",
+)
+"""The fields of EnvConfig that Atari games alone use."""
+_DEFAULT_LIMIT = 27_000 * 4
+_OURS = {
+    "frameskip": "frame_skip",
+    "repeat_action_probability": "sticky_actions",
+    "full_action_space": "full_action_set",
+    "max_num_frames_per_episode": "max_episode_steps (in steps of frame_skip frames)",
+    "stack_num": "frame_stack",
+    "stack_size": "frame_stack",
+    "img_height": "frame_size",
+    "img_width": "frame_size",
+    "screen_size": "frame_size",
+    "use_fire_reset": "fire_reset",
+    "episodic_life": "terminal_on_life_loss",
+    "life_loss_info": "terminal_on_life_loss",
+    "reward_clipping": "reward_clip",
+    "num_threads": "env_threads",
+    **{name: name for name in (*SETTINGS, "max_episode_steps", "env_threads")},
+}
+"""Arguments that Gymnasium's and ALE's environments have, and our setting for each."""
+
+
+# --------------------------------------------------------------------------- ids
+
+
+def game_of(env_id: str) -> str | None:
+    """The ROM that an id stands for, as ALE names it (``space_invaders``); None if it is no id of an Atari game.
+
+    An id that is registered and not by ale-py is none: it is somebody's own.
+
+    Raises: ConfigError for a game that there is not, an id that ALE's vector environment cannot play, or no ale-py.
+    """
+    match, other = _IDS.fullmatch(env_id), _OTHERS.fullmatch(env_id)
+    if (match is None and other is None) or _is_somebody_elses(env_id):
+        return None
+    name = other["name"] if match is None and other is not None else ""
+    if match is not None:
+        name = match["ale"] or match["old"] or match["plain"]
+    asks_for_ale = match is not None and match["plain"] is None
+    if asks_for_ale and find_spec("ale_py") is None:
+        raise ConfigError(f"env_id = {env_id}: needs ale-py, which is not installed; {INSTALL}")
+    game = all_games().get(_key(name))
+    if asks_for_ale and game is None:
+        raise ConfigError(f"env_id = {env_id}: {_no_game(name)}")
+    if other is not None and match is None and game is not None:
+        raise ConfigError(f"env_id = {env_id}: {_not_that_way(other, game)}")
+    return game
+
+
+def _is_somebody_elses(env_id: str) -> bool:
+    import gymnasium as gym  # here, as the command line asks for the preset of an id to show its help
+
+    spec = gym.registry.get(env_id)
+    return spec is not None and not is_ales(spec.entry_point)
+
+
+def is_ales(entry_point: object) -> bool:
+    """Whether an environment is registered by ale-py: as Gymnasium has it, without the pre-processing."""
+    return isinstance(entry_point, str) and entry_point.startswith("ale_py.")
+
+
+def _no_game(name: str) -> str:
+    if _key(name) in map(_key, _FOR_TWO):
+        return f"{name} takes two players; `limelight list envs ALE` shows the games for one"
+    near = did_you_mean(name, map(_pascal, all_games().values()))
+    return f"ALE has no game {name}{near or '; `limelight list envs ALE` shows all'}"
+
+
+def _not_that_way(other: re.Match[str], game: str) -> str:
+    """What an old id of a game asks for that there is not, and what there is."""
+    why = (
+        "shows memory, not pictures"
+        if other["ram"]
+        else "has sticky actions"
+        if other["fixed"]
+        else "skips frames at random"
+    )
+    instead = f"{why}; use {id_of(game)}"
+    return f"{instead} with sticky_actions 0.25" if other["version"] == "0" else instead
+
+
+@functools.cache
+def all_games() -> dict[str, str]:
+    """Lower-case names without underscores → ROMs, of all games; empty without ale-py."""
+    if find_spec("ale_py") is None:
+        return {}
+    from ale_py import roms
+
+    return {_key(game): game for game in sorted(roms.get_all_rom_ids()) if game not in _FOR_TWO}
+
+
+def id_of(game: str) -> str:
+    """``ALE/SpaceInvaders-v5`` of ``space_invaders``."""
+    return f"ALE/{_pascal(game)}-v5"
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _pascal(game: str) -> str:
+    return game.title().replace("_", "")
+
+
+# --------------------------------------------------------------------------- settings
+
+
+def step_limit(config: EnvConfig) -> int:
+    """Steps after which a game is cut: half an hour of play if nothing else is set, as in the literature."""
+    return config.max_episode_steps or max(1, _DEFAULT_LIMIT // config.frame_skip)
+
+
+def refuse_kwargs(config: EnvConfig) -> None:
+    """Raises: ConfigError for arguments of a game, which has none; it names our setting for what is meant."""
+    for key in config.env_kwargs:
+        start = f"env_kwargs.{key}: {config.env_id} "
+        if key in ("mode", "difficulty"):
+            own = "for another, train on a callable that makes the environment (docs/environments.md)"
+            raise ConfigError(f"{start}is played in its default mode and difficulty; {own}")
+        if key in _OURS:
+            raise ConfigError(f"{start}is an Atari game; set {_OURS[key]} instead")
+        near = did_you_mean(key, SETTINGS)
+        raise ConfigError(f"{start}is an Atari game, which takes no such argument{near or '; leave it out'}")
+
+
+def refuse_unused(config: EnvConfig, name: str, is_game: bool, backend: str) -> None:
+    """Raises: ConfigError for a setting that is not the default, and that this environment or backend would not use."""
+    for field in () if is_game else SETTINGS:
+        value = getattr(config, field)
+        if value != getattr(EnvConfig, field):
+            written = str(value).lower() if isinstance(value, bool) else value
+            raise ConfigError(f"{field} = {written}: only Atari games use it, {name} is none; leave it out")
+    if config.env_threads is not None and backend != "ale":
+        raise ConfigError(
+            f"env_threads = {config.env_threads}: only backend ale uses it, but backend = {backend}; set it to none"
+        )
+    if config.terminal_on_life_loss and backend not in ("ale", "envpool"):
+        raise ConfigError(
+            f"terminal_on_life_loss = true: backend {backend} tells of no lives; use backend ale, or set it to false"
+        )
+
+
+def for_other(config: EnvConfig, env_id: str | None) -> EnvConfig:
+    """``config`` for another environment, of this id or of a callable, without what that would not use.
+
+    Raises: ConfigError as :func:`game_of`.
+    """
+    if env_id is not None and game_of(env_id) is not None:
+        return dataclasses.replace(config, env_id=env_id)
+    unused = {name: getattr(EnvConfig, name) for name in (*SETTINGS, "env_threads")}
+    return dataclasses.replace(config, env_id=env_id or config.env_id, **unused)
