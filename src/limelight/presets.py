@@ -74,8 +74,8 @@ _LANDER = {
     "normalize_rewards": True,
     "gamma": 0.999,
     "gae_lambda": 0.98,
-    "learning_rate": 2e-3,
-    "ent_coef": 0.0,
+    "learning_rate": 1.5e-3,
+    "ent_coef": 0.01,
     "eval_every": 50_000,
     "total_timesteps": 1_000_000,
 }
@@ -164,9 +164,9 @@ _ROWS = (
     ),
     Preset(
         "lunarlander",
-        "LunarLander: long rollouts and a far horizon, so that hovering is not worth as much as landing",
+        "LunarLander: long rollouts, a far horizon and an entropy bonus, so that it lands and does not hover",
         ("LunarLander-",),
-        _with_rollouts(_LANDER, 16, 16),
+        _with_rollouts(_LANDER, 8, 32),
     ),
     Preset(
         "pendulum",
@@ -182,9 +182,9 @@ _ROWS = (
     ),
     Preset(
         "lunarlander-continuous",
-        "LunarLanderContinuous: as lunarlander, with longer rollouts and smaller steps",
+        "LunarLanderContinuous: as lunarlander",
         ("LunarLanderContinuous-",),
-        _with_rollouts({**_LANDER, "log_std_init": -0.5, "learning_rate": 1.5e-3}, 8, 32),
+        _with_rollouts({**_LANDER, "log_std_init": -0.5}, 8, 32),
     ),
     Preset(
         "bipedalwalker",
@@ -224,7 +224,7 @@ _ROWS = (
     ),
     Preset(
         "hopper",
-        "Hopper: as mujoco, with longer rollouts and a farther horizon, so that standing still is not the best it sees",
+        "Hopper: as mujoco, with longer rollouts and a farther horizon, beyond the next fall",
         ("Hopper-",),
         _with_rollouts({**_MUJOCO, "gamma": 0.995}, 8, 16),
     ),
@@ -255,8 +255,8 @@ Look = Callable[[], "tuple[Space[Any], Space[Any]]"]
 def choose_preset(env_id: str, preset: str, look: Look | None = None, core: str = "feedforward") -> str:
     """The name of the preset that ``preset`` (auto, none or a name) means for ``env_id``; "none" if there is none.
 
-    ``auto`` is the row that knows the id, else the one that fits the spaces, where ``look`` may be asked for them. Of an
-    Atari game it is the one with a memory if that is the ``core`` asked for.
+    ``auto`` is the row that knows the id, else the one that fits the spaces, where ``look`` may be asked for them. Of
+    an Atari game it is the one with a memory if that is the ``core`` asked for.
 
     Raises: ConfigError naming the choices.
     """
