@@ -70,7 +70,11 @@ def page() -> str:
 
 def _environments(preset: Preset) -> str:
     prefixes = ", ".join(f"`{prefix}…`" for prefix in preset.env_prefixes)
-    return prefixes or "others with real observations and continuous actions"
+    if preset.any_continuous:
+        return "others with real observations and continuous actions"
+    if preset.any_game:
+        return "Atari games"
+    return prefixes or "Atari games, where a memory is asked for"
 
 
 def _section(title: str, kind: type[Any]) -> str:
