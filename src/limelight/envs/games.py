@@ -65,20 +65,18 @@ def game_of(env_id: str) -> str | None:
 
     Raises: ConfigError for a game that there is not, an id that ALE's vector environment cannot play, or no ale-py.
     """
-    match, other = _IDS.fullmatch(env_id), _OTHERS.fullmatch(env_id)
-    if (match is None and other is None) or _is_somebody_elses(env_id):
+    match = _IDS.fullmatch(env_id) or _OTHERS.fullmatch(env_id)
+    if match is None or _is_somebody_elses(env_id):
         return None
-    name = other["name"] if match is None and other is not None else ""
-    if match is not None:
-        name = match["ale"] or match["old"] or match["plain"]
-    asks_for_ale = match is not None and match["plain"] is None
+    asks_for_ale = match.re is _IDS and match["plain"] is None
     if asks_for_ale and find_spec("ale_py") is None:
         raise ConfigError(f"env_id = {env_id}: needs ale-py, which is not installed; {INSTALL}")
+    name = match[1] or match[2] or match[3]  # of _OTHERS the first is always there
     game = all_games().get(_key(name))
-    if asks_for_ale and game is None:
+    if game is None and asks_for_ale:
         raise ConfigError(f"env_id = {env_id}: {_no_game(name)}")
-    if other is not None and match is None and game is not None:
-        raise ConfigError(f"env_id = {env_id}: {_not_that_way(other, game)}")
+    if game is not None and match.re is _OTHERS:
+        raise ConfigError(f"env_id = {env_id}: {_not_that_way(match, game)}")
     return game
 
 
@@ -103,13 +101,8 @@ def _no_game(name: str) -> str:
 
 def _not_that_way(other: re.Match[str], game: str) -> str:
     """What an old id of a game asks for that there is not, and what there is."""
-    why = (
-        "shows memory, not pictures"
-        if other["ram"]
-        else "has sticky actions"
-        if other["fixed"]
-        else "skips frames at random"
-    )
+    how = "has sticky actions" if other["fixed"] else "skips frames at random"
+    why = "shows memory, not pictures" if other["ram"] else how
     instead = f"{why}; use {id_of(game)}"
     return f"{instead} with sticky_actions 0.25" if other["version"] == "0" else instead
 
