@@ -125,6 +125,11 @@ def summarize(samples: dict[str, list[Sample]], best_peer: Sequence[Sample] | No
     """Medians, ratios and samples of each contender."""
     baselines = {"sync": samples["sync"], "one_worker": samples["1 worker"], "sb3": samples.get("sb3")}
     baselines["best_sb3"] = list(best_peer) if best_peer else None
+    return compare(samples, baselines)
+
+
+def compare(samples: dict[str, list[Sample]], baselines: dict[str, list[Sample] | None]) -> dict[str, Any]:
+    """Medians and samples of each contender, with its ratios to those of the ``baselines`` that took part."""
     return {
         name: {
             "steps_per_second": median(speeds(turns)),

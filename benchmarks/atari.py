@@ -11,16 +11,14 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
-from asynchrony import Workers, measure
+from asynchrony import Workers, compare, measure
 from stats import flat_settings, markdown_table, number, provenance, results_path, save_json
-from throughput import NEVER, Contender, Sample, ratio, speeds
+from throughput import NEVER, Contender, Sample
 
 T = TypeVar("T")
 
@@ -142,14 +140,7 @@ def shares(game: str, settings: dict[str, Any], seconds: float) -> dict[str, flo
 def summarize(samples: dict[str, list[Sample]]) -> dict[str, Any]:
     """Medians, ratios and samples of each contender."""
     baselines = {"emulator": samples[EMULATOR], "classic": samples[CLASSIC], "sb3": samples.get("sb3")}
-    return {
-        name: {
-            "steps_per_second": median(speeds(turns)),
-            "ratios": {key: ratio(turns, theirs) for key, theirs in baselines.items() if theirs},
-            "samples": [asdict(turn) for turn in turns],
-        }
-        for name, turns in samples.items()
-    }
+    return compare(samples, baselines)
 
 
 def table(results: dict[str, Any]) -> str:
