@@ -169,7 +169,7 @@ def test_markdown_table_is_aligned(stats: ModuleType) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["throughput", "learning", "startup"])
+@pytest.mark.parametrize("name", ["throughput", "asynchrony", "atari", "learning", "startup"])
 def test_help(script: Script, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         script(name).main(["--help"])
@@ -284,6 +284,27 @@ def row_of(seed: int, best: float, last: float, reached: int | None) -> dict[str
     summary = {"wall_seconds": 2.0, "status": "completed"}
     row = {"seed": seed, "commit": "c", "error": None, "summary": summary, "reached_at_step": reached}
     return {**row, "best": [best] * 4, "last": [last] * 4}
+
+
+def test_atari_runs(
+    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ale_py")
+    atari = script("atari")
+    settings_of = atari.settings_of  # of these the one that the others are compared with is enough
+    monkeypatch.setattr(atari, "settings_of", lambda args: {atari.CLASSIC: settings_of(args)[atari.CLASSIC]})
+    output = tmp_path / "atari.json"
+    words = ["--workers", "1", "--repeats", "1", "--seconds", "0.5", "--output", str(output)]
+    assert atari.main(words) == 0
+    saved, printed = json.loads(output.read_text()), capsys.readouterr().out
+    assert set(saved["results"]) == {atari.CLASSIC, atari.EMULATOR}
+    for name, row in saved["results"].items():
+        assert name in printed
+        assert row["steps_per_second"] > 0
+        assert row["ratios"]["emulator"]["of_medians"] > 0
+    for spent in saved["shares"].values():
+        assert sum(spent.values()) == pytest.approx(1.0)
+        assert spent["environments"] > 0
 
 
 def test_every_job_can_work_and_every_variant_changes_something(learning: ModuleType) -> None:
