@@ -79,6 +79,14 @@ _LANDER = {
     "eval_every": 50_000,
     "total_timesteps": 1_000_000,
 }
+_BIPEDAL = {
+    **_MUJOCO,
+    "gamma": 0.999,
+    "learning_rate": 1e-3,
+    "log_std_init": -1.0,
+    "eval_every": 250_000,
+    "total_timesteps": 5_000_000,
+}
 _ATARI = {
     "encoder": "a3c",
     "reward_clip": 1.0,
@@ -188,9 +196,9 @@ _ROWS = (
     ),
     Preset(
         "bipedalwalker",
-        "BipedalWalker: as mujoco, over five million steps",
+        "BipedalWalker: as mujoco, with longer rollouts and a far horizon, over five million steps",
         ("BipedalWalker-", "BipedalWalkerHardcore-"),
-        _with_rollouts({**_MUJOCO, "eval_every": 250_000, "total_timesteps": 5_000_000}, 16, 5),
+        _with_rollouts(_BIPEDAL, 8, 32),
     ),
     Preset(
         "swimmer",
