@@ -59,7 +59,8 @@ class Workers:
 
     def turn(self, seconds: float) -> AsyncSample:
         """See :class:`throughput.Contender`."""
-        from limelight.runners.shared import Command, Control, Counter
+        from limelight.runners.reports import Counter
+        from limelight.runners.shared import Command, Control
 
         runner = self.runner
         while runner.num_steps == 0:  # workers take seconds to begin, which is no part of the first turn

@@ -73,6 +73,9 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "core_size": {"core": "lstm"},
     "num_workers": {"asynchronous": True},
     "max_worker_restarts": {"asynchronous": True},
+    "max_lag": {"asynchronous": True, "runner": "ray"},
+    "worker_cpus": {"runner": "ray"},
+    "worker_gpus": {"runner": "ray"},
 }
 
 
@@ -136,6 +139,16 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
             {"asynchronous": True, "backend": "async"},
             ["backend = async", "already", "use backend sync, vector, envpool or auto"],
         ),
+        ({"runner": "ray", "backend": "async"}, ["backend = async", "already"]),
+        ({"ship": "rollouts"}, ["ship = rollouts: only Ray uses it; set runner to ray"]),
+        ({"asynchronous": True, "max_lag": 2}, ["max_lag = 2: only Ray uses it; set runner to ray"]),
+        ({"runner": "ray", "update_order": "locked"}, ["update_order = locked", "one process", "leave it out"]),
+        ({"runner": "ray", "max_lag": 2}, ["max_lag = 2", "newest parameters", "use algo a3c"]),
+        ({"runner": "ray", "ray_address": "auto"}, ["num_workers", "cluster", "--num-workers 8"]),
+        (
+            {"runner": "ray", "asynchronous": True, "ship": "rollouts", "policy_weight": "q"},
+            ["policy_weight = q", "V-trace", "set policy_weight to advantage, or ship to gradients"],
+        ),
     ],
 )
 def test_contradictions_raise_and_name_the_mend(values: dict[str, Any], parts: list[str]) -> None:
@@ -152,6 +165,8 @@ def test_contradictions_raise_and_name_the_mend(values: dict[str, Any], parts: l
         {"num_workers": 1},  # which is what one process is
         {"asynchronous": True, "num_workers": 4, "update_order": "locked", "on_worker_error": "raise"},
         {"asynchronous": True, "optimizer_statistics": "per_worker", "backend": "vector", "max_worker_restarts": 0},
+        {"runner": "ray", "num_workers": 4, "ship": "rollouts", "on_worker_error": "raise", "ray_address": "auto"},
+        {"runner": "ray", "asynchronous": True, "ship": "rollouts", "max_lag": 3, "worker_cpus": 0.5},
     ],
 )
 def test_workers_go_with_everything_else(values: dict[str, Any]) -> None:

@@ -175,7 +175,7 @@ def test_update_is_gradients_then_apply(learner_of: LearnerOf, rollout_of: Rollo
         together = one.update(rollout, progress=0.1 * seed, want_metrics=True)
         apart = two.gradients(rollout, want_metrics=True)
         before = two.flat.params.clone()
-        apart.update(two.apply(rollout, progress=0.1 * seed))
+        apart.update(two.apply(0.1 * seed, rollout.episodes_ended))
         assert together == apart
         assert not torch.equal(before, two.flat.params)
         assert_same(everything(one), everything(two))
@@ -504,7 +504,7 @@ def test_gradients_stay_here_and_apply_moves_only_the_master(
     for name, tensor in own_tensors(learner).items():
         assert torch.equal(tensor, mine[name])
     assert_same(master.get_state(), theirs)
-    learner.apply(rollout, progress=0.0)
+    learner.apply(0.0)
     for name, tensor in own_tensors(learner).items():
         assert torch.equal(tensor, mine[name])
     assert not torch.equal(master.params, theirs["params"])
@@ -535,7 +535,7 @@ def test_pull_gradients_apply_is_update(
         rollout, progress = rollout_of(BOX, seed), 0.1 * seed
         learner.pull()
         metrics = learner.gradients(rollout, want_metrics=True)
-        metrics.update(learner.apply(rollout, progress))
+        metrics.update(learner.apply(progress, rollout.episodes_ended))
         assert metrics == alone.update(rollout, progress, want_metrics=True)
         assert_same(everything(alone), everything(learner))
 
@@ -551,7 +551,7 @@ def test_two_learners_take_turns_at_one_master(learner_of: LearnerOf, rollout_of
         learner = both[turn % 2]
         learner.pull()
         learner.gradients(rollout)
-        learner.apply(rollout, 0.0)
+        learner.apply(0.0)
         alone.update(rollout, 0.0)
     assert_same(master.get_state(), alone.master.get_state())
     assert [learner.num_updates for learner in both] == [4, 4]
@@ -568,7 +568,7 @@ def test_non_finite_gradients_leave_the_master_alone(
     learner.gradients(rollout_of(BOX))
     learner.flat.grads[3] = float("nan")
     with pytest.raises(NonFiniteGradientError):
-        learner.apply(rollout_of(BOX), 0.0)
+        learner.apply(0.0)
     assert_same(master.get_state(), before)
     assert learner.num_updates == 0
 

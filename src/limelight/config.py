@@ -166,12 +166,14 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class WorkersConfig:
-    """Processes that collect and learn side by side (docs/asynchrony.md)."""
+    """Processes that collect and learn side by side (docs/asynchrony.md; on a Ray cluster: docs/scaling.md)."""
 
+    runner: Literal["local", "ray"] = "local"
+    """Where workers are: processes of this machine, or actors on a Ray cluster."""
     asynchronous: bool = False
-    """Worker processes that each update the shared parameters as they finish; otherwise all is done in one process."""
+    """Every worker's rollout counts as it arrives; otherwise all rollouts are of the same parameters, and averaged."""
     num_workers: int | None = None
-    """Worker processes of an asynchronous run, each with ``num_envs`` environments; None is one per core."""
+    """Worker processes, each with ``num_envs`` environments; None is one per core of this machine."""
     update_order: Literal["lock_free", "locked"] = "lock_free"
     """Whether workers write the shared parameters whenever they are ready, or one after the other."""
     optimizer_statistics: Literal["shared", "per_worker"] = "shared"
@@ -180,6 +182,18 @@ class WorkersConfig:
     """What follows when a worker dies: a new one with fresh seeds, or the end of the run."""
     max_worker_restarts: int = 10
     """Restarts in a run, over all workers, after which the next death ends it."""
+    ray_address: str | None = None
+    """The Ray cluster to join, ``auto`` or HOST:PORT; None starts one on this machine for the run."""
+    ship: Literal["gradients", "rollouts"] = "gradients"
+    """What Ray workers send: gradients, or rollouts that one process learns from (asynchronous: with V-trace)."""
+    max_lag: int = 0
+    """Updates that an asynchronous Ray worker's parameters may be behind before it is sent the newest."""
+    worker_cpus: float = 1.0
+    """CPUs that Ray reserves for each worker."""
+    worker_gpus: float = 0.0
+    """GPUs that Ray reserves for each worker; above 0 it also computes there."""
+    worker_placement: Literal["pack", "spread"] = "spread"
+    """Ray fills one node after another, or spreads the workers over all of them."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +236,8 @@ class LogConfig:
     """Also write TensorBoard events."""
     video_every: int = 0
     """Environment steps between two videos of the best agent so far (docs/watching.md); 0 is never."""
+    verbose: bool = False
+    """Also show what Ray and its workers print."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from limelight.nn import numpy_mlp
 from limelight.nn.kept import keep
 from limelight.nn.model import ActorCritic
 from limelight.optim import FlatParameters, Master, clip_by_norm, initial_state, make_optimizer, schedule
-from limelight.returns import gae, standardize
+from limelight.returns import gae, standardize, vtrace
 from limelight.rollout import FinalObs, Rollout
 
 Metrics = dict[str, float]
@@ -100,6 +100,13 @@ class Learner:
 
     # ------------------------------------------------------------------ the verbs
 
+    def load(self, params: NDArray[np.float32], target_params: NDArray[np.float32] | None) -> None:
+        """Act and learn with these parameters [n], and the target critic's [m]: :meth:`pull` from another machine."""
+        self._forget()
+        self.flat.params.copy_(torch.tensor(params))
+        if self._target is not None and target_params is not None:
+            self._target.params.copy_(torch.tensor(target_params))
+
     def pull(self) -> None:
         """Copy the master's parameters into the model (and the target critic)."""
         self._forget()
@@ -119,17 +126,17 @@ class Learner:
         if rollout.num_valid == 0:  # nothing happened; momentum must not move the parameters
             return {}
         metrics = self.gradients(rollout, want_metrics)
-        metrics.update(self.apply(rollout, progress))
+        metrics.update(self.apply(progress, rollout.episodes_ended))
         return metrics
 
     def gradients(self, rollout: Rollout, want_metrics: bool = False) -> Metrics:
         """Write the gradient of the loss into ``flat.grads``; metrics only if asked for (they cost time)."""
-        if self.numpy is not None:
+        if self.numpy is not None and rollout.log_probs is None:
             return self._written_out_gradients(self.numpy, rollout, want_metrics)
         return self._autograd_gradients(rollout, want_metrics)
 
-    def apply(self, rollout: Rollout, progress: float) -> Metrics:
-        """Clip, step the optimizer, move the target critic: all on the master.
+    def apply(self, progress: float, episodes_ended: int = 0) -> Metrics:
+        """Clip, step the optimizer, move the target critic (which may count finished episodes): all on the master.
 
         Raises: NonFiniteGradientError; the parameters are then as they were.
         """
@@ -147,14 +154,31 @@ class Learner:
         self.optimizer.step(rates)
         self.num_updates += 1
         if self.master.target_params is not None:
-            self._move_target_critic(rollout, self.master.target_params)
+            self._move_target_critic(episodes_ended, self.master.target_params)
         return {"train/grad_norm": norm, "train/learning_rate": self.optim.learning_rate * factor}
+
+    def log_probs(self, rollout: Rollout) -> NDArray[np.float32]:
+        """The log π(aₜ|sₜ) of a rollout's actions, [T, B]; what acting has computed is not computed again."""
+        T, B = rollout.rewards.shape
+        with torch.no_grad():
+            if self.numpy is not None:
+                rows, _ = self.numpy.forward(rollout.obs.reshape((T + 1) * B, *rollout.obs.shape[2:]))
+                params = torch.from_numpy(rows[: T * B].reshape(T, B, -1))
+            else:
+                features = None if self.kept is None else self.kept.unroll(rollout.obs)
+                obs = torch.from_numpy(rollout.obs).to(self.device)
+                params = self.model(obs, *self._memory(rollout), features).params[:-1]
+            actions = torch.from_numpy(rollout.actions).to(self.device)
+            found: NDArray[np.float32] = self.model.distribution.log_prob(params, actions).float().cpu().numpy()
+            return found
 
     # ------------------------------------------------------------------ targets
 
     def rewards(self, rollout: Rollout) -> NDArray[np.float32]:
         """Rewards to learn from, [T, B]: raw ones clipped, normalised, scaled, as set; the one place they change."""
         a = self.algorithm
+        if rollout.learning_rewards is not None:
+            return rollout.learning_rewards
         rewards = rollout.rewards
         if a.reward_clip is not None:
             rewards = rewards.clip(-a.reward_clip, a.reward_clip)
@@ -172,17 +196,27 @@ class Learner:
         terminated: Array,
         truncated: Array,
         valid: Array,
+        ratios: Array | None = None,
     ) -> Targets[Array]:
-        """Value targets and policy weights from the learner's rewards and values, all [T, B]."""
+        """Value targets and policy weights from the learner's rewards and values, all [T, B].
+
+        ``ratios`` π(aₜ|sₜ)/μ(aₜ|sₜ), where an older policy μ acted: V-trace corrects for that.
+        """
         a = self.algorithm
+        if ratios is not None:
+            returns, weights = vtrace(
+                rewards, values, next_values, terminated, truncated, valid, ratios, a.gamma, a.gae_lambda
+            )
+            return Targets(returns, self._normalized(weights, valid))
         advantages = gae(rewards, values, next_values, terminated, truncated, valid, a.gamma, a.gae_lambda)
         returns = values + advantages
         weights = advantages if a.policy_weight == "advantage" else returns * valid
-        if a.normalize_advantages == "batch":
-            weights = standardize(weights, valid)
-        elif self.weight_moments is not None:
-            weights = self.weight_moments(weights, valid)
-        return Targets(returns, weights)
+        return Targets(returns, self._normalized(weights, valid))
+
+    def _normalized(self, weights: Array, valid: Array) -> Array:
+        if self.algorithm.normalize_advantages == "batch":
+            return standardize(weights, valid)
+        return weights if self.weight_moments is None else self.weight_moments(weights, valid)
 
     # ------------------------------------------------------------------ gradients, two ways
 
@@ -199,12 +233,14 @@ class Learner:
         output = self.model(obs, *self._memory(rollout), features)
         params, values = output.params[:-1], output.values[:-1]
         next_values = self._next_values(obs, output.values.detach(), rollout)
-        targets = self.targets(rewards, values.detach(), next_values, terminated, truncated, valid)
+        log_probs = self.model.distribution.log_prob(params, actions)
+        ratios = None
+        if rollout.log_probs is not None:
+            ratios = (log_probs.detach() - torch.from_numpy(rollout.log_probs).to(self.device)).exp()
+        targets = self.targets(rewards, values.detach(), next_values, terminated, truncated, valid, ratios)
 
         rows = losses.row_weights(valid)
-        policy_loss = losses.policy_gradient_loss(
-            self.model.distribution.log_prob(params, actions), targets.weights, rows
-        )
+        policy_loss = losses.policy_gradient_loss(log_probs, targets.weights, rows)
         value_loss = self._value_loss(values, targets.returns, rows)
         entropy_loss = losses.entropy_loss(self.model.distribution.entropy(params), rows)
         loss = policy_loss + a.vf_coef * value_loss + a.ent_coef * entropy_loss
@@ -329,12 +365,12 @@ class Learner:
                 return values
             return self.model(obs, state).values[0]
 
-    def _move_target_critic(self, rollout: Rollout, target_params: Tensor) -> None:
+    def _move_target_critic(self, episodes_ended: int, target_params: Tensor) -> None:
         """Target ← (1 − τ) target + τ critic, every so many updates or finished episodes."""
         if self.model_config.target_update_at == "updates":
             self._target_clock += 1
         else:
-            self._target_clock += int(np.count_nonzero(rollout.terminated + rollout.truncated))
+            self._target_clock += episodes_ended
         if self._target_clock >= self.model_config.target_update_every:
             self._target_clock = 0
             target_params.lerp_(self._critic_params, self.model_config.tau)

@@ -56,6 +56,15 @@ class Rollout:
     """Final observations of truncated rows, where ``obs[t+1]`` is already the next episode's first."""
     recurrent_state: Float | None = None
     """What the policy remembered before it saw ``obs[0]`` (and ``episode_start[0]``), [B, S]; None without memory."""
+    log_probs: Float | None = None
+    """log μ(aₜ|sₜ) of the policy that acted, [T, B], where the learner's may be newer; None: it is the learner's."""
+    learning_rewards: Float | None = None
+    """What :meth:`Learner.rewards` made of ``rewards`` where they were collected, [T, B]; None: not yet made."""
+
+    @property
+    def episodes_ended(self) -> int:
+        """How many episodes ended in it."""
+        return int(np.count_nonzero(self.terminated + self.truncated))
 
 
 class Episode(NamedTuple):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,11 @@ def prepare(
     # Networks as small as these are slower on a GPU than on the CPU: launching a kernel costs more than the product.
     device = "cpu" if config.device == "auto" else config.device
     workers = config.workers
-    if workers.asynchronous:
+    if workers.runner == "ray":
+        if find_spec("ray") is None:
+            raise ConfigError("runner = ray: Ray is not installed; pip install 'limelight-rl[ray]'")
+        workers = dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
+    elif workers.asynchronous:
         if os.name != "posix":
             raise ConfigError(f"algo = {config.algorithm.algo}: needs Linux or macOS; use algo a2c on {os.name}")
         because = no_workers_because()
@@ -171,14 +176,15 @@ def prepare(
             raise ConfigError(f"algo = {config.algorithm.algo}: {because}; or use algo a2c, which needs no workers")
         workers = dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
     maker = resolve_env(config.env, factory)
-    choice = explain_backend(config.env, maker, may_start_workers=not workers.asynchronous)
+    choice = explain_backend(config.env, maker, may_start_workers=workers.num_workers is None)
     if config.env.backend == "auto":
         say(f"backend {choice.backend}: {choice.because}")
     if config.log.video_every:
         check_video(config.env, maker, f"video_every = {config.log.video_every}")
     env = dataclasses.replace(config.env, backend=choice.backend)
     if choice.backend == "ale" and env.env_threads is None:
-        env = dataclasses.replace(env, env_threads=max(1, num_cores() // (workers.num_workers or 1)))
+        share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.worker_cpus)
+        env = dataclasses.replace(env, env_threads=max(1, share))
     precision, why = choose_precision(config.model, device, lambda: spaces_of(config.env, factory)[0])
     if why is not None:
         say(why)
@@ -192,9 +198,14 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
     envs, learner, normalizer = actor.collector.envs, actor.learner, actor.normalizer
     spaces = envs.single_observation_space, envs.single_action_space
     agent = Agent(learner.model, normalizer, config, *spaces, env_factory=factory)
-    if not config.workers.asynchronous:
+    workers = config.workers
+    if workers.runner == "local" and not workers.asynchronous:
         return SyncRunner(actor, config.total_timesteps), agent
     envs.close()  # these were only to see that they can be made: each worker makes its own
+    if workers.runner == "ray":
+        from limelight.runners.ray import RayRunner
+
+        return RayRunner(config, learner, normalizer, factory), agent
     return SharedMemoryRunner(config, learner, normalizer, factory), agent
 
 

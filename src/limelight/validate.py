@@ -42,6 +42,9 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "max_grad_norm": (0, float("inf"), False, False),
     "num_workers": (1, 1024, True, True),
     "max_worker_restarts": (0, float("inf"), True, False),
+    "max_lag": (0, float("inf"), True, False),
+    "worker_cpus": (0, float("inf"), False, False),
+    "worker_gpus": (0, float("inf"), True, False),
     "eval_every": (0, float("inf"), True, False),
     "eval_episodes": (1, 100_000, True, True),
     "stop_at_return": (float("-inf"), float("inf"), False, False),
@@ -97,19 +100,47 @@ def validate(config: TrainConfig) -> TrainConfig:
     return config
 
 
+_SHARED_MEMORY = ("update_order", "optimizer_statistics")
+_RAY = ("ray_address", "ship", "max_lag", "worker_cpus", "worker_gpus", "worker_placement")
+
+
 def _check_workers(config: TrainConfig) -> None:
-    """Settings of workers in a run that has none, and environments that would start processes in every worker."""
-    workers = config.workers
-    if not workers.asynchronous:
-        for field in dataclasses.fields(WorkersConfig):
-            value = getattr(workers, field.name)
-            if value != field.default and not (field.name == "num_workers" and value == 1):
-                raise ConfigError(
-                    f"{field.name} = {value}: {config.algorithm.algo} trains in one process; "
-                    "use algo a3c, or set asynchronous to true"
-                )
-    elif config.env.backend == "async":
+    """Settings of workers that this run does not have, and environments that would start processes in every worker."""
+    workers, on_ray = config.workers, config.workers.runner == "ray"
+    for field in dataclasses.fields(WorkersConfig):
+        value = getattr(workers, field.name)
+        if value == field.default or field.name in ("runner", "asynchronous"):
+            continue
+        if field.name in _RAY and not on_ray:
+            raise ConfigError(f"{field.name} = {value}: only Ray uses it; set runner to ray")
+        if field.name in _SHARED_MEMORY and on_ray:
+            raise ConfigError(f"{field.name} = {value}: on Ray one process updates the parameters; leave it out")
+        alone = not (workers.asynchronous or on_ray)
+        if alone and not (field.name == "num_workers" and value == 1):
+            raise ConfigError(
+                f"{field.name} = {value}: {config.algorithm.algo} trains in one process; "
+                "use algo a3c, set asynchronous to true, or runner to ray"
+            )
+    if (workers.asynchronous or on_ray) and config.env.backend == "async":
         raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
+    if on_ray:
+        _check_ray(config)
+
+
+def _check_ray(config: TrainConfig) -> None:
+    """Settings that cannot be had together on a Ray cluster."""
+    workers = config.workers
+    if workers.max_lag and not workers.asynchronous:
+        raise ConfigError(
+            f"max_lag = {workers.max_lag}: synchronous workers all have the newest parameters; use algo a3c"
+        )
+    if workers.ray_address is not None and workers.num_workers is None:
+        raise ConfigError("num_workers: how much of a cluster to use is yours to say; set it, e.g. --num-workers 8")
+    if workers.asynchronous and workers.ship == "rollouts" and config.algorithm.policy_weight != "advantage":
+        raise ConfigError(
+            f"policy_weight = {config.algorithm.policy_weight}: V-trace weights by advantages; "
+            "set policy_weight to advantage, or ship to gradients"
+        )
 
 
 def _check_range(name: str, value: float) -> None:

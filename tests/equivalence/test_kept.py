@@ -250,7 +250,7 @@ def test_learning_twice_from_a_rollout_is_learning_once(acting: Any, monkeypatch
 
 def apply(learner: Learner, rollout: Rollout) -> None:
     learner.gradients(rollout)
-    learner.apply(rollout, 0.0)
+    learner.apply(0.0)
 
 
 def pull(learner: Learner, rollout: Rollout) -> None:

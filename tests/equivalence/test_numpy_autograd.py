@@ -253,7 +253,7 @@ def test_what_acting_computed_is_not_computed_again(runner_of: Callable[..., Syn
         assert net.acted.known_rows(flat_obs) == 0
         actor.learner.gradients(rollout)
         torch.testing.assert_close(taken_over, actor.learner.flat.grads, rtol=1e-4, atol=1e-6)
-        actor.learner.apply(rollout, 0.0)
+        actor.learner.apply(0.0)
 
 
 def test_activations_of_other_parameters_are_forgotten(runner_of: Callable[..., SyncRunner]) -> None:
@@ -262,7 +262,7 @@ def test_activations_of_other_parameters_are_forgotten(runner_of: Callable[..., 
     assert net is not None
     rollout = actor.collect()
     actor.learner.gradients(rollout)
-    actor.learner.apply(rollout, 0.0)
+    actor.learner.apply(0.0)
     assert net.acted.known_rows(rollout.obs.reshape(15)) == 0
     actor.collect()
     actor.learner.pull()

@@ -16,7 +16,8 @@ import torch
 
 from limelight.config import OptimConfig, TrainConfig
 from limelight.optim import Master, initial_state, make_optimizer
-from limelight.runners.shared import Counter, Shared
+from limelight.runners.reports import Counter
+from limelight.runners.shared import Shared
 from limelight.settings import with_settings
 
 WRITERS, NUMBERS = 8, 5_000

@@ -22,7 +22,8 @@ from limelight.config import ConfigError
 from limelight.envs.base import State
 from limelight.learner import Metrics
 from limelight.rollout import Episode
-from limelight.runners.shared import Control, Counter
+from limelight.runners.reports import Counter
+from limelight.runners.shared import Control
 from limelight.runners.shared_memory import SharedMemoryRunner
 from limelight.train import build, run
 

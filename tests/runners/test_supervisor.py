@@ -62,7 +62,7 @@ def test_every_further_restart_of_a_seat_waits_twice_as_long(supervisor_of: Supe
     delays = [die(supervisor, seat, -9) for _ in range(10)]
     expected = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
     assert delays == [pytest.approx(seconds, abs=0.05) for seconds in expected]
-    assert seat.incarnation == supervisor.restarts == 10
+    assert seat.incarnation == supervisor.restarts.count == 10
     assert supervisor.error is None
     assert "killed by SIGKILL\nrestarted in 0.1 s" in supervisor.messages[0]
 

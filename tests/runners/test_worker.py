@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from in_process import a3c, assert_same, crew_of
 from limelight.envs.normalize import ObservationNormalizer, no_moments
 from limelight.learner import NonFiniteGradientError
-from limelight.runners.shared import Command, Control, Counter
+from limelight.runners.reports import Counter
+from limelight.runners.shared import Command, Control
 from limelight.runners.worker import Ready, Report, Rest, WorkerSpec
 from limelight.runners.worker import _run as run_here
 from misbehaving import HugeReward

@@ -72,9 +72,13 @@ class ObservationNormalizer:
         if self.seen is not None:
             self.seen = self.seen.merge(batch)
 
+    def unshared(self) -> Moments:
+        """What was seen here since the last :meth:`share`."""
+        return self.moments if self.seen is None else self.seen
+
     def share(self, common: Moments) -> Moments:
         """``common`` with what was seen here added; from now on these are the moments here, too."""
-        seen = self.moments if self.seen is None else self.seen
+        seen = self.unshared()
         if common.size + seen.size != self.moments.size:  # otherwise nobody else has added, and these are it
             self.moments = common.merge(seen)
         self.seen = no_moments(seen.mean.shape)

@@ -12,6 +12,10 @@ from limelight.rollout import Episode
 
 EPISODES_RESTART = "this environment cannot be restored, so its episodes restart (all else continues)"
 
+INEXACT = "asynchronous workers meet in no fixed order, so this continues the run but does not repeat it"
+PATIENCE = 100
+"""Asynchronous updates in a row without a finite gradient after which the parameters themselves are taken for lost."""
+
 
 class WorkerError(RuntimeError):
     """The run cannot go on because its workers died; the message says which, why and where, with their traceback."""

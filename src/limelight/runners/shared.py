@@ -108,17 +108,9 @@ class Control(IntEnum):
     """Likewise, for what a checkpoint keeps of it."""
 
 
-class Counter(IntEnum):
-    """Columns of the counters: each row is written by one process alone, so no increment is ever lost."""
-
-    STEPS = 0
-    UPDATES = 1
-    SKIPPED = 2
-    """Updates that were not made because their gradient was not finite."""
-
-
 class Shared:
-    """All shared state of a run. Rows of ``counters`` are the workers, and last what earlier sessions of it counted.
+    """All shared state of a run. Rows of ``counters`` are the workers, each written by one process
+    alone, so that no increment is lost, and last what earlier sessions of the run counted.
 
     ``[n]`` are parameters, ``[m]`` those of the target critic, ``W`` workers.
     """

@@ -10,8 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from limelight.config import TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
@@ -19,11 +17,12 @@ from limelight.envs.normalize import ObservationNormalizer
 from limelight.learner import Learner, Metrics
 from limelight.rollout import Episode
 from limelight.runners.actor import trackers
-from limelight.runners.shared import Command, Control, Counter, Shared
+from limelight.runners.base import INEXACT
+from limelight.runners.reports import Counter, Pace, mean_metrics
+from limelight.runners.shared import Command, Control, Shared
 from limelight.runners.supervisor import Supervisor
 from limelight.runners.worker import Report, WorkerSpec
 
-INEXACT = "asynchronous workers meet in no fixed order, so this continues the run but does not repeat it"
 _LOOK_EVERY = 0.01
 """Seconds between two looks at the step count."""
 
@@ -53,7 +52,7 @@ class SharedMemoryRunner:
         self._restart_seed = 0
         self._reports: list[Report] = []
         self._episodes: list[Episode] = []
-        self._pace = _Pace(self.counters[: self.shared.num_workers])
+        self._pace = Pace(self.counters[: self.shared.num_workers])
 
     # ------------------------------------------------------------------ training
 
@@ -108,14 +107,12 @@ class SharedMemoryRunner:
         reports, self._reports = self._reports, []
         if not reports:
             return {}
-        rows = [report.metrics for report in reports if report.metrics]
-        keys = rows[-1] if rows else ()
         updates = max(1, sum(report.updates for report in reports))
         return {
-            **{key: float(np.mean([row[key] for row in rows if key in row])) for key in keys},
+            **mean_metrics([report.metrics for report in reports if report.metrics]),
             "async/policy_lag": sum(report.lag_sum for report in reports) / updates,
             "async/policy_lag_max": max(report.lag_max for report in reports),
-            "async/worker_restarts": self.supervisor.restarts,
+            "async/worker_restarts": self.supervisor.restarts.count,
             "async/skipped_updates": int(self.counters[:, Counter.SKIPPED].sum()),
             **self._pace.metrics(),
         }
@@ -176,27 +173,3 @@ class SharedMemoryRunner:
         """See :class:`limelight.runners.base.Runner`."""
         self.supervisor.close()
         self.shared.lock.close()
-
-
-class _Pace:
-    """Steps/s and updates/s of every worker since the last look."""
-
-    def __init__(self, counters: Any) -> None:
-        self.counters = counters
-        self.start()
-
-    def start(self) -> None:
-        """Look for the first time."""
-        self._at, self._before = time.perf_counter(), self.counters.copy()
-
-    def metrics(self) -> Metrics:
-        """By worker, as they are logged."""
-        now, counters = time.perf_counter(), self.counters.copy()
-        rates = (counters - self._before) / max(now - self._at, 1e-9)
-        self._at, self._before = now, counters
-        names = (("steps_per_second", Counter.STEPS), ("updates_per_second", Counter.UPDATES))
-        return {
-            f"async/worker_{worker}/{name}": float(rate[column])
-            for worker, rate in enumerate(rates)
-            for name, column in names
-        }

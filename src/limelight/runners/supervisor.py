@@ -27,13 +27,12 @@ from limelight.config import ConfigError, TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
 from limelight.runners.base import EPISODES_RESTART, WorkerError
+from limelight.runners.restarts import Restarts
 from limelight.runners.shared import Command, Control, Shared
 from limelight.runners.worker import Failure, Ready, Report, Rest, WorkerSpec, run_worker
 
 _REPORT_EVERY = 0.2
 """Seconds between two reports of every worker."""
-_BACK_OFF, _LONGEST_BACK_OFF = 0.1, 10.0
-"""Seconds before the first restart, which double with every further one, and their limit."""
 _STATE_WITHIN = 10.0
 """Seconds that a worker may take to its next rest; a checkpoint does not wait longer for its state."""
 _END_WITHIN = 5.0
@@ -76,7 +75,7 @@ class Supervisor:
         self.seats = [Seat(index) for index in range(shared.num_workers)]
         self.reports: deque[tuple[int, Report]] = deque()
         self.messages: deque[str] = deque()
-        self.restarts = 0
+        self.restarts = Restarts(config)
         self.error: Exception | None = None
         """Why the run cannot go on."""
         self._changed = threading.Condition()
@@ -260,27 +259,21 @@ class Supervisor:
         if seat.channel is not None:
             seat.channel.close()
         seat.process, seat.channel, seat.ready = None, None, False
-        workers, failure = self.config.workers, seat.failure
+        failure = seat.failure
         if self.error is not None:  # the run is ending already, and the first reason is the one to name
             return
         if failure is not None and failure.is_config_error:
             self.error = ConfigError(failure.message)
             return
-        died = f"worker {seat.index} ({self.config.env.env_id}, {self.config.env.num_envs} environments) died: "
-        died += _cause(exitcode) if failure is None else f"it raised\n{failure.message.rstrip()}"
-        if not seat.was_ready:
-            self.error = WorkerError(f"{died}\nit had not begun, so it is not restarted")
-        elif workers.on_worker_error == "raise":
-            self.error = WorkerError(f"{died}\non_worker_error = raise, so the run ends")
-        elif self.restarts >= workers.max_worker_restarts:
-            self.error = WorkerError(f"{died}\nmax_worker_restarts = {workers.max_worker_restarts} are used up")
-        else:
-            delay = min(_BACK_OFF * 2**seat.incarnation, _LONGEST_BACK_OFF)
-            self.restarts += 1
-            seat.incarnation += 1
-            seat.restart_at = time.monotonic() + delay
-            count = f"{self.restarts} of {workers.max_worker_restarts}"
-            self.messages.append(f"{died}\nrestarted in {delay:g} s with fresh seeds (restart {count})")
+        cause = _cause(exitcode) if failure is None else f"it raised\n{failure.message}"
+        try:
+            delay, message = self.restarts.after(seat.index, seat.incarnation, seat.was_ready, cause)
+        except WorkerError as error:
+            self.error = error
+            return
+        seat.incarnation += 1
+        seat.restart_at = time.monotonic() + delay
+        self.messages.append(message)
 
 
 @contextmanager

@@ -25,11 +25,11 @@ from limelight.envs.make import EnvFactory
 from limelight.learner import Metrics, NonFiniteGradientError
 from limelight.rollout import Episode, Rollout
 from limelight.runners.actor import Actor, make_actor, trackers
-from limelight.runners.shared import Command, Control, Counter, Shared
+from limelight.runners.base import PATIENCE
+from limelight.runners.reports import Counter
+from limelight.runners.shared import Command, Control, Shared
 from limelight.seeds import worker_seed
 
-_PATIENCE = 100
-"""Updates in a row without a finite gradient after which the parameters themselves are taken for lost."""
 _SHORT_NAP, _LONG_NAP = 0.001, 0.05
 """Seconds between two looks at the command while there is nothing to do, at first and after a while."""
 
@@ -148,13 +148,13 @@ class Worker:
             lag = int(self.updates.sum()) - version
             if rollout.num_valid:  # else nothing happened; momentum must not move the parameters
                 try:
-                    metrics = self.actor.learner.apply(rollout, progress)
+                    metrics = self.actor.learner.apply(progress, rollout.episodes_ended)
                     self.skipped_in_a_row = 0
                     self.mine[Counter.UPDATES] += 1
                 except NonFiniteGradientError:
                     self.mine[Counter.SKIPPED] += 1
                     self.skipped_in_a_row += 1
-                    if self.skipped_in_a_row == _PATIENCE:
+                    if self.skipped_in_a_row == PATIENCE:
                         raise
         self.mine[Counter.STEPS] += rollout.num_valid
         self.recent_updates += 1

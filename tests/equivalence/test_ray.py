@@ -1,0 +1,230 @@
+"""Ray workers are what the local runners are, and what one learner does with everybody's rollouts."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+import limelight
+from fake_ray import FakeRay, fake_ray  # noqa: F401  # a fixture
+from in_process import a3c, assert_same, draw_no_report
+from limelight.checkpoint import checkpoints, latest_checkpoint, read_state
+from limelight.learner import Learner
+from limelight.rollout import Rollout
+from limelight.runners.actor import make_actor, trackers
+from limelight.runners.ray import RayRunner
+from limelight.runners.ray_worker import Piece, Version
+from limelight.runners.sync import SyncRunner
+from limelight.train import build, run
+
+EVERYTHING: dict[str, Any] = {
+    "critic": "target", "normalize_obs": True, "normalize_rewards": True, "optimizer": "adam",
+    "normalize_advantages": "running", "lr_schedule": "linear",
+}  # fmt: skip
+BOX = Box(-np.inf, np.inf, (4,), np.float32)
+
+
+@contextmanager
+def runner_of(algo: str = "a2c", **settings: Any) -> Iterator[RayRunner]:
+    runner, _ = build(a3c(algo, runner="ray", **{"num_workers": 1, **settings}), None)
+    assert isinstance(runner, RayRunner)
+    try:
+        yield runner
+    finally:
+        runner.close()
+
+
+def advance(runner: Any, until: int) -> None:
+    while runner.num_steps < until:
+        runner.advance(until, 1.0)
+
+
+def sync_of(total: int, **settings: Any) -> SyncRunner:
+    config = a3c("a2c", total_timesteps=total, **settings)
+    sync = SyncRunner(make_actor(config, None, config.seed), total)
+    advance(sync, total)
+    sync.close()
+    return sync
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"critic": "target", "target_update_every": 3, "tau": 0.2},
+    {"critic": "target", "target_update_at": "episode_end"},
+    {"normalize_obs": True},
+    {"env_id": "Pendulum-v1", "normalize_obs": True, "normalize_rewards": True, "noise_correlation": 0.7},
+    {"optimizer": "rmsprop_tf", "lr_schedule": "constant"},
+    {"normalize_advantages": "running"},
+    {"num_envs": 1, "num_steps": 1},  # rollouts without any transition
+    {"activation": "silu"},  # no written-out backward
+    {"core": "lstm", "core_size": 8},
+    {"env_id": "limelight.envs.toy:Catch", "encoder": "a3c"},
+    {**EVERYTHING, "autoreset_mode": "same_step"},
+]
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s) or "default")
+def test_one_worker_is_the_synchronous_runner(
+    fake_ray: FakeRay,  # noqa: F811
+    settings: dict[str, Any],
+    algo: str,
+) -> None:
+    total = 120 if "encoder" in settings else 600
+    sync = sync_of(total, **settings)
+    with runner_of(algo, total_timesteps=total, **settings) as runner:
+        initial = runner.learner.flat.params.clone()
+        advance(runner, total)
+        assert runner.num_steps == sync.num_steps
+        assert_same(runner.learner.master.get_state(), sync.actor.learner.master.get_state())
+        for name, tracker in trackers(sync.actor.normalizer, sync.actor.learner).items():
+            assert_same(runner.trackers[name].moments, tracker.moments)
+        assert runner.pop_episodes() == sync.pop_episodes()
+        assert float((initial - runner.learner.flat.params).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s) or "default")
+def test_learning_from_rollouts_sent_is_the_synchronous_runner(
+    fake_ray: FakeRay,  # noqa: F811
+    settings: dict[str, Any],
+) -> None:
+    """Not bit for bit: what acting has computed is computed again, in one product for all rows."""
+    total = 120 if "encoder" in settings else 300
+    sync = sync_of(total, **settings)
+    with runner_of(total_timesteps=total, ship="rollouts", **settings) as runner:
+        advance(runner, total)
+        assert runner.num_steps == sync.num_steps
+        expected = sync.actor.learner.master.params
+        torch.testing.assert_close(runner.learner.master.params, expected, rtol=1e-3, atol=1e-4)
+        for name, tracker in trackers(sync.actor.normalizer, sync.actor.learner).items():
+            np.testing.assert_allclose(runner.trackers[name].moments.mean, tracker.moments.mean, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ship", ["gradients", "rollouts"])
+@pytest.mark.parametrize("stream", ["next_step", "same_step"])
+def test_two_workers_gradients_are_those_of_one_with_both_batches(
+    fake_ray: FakeRay,  # noqa: F811
+    learner_of: Callable[..., Learner],
+    rollout_of: Callable[..., Rollout],
+    ship: str,
+    stream: str,
+) -> None:
+    one, two = rollout_of(BOX, 1, stream=stream), rollout_of(BOX, 2, B=5, stream=stream)
+    assert one.num_valid != two.num_valid
+    with runner_of(num_workers=2, ship=ship) as runner:
+        runner.learner = learner_of(BOX)
+        worker = learner_of(BOX)
+        runner._sum, runner._scaled = np.zeros((2, len(worker.flat)), np.float32)
+        pieces = []
+        for rollout in (one, two):
+            worker.gradients(rollout)
+            gradients, sent = (worker.flat.grads.numpy().copy(), None) if ship == "gradients" else (None, rollout)
+            pieces.append(piece_of(rollout, gradients, sent))
+        runner._gradients(pieces, one.num_valid + two.num_valid, True)
+    both = learner_of(BOX)
+    both.gradients(side_by_side(one, two))
+    assert both.flat.grads.abs().max() > 1e-2
+    torch.testing.assert_close(runner.learner.flat.grads, both.flat.grads, rtol=0, atol=1e-6)
+
+
+def piece_of(rollout: Rollout, gradients: Any, sent: Rollout | None) -> Any:
+    return Piece(0, gradients, sent, rollout.num_valid, rollout.episodes_ended, [], {}, {})
+
+
+def side_by_side(one: Rollout, two: Rollout) -> Rollout:
+    """Both rollouts as one of all their environments."""
+    both: dict[str, Any] = {"num_valid": one.num_valid + two.num_valid}
+    for name in ("obs", "actions", "rewards", "terminated", "truncated", "valid", "episode_start"):
+        both[name] = np.concatenate((getattr(one, name), getattr(two, name)), 1)
+    if one.final_obs is not None and two.final_obs is not None:
+        t, b, obs, _ = (
+            np.concatenate(pair) if pair[0] is not None else None
+            for pair in zip(one.final_obs, two.final_obs, strict=True)
+        )
+        b[len(one.final_obs.b) :] += one.rewards.shape[1]
+        both["final_obs"] = type(one.final_obs)(t, b, obs)
+    return Rollout(**both)
+
+
+def test_rollouts_of_the_newest_parameters_need_no_correction(
+    learner_of: Callable[..., Learner], rollout_of: Callable[..., Rollout]
+) -> None:
+    """V-trace of ratios 1 at λ = 1 is the n-step advantage: the same gradient."""
+    learner, rollout = learner_of(BOX, gae_lambda=1.0), rollout_of(BOX)
+    learner.gradients(rollout)
+    expected = learner.flat.grads.clone()
+    learner.gradients(dataclasses.replace(rollout, log_probs=learner.log_probs(rollout)))
+    torch.testing.assert_close(learner.flat.grads, expected, rtol=1e-4, atol=1e-6)
+    older = dataclasses.replace(rollout, log_probs=learner.log_probs(rollout) + np.float32(0.5))
+    learner.gradients(older)
+    assert (learner.flat.grads - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("settings", [{}, {"activation": "silu"}, {"core": "lstm"}], ids=str)
+def test_log_probs_are_those_of_the_policy_that_acted(settings: dict[str, Any]) -> None:
+    config = a3c("a2c", **settings)
+    actor = make_actor(config, None, 0)
+    rollout = actor.collect()
+    found = actor.learner.log_probs(rollout)
+    with torch.no_grad():
+        obs, actions = torch.from_numpy(rollout.obs), torch.from_numpy(rollout.actions)
+        output = actor.learner.model(obs, *actor.learner._memory(rollout))
+        expected = torch.log_softmax(output.params[:-1], -1).gather(-1, actions[..., None])[..., 0]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+    actor.close()
+
+
+@pytest.mark.parametrize("max_lag", [0, 1, 3])
+def test_a_worker_is_sent_the_newest_parameters_once_it_lags_too_far(
+    fake_ray: FakeRay,  # noqa: F811
+    max_lag: int,
+) -> None:
+    with runner_of("a3c", num_workers=2, max_lag=max_lag, total_timesteps=300) as runner:
+        runner.advance(1, 1.0)
+        while runner.num_steps < 300:
+            runner._turn(1000, 1.0)
+        lags, sent = runner._lags, [args[0] is not None for name, args in fake_ray.calls if name == "work"]
+        assert runner.version == len(lags) + 1
+        assert np.mean(sent) == pytest.approx(1 / (1 + max_lag // 2), abs=0.1)  # a worker's own update and the other's
+        assert max_lag <= max(lags) <= max_lag + 1  # asked with a lag of K at most, and the other one's update comes
+    puts = [value.number for value in fake_ray.puts if isinstance(value, Version)]
+    assert len(puts) == len(set(puts))  # once per version, for whoever needs it
+
+
+@pytest.mark.parametrize("ship", ["gradients", "rollouts"])
+def test_synchronous_runs_resume_exactly(
+    fake_ray: FakeRay,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ship: str,
+) -> None:
+    draw_no_report(monkeypatch)
+    settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 300, "keep_last": 9, "num_workers": 2}
+    whole = run(a3c("a2c", runner="ray", ship=ship, run_dir=str(tmp_path / "whole"), **settings), quiet=True).run_dir
+    died = tmp_path / "died"
+    shutil.copytree(whole, died)
+    for later in checkpoints(died)[1:]:
+        shutil.rmtree(later)
+    assert state_of(died)["training"]["runner"]["num_steps"] < 400
+    limelight.resume(died, quiet=True)
+    assert "resumed at step" in capsys.readouterr().err
+    state, resumed = state_of(whole), state_of(died)
+    for one in (state, resumed):
+        del one["training"]["runner"]["seconds"], one["config"]["run_dir"]
+    assert_same(resumed, state)
+
+
+def state_of(run_dir: Path) -> dict[str, Any]:
+    newest = latest_checkpoint(run_dir)
+    assert newest is not None
+    return read_state(newest)

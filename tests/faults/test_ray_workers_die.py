@@ -1,0 +1,172 @@
+"""Ray workers that are killed or raise, and runs that end: noticed, named, replaced, and nothing stays behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from in_process import a3c, draw_no_report
+from limelight.checkpoint import latest_checkpoint, read_state
+from limelight.config import ConfigError, TrainConfig
+from limelight.runners.base import WorkerError
+from limelight.runners.ray import RayRunner
+from limelight.train import build, run
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
+FAILS = "ray_envs:Fails"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+def config_of(algo: str = "a3c", **settings: Any) -> TrainConfig:
+    return a3c(algo, **{"runner": "ray", "num_workers": 2, "total_timesteps": 1_000, **settings})
+
+
+def advance(runner: RayRunner, until: int) -> list[str]:
+    messages, deadline = [], time.monotonic() + 120
+    while runner.num_steps < until:
+        assert time.monotonic() < deadline
+        runner.advance(until, 0.2)
+        messages += runner.pop_messages()
+    return messages
+
+
+@pytest.mark.parametrize(("algo", "ship"), [("a2c", "gradients"), ("a3c", "gradients"), ("a3c", "rollouts")])
+def test_a_killed_worker_is_replaced_and_brought_up_to_date(algo: str, ship: str) -> None:
+    runner, _ = build(config_of(algo, ship=ship), None)
+    assert isinstance(runner, RayRunner)
+    try:
+        assert advance(runner, 200) == []
+        victim, version = runner.seats[1].actor, runner.version
+        assert version > 0
+        ray.kill(victim)
+        until = runner.num_steps + 200
+        messages = advance(runner, until)
+        while not runner.seats[1].ready:
+            messages += advance(runner, runner.num_steps + 20)
+        messages += advance(runner, runner.num_steps + 40)
+        (message,) = messages
+        assert message.startswith("worker 1 (CartPole-v1, 2 environments) died: ")
+        assert message.endswith("restarted in 0.1 s with fresh seeds (restart 1 of 10)")
+        assert runner.seats[1].actor is not victim
+        assert runner.seats[1].version > version
+        assert runner.restarts.count == 1
+    finally:
+        runner.close()
+
+
+@pytest.mark.parametrize("how", ["raise", "kill"])
+def test_an_environment_that_ends_its_worker_once(tmp_path: Path, how: str) -> None:
+    kwargs = {"how": how, "once": str(tmp_path / "once")}
+    runner, _ = build(config_of(env_id=FAILS, env_kwargs=kwargs), None)
+    assert isinstance(runner, RayRunner)
+    try:
+        messages = advance(runner, 400)
+        while runner.restarts.count == 0 or not all(seat.ready for seat in runner.seats):
+            messages += advance(runner, runner.num_steps + 20)
+    finally:
+        runner.close()
+    (message,) = messages
+    assert ("RuntimeError: the simulator broke" in message) == (how == "raise")
+    assert ("in step\n" in message) == (how == "raise")  # the worker's traceback
+    assert "\x1b" not in message
+
+
+def test_the_end_of_the_restarts_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+    config = config_of(
+        env_id=FAILS, max_worker_restarts=1, total_timesteps=1_000_000, run_dir=str(tmp_path / "r"), num_workers=1
+    )
+    with pytest.raises(WorkerError, match="max_worker_restarts = 1 are used up") as error:
+        run(config, quiet=True)
+    assert "the simulator broke" in str(error.value)
+    newest = latest_checkpoint(tmp_path / "r")
+    assert newest is not None
+    assert read_state(newest)["training"]["runner"]["num_steps"] > 0
+
+
+def test_on_worker_error_raise_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+    with pytest.raises(WorkerError, match="on_worker_error = raise, so the run ends"):
+        run(config_of("a2c", env_id=FAILS, on_worker_error="raise", run_dir=str(tmp_path / "r")), quiet=True)
+
+
+@pytest.mark.parametrize(("how", "says"), [("nan", "observation.* = nan"), ("constructor", "no license for the")])
+def test_a_mistake_is_told_in_its_one_line(tmp_path: Path, how: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as error:
+        run(config_of(env_id=FAILS, env_kwargs={"how": how}, run_dir=str(tmp_path / "r")), quiet=True)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_answers_at_the_address() -> None:
+    code = (
+        "import sys; from limelight.cli import main; "
+        "sys.exit(main(['train', 'CartPole-v1', '--runner', 'ray', '--num-workers', '1', '--ray-address', "
+        "'127.0.0.1:1']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert "ray_address = 127.0.0.1:1: no Ray cluster could be joined there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def processes_with(mark: str) -> list[str]:
+    """What still runs of everything that was started with ``mark`` in its environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
+@pytest.mark.parametrize("stop", [None, signal.SIGINT])
+def test_no_process_stays_behind(tmp_path: Path, stop: signal.Signals | None) -> None:
+    mark = f"LIMELIGHT_MARK_{uuid.uuid4().hex}"
+    total = "2000" if stop is None else "100000000"
+    command = [
+        sys.executable, "-m", "limelight", "train", "CartPole-v1", "--algo", "a3c", "--runner", "ray",
+        "--num-workers", "2", "--total-timesteps", total, "--run-dir", str(tmp_path / "r"), "--final-episodes", "0",
+    ]  # fmt: skip
+    env = {**os.environ, mark: "1"}
+    env.pop("RAY_ADDRESS", None)
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    if stop is not None:
+        metrics, deadline = tmp_path / "r" / "metrics.jsonl", time.monotonic() + 180
+        while not (metrics.exists() and metrics.stat().st_size):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        os.killpg(process.pid, stop)  # as a terminal does
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == (0 if stop is None else 130), errors
+    assert "raylet" not in errors
+    assert latest_checkpoint(tmp_path / "r") is not None
+    deadline = time.monotonic() + 15
+    while left := processes_with(mark):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)

@@ -1,0 +1,51 @@
+"""Environments that fail or wait in Ray workers, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+def in_ray_worker() -> bool:
+    return sys.argv[0].endswith("default_worker.py")
+
+
+class Fails(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that fails in step ``after`` of a worker by ``how``; only once, if ``once`` names a file to note it."""
+
+    def __init__(self, how: str = "raise", after: int = 40, once: str = "") -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.how, self.after, self.once, self.steps = how, after, once, 0
+        if how == "constructor" and in_ray_worker():
+            raise RuntimeError("no license for the simulator")
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps == self.after and in_ray_worker() and not (self.once and Path(self.once).exists()):
+            if self.once:
+                Path(self.once).touch()
+            if self.how == "raise":
+                raise RuntimeError("the simulator broke")
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+        obs, *rest = self.env.step(action)
+        return (obs * np.nan if self.how == "nan" and self.steps == self.after and in_ray_worker() else obs, *rest)
+
+
+class Waits(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that takes ``seconds`` per step, without computing."""
+
+    def __init__(self, seconds: float = 0.01) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.seconds = seconds
+
+    def step(self, action: Any) -> Any:
+        time.sleep(self.seconds)
+        return self.env.step(action)
