@@ -100,6 +100,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--total-timesteps", type=int, default=200_000)
     parser.add_argument("--every", type=int, default=2_560, help="steps between two copies")
+    parser.add_argument("--ray", action="store_true", help="also Ray's three kinds; needs Ray")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/time_to_solve-MACHINE.json")
     return parser.parse_args(argv)
 
@@ -113,6 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "a2c": ("a2c", {}),
         f"a3c, {args.workers} workers": ("a3c", {"num_workers": args.workers}),
     }
+    if args.ray:
+        own = {"runner": "ray", "num_workers": args.workers}
+        rivals[f"a2c on Ray, {args.workers} workers"] = ("a2c", own)
+        rivals[f"a3c on Ray, {args.workers} workers, gradients"] = ("a3c", own)
+        rivals[f"a3c on Ray, {args.workers} workers, rollouts"] = ("a3c", {**own, "ship": "rollouts"})
     settings = {name: value for name, value in vars(args).items() if name != "output"}
     head = provenance("time_to_solve", {**settings, "env_id": ENV_ID})
     configs = {name: flat_settings(resolve(ENV_ID, algo, "auto", own)) for name, (algo, own) in rivals.items()}

@@ -74,6 +74,7 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "num_workers": {"asynchronous": True},
     "max_worker_restarts": {"asynchronous": True},
     "max_lag": {"asynchronous": True, "runner": "ray"},
+    "ask_ahead": {"asynchronous": True, "runner": "ray"},
     "worker_cpus": {"runner": "ray"},
     "worker_gpus": {"runner": "ray"},
 }

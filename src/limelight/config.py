@@ -188,12 +188,14 @@ class WorkersConfig:
     """What Ray workers send: gradients, or rollouts that one process learns from (asynchronous: with V-trace)."""
     max_lag: int = 0
     """Updates that an asynchronous Ray worker's parameters may be behind before it is sent the newest."""
+    ask_ahead: int = 0
+    """Rollouts that an asynchronous Ray worker is asked for before it has answered: hides the way there and back."""
     worker_cpus: float = 1.0
     """CPUs that Ray reserves for each worker."""
     worker_gpus: float = 0.0
     """GPUs that Ray reserves for each worker; above 0 it also computes there."""
     worker_placement: Literal["pack", "spread"] = "spread"
-    """Ray fills one node after another, or spreads the workers over all of them."""
+    """Workers go where Ray puts them, which is to nodes in use first, or are spread over all nodes."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from limelight.moments import RewardNormalizer, RunningMoments
 from limelight.nn import numpy_mlp
 from limelight.nn.kept import keep
 from limelight.nn.model import ActorCritic
-from limelight.optim import FlatParameters, Master, clip_by_norm, initial_state, make_optimizer, schedule
+from limelight.optim import FlatParameters, Master, clip_by_norm, copy_into, initial_state, make_optimizer, schedule
 from limelight.returns import gae, standardize, vtrace
 from limelight.rollout import FinalObs, Rollout
 
@@ -103,9 +103,9 @@ class Learner:
     def load(self, params: NDArray[np.float32], target_params: NDArray[np.float32] | None) -> None:
         """Act and learn with these parameters [n], and the target critic's [m]: :meth:`pull` from another machine."""
         self._forget()
-        self.flat.params.copy_(torch.tensor(params))
+        copy_into(self.flat.params, params)
         if self._target is not None and target_params is not None:
-            self._target.params.copy_(torch.tensor(target_params))
+            copy_into(self._target.params, target_params)
 
     def pull(self) -> None:
         """Copy the master's parameters into the model (and the target critic)."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from limelight.config import OptimConfig
@@ -208,6 +209,14 @@ class Master:
             self.target_params.copy_(torch.as_tensor(state["target_params"]))
         for name, tensor in self.optimizer_state.items():
             tensor.copy_(torch.as_tensor(state["optimizer"][name]))
+
+
+def copy_into(tensor: Tensor, array: NDArray[Any]) -> None:
+    """Overwrite a tensor on any device; the array may be read-only, of which PyTorch makes no tensor without a copy."""
+    if tensor.device.type == "cpu":
+        np.copyto(tensor.numpy(), array)
+    else:
+        tensor.copy_(torch.tensor(array))
 
 
 def schedule(kind: Literal["constant", "linear"], progress: float) -> float:

@@ -57,6 +57,9 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     return dataclasses.replace(config, **changes)
 
 
+_FREE = ("total_timesteps", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus", "worker_placement")
+
+
 def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     """``saved`` with those settings changed that may change when its run is continued.
 
@@ -64,12 +67,12 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     """
     config, sections = with_settings(saved, settings), field_sections()
     for name in settings:
-        free = name == "total_timesteps" or sections[name] in ("eval", "checkpoint", "log")
+        free = name in _FREE or sections[name] in ("eval", "checkpoint", "log")
         before, after = get_setting(saved, name), get_setting(config, name)
         if not free and before != after:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
-                "only total_timesteps and the eval, checkpoint and log settings can"
+                "only total_timesteps, where Ray has its workers, and the eval, checkpoint and log settings can"
             )
     return config
 

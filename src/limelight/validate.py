@@ -43,6 +43,7 @@ RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "num_workers": (1, 1024, True, True),
     "max_worker_restarts": (0, float("inf"), True, False),
     "max_lag": (0, float("inf"), True, False),
+    "ask_ahead": (0, 16, True, True),
     "worker_cpus": (0, float("inf"), False, False),
     "worker_gpus": (0, float("inf"), True, False),
     "eval_every": (0, float("inf"), True, False),
@@ -101,7 +102,7 @@ def validate(config: TrainConfig) -> TrainConfig:
 
 
 _SHARED_MEMORY = ("update_order", "optimizer_statistics")
-_RAY = ("ray_address", "ship", "max_lag", "worker_cpus", "worker_gpus", "worker_placement")
+_RAY = ("ray_address", "ship", "max_lag", "ask_ahead", "worker_cpus", "worker_gpus", "worker_placement")
 
 
 def _check_workers(config: TrainConfig) -> None:
@@ -130,10 +131,10 @@ def _check_workers(config: TrainConfig) -> None:
 def _check_ray(config: TrainConfig) -> None:
     """Settings that cannot be had together on a Ray cluster."""
     workers = config.workers
-    if workers.max_lag and not workers.asynchronous:
-        raise ConfigError(
-            f"max_lag = {workers.max_lag}: synchronous workers all have the newest parameters; use algo a3c"
-        )
+    for name in ("max_lag", "ask_ahead"):
+        value = getattr(workers, name)
+        if value and not workers.asynchronous:
+            raise ConfigError(f"{name} = {value}: synchronous workers all have the newest parameters; use algo a3c")
     if workers.ray_address is not None and workers.num_workers is None:
         raise ConfigError("num_workers: how much of a cluster to use is yours to say; set it, e.g. --num-workers 8")
     if workers.asynchronous and workers.ship == "rollouts" and config.algorithm.policy_weight != "advantage":

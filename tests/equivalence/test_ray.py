@@ -228,3 +228,16 @@ def state_of(run_dir: Path) -> dict[str, Any]:
     newest = latest_checkpoint(run_dir)
     assert newest is not None
     return read_state(newest)
+
+
+def test_a_worker_asked_ahead_lags_by_its_own_update(fake_ray: FakeRay) -> None:  # noqa: F811
+    with runner_of("a3c", ask_ahead=1, total_timesteps=300) as runner:
+        runner._begin(1.0)
+        while runner.num_steps < 300:
+            runner._turn(1000, 1.0)
+        assert set(runner._lags[1:]) == {1}
+        assert runner.seats[0].pending == 1
+        state = runner.get_state()
+        assert runner.seats[0].pending == 0  # what was under way has been learnt
+        assert state["num_steps"] == runner.num_steps > 300
+        assert None not in state["workers"]

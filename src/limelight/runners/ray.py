@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import ray
-import torch
 from ray.exceptions import RayError, RayTaskError
 
 from limelight.config import ConfigError, TrainConfig
@@ -26,6 +25,7 @@ from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
 from limelight.envs.normalize import ObservationNormalizer, no_moments
 from limelight.learner import Learner, Metrics, NonFiniteGradientError
+from limelight.optim import copy_into
 from limelight.rollout import Episode, Rollout
 from limelight.runners.actor import trackers
 from limelight.runners.base import EPISODES_RESTART, INEXACT, PATIENCE
@@ -38,6 +38,8 @@ _METRICS_EVERY = 0.2
 """Seconds between two sets of metrics; they cost time."""
 _ANSWER_WITHIN = 10.0
 """Seconds that workers may take to finish a rollout and send their states; a checkpoint does not wait longer."""
+_PATIENCE_TO_BEGIN = 60.0
+"""Seconds after which a run begins with the workers it has, or says that it has none."""
 _END_WITHIN = 5.0
 """Seconds that workers may take to free their environments."""
 _NAP = 0.05
@@ -55,8 +57,8 @@ class Seat:
     """The present actor has begun to work."""
     was_ready: bool = False
     """Some actor in this seat had."""
-    busy: bool = False
-    """It has been asked for something that it has not answered."""
+    pending: int = 0
+    """Rollouts it has been asked for and has not answered."""
     version: int = -1
     """Of the parameters it has; -1: of none."""
     restart_at: float | None = None
@@ -91,6 +93,7 @@ class RayRunner:
         self._restart_seed = self._skipped_in_a_row = 0
         self._exact = True
         self._began = self._failed = False
+        self._begin_by = 0.0
         self._reports: list[Metrics] = []
         self._lags: list[int] = []
         self._metrics_at = 0.0
@@ -127,14 +130,19 @@ class RayRunner:
         if not self._starting:
             for seat in self.seats:
                 self._make(seat)
-        self._welcome(self._places, seconds)
-        self._began = sum(seat.ready for seat in self.seats) >= self._places
-        if self._began and self._places < len(self.seats):
-            self._messages.append(
-                f"the cluster has room for {self._places} of {len(self.seats)} workers; the others join as there is"
-            )
+            self._begin_by = time.monotonic() + _PATIENCE_TO_BEGIN
+        self._welcome(len(self._starting), seconds)
+        ready, late = sum(seat.ready for seat in self.seats), time.monotonic() >= self._begin_by
+        self._began = ready >= self._places or (ready > 0 and late)
         if self._began:
             self._pace.start()
+        if ready < len(self.seats) and (self._began or late):
+            workers = self.config.workers
+            self._messages.append(
+                f"the cluster has room for {ready} of {len(self.seats)} workers (each: {workers.worker_cpus:g} CPUs, "
+                f"{workers.worker_gpus:g} GPUs); the others join as there is"
+            )
+            self._begin_by = time.monotonic() + _PATIENCE_TO_BEGIN
         return self._began
 
     def _turn(self, until: int, seconds: float) -> None:
@@ -154,19 +162,20 @@ class RayRunner:
 
     def _ask_all(self, until: int) -> None:
         """A rollout of everybody who does nothing."""
-        idle = [seat for seat in self.seats if seat.ready and not seat.busy]
+        ahead = self.config.workers.ask_ahead
+        idle = [seat for seat in self.seats if seat.ready for _ in range(seat.pending, ahead + 1)]
         if not idle:
             return
         rows = len(idle) * self.config.env.num_envs * self.config.algorithm.num_steps
         now = time.perf_counter()
         want_metrics = now - self._metrics_at >= _METRICS_EVERY or self.num_steps + rows >= until
-        if want_metrics:
+        if want_metrics and self.config.workers.ship == "gradients":
             self._metrics_at = now
         for seat in idle:
             is_old = seat.version < 0 or self.version - seat.version > self.config.workers.max_lag
             if is_old:
                 seat.version = self.version
-            seat.busy = True
+            seat.pending += 1
             self._working[seat.actor.work.remote(self._put_version() if is_old else None, want_metrics)] = seat
 
     def _put_version(self) -> Any:
@@ -183,9 +192,9 @@ class RayRunner:
         """Learn from the rollouts of these tasks: each by itself, or, if synchronous, from all together."""
         pieces = []
         for task in done:
-            seat = self._working.pop(task)
-            piece = self._answer(seat, task)
-            if piece is not None:
+            seat = self._working.pop(task, None)  # nothing more is heard of those that have died
+            if seat is not None and (piece := self._answer(seat, task)) is not None:
+                seat.pending -= 1
                 pieces.append((seat, piece))
         if self.config.workers.asynchronous:
             for pair in pieces:
@@ -195,7 +204,6 @@ class RayRunner:
 
     def _answer(self, seat: Seat, task: Any) -> Any:
         """What a worker has answered; None if it has died instead, which is seen to."""
-        seat.busy = False
         try:
             return ray.get(task)
         except RayError as error:
@@ -244,20 +252,21 @@ class RayRunner:
         now = time.perf_counter()
         want_metrics = is_last or now - self._metrics_at >= _METRICS_EVERY
         rows, grads = [], self.learner.flat.grads
-        self._sum[:] = 0.0
+        pieces = [piece for piece in pieces if piece.num_valid]
+        if len(pieces) > 1:
+            self._sum[:] = 0.0
         for piece in pieces:
-            if piece.num_valid == 0:
-                continue
             if piece.rollout is not None:
                 rows.append(self.learner.gradients(_writable(piece.rollout), want_metrics))
-                gradient = grads.cpu().numpy()
             else:
                 assert piece.gradients is not None
                 rows.append(piece.metrics)
-                gradient = piece.gradients
-            np.multiply(gradient, np.float32(piece.num_valid / num_valid), out=self._scaled)
-            self._sum += self._scaled
-        grads.copy_(torch.from_numpy(self._sum))
+                copy_into(grads, piece.gradients)
+            if len(pieces) > 1:
+                np.multiply(grads.cpu().numpy(), np.float32(piece.num_valid / num_valid), out=self._scaled)
+                self._sum += self._scaled
+        if len(pieces) > 1:
+            copy_into(grads, self._sum)
         if want_metrics and pieces[0].rollout is not None:
             self._metrics_at = now
         return mean_metrics([row for row in rows if row])
@@ -272,7 +281,7 @@ class RayRunner:
             "scheduling_strategy": "SPREAD" if workers.worker_placement == "spread" else "DEFAULT",
         }
         seat.actor = ray.remote(RayWorker).options(**options).remote([folder or os.getcwd() for folder in sys.path])
-        state = self._states[seat.index] if seat.incarnation == 0 else None
+        state, self._states[seat.index] = self._states[seat.index], None  # a successor begins anew
         task = seat.actor.start.remote(
             self._worker_config, self.factory, seat.index, seat.incarnation, state, self._restart_seed + seat.index
         )
@@ -303,7 +312,8 @@ class RayRunner:
         """See to a worker that has died, or whose environments have: a new one after a while, or the end of the run."""
         with contextlib.suppress(Exception):  # it may be gone, and its node with it
             ray.kill(seat.actor)
-        seat.actor, seat.ready, seat.version = None, False, -1
+        seat.actor, seat.ready, seat.pending, seat.version = None, False, 0, -1
+        self._working = {task: other for task, other in self._working.items() if other is not seat}
         said = _plain(str(error))
         if isinstance(error, RayTaskError):  # of its own making; all others are of actors and nodes
             if isinstance(error.cause, ConfigError):
@@ -342,8 +352,11 @@ class RayRunner:
 
     def get_state(self) -> State:
         """See :class:`limelight.runners.base.Runner`; the workers finish their rollouts, which are learnt, and rest."""
-        if self._began and not self._failed:
-            self._states = self._ask_for_states()
+        states = list(self._states)
+        if self._failed:  # where they stand does not go with what has been learnt
+            states = [None] * len(self.seats)
+        elif self._began:
+            states = self._ask_for_states()
         return {
             "num_steps": self.num_steps,
             "seconds": self.seconds,
@@ -351,7 +364,8 @@ class RayRunner:
             "master": self.learner.master.get_state(),
             "learner": self.learner.get_state(),
             "moments": {name: tracker.get_state() for name, tracker in self.trackers.items()},
-            "workers": list(self._states),
+            "workers": states,
+            "incarnations": [seat.incarnation for seat in self.seats],
             "episodes": [list(episode) for episode in self._episodes],
         }
 
@@ -359,10 +373,11 @@ class RayRunner:
         """The state of each worker, None of those that are dead or too slow."""
         deadline = time.perf_counter() + _ANSWER_WITHIN
         if self._working:
-            done, _ = ray.wait(list(self._working), num_returns=len(self._working), timeout=_ANSWER_WITHIN)
+            timeout = _ANSWER_WITHIN if self.config.workers.asynchronous else None  # else an update would lack some
+            done, _ = ray.wait(list(self._working), num_returns=len(self._working), timeout=timeout)
             self._take_in(done, self.num_steps)
-        asked = {seat.actor.get_state.remote(): seat for seat in self.seats if seat.ready and not seat.busy}
-        states: list[State | None] = [None] * len(self.seats)
+        asked = {seat.actor.get_state.remote(): seat for seat in self.seats if seat.ready and not seat.pending}
+        states = list(self._states)  # of those that have not begun yet
         if asked:
             left = max(0.0, deadline - time.perf_counter())
             for task in ray.wait(list(asked), num_returns=len(asked), timeout=left)[0]:
@@ -384,12 +399,15 @@ class RayRunner:
         for name, tracker in self.trackers.items():
             tracker.set_state(state["moments"][name])
         self._states, self._restart_seed = list(state["workers"]), seed
+        for seat, incarnation, worker in zip(self.seats, state["incarnations"], self._states, strict=True):
+            seat.incarnation = int(incarnation) + (worker is None)  # one without a state must not repeat its episodes
+            self._exact = self._exact and worker is not None
         self._episodes = [Episode(*episode) for episode in state["episodes"]]
         if self.config.workers.asynchronous:
             return INEXACT
         while not self._begin(1.0):
             pass
-        return None if self._exact and None not in self._states else EPISODES_RESTART
+        return None if self._exact and all(seat.ready for seat in self.seats) else EPISODES_RESTART
 
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`; leaves the cluster, and ends one that was started for the run."""

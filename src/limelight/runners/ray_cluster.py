@@ -39,7 +39,7 @@ def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
         assert workers.num_workers is not None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a run on one's own machine is nobody else's business
         wanted = math.ceil(workers.num_workers * workers.worker_cpus)  # workers that wait need no core each
-        context = ray.init(num_cpus=max(num_cores(), wanted), log_to_driver=verbose, logging_level=level)
+        context = ray.init("local", num_cpus=max(num_cores(), wanted), log_to_driver=verbose, logging_level=level)
     return ray.shutdown, context.dashboard_url or None
 
 
@@ -51,7 +51,7 @@ def _require_answer(address: str) -> None:
 
 
 def free_places(workers: WorkersConfig) -> int:
-    """How many workers the cluster has room for now."""
+    """How many workers the cluster has room for now, at most: what is free may be in pieces on several nodes."""
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     places = free.get("CPU", 0.0) / workers.worker_cpus
     if workers.worker_gpus:
