@@ -114,7 +114,7 @@ def growth(workers: Sequence[int], wait: float, num_steps: int, seconds: float, 
         for count in workers:
             settings = {**own, "runner": "ray", "num_workers": count, "num_envs": 1, "num_steps": num_steps}
             rival = Contender("scaling:Waits", algo, {**settings, "env_kwargs": {"seconds": wait}})
-            rival.turn(2 * wait * num_steps)  # until all have begun
+            rival.turn(0.5 * count)  # a process's first rollouts take longer, and all of them share the cores
             results.setdefault(name, {})[str(count)] = [rival.turn(seconds) for _ in range(repeats)]
             rival.runner.close()
             print(f"{name}, {count} workers: {median(results[name][str(count)]):.0f} steps/s", flush=True)

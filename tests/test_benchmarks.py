@@ -307,6 +307,22 @@ def test_atari_runs(
         assert spent["environments"] > 0
 
 
+def test_scaling_runs(
+    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    scaling, output = script("scaling"), tmp_path / "scaling.json"
+    monkeypatch.setattr(scaling, "KINDS", dict(list(scaling.KINDS.items())[:2]))
+    words = ["--workers", "1", "--repeats", "1", "--seconds", "0.2", "--wait", "0.001", "--num-steps", "4"]
+    assert scaling.main([*words, "--shape", "1", "2", "--output", str(output)]) == 0
+    saved, printed = json.loads(output.read_text()), capsys.readouterr().out
+    assert set(saved["overhead"]["milliseconds"]) == {"local", "asynchronous, gradients"}
+    assert 0.6e6 < saved["overhead"]["parameters"] < 0.8e6
+    assert saved["overhead"]["overhead"]["local"] == 0.0
+    assert saved["growth"]["asynchronous, gradients"]["1"][0] > 0
+    assert "over local, ms" in printed
+
+
 def test_every_job_can_work_and_every_variant_changes_something(learning: ModuleType) -> None:
     configs = {name: learning.config_of(job) for name, job in learning.JOBS.items()}
     for name, config in configs.items():

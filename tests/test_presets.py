@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -151,3 +152,19 @@ def test_why_a_preset_was_taken() -> None:
 def test_an_unknown_preset_is_refused_with_near_ones() -> None:
     with pytest.raises(ConfigError, match=r"preset = 'mujocco': must be auto \| none \| .*did you mean mujoco\?"):
         choose_preset("CartPole-v1", "mujocco")
+
+
+def test_an_id_registered_by_env_module_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it looks like a game of ALE's that cannot be played by that id."""
+    code = "import gymnasium as gym\ngym.register('Pong-v4', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    (tmp_path / "my_pong.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(gym.registry, "Pong-v4", raising=False)  # and again after the test
+    with pytest.raises(ConfigError, match="Pong-v4"):
+        resolve("Pong-v4", "a2c", "auto", {})
+    try:
+        config = resolve("Pong-v4", "a2c", "auto", {"env_module": "my_pong"})
+    finally:
+        gym.registry.pop("Pong-v4", None)
+    assert config.preset != "atari"
+    assert config.env.env_module == "my_pong"

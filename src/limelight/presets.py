@@ -302,6 +302,10 @@ def resolve(
     """
     own = get_algorithm(algo).settings
     asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
+    if asked.env.env_module is not None:  # before the id is looked at: it may be of an environment registered there
+        from limelight.envs.resolve import import_env_module  # here for the same reason as below
+
+        import_env_module(asked.env)
     name = choose_preset(env_id, preset, lambda: spaces_of(asked.env, factory), asked.model.core)
     rows = PRESETS[name].settings if name in PRESETS else {}
     merged = {**own, **rows.get("*", {}), **rows.get(algo, {}), **settings}

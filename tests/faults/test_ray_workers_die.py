@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -170,3 +171,18 @@ def test_no_process_stays_behind(tmp_path: Path, stop: signal.Signals | None) ->
     while left := processes_with(mark):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_takes_its_worker_and_training_goes_on(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("ray_nodes.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "r")], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    end = json.loads(done.stdout.splitlines()[-1])
+    assert end["removed"]
+    assert end["status"] == "reached_return"
+    (death,) = [text for text in end["messages"] if "died" in text]
+    assert "node" in death
+    assert "restarted in" in death

@@ -82,8 +82,7 @@ class EnvMaker:
 
         Raises: ConfigError if nothing does, or what registers it cannot be imported.
         """
-        if self.config.env_module is not None:
-            _import("env_module", self.config.env_module)
+        import_env_module(self.config)
         if self.factory is not None:
             return self.factory
         game = self.game()
@@ -196,6 +195,15 @@ def _limit_steps(env: AnyEnv, limit: int) -> AnyEnv:
 
 
 # --------------------------------------------------------------------------- what to say when it cannot work
+
+
+def import_env_module(config: EnvConfig) -> None:
+    """Let the user's module register its environments.
+
+    Raises: ConfigError if it cannot be imported.
+    """
+    if config.env_module is not None:
+        _import("env_module", config.env_module)
 
 
 def _import(setting: str, module: str) -> Any:

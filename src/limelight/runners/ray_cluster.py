@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -40,7 +41,16 @@ def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a run on one's own machine is nobody else's business
         wanted = math.ceil(workers.num_workers * workers.worker_cpus)  # workers that wait need no core each
         context = ray.init("local", num_cpus=max(num_cores(), wanted), log_to_driver=verbose, logging_level=level)
+    _show_warnings(verbose)
     return ray.shutdown, context.dashboard_url or None
+
+
+def _show_warnings(show: bool) -> None:
+    """What Ray's own processes warn of goes around ``log_to_driver``, and has no switch that is public."""
+    with contextlib.suppress(ImportError):
+        from ray._private import worker
+
+        worker._worker_logs_enabled = show
 
 
 def _require_answer(address: str) -> None:

@@ -1,0 +1,113 @@
+"""The Ray runner's manners: what it needs, begins with, reports and keeps."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fake_ray import FakeRay, fake_ray  # noqa: F401  # a fixture
+from in_process import a3c, draw_no_report
+from limelight import cli
+from limelight.checkpoint import latest_checkpoint, read_state
+from limelight.config import ConfigError
+from limelight.runners import ray as ray_runner
+from limelight.runners.base import EPISODES_RESTART
+from limelight.runners.ray import RayRunner
+from limelight.train import build, run
+
+
+def runner_of(algo: str = "a3c", **settings: Any) -> RayRunner:
+    runner, _ = build(a3c(algo, **{"runner": "ray", "num_workers": 2, "total_timesteps": 400, **settings}), None)
+    assert isinstance(runner, RayRunner)
+    return runner
+
+
+def test_without_ray_one_line_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(import_module("limelight.train"), "find_spec", lambda name: None)
+    assert cli.main(["train", "CartPole-v1", "--runner", "ray"]) == 2
+    errors = capsys.readouterr().err
+    assert "runner = ray: Ray is not installed; pip install 'limelight-rl[ray]'" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+@pytest.mark.parametrize("ship", ["gradients", "rollouts"])
+def test_metrics_episodes_and_counts(fake_ray: FakeRay, algo: str, ship: str) -> None:  # noqa: F811
+    runner = runner_of(algo, ship=ship)
+    metrics = runner.advance(400, 60.0)
+    assert 400 <= runner.num_steps < 400 + 2 * 2 * 5
+    assert {"train/policy_loss", "train/value_loss", "train/entropy", "train/grad_norm"} <= set(metrics)
+    assert ("async/policy_lag" in metrics) == (algo == "a3c")
+    assert metrics["async/worker_restarts"] == 0
+    assert metrics["async/worker_1/updates_per_second"] > 0
+    assert runner.counters[:, 0].sum() == runner.num_steps
+    episodes = runner.pop_episodes()
+    assert {episode.env for episode in episodes} == {0, 1, 2, 3}
+    assert runner.pop_episodes() == runner.pop_messages() == []
+    runner.close()
+    assert [name for name, _ in fake_ray.calls].count("close") == 2
+
+
+def test_fewer_places_than_workers_are_told_and_used(
+    fake_ray: FakeRay,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second worker is never ready: its task is left out of what is done."""
+    wait = fake_ray.wait
+
+    def first_only(refs: Any, num_returns: int, timeout: float) -> Any:
+        starting = [ref for ref in refs if isinstance(ref.value, bool)]
+        done, rest = wait(refs, num_returns, timeout)
+        return [ref for ref in done if ref not in starting[1:]], rest
+
+    monkeypatch.setattr(fake_ray, "wait", first_only)
+    monkeypatch.setattr(ray_runner, "free_places", lambda workers: 1)
+    runner = runner_of("a2c")
+    runner.advance(100, 60.0)
+    assert runner.num_steps >= 100
+    assert [seat.ready for seat in runner.seats] == [True, False]
+    (message,) = runner.pop_messages()
+    assert message.startswith("the cluster has room for 1 of 2 workers (each: 1 CPUs, 0 GPUs)")
+    state = runner.get_state()
+    assert [worker is None for worker in state["workers"]] == [False, True]
+    resumed = runner_of("a2c")
+    assert resumed.set_state(state, seed=7) == EPISODES_RESTART
+    assert [seat.incarnation for seat in resumed.seats] == [0, 1]  # one without a state gets fresh seeds
+
+
+def test_after_an_error_a_checkpoint_does_not_claim_to_be_exact(
+    fake_ray: FakeRay,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw_no_report(monkeypatch)
+    config = a3c(
+        "a2c", env_id="ray_envs:Fails", env_kwargs={"how": "nan", "after": 50}, runner="ray", num_workers=1,
+        total_timesteps=1000, run_dir=str(tmp_path / "r"),
+    )  # fmt: skip
+    monkeypatch.setattr(import_module("ray_envs"), "in_ray_worker", lambda: True)
+    with pytest.raises(ConfigError, match="observation"):
+        run(config, quiet=True)
+    newest = latest_checkpoint(tmp_path / "r")
+    assert newest is not None
+    state = read_state(newest)["training"]["runner"]
+    assert state["num_steps"] > 0
+    assert state["workers"] == [None]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("ship", ["gradients", "rollouts"])
+def test_the_learner_is_on_a_gpu_and_workers_are_not(fake_ray: FakeRay, ship: str) -> None:  # noqa: F811
+    """What crosses is checked by the stand-in for Ray: no tensor does."""
+    runner = runner_of(device="cuda", ship=ship)
+    runner.advance(400, 60.0)
+    assert runner.learner.flat.params.device.type == "cuda"
+    assert fake_ray.actors[0].real.actor.learner.flat.params.device.type == "cpu"
+    runner.close()
