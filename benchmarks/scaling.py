@@ -102,8 +102,27 @@ def overhead(seconds: float, repeats: int, num_envs: int, num_steps: int) -> dic
     parameters = len(rivals["local"].runner.actor.learner.flat)  # type: ignore[attr-defined]
     for rival in rivals.values():
         rival.runner.close()
+    alone = ray_alone(parameters, seconds)
     over = {name: median(t - local for t, local in zip(times[name], times["local"], strict=True)) for name in times}
-    return {"parameters": parameters, "milliseconds": times, "overhead": over}
+    return {"parameters": parameters, "milliseconds": times, "overhead": over, "ray_alone": alone}
+
+
+def ray_alone(parameters: int, seconds: float) -> float:
+    """Milliseconds that Ray itself takes to store so many numbers, hand them to an actor, and bring as many back."""
+    import ray
+
+    class Echo:
+        def echo(self, values: Any) -> Any:
+            return values + 0
+
+    actor, values, times = ray.remote(Echo).remote(), np.zeros(parameters, np.float32), []
+    ray.get(actor.echo.remote(ray.put(values)))
+    end = time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
+        ray.get(actor.echo.remote(ray.put(values)))
+        times.append(1000.0 * (time.perf_counter() - start))
+    ray.kill(actor)
+    return median(times)
 
 
 def growth(workers: Sequence[int], wait: float, num_steps: int, seconds: float, repeats: int) -> dict[str, Any]:
@@ -128,6 +147,7 @@ def tables(results: dict[str, Any], wait: float) -> str:
         [name, number(median(times), 2), number(parts["overhead"][name], 2) if name != "local" else "–"]
         for name, times in parts["milliseconds"].items()
     ]
+    rows.append(["Ray alone: as many numbers there and back", number(parts["ray_alone"], 2), "–"])
     first = markdown_table(["runner", "ms per update", "over local, ms"], rows)
     rows = []
     for name, by_count in results["growth"].items():

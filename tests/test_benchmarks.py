@@ -320,6 +320,7 @@ def test_scaling_runs(
     assert 0.6e6 < saved["overhead"]["parameters"] < 0.8e6
     assert saved["overhead"]["overhead"]["local"] == 0.0
     assert saved["growth"]["asynchronous, gradients"]["1"][0] > 0
+    assert saved["overhead"]["ray_alone"] > 0
     assert "over local, ms" in printed
 
 
