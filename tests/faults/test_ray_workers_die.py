@@ -173,7 +173,6 @@ def test_no_process_stays_behind(tmp_path: Path, stop: signal.Signals | None) ->
         time.sleep(0.1)
 
 
-@pytest.mark.slow
 def test_a_node_that_goes_takes_its_worker_and_training_goes_on(tmp_path: Path) -> None:
     script = Path(__file__).with_name("ray_nodes.py")
     done = subprocess.run(
@@ -184,5 +183,4 @@ def test_a_node_that_goes_takes_its_worker_and_training_goes_on(tmp_path: Path) 
     assert end["removed"]
     assert end["status"] == "reached_return"
     (death,) = [text for text in end["messages"] if "died" in text]
-    assert "node" in death
-    assert "restarted in" in death
+    assert death.endswith("restarted in 0.1 s with fresh seeds (restart 1 of 10)")

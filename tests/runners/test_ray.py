@@ -59,12 +59,13 @@ def test_fewer_places_than_workers_are_told_and_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second worker is never ready: its task is left out of what is done."""
+    begins: list[Any] = []
     wait = fake_ray.wait
 
     def first_only(refs: Any, num_returns: int, timeout: float) -> Any:
-        starting = [ref for ref in refs if isinstance(ref.value, bool)]
+        begins.extend(ref for ref in refs if isinstance(ref.value, bool) and ref not in begins)
         done, rest = wait(refs, num_returns, timeout)
-        return [ref for ref in done if ref not in starting[1:]], rest
+        return [ref for ref in done if ref not in begins[1:]], rest
 
     monkeypatch.setattr(fake_ray, "wait", first_only)
     monkeypatch.setattr(ray_runner, "free_places", lambda workers: 1)
@@ -76,6 +77,7 @@ def test_fewer_places_than_workers_are_told_and_used(
     assert message.startswith("the cluster has room for 1 of 2 workers (each: 1 CPUs, 0 GPUs)")
     state = runner.get_state()
     assert [worker is None for worker in state["workers"]] == [False, True]
+    begins.clear()
     resumed = runner_of("a2c")
     assert resumed.set_state(state, seed=7) == EPISODES_RESTART
     assert [seat.incarnation for seat in resumed.seats] == [0, 1]  # one without a state gets fresh seeds
