@@ -15,7 +15,7 @@ from limelight import cli
 from limelight.checkpoint import latest_checkpoint, read_state
 from limelight.config import ConfigError
 from limelight.runners import ray as ray_runner
-from limelight.runners.base import EPISODES_RESTART
+from limelight.runners.base import EPISODES_RESTART, WorkerError
 from limelight.runners.ray import RayRunner
 from limelight.train import build, run
 
@@ -113,3 +113,22 @@ def test_the_learner_is_on_a_gpu_and_workers_are_not(fake_ray: FakeRay, ship: st
     assert runner.learner.flat.params.device.type == "cuda"
     assert fake_ray.actors[0].real.actor.learner.flat.params.device.type == "cpu"
     runner.close()
+
+
+def test_workers_that_cannot_begin_after_a_resumption_lose_no_state(
+    fake_ray: FakeRay,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runner = runner_of("a3c")
+    runner.advance(100, 60.0)
+    state = runner.get_state()
+    resumed = runner_of("a3c")
+    resumed.set_state(state, seed=7)
+
+    def fails(*args: Any) -> None:
+        raise RuntimeError("no license for the simulator")
+
+    monkeypatch.setattr(ray_runner.RayWorker, "start", fails)
+    with pytest.raises(WorkerError, match="it had not begun"):
+        resumed.advance(200, 60.0)
+    assert None not in resumed.get_state()["workers"]

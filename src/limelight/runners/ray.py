@@ -281,10 +281,10 @@ class RayRunner:
             "scheduling_strategy": "SPREAD" if workers.worker_placement == "spread" else "DEFAULT",
         }
         seat.actor = ray.remote(RayWorker).options(**options).remote([folder or os.getcwd() for folder in sys.path])
-        state, self._states[seat.index] = self._states[seat.index], None  # a successor begins anew
         task = seat.actor.start.remote(
-            self._worker_config, self.factory, seat.index, seat.incarnation, state, self._restart_seed + seat.index
-        )
+            self._worker_config, self.factory, seat.index, seat.incarnation,
+            self._states[seat.index], self._restart_seed + seat.index,
+        )  # fmt: skip
         self._starting[task] = seat
 
     def _make_due(self) -> None:
@@ -304,6 +304,7 @@ class RayRunner:
             exact = self._answer(seat, task)
             if exact is not None:
                 seat.ready = seat.was_ready = True
+                self._states[seat.index] = None  # a successor begins anew
                 self._exact = self._exact and exact
                 if not exact and self.config.workers.asynchronous:
                     self._messages.append(f"worker {seat.index}: {EPISODES_RESTART}")
