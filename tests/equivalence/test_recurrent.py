@@ -282,8 +282,10 @@ def captured(learner: Learner, rollout: Rollout) -> tuple[Any, ...]:
     seen: dict[str, Any] = {}
     original = learner.targets
 
-    def targets(rewards: Any, values: Any, next_values: Any, terminated: Any, truncated: Any, valid: Any) -> Any:
-        result: Targets[Any] = original(rewards, values, next_values, terminated, truncated, valid)
+    def targets(
+        rewards: Any, values: Any, next_values: Any, terminated: Any, truncated: Any, valid: Any, ratios: Any = None
+    ) -> Any:
+        result: Targets[Any] = original(rewards, values, next_values, terminated, truncated, valid, ratios)
         rows = valid > 0
         useful = terminated[rows] == 0  # the others' next values count for nothing
         seen.update(values=values[rows], next=next_values[rows][useful], returns=result.returns[rows])
