@@ -14,9 +14,11 @@ from in_process import a3c, draw_no_report
 from limelight import cli
 from limelight.checkpoint import latest_checkpoint, read_state
 from limelight.config import ConfigError
+from limelight.learner import NonFiniteGradientError
 from limelight.runners import ray as ray_runner
-from limelight.runners.base import EPISODES_RESTART, WorkerError
+from limelight.runners.base import EPISODES_RESTART, PATIENCE, WorkerError
 from limelight.runners.ray import RayRunner
+from limelight.runners.reports import Counter
 from limelight.train import build, run
 
 
@@ -132,3 +134,27 @@ def test_workers_that_cannot_begin_after_a_resumption_lose_no_state(
     with pytest.raises(WorkerError, match="it had not begun"):
         resumed.advance(200, 60.0)
     assert None not in resumed.get_state()["workers"]
+
+
+@pytest.mark.parametrize(("algo", "bears"), [("a2c", 0), ("a3c", PATIENCE - 1)])
+def test_gradients_that_are_not_finite(
+    fake_ray: FakeRay,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    algo: str,
+    bears: int,
+) -> None:
+    """Asynchronous: left out, counted, and after so many in a row the end. Synchronous: the end."""
+    runner = runner_of(algo, total_timesteps=10_000)
+    runner.advance(100, 60.0)
+    before, version = runner.learner.flat.params.clone(), runner.version
+
+    def fails(*args: Any) -> None:
+        raise NonFiniteGradientError("learning_rate = 1: the gradient is no longer finite")
+
+    monkeypatch.setattr(runner.learner, "apply", fails)
+    with pytest.raises(NonFiniteGradientError):
+        runner.advance(10_000, 60.0)
+    assert int(runner.counters[:, Counter.SKIPPED].max()) >= bears // 2
+    assert runner._skipped_in_a_row == bears + 1
+    assert runner.version == version
+    assert torch.equal(runner.learner.flat.params, before)
