@@ -260,7 +260,10 @@ def test_workers_do_not_start_further_processes(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(make_module, "num_cores", lambda: 4)
     monkeypatch.setattr(make_module, "_step_seconds", lambda env: 1.0)
     assert prepare(resolve("x:Corridor", "a2c", "none", {}), Corridor).env.backend == "async"
+    one = {"num_workers": 1}  # which is what one process is
+    assert prepare(resolve("x:Corridor", "a2c", "none", one), Corridor).env.backend == "async"
     assert prepare(resolve("x:Corridor", "a3c", "none", {}), Corridor).env.backend == "sync"
+    assert prepare(resolve("x:Corridor", "a2c", "none", {"runner": "ray"}), Corridor).env.backend == "sync"
 
 
 def test_a_script_without_a_guard_is_told_so_before_anything_starts(

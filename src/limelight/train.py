@@ -176,7 +176,8 @@ def prepare(
             raise ConfigError(f"algo = {config.algorithm.algo}: {because}; or use algo a2c, which needs no workers")
         workers = dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
     maker = resolve_env(config.env, factory)
-    choice = explain_backend(config.env, maker, may_start_workers=workers.num_workers is None)
+    has_workers = workers.asynchronous or workers.runner == "ray"
+    choice = explain_backend(config.env, maker, may_start_workers=not has_workers)
     if config.env.backend == "auto":
         say(f"backend {choice.backend}: {choice.because}")
     if config.log.video_every:
