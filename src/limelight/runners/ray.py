@@ -372,7 +372,6 @@ class RayRunner:
 
     def _ask_for_states(self) -> list[State | None]:
         """The state of each worker, None of those that are dead or too slow."""
-        deadline = time.perf_counter() + _ANSWER_WITHIN
         if self._working:
             timeout = _ANSWER_WITHIN if self.config.workers.asynchronous else None  # else an update would lack some
             done, _ = ray.wait(list(self._working), num_returns=len(self._working), timeout=timeout)
@@ -380,8 +379,7 @@ class RayRunner:
         asked = {seat.actor.get_state.remote(): seat for seat in self.seats if seat.ready and not seat.pending}
         states = list(self._states)  # of those that have not begun yet
         if asked:
-            left = max(0.0, deadline - time.perf_counter())
-            for task in ray.wait(list(asked), num_returns=len(asked), timeout=left)[0]:
+            for task in ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_WITHIN)[0]:
                 with contextlib.suppress(RayError):  # its next rollout tells
                     states[asked[task].index] = ray.get(task)
         late = [seat.index for seat in self.seats if seat.ready and states[seat.index] is None]
