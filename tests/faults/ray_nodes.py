@@ -38,10 +38,13 @@ def main(run_dir: str) -> None:
 
     result = limelight.train(
         "CartPole-v1", algo="a3c", runner="ray", ray_address=cluster.address, num_workers=2, seed=1, quiet=True,
-        total_timesteps=400_000, stop_at_return=475.0, run_dir=run_dir, loggers=[Listener()],
+        total_timesteps=400_000, run_dir=run_dir, loggers=[Listener()],
     )  # fmt: skip
     remover.join(10.0)
-    print(json.dumps({"status": result.status, "removed": not remover.is_alive(), "messages": messages}))
+    final = result.summary["final_eval_return"]
+    print(
+        json.dumps({"status": result.status, "final": final, "removed": not remover.is_alive(), "messages": messages})
+    )
     cluster.shutdown()
 
 

@@ -181,6 +181,7 @@ def test_a_node_that_goes_takes_its_worker_and_training_goes_on(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     end = json.loads(done.stdout.splitlines()[-1])
     assert end["removed"]
-    assert end["status"] == "reached_return"
+    assert end["status"] == "completed"  # not stopped once solved, which may be before the node has gone
+    assert end["final"] >= 475.0
     (death,) = [text for text in end["messages"] if "died" in text]
     assert death.endswith("restarted in 0.1 s with fresh seeds (restart 1 of 10)")
