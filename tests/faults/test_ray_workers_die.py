@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -183,5 +184,7 @@ def test_a_node_that_goes_takes_its_worker_and_training_goes_on(tmp_path: Path) 
     assert end["removed"]
     assert end["status"] == "completed"  # not stopped once solved, which may be before the node has gone
     assert end["final"] >= 475.0
-    (death,) = [text for text in end["messages"] if "died" in text]
-    assert death.endswith("restarted in 0.1 s with fresh seeds (restart 1 of 10)")
+    deaths = [text for text in end["messages"] if "died" in text]
+    assert deaths
+    for count, death in enumerate(deaths, 1):  # Ray may place a worker once more on the node that has just gone
+        assert re.search(rf"restarted in [\d.]+ s with fresh seeds \(restart {count} of 10\)$", death), deaths

@@ -18,10 +18,13 @@ def test_a2c_solves_cartpole(tmp_path: Path) -> None:
 
 
 def test_a3c_solves_cartpole(tmp_path: Path) -> None:
-    """Two workers, lock-free; no two runs are the same, so the budget is several times what is needed."""
+    """Two workers, lock-free; no two runs are the same, so the budget is several times what is needed.
+
+    It stops at more than is asserted, as 100 more episodes may turn out a little worse than those that stopped it.
+    """
     result = limelight.train(
         "CartPole-v1", algo="a3c", num_workers=2, seed=100, run_dir=str(tmp_path / "r"), quiet=True,
-        stop_at_return=475.0, tensorboard=False,
+        stop_at_return=495.0, tensorboard=False,
     )  # fmt: skip
     assert result.status == "reached_return"
     assert result.summary["final_eval_return"] >= 475.0
