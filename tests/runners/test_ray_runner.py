@@ -76,7 +76,7 @@ def test_fewer_places_than_workers_are_told_and_used(
     assert runner.num_steps >= 100
     assert [seat.ready for seat in runner.seats] == [True, False]
     (message,) = runner.pop_messages()
-    assert message.startswith("the cluster has room for 1 of 2 workers (each: 1 CPUs, 0 GPUs)")
+    assert message.startswith("1 of 2 workers have begun, and the cluster has room for 1 (each: 1 CPUs, 0 GPUs)")
     state = runner.get_state()
     assert [worker is None for worker in state["workers"]] == [False, True]
     begins.clear()

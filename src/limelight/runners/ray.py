@@ -102,7 +102,7 @@ class RayRunner:
         self._leave, dashboard = join(config)
         if dashboard:
             self._messages.append(f"Ray's dashboard: {dashboard}")
-        self._places = min(len(self.seats), max(1, free_places(config.workers)))
+        self._places = min(len(self.seats), free_places(config.workers))
         device: Literal["cuda", "cpu"] = "cuda" if config.workers.worker_gpus else "cpu"
         self._worker_config = ray.put(dataclasses.replace(config, device=device))
 
@@ -133,14 +133,14 @@ class RayRunner:
             self._begin_by = time.monotonic() + _PATIENCE_TO_BEGIN
         self._welcome(len(self._starting), seconds)
         ready, late = sum(seat.ready for seat in self.seats), time.monotonic() >= self._begin_by
-        self._began = ready >= self._places or (ready > 0 and late)
+        self._began = ready >= max(1, self._places) or (ready > 0 and late)
         if self._began:
             self._pace.start()
         if ready < len(self.seats) and (self._began or late):
             workers = self.config.workers
             self._messages.append(
-                f"the cluster has room for {ready} of {len(self.seats)} workers (each: {workers.worker_cpus:g} CPUs, "
-                f"{workers.worker_gpus:g} GPUs); the others join as there is"
+                f"{ready} of {len(self.seats)} workers have begun, and the cluster has room for {self._places} "
+                f"(each: {workers.worker_cpus:g} CPUs, {workers.worker_gpus:g} GPUs); the others join when they can"
             )
             self._begin_by = time.monotonic() + _PATIENCE_TO_BEGIN
         return self._began
