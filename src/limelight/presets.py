@@ -210,7 +210,7 @@ _ROWS = (
         "atari",
         "Atari: four frames of 84 × 84, the A3C paper's network, rewards clipped to ±1",
         (),
-        _with_rollouts(_ATARI, 16, 5),
+        _with_rollouts(_ATARI, 4, 5),
         any_game=True,
     ),
     Preset(
