@@ -88,10 +88,12 @@ _BIPEDAL = {
     "total_timesteps": 5_000_000,
 }
 _ATARI = {
+    "normalize_obs": True,
     "encoder": "a3c",
     "reward_clip": 1.0,
     "gae_lambda": 1.0,
-    "learning_rate": 7e-4,
+    "optimizer": "adam",
+    "learning_rate": 2.5e-4,
     "ent_coef": 0.01,
     "eval_every": 500_000,
     "eval_episodes": 5,
@@ -104,7 +106,6 @@ _ATARI_LSTM = {
     **_ATARI,
     "frame_size": 42,
     "frame_stack": 1,
-    "normalize_obs": True,
     "encoder": "universe",
     "core": "lstm",
     "core_size": 256,
@@ -208,7 +209,7 @@ _ROWS = (
     ),
     Preset(
         "atari",
-        "Atari: four frames of 84 × 84, the A3C paper's network, rewards clipped to ±1",
+        "Atari: four standardised frames of 84 × 84, the A3C paper's network, Adam, rewards clipped to ±1",
         (),
         _with_rollouts(_ATARI, 4, 5),
         any_game=True,
@@ -217,7 +218,7 @@ _ROWS = (
         "atari-lstm",
         "Atari with a memory: one frame of 42 × 42, standardised, four small convolutions and an LSTM",
         (),
-        _with_rollouts(_ATARI_LSTM, 16, 20),
+        _with_rollouts(_ATARI_LSTM, 4, 20),
     ),
     Preset(
         "minigrid",
