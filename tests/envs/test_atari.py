@@ -610,7 +610,7 @@ def test_check_knows_games() -> None:
     assert "an action is held for 4 frames" in found["game"].message
     assert found["seeding"].level == "ok"
     assert found["time limit"].message == "episodes are truncated after 300 steps"
-    assert found["backend"].message.startswith("ale, for 16 environments")
+    assert found["backend"].message.startswith("ale, for 4 environments")
     assert found["preset"].message.startswith("atari (knows breakout)")
 
 
