@@ -184,7 +184,8 @@ def test_a_node_that_goes_takes_its_worker_and_training_goes_on(tmp_path: Path) 
     assert end["removed"]
     assert end["status"] == "completed"  # not stopped once solved, which may be before the node has gone
     assert end["final"] >= 475.0
-    deaths = [text for text in end["messages"] if "died" in text]
-    assert deaths
-    for count, death in enumerate(deaths, 1):  # Ray may place a worker once more on the node that has just gone
-        assert re.search(rf"restarted in [\d.]+ s with fresh seeds \(restart {count} of 10\)$", death), deaths
+    first, *later = [text for text in end["messages"] if "died" in text]
+    assert first.endswith("restarted in 0.1 s with fresh seeds (restart 1 of 10)")
+    for count, death in enumerate(later, 2):  # seen once on a busy machine: a second death, of whatever cause
+        assert re.search(rf"restarted in 0\.[12] s with fresh seeds \(restart {count} of 10\)$", death), later
+    assert len(later) <= 1, later
