@@ -248,14 +248,11 @@ class Learner:
         loss.backward()
         if not want_metrics:
             return {}
-        return self._metrics(
-            policy_loss.detach(),
-            value_loss.detach(),
-            entropy_loss.detach(),
-            values.detach(),
-            targets.returns,
-            rows,
-        )
+        parts = policy_loss.detach(), value_loss.detach(), entropy_loss.detach(), values.detach()
+        metrics = self._metrics(*parts, targets.returns, rows)
+        if self.kept is not None:
+            metrics["train/filters_off"] = self.kept.filters_off()
+        return metrics
 
     def _written_out_gradients(self, net: numpy_mlp.NumpyActorCritic, rollout: Rollout, want_metrics: bool) -> Metrics:
         a = self.algorithm

@@ -158,8 +158,29 @@ def test_metrics(acting: Any, core: str) -> None:
     learner, policy, collector = acting(core=core)
     rollout = collector.collect(policy)
     ours = learner.gradients(rollout, want_metrics=True)
+    assert 0.0 <= ours.pop("train/filters_off") < 1.0
     learner.kept = None
     assert ours == pytest.approx(learner.gradients(rollout, want_metrics=True), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(("network", "filters"), [("a3c", 16 + 32), ("nature", 32 + 64 + 64)])
+def test_filters_that_are_off_are_counted(acting: Any, network: str, filters: int) -> None:
+    learner, policy, collector = acting(encoder=network)
+    last = [layer for layer in learner.model.encoder.layers if isinstance(layer, torch.nn.Conv2d)][-1]
+    with torch.no_grad():
+        for p in learner.model.encoder.parameters():
+            p.abs_().add_(0.01)  # bytes are not negative, so everything is on
+    assert learner.gradients(collector.collect(policy), want_metrics=True)["train/filters_off"] == 0.0
+    with torch.no_grad():
+        last.bias[[0, 3, 5]] = -1e6
+    learner.kept.acted.forget()
+    metrics = learner.gradients(collector.collect(policy), want_metrics=True)
+    assert metrics["train/filters_off"] == pytest.approx(3 / filters)
+
+
+def test_elu_has_no_filters_that_are_off(acting: Any) -> None:
+    learner, policy, collector = acting(encoder="universe")
+    assert learner.gradients(collector.collect(policy), want_metrics=True)["train/filters_off"] == 0.0
 
 
 @pytest.mark.parametrize("stream", ["next_step", "same_step"])

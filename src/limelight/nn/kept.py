@@ -76,6 +76,18 @@ class KeptEncoder:
                 gradients += [d_bias, d_weight]
         return [gradient.float() for gradient in reversed(gradients)]
 
+    def filters_off(self) -> float:
+        """Of the filters with a ReLU, the share that gave 0 at all places of all rows kept: they learn nothing there.
+
+        0.0 where there are none.
+        """
+        off = [
+            (y.amax((0, 2, 3)) <= 0.0)
+            for y, stage in zip(self._buffers[1:], self.stages, strict=True)
+            if y.ndim == 4 and isinstance(stage.activation, nn.ReLU)
+        ]
+        return float(torch.cat(off).float().mean()) if off else 0.0
+
     def _run(self, obs: Tensor) -> list[Tensor]:
         """The input and every stage's output, of observations [N, *obs_shape]."""
         outputs = [self.encoder.input(obs)]
