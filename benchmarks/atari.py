@@ -78,10 +78,13 @@ class StableBaselines3:
 
 def settings_of(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Our contenders, by name."""
-    base = {"num_workers": args.workers, "seed": args.seed, "precision": args.precision}
+    own = {"num_workers": args.workers, "seed": args.seed, "precision": args.precision}
+    base = {**own, "frame_size": 84}
+    half = {"frame_size": 42, "encoder": "a3c-half"}
     return {
         f"{args.workers} workers × 16 × 5, a3c": {**base, "num_envs": 16, "num_steps": 5, "encoder": "a3c"},
         f"{args.workers} workers × 16 × 5, nature": {**base, "num_envs": 16, "num_steps": 5, "encoder": "nature"},
+        f"{args.workers} workers × 8 × 10, 42 × 42, a3c-half": {**own, **half, "num_envs": 8, "num_steps": 10},
         CLASSIC: {**base, "num_envs": 1, "num_steps": 20, "encoder": "a3c"},
     }
 

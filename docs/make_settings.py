@@ -72,8 +72,10 @@ def _environments(preset: Preset) -> str:
     prefixes = ", ".join(f"`{prefix}…`" for prefix in preset.env_prefixes)
     if preset.any_continuous:
         return "others with real observations and continuous actions"
-    if preset.any_game:
+    if "*" in preset.games:
         return "Atari games"
+    if preset.games:
+        return f"Atari's {', '.join(preset.games)}"
     return prefixes or "Atari games, where a memory is asked for"
 
 

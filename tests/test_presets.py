@@ -64,7 +64,10 @@ def test_every_row_gives_settings_that_can_work(preset: str, algo: str) -> None:
         ("InvertedDoublePendulum-v4", "mujoco"),
         ("Walker2d-v5", "mujoco"),
         ("Hopper-v4", "hopper"),
-        ("ALE/Pong-v5", "atari"),
+        ("ALE/Pong-v5", "pong"),
+        ("PongNoFrameskip-v4", "pong"),
+        ("pong", "pong"),
+        ("ALE/Breakout-v5", "atari"),
         ("BreakoutNoFrameskip-v4", "atari"),
         ("space_invaders", "atari"),
     ],
@@ -166,5 +169,5 @@ def test_an_id_registered_by_env_module_is_nobody_elses(tmp_path: Path, monkeypa
         config = resolve("Pong-v4", "a2c", "auto", {"env_module": "my_pong"})
     finally:
         gym.registry.pop("Pong-v4", None)
-    assert config.preset != "atari"
+    assert config.preset not in ("pong", "atari")
     assert config.env.env_module == "my_pong"

@@ -124,8 +124,8 @@ class ModelConfig:
     action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"
     """Continuous actions: clipped to the bounds; −1 … 1 is their range; tanh of them is; auto: the second if finite."""
     encoder: str | None = None
-    """Of pictures: a3c, nature, universe, impala; ``package.module:Class`` is your own (docs/extending.md); None: ours
-    by the space, an MLP of ``hidden_sizes`` or a CNN."""
+    """Of pictures: a3c, a3c-half, nature, universe, impala; ``package.module:Class`` is your own (docs/extending.md);
+    None: ours by the space, an MLP of ``hidden_sizes`` or a CNN."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of convolutional layers; auto: bfloat16 for pictures where the processor can do that by itself."""
     core: Literal["feedforward", "lstm", "gru"] = "feedforward"

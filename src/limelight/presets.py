@@ -28,12 +28,15 @@ class Preset:
     """Algorithm name ("*" for all) → settings by their plain names."""
     any_continuous: bool = False
     """Environments that no row knows take this preset where observations and actions are Boxes of real numbers."""
-    any_game: bool = False
-    """Atari games take this preset, by whatever id."""
+    games: tuple[str, ...] = ()
+    """Atari games that take this preset, by whatever id; "*" is all that no row before names."""
 
     def matches(self, env_id: str) -> bool:
         """Whether ``env_id`` takes this preset by itself."""
-        return env_id.startswith(self.env_prefixes) or (self.any_game and _is_game(env_id))
+        if env_id.startswith(self.env_prefixes):
+            return True
+        game = _game_of(env_id) if self.games else None
+        return game is not None and (game in self.games or "*" in self.games)
 
     def fits(self, observations: Space[Any], actions: Space[Any]) -> bool:
         """Whether an environment with these spaces takes this preset where no row knows its id."""
@@ -48,10 +51,10 @@ class Preset:
         return self.any_continuous and has_reals(observations) and has_reals(actions)
 
 
-def _is_game(env_id: str) -> bool:
+def _game_of(env_id: str) -> str | None:
     from limelight.envs.games import game_of  # here, as the command line loads this module to show its help
 
-    return game_of(env_id) is not None
+    return game_of(env_id)
 
 
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
@@ -101,6 +104,14 @@ _ATARI = {
     "log_every": 20_000,
     "checkpoint_every": 500_000,
     "total_timesteps": 10_000_000,
+}
+_PONG = {
+    **_ATARI,
+    "frame_size": 42,
+    "encoder": "a3c-half",
+    "learning_rate": 1e-3,
+    "ent_coef": 0.001,
+    "total_timesteps": 1_800_000,
 }
 _ATARI_LSTM = {
     **_ATARI,
@@ -208,11 +219,18 @@ _ROWS = (
         _with_rollouts(_SWIMMER, 8, 50),
     ),
     Preset(
+        "pong",
+        "Pong: as atari, with half the side and larger rollouts, which are faster, large steps and little bonus",
+        (),
+        _with_rollouts(_PONG, 8, 10),
+        games=("pong",),
+    ),
+    Preset(
         "atari",
         "Atari: four standardised frames of 84 × 84, the A3C paper's network, Adam, rewards clipped to ±1",
         (),
         _with_rollouts(_ATARI, 4, 5),
-        any_game=True,
+        games=("*",),
     ),
     Preset(
         "atari-lstm",
@@ -277,7 +295,7 @@ def choose_preset(env_id: str, preset: str, look: Look | None = None, core: str 
     """
     if preset == "auto":
         known = next((row.name for row in PRESETS.values() if row.matches(env_id)), None)
-        if known == "atari" and core != "feedforward":
+        if known in ("pong", "atari") and core != "feedforward":
             return "atari-lstm"
         if known is not None or look is None:
             return known or "none"

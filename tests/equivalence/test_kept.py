@@ -31,7 +31,7 @@ from limelight.settings import with_settings
 
 LearnerOf = Callable[..., Learner]
 T, B = 4, 3
-KEPT = ("a3c", "nature", "universe")
+KEPT = ("a3c", "a3c-half", "nature", "universe")
 TOLERANCE = {"float32": 1e-6, "bfloat16": 1e-2}
 """Of a gradient's own length: what the arithmetic leaves. Eight bits of mantissa are 4e-3 of every number."""
 OF_A_LOSS = 1e-5

@@ -175,7 +175,7 @@ def test_a_named_network_is_refused_where_there_is_no_picture(space: Space[Any])
 
 def test_a_picture_inside_that_is_too_small_is_refused() -> None:
     space = Packed(Dict({"camera": Box(0, 255, (30, 30, 3), np.uint8), "count": Discrete(3)}))
-    with pytest.raises(ConfigError, match=r"^encoder = 'nature': needs .* these have 30 × 30; use a3c or universe"):
+    with pytest.raises(ConfigError, match=r"^encoder = 'nature': needs .* 30 × 30; use a3c or a3c-half or universe"):
         make_encoder(space, ModelConfig(encoder="nature"))
 
 
@@ -299,7 +299,7 @@ def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(model_of: Callable
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
-        ("my_nets.encoders", "must be a3c | nature | universe | impala | package.module:Class"),
+        ("my_nets.encoders", "must be a3c | a3c-half | nature | universe | impala | package.module:Class"),
         ("natur", "| package.module:Class; did you mean nature?"),
         ("Impala", "did you mean impala?"),
         ("nature", "is for pictures, and these observations hold none"),

@@ -113,6 +113,7 @@ def test_layers_by_size(
 
 CONVOLUTIONS = {
     "a3c": [(4, 16, 8, 4), (16, 32, 4, 2)],
+    "a3c-half": [(4, 16, 4, 2), (16, 32, 4, 2)],
     "nature": [(4, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)],
     "universe": [(4, 32, 3, 2), *[(32, 32, 3, 2)] * 3],
     "impala": [
@@ -122,8 +123,11 @@ CONVOLUTIONS = {
     ],
 }
 """(channels in, out, kernel, stride) as in the papers, of 4 channels."""
-HIDDEN = {"a3c": (9 * 9 * 32, 256), "nature": (7 * 7 * 64, 512), "universe": None, "impala": (11 * 11 * 32, 256)}
-FEATURES = {"a3c": 256, "nature": 512, "universe": 6 * 6 * 32, "impala": 256}
+HIDDEN = {
+    "a3c": (9 * 9 * 32, 256), "a3c-half": (19 * 19 * 32, 256), "nature": (7 * 7 * 64, 512), "universe": None,
+    "impala": (11 * 11 * 32, 256),
+}  # fmt: skip
+FEATURES = {"a3c": 256, "a3c-half": 256, "nature": 512, "universe": 6 * 6 * 32, "impala": 256}
 """Of 84 × 84 pixels."""
 
 every_network = pytest.mark.parametrize("network", NETWORKS)
@@ -140,6 +144,11 @@ def test_networks_are_those_of_the_papers(network: str) -> None:
     assert activations == {nn.ELU if network == "universe" else nn.ReLU}
     assert encoder.num_features == FEATURES[network]
     assert encoder(torch.zeros(2, 3, 4, 84, 84, dtype=torch.uint8)).shape == (2, 3, FEATURES[network])
+
+
+def test_half_of_the_side_has_the_shapes_of_the_whole() -> None:
+    half, whole = ImageEncoder(image(4, 42, 42), "a3c-half"), ImageEncoder(image(4, 84, 84), "a3c")
+    assert [p.shape for p in half.parameters()][1:] == [p.shape for p in whole.parameters()][1:]
 
 
 def test_universe_has_288_features_of_42_pixels() -> None:

@@ -135,9 +135,13 @@ Layers = list[nn.Module]
 
 
 def _a3c(channels: int, height: int, width: int) -> Layers:
-    return _with_hidden(
-        _convolutions(nn.ReLU, (channels, 16, 8, 4, 0), (16, 32, 4, 2, 0)), channels, height, width, 256
-    )
+    layers = _convolutions(nn.ReLU, (channels, 16, 8, 4, 0), (16, 32, 4, 2, 0))
+    return _with_hidden(layers, channels, height, width, 256)
+
+
+def _a3c_half(channels: int, height: int, width: int) -> Layers:
+    layers = _convolutions(nn.ReLU, (channels, 16, 4, 2, 0), (16, 32, 4, 2, 0))
+    return _with_hidden(layers, channels, height, width, 256)
 
 
 def _nature(channels: int, height: int, width: int) -> Layers:
@@ -173,13 +177,15 @@ class Network(NamedTuple):
 
 NETWORKS = {
     "a3c": Network(_a3c, 20),
+    "a3c-half": Network(_a3c_half, 10),
     "nature": Network(_nature, PICTURE_SIZE),
     "universe": Network(_universe, 1),
     "impala": Network(_impala, 1),
 }
 """The networks for pictures, by name.
 
-a3c: 16 8×8/4, 32 4×4/2, 256 (Mnih et al. 2016). nature: 32 8×8/4, 64 4×4/2, 64 3×3/1, 512 (Mnih et al. 2015).
+a3c: 16 8×8/4, 32 4×4/2, 256 (Mnih et al. 2016). a3c-half: 16 4×4/2, 32 4×4/2, 256: the same for half the side, as
+the shapes behind the first layer tell. nature: 32 8×8/4, 64 4×4/2, 64 3×3/1, 512 (Mnih et al. 2015).
 universe: four times 32 3×3/2 with ELU, for 42 × 42 (OpenAI's universe-starter-agent). impala: three times a convolution
 of 16, 32, 32 channels, pooled, with two residual blocks each, then 256 (Espeholt et al. 2018). ReLU but for universe.
 """
