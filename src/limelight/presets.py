@@ -110,8 +110,8 @@ _PONG = {
     "frame_size": 42,
     "encoder": "a3c-half",
     "learning_rate": 1e-3,
-    "ent_coef": 0.001,
-    "total_timesteps": 1_800_000,
+    "ent_coef": 0.003,
+    "total_timesteps": 2_000_000,
 }
 _ATARI_LSTM = {
     **_ATARI,
