@@ -175,7 +175,8 @@ def test_a_named_network_is_refused_where_there_is_no_picture(space: Space[Any])
 
 def test_a_picture_inside_that_is_too_small_is_refused() -> None:
     space = Packed(Dict({"camera": Box(0, 255, (30, 30, 3), np.uint8), "count": Discrete(3)}))
-    with pytest.raises(ConfigError, match=r"^encoder = 'nature': needs .* 30 × 30; use a3c or a3c-half or universe"):
+    words = r"^encoder = 'nature': needs .* these have 30 × 30; use a3c or a3c-half or universe"
+    with pytest.raises(ConfigError, match=words):
         make_encoder(space, ModelConfig(encoder="nature"))
 
 

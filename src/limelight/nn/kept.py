@@ -82,7 +82,7 @@ class KeptEncoder:
         0.0 where there are none.
         """
         off = [
-            (y.amax((0, 2, 3)) <= 0.0)
+            y.amax((0, 2, 3)) <= 0.0
             for y, stage in zip(self._buffers[1:], self.stages, strict=True)
             if y.ndim == 4 and isinstance(stage.activation, nn.ReLU)
         ]
