@@ -94,7 +94,8 @@ def test_a_whole_run_and_its_resumption_are_the_synchronous_run(
     shutil.copytree(whole, died)
     for later in checkpoints(died)[1:]:
         shutil.rmtree(later)
-    assert state_of(died)["training"]["runner"]["num_steps"] < 400
+    # Asked for at 300; on a busy machine the worker goes on meanwhile, but not to where the next one is due.
+    assert state_of(died)["training"]["runner"]["num_steps"] < 600
     limelight.resume(died, quiet=True)
     assert "continues the run but does not repeat it" in capsys.readouterr().err
     resumed = state_of(died)
