@@ -28,15 +28,21 @@ class Fails(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         self.steps += 1
-        if self.steps == self.after and in_ray_worker() and not (self.once and Path(self.once).exists()):
-            if self.once:
-                Path(self.once).touch()
+        if self.steps == self.after and in_ray_worker() and self._is_due():
             if self.how == "raise":
                 raise RuntimeError("the simulator broke")
             if self.how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
         obs, *rest = self.env.step(action)
         return (obs * np.nan if self.how == "nan" and self.steps == self.after and in_ray_worker() else obs, *rest)
+
+    def _is_due(self) -> bool:
+        if self.once:
+            try:
+                Path(self.once).touch(exist_ok=False)  # one step: workers that come here together must not all fail
+            except FileExistsError:
+                return False
+        return True
 
 
 class Waits(gym.Wrapper[Any, Any, Any, Any]):

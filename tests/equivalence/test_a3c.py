@@ -80,7 +80,7 @@ def test_a_whole_run_and_its_resumption_are_the_synchronous_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw_no_report(monkeypatch)
-    settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 300, "keep_last": 9}
+    settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 200, "keep_last": 9}
     whole = run(a3c(update_order="locked", run_dir=str(tmp_path / "whole"), **settings), quiet=True).run_dir
     sync = run(a3c("a2c", run_dir=str(tmp_path / "sync"), **settings), quiet=True).run_dir
     expected, state = state_of(sync), state_of(whole)
@@ -94,8 +94,7 @@ def test_a_whole_run_and_its_resumption_are_the_synchronous_run(
     shutil.copytree(whole, died)
     for later in checkpoints(died)[1:]:
         shutil.rmtree(later)
-    # Asked for at 300; on a busy machine the worker goes on meanwhile, but not to where the next one is due.
-    assert state_of(died)["training"]["runner"]["num_steps"] < 600
+    assert state_of(died)["training"]["runner"]["num_steps"] < 400
     limelight.resume(died, quiet=True)
     assert "continues the run but does not repeat it" in capsys.readouterr().err
     resumed = state_of(died)
