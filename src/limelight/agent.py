@@ -14,10 +14,12 @@ from limelight.checkpoint import has_state, latest_checkpoint, read_state, write
 from limelight.config import ConfigError, TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
-from limelight.envs.normalize import ObservationNormalizer, make_normalizer
+from limelight.envs.normalize import Moments, ObservationNormalizer, make_normalizer, pixel_scale
 from limelight.envs.packing import to_batch
 from limelight.envs.spaces import space_from_json, space_to_json
 from limelight.nn import numpy_mlp
+from limelight.nn.encoders import is_own
+from limelight.nn.images import standardize_pictures
 from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.policy import ModelPolicy
 from limelight.optim import FlatParameters
@@ -49,6 +51,7 @@ class Agent:
         self._sampling = self.policy(np.random.default_rng(config.seed))
         self._keeps_memory = False
         self._memory: Memory | None = None
+        self._seen_by: Moments | None = None  # the moments that the network was last told
 
     def policy(self, rng: np.random.Generator | None) -> ModelPolicy:
         """Acts on normalised observations [B, *obs_shape]: sampled with ``rng``, greedy where it is None.
@@ -59,7 +62,12 @@ class Agent:
 
     def normalize(self, obs: NDArray[Any]) -> NDArray[Any]:
         """Observations as the policy was trained to see them; the moments stay as they are."""
-        return obs if self.normalizer is None else self.normalizer(obs)
+        if self.normalizer is None:
+            return obs
+        if self.normalizer.by_network and self.normalizer.moments is not self._seen_by:
+            self._seen_by = self.normalizer.moments
+            standardize_pictures(self.model, *pixel_scale(self._seen_by))
+        return self.normalizer(obs)
 
     def reset(self) -> None:
         """Forget all, and from now on remember from one ``predict(obs)`` to the next.
@@ -147,7 +155,7 @@ class Agent:
         flat.params.copy_(params)
         normalizer = None
         if state["normalizer"] is not None:
-            normalizer = make_normalizer(observation_space)
+            normalizer = make_normalizer(observation_space, is_own(config.model.encoder))
             assert normalizer is not None
             normalizer.set_state(state["normalizer"])
         return cls(model, normalizer, config, observation_space, action_space)

@@ -18,9 +18,11 @@ from torch import Tensor
 from limelight import losses
 from limelight.config import AlgorithmConfig, ConfigError, ModelConfig, OptimConfig
 from limelight.envs.base import State
+from limelight.envs.normalize import Moments, pixel_scale
 from limelight.losses import Array
 from limelight.moments import RewardNormalizer, RunningMoments
 from limelight.nn import numpy_mlp
+from limelight.nn.images import standardize_pictures
 from limelight.nn.kept import keep
 from limelight.nn.model import ActorCritic
 from limelight.optim import FlatParameters, Master, clip_by_norm, copy_into, initial_state, make_optimizer, schedule
@@ -120,6 +122,12 @@ class Learner:
             self.numpy.acted.forget()
         if self.kept is not None:
             self.kept.acted.forget()
+
+    def standardize_pictures(self, moments: Moments) -> None:
+        """Let the networks see pictures by these moments, until the next call: for acting and learning alike."""
+        for network in (self.model, self.target_critic):
+            if network is not None:
+                standardize_pictures(network, *pixel_scale(moments))
 
     def update(self, rollout: Rollout, progress: float, want_metrics: bool = False) -> Metrics:
         """One update from one rollout; ``progress`` (0 to 1) through the step budget sets the step size."""

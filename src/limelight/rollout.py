@@ -37,7 +37,7 @@ class Rollout:
     """
 
     obs: NDArray[Any]
-    """Observations s_0 .. s_T, normalised if the run normalises, [T+1, B, *obs_shape]."""
+    """Observations s_0 .. s_T, normalised if the run normalises (pictures: raw bytes), [T+1, B, *obs_shape]."""
     actions: NDArray[Any]
     """Actions a_0 .. a_{T-1}, [T, B, *action_shape]."""
     rewards: Float
@@ -98,10 +98,13 @@ class RolloutCollector:
 
     def __init__(self, envs: EnvBackend, num_steps: int, normalizer: ObservationNormalizer | None, env_id: str) -> None:
         self.envs, self.num_steps, self.normalizer, self.env_id = envs, num_steps, normalizer, env_id
+        by_network = normalizer is not None and normalizer.by_network
+        self._normalizer = None if by_network else normalizer
+        self._pictures = normalizer if by_network else None
         T, B = num_steps, envs.num_envs
         space = envs.single_observation_space
         real = np.issubdtype(space.dtype, np.floating)
-        obs_dtype = np.float32 if real or normalizer is not None else space.dtype
+        obs_dtype = np.float32 if real or self._normalizer is not None else space.dtype
         self._obs = np.zeros((T + 1, B, *(space.shape or ())), obs_dtype)
         self._actions: NDArray[Any] | None = None  # of what shape, the policy's first actions tell
         self._rewards, self._terminated, self._truncated, self._valid = np.zeros((4, T, B), np.float32)
@@ -117,6 +120,8 @@ class RolloutCollector:
     def reset(self, seed: int | None) -> None:
         """Start fresh episodes."""
         self._obs[-1] = self._normalized(self.envs.reset(seed))
+        if self._pictures is not None:
+            self._pictures.update(self._obs[-1])
         self._episode_start[-1] = 1.0
         self._recurrent_state = None
         self._episode_return[:] = 0.0
@@ -138,7 +143,7 @@ class RolloutCollector:
                 stored = self._action_buffer(actions)
             stored[t] = actions
             step = self.envs.step(policy.to_env(actions))
-            obs[t + 1] = step.obs if self.normalizer is None else self._normalized(step.obs, step.valid)
+            obs[t + 1] = step.obs if self._normalizer is None else self._normalized(step.obs, step.valid)
             self._rewards[t] = step.rewards
             self._terminated[t] = step.terminated
             self._truncated[t] = step.truncated
@@ -149,6 +154,8 @@ class RolloutCollector:
             if step.final_obs is not None:  # then obs[t + 1] already is the next episode's first
                 episode_start[t + 1] = step.terminated | step.truncated
                 final.append((t, step, policy.recurrent_state))
+        if self._pictures is not None:  # the last ones tell enough: those before look much like them
+            self._pictures.update(obs[-1][step.valid])
         self._recurrent_state = policy.recurrent_state
         if before is None and self._recurrent_state is not None:
             before = np.zeros_like(self._recurrent_state)
@@ -180,17 +187,17 @@ class RolloutCollector:
         return finished
 
     def _normalized(self, obs: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> NDArray[Any]:
-        if self.normalizer is None:
+        if self._normalizer is None:
             return obs
-        self.normalizer.update(obs if valid is None else obs[valid])
-        return self.normalizer(obs)
+        self._normalizer.update(obs if valid is None else obs[valid])
+        return self._normalizer(obs)
 
     def _final_obs(self, steps: list[tuple[int, Step, Float | None]]) -> FinalObs:
         """The truncated rows of the steps that carried final observations, with the memory after acting there."""
         t = np.concatenate([np.full(int(step.truncated.sum()), t) for t, step, _ in steps])
         b = np.concatenate([np.flatnonzero(step.truncated) for _, step, _ in steps])
         obs = np.concatenate([step.final_obs[step.truncated] for _, step, _ in steps if step.final_obs is not None])
-        obs = self.normalizer(obs) if self.normalizer and len(obs) else obs
+        obs = self._normalizer(obs) if self._normalizer and len(obs) else obs
         states = [state[step.truncated] for _, step, state in steps if state is not None]
         return FinalObs(t, b, obs.astype(self._obs.dtype, copy=False), np.concatenate(states) if states else None)
 

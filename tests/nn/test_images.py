@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 from limelight.config import ConfigError
-from limelight.nn.images import NETWORKS, SMALL, ImageEncoder, Planes
+from limelight.nn.images import NETWORKS, SMALL, ImageEncoder, Planes, standardize_pictures
 from limelight.nn.model import ActorCritic
 from limelight.pixels import image_size, is_coded, is_image
 
@@ -78,11 +78,26 @@ def test_black_and_white_is_brightness() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 3), (3, 5, 6), (40, 41)])
-def test_floats_are_taken_as_they_are(shape: tuple[int, ...]) -> None:
-    """They were standardised, and there is nothing to scale."""
-    obs = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    expected = obs.movedim(-1, 1) if shape[-1] == 3 else obs
-    assert torch.equal(Planes(image(*shape))(obs), expected.reshape(2, *image_size(image(*shape))))
+@pytest.mark.parametrize("own_mean", [True, False])
+def test_brightness_is_standardised_once_it_is_told_by_what(shape: tuple[int, ...], own_mean: bool) -> None:
+    """By every pixel's own mean, wherever the channels are; one mean for all is possible as well."""
+    rng = np.random.default_rng(0)
+    obs = rng.integers(0, 256, (2, *shape)).astype(np.uint8)
+    mean = rng.uniform(0, 255, shape if own_mean else ()).astype(np.float32)
+    planes = Planes(image(*shape))
+    before = planes(torch.from_numpy(obs))
+    standardize_pictures(torch.nn.Sequential(planes), mean, 0.1)
+    expected = torch.from_numpy(np.clip((obs - mean) * 0.1, -10, 10).astype(np.float32))
+    expected = expected.movedim(-1, 1) if shape[-1] == 3 else expected
+    expected = expected.reshape(2, *image_size(image(*shape)))
+    assert expected.abs().max() == 10.0
+    torch.testing.assert_close(planes(torch.from_numpy(obs)), expected)
+    room = torch.zeros(expected.shape).contiguous(memory_format=torch.channels_last)
+    assert planes(torch.from_numpy(obs), room) is room
+    torch.testing.assert_close(room, expected)
+    assert not torch.equal(before, expected)
+    assert not list(planes.parameters())
+    assert not planes.state_dict()
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])

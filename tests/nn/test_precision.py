@@ -14,9 +14,10 @@ import limelight
 from limelight.agent import Agent
 from limelight.config import ConfigError, ModelConfig, TrainConfig
 from limelight.envs.toy import Catch
+from limelight.nn import precision as precision_module
 from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
-from limelight.nn.precision import choose_precision, convolves_pictures, has_bfloat16
+from limelight.nn.precision import choose_precision, convolves_pictures, gain_of_bfloat16, has_bfloat16
 from limelight.packed import Packed
 from limelight.presets import resolve
 from limelight.settings import with_settings
@@ -26,8 +27,9 @@ PICTURE, CODES, REAL = Box(0, 255, (36, 36), np.uint8), Box(0, 10, (7, 7, 3), np
 FLAGS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
-def processor(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
-    """As if the processor had these instructions alone."""
+def processor(monkeypatch: pytest.MonkeyPatch, *flags: str, gain: float = 3.0) -> None:
+    """As if the processor had these instructions alone, and were so much faster by them."""
+    monkeypatch.setattr(precision_module, "gain_of_bfloat16", lambda device: gain)
     for name in FLAGS:
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name in flags, raising=False)
 
@@ -68,11 +70,18 @@ def test_auto_is_for_pictures(
     config = ModelConfig(encoder=encoder)
     assert convolves_pictures(space, config) is expected
     processor(monkeypatch, *FLAGS)
-    precision, said = choose_precision(config, "cpu", lambda: space)
-    assert precision == ("bfloat16" if expected else "float32")
-    assert (said is not None) is expected
+    for gain in (3.0, 0.9):
+        processor(monkeypatch, *FLAGS, gain=gain)
+        precision, said = choose_precision(config, "cpu", lambda: space)
+        assert precision == ("bfloat16" if expected and gain > 1.0 else "float32")
+        assert (said is not None) is expected
+        assert said is None or said.startswith(f"precision {precision}: bfloat16 was just timed at {gain} × ")
     processor(monkeypatch)
     assert choose_precision(config, "cpu", not_asked) == ("float32", None)
+
+
+def test_the_gain_is_measured() -> None:
+    assert 0.01 < gain_of_bfloat16("cpu") < 100.0
 
 
 def not_asked() -> Space[Any]:

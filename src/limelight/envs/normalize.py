@@ -1,4 +1,8 @@
-"""Running standardisation of observations. Updated by the collector, frozen in evaluation, saved with the agent."""
+"""Running standardisation of observations. Updated by the collector, frozen in evaluation, saved with the agent.
+
+Numbers are standardised here, before the policy sees them; pictures by the network (nn/images.py), so that they are
+bytes until there.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,10 @@ from limelight.envs.base import State
 from limelight.packed import Packed
 from limelight.pixels import is_coded, is_image
 
+CLIP = 10.0
+"""Standardised observations are cut to ± this."""
+_EPSILON = 1e-8
+
 
 class Moments(NamedTuple):
     """Mean, variance and number of observations."""
@@ -21,7 +29,7 @@ class Moments(NamedTuple):
     var: NDArray[np.float64]
     """[*shape], not of a sample but of exactly these observations."""
     size: int
-    """How many; of images it is pixels that are counted."""
+    """How many."""
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets together. Source: Chan et al. 1979."""
@@ -42,17 +50,26 @@ def no_moments(shape: tuple[int, ...]) -> Moments:
 class ObservationNormalizer:
     """(obs − mean) / √(variance + 1e-8), clipped to ±10, with running moments over all observations seen, in float64.
 
-    Several normalizers share one set of moments by adding what each has ``seen`` since it last did.
+    Of pictures, the mean is each pixel's own and the deviation one for all: what does not move becomes 0, what does is
+    as large as it is rare, and noise in a pixel that hardly ever changes stays small. Several normalizers share one set
+    of moments by adding what each has ``seen`` since it last did.
 
     Args:
         shape: of observations.
         entries: of flat observations, those to standardise, if not all are, [k].
-        together: one mean and one variance for all numbers of an observation, as for the pixels of an image.
+        pictures: observations are pictures, of bytes.
+        by_network: the network standardises them, once it has been told the moments; here they stay as they are.
     """
 
-    def __init__(self, shape: tuple[int, ...], entries: NDArray[np.intp] | None = None, together: bool = False) -> None:
-        self.entries, self.together = entries, together
-        self.moments = no_moments(() if together else shape if entries is None else entries.shape)
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        entries: NDArray[np.intp] | None = None,
+        pictures: bool = False,
+        by_network: bool = False,
+    ) -> None:
+        self.entries, self.pictures, self.by_network = entries, pictures, by_network
+        self.moments = no_moments(shape if entries is None else entries.shape)
         self.seen: Moments | None = None
         """The part of the moments that came in through :meth:`update` since the last :meth:`share`; None: all of it."""
 
@@ -60,14 +77,13 @@ class ObservationNormalizer:
         """Take a batch of observations [N, *shape] into the moments."""
         if len(obs) == 0:
             return
-        # Written out, as ndarray.mean and var take three times as long for a few rows.
-        rows = self.numbers(obs).astype(np.float64)
-        rows = rows.reshape(-1) if self.together else rows
+        # Written out, as ndarray.mean and var take three times as long for a few rows. Bytes are exact in float32.
+        rows: NDArray[Any] = self.numbers(obs).astype(np.float32 if self.pictures else np.float64)
         size = len(rows)
         mean = np.add.reduce(rows) / size
         rows -= mean
         rows *= rows
-        batch = Moments(mean, np.add.reduce(rows) / size, size)
+        batch = Moments(np.asarray(mean, np.float64), np.asarray(np.add.reduce(rows) / size, np.float64), size)
         self.moments = self.moments.merge(batch)
         if self.seen is not None:
             self.seen = self.seen.merge(batch)
@@ -84,16 +100,19 @@ class ObservationNormalizer:
         self.seen = no_moments(seen.mean.shape)
         return self.moments
 
-    def __call__(self, obs: NDArray[Any]) -> NDArray[np.float32]:
-        """Standardised observations [..., *shape] under the present moments."""
+    def __call__(self, obs: NDArray[Any]) -> NDArray[Any]:
+        """Observations [..., *shape] as the network is to get them: standardised under the present moments, float32.
+
+        Raw ones where the network standardises them.
+        """
+        if self.by_network:
+            return obs
         mean, var, _ = self.moments
-        if self.together:  # pixels are bytes, so float32 is exact enough, and ten times as fast
-            factor = 1.0 / np.sqrt(var + 1e-8)
-            pixels: NDArray[np.float32] = obs * np.float32(factor)
-            pixels -= np.float32(mean * factor)
-            return np.clip(pixels, -10.0, 10.0, out=pixels)
-        scaled = (self.numbers(obs) - mean) / np.sqrt(var + 1e-8)
-        numbers: NDArray[np.float32] = np.minimum(np.maximum(scaled, -10.0), 10.0).astype(np.float32)
+        if self.pictures:
+            pixels, factor = pixel_scale(self.moments)
+            return np.clip((obs - pixels) * np.float32(factor), -CLIP, CLIP)
+        scaled = (self.numbers(obs) - mean) / np.sqrt(var + _EPSILON)
+        numbers: NDArray[np.float32] = np.minimum(np.maximum(scaled, -CLIP), CLIP).astype(np.float32)
         if self.entries is None:
             return numbers
         whole = obs.astype(np.float32)
@@ -115,18 +134,24 @@ class ObservationNormalizer:
         self.moments, self.seen = Moments(mean, var, int(state["count"])), no_moments(mean.shape)
 
 
-def make_normalizer(space: Space[Any]) -> ObservationNormalizer | None:
+def pixel_scale(moments: Moments) -> tuple[NDArray[np.float32], float]:
+    """The mean of each pixel [*shape] and 1/deviation of all of them: what a picture is standardised by."""
+    return moments.mean.astype(np.float32), float(1.0 / np.sqrt(moments.var.mean() + _EPSILON))
+
+
+def make_normalizer(space: Space[Any], own_encoder: bool = True) -> ObservationNormalizer | None:
     """A normalizer of the real numbers in observations, or of the brightness of an image; None where there is neither.
 
-    An image of bytes has one mean and one variance over all its pixels, and becomes float32. Of packed observations
-    it is the Box leaves of floats that are standardised: integers, one-hot values, images and masks stay.
+    An image of bytes stays as it is until our encoder; without ``own_encoder``, which is one of the user's, it becomes
+    float32. Of packed observations it is the Box leaves of floats that are standardised: integers, one-hot values,
+    images and masks stay.
     """
     if isinstance(space, Packed):
         parts = [leaf for leaf in space.visible if _is_real(leaf.space)]
         entries = np.concatenate([np.arange(0), *(np.arange(leaf.start, leaf.start + leaf.size) for leaf in parts)])
         return ObservationNormalizer(space.shape, entries.astype(np.intp)) if parts else None
     if isinstance(space, Box) and is_image(space) and not is_coded(space):
-        return ObservationNormalizer(space.shape, together=True)
+        return ObservationNormalizer(space.shape, pictures=True, by_network=own_encoder)
     return ObservationNormalizer(space.shape or ()) if _is_real(space) else None
 
 

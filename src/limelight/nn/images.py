@@ -8,25 +8,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Space
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from limelight.config import ConfigError
+from limelight.envs.normalize import CLIP
 from limelight.pixels import PICTURE_SIZE, SMALLEST_SIZE, channels_first, highest_values, image_size, is_coded
 
 
 class Planes(nn.Module):
-    """Images [N, *shape] → planes [N, C, H, W]: brightness in 0 … 1 by its bound, or one plane for each code.
-
-    Only bytes are scaled: floats are images that were standardised (envs/normalize.py), and stay as they are.
+    """Images [N, *shape] → planes [N, C, H, W]: one plane for each code, or brightness, which is in 0 … 1 by its bound,
+    or standardised, once :meth:`standardize` has said by what.
     """
 
     scale: Tensor
+    mean: Tensor | None
     channels: Tensor
     codes: Tensor
 
     def __init__(self, space: Box) -> None:
         super().__init__()
-        C = image_size(space)[0]
+        C, self.shape = image_size(space)[0], space.shape
         self.is_grey = len(space.shape) == 2
         self.to_chw = (0, 3, 1, 2) if not self.is_grey and not channels_first(space) else None
         highest = highest_values(space)
@@ -41,18 +43,39 @@ class Planes(nn.Module):
             self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
             # Of bytes, a product with one number is four times as fast as one with a number for each channel.
             self.one_scale = 1.0 / int(highest[0]) if (highest == highest[0]).all() else None
+        self.register_buffer("mean", None, persistent=False)
+        self.factor = 1.0
         self.num_planes = len(self.codes) if self.is_coded else C
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Planes [N, C, H, W], float32."""
-        images = obs[:, None] if self.is_grey else obs.permute(self.to_chw) if self.to_chw else obs
+    def standardize(self, mean: NDArray[np.float32], factor: float) -> None:
+        """From now on planes are (brightness − mean) · factor, cut to ±10; the mean is each pixel's, [*shape]."""
+        planes = self._planes(torch.from_numpy(np.broadcast_to(mean, self.shape).copy())[None])
+        self.mean = planes.to(self.scale.device).contiguous(memory_format=torch.channels_last)
+        self.factor = factor
+
+    def forward(self, obs: Tensor, out: Tensor | None = None) -> Tensor:
+        """Planes [N, C, H, W], float32; in ``out`` if that is given, in its type."""
+        images = self._planes(obs)
         if self.is_coded:
-            return (images[:, self.channels] == self.codes).float()
-        if images.is_floating_point():
-            return images
+            return torch.eq(images[:, self.channels], self.codes, out=out).to(
+                torch.float32 if out is None else out.dtype
+            )
         if self.to_chw is None and not self.is_grey:
             images = _interleaved(images)
-        return images * (self.scale if self.one_scale is None else self.one_scale)
+        if self.mean is not None:
+            return torch.clamp(images.float().sub_(self.mean).mul_(self.factor), -CLIP, CLIP, out=out)
+        return torch.mul(images, self.scale if self.one_scale is None else self.one_scale, out=out)
+
+    def _planes(self, obs: Tensor) -> Tensor:
+        """[N, *shape] → [N, C, H, W]."""
+        return obs[:, None] if self.is_grey else obs.permute(self.to_chw) if self.to_chw else obs
+
+
+def standardize_pictures(network: nn.Module, mean: NDArray[np.float32], factor: float) -> None:
+    """Tell every encoder of pictures in ``network``; see :meth:`Planes.standardize`."""
+    for module in network.modules():
+        if isinstance(module, Planes):
+            module.standardize(mean, factor)
 
 
 def _interleaved(images: Tensor) -> Tensor:
@@ -99,9 +122,12 @@ class ImageEncoder(nn.Module):
             features: Tensor = self.layers(x)
         return features.float().reshape(*lead, -1)
 
-    def input(self, obs: Tensor) -> Tensor:
-        """What the first layer takes of images [N, *shape]: planes in channels_last memory, in the encoder's dtype."""
-        planes: Tensor = self.planes(obs)
+    def input(self, obs: Tensor, out: Tensor | None = None) -> Tensor:
+        """What the first layer takes of images [N, *shape]: planes in channels_last memory, in the encoder's dtype.
+
+        In ``out``, if that is given.
+        """
+        planes: Tensor = self.planes(obs, out)
         return planes.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def autocast(self, device_type: str) -> torch.autocast:

@@ -7,6 +7,7 @@ all rows but the last. The memory of the activations is allocated once.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -37,9 +38,11 @@ class KeptEncoder:
         rows = self.acted.next_rows(obs)
         # Without inference mode, whose tensors could take no part in learning.
         with torch.inference_mode(False), torch.no_grad():
-            outputs = self._run(torch.from_numpy(obs))
-            if rows is not None:
-                self._keep(outputs, rows, (self.acted.num_steps + 1) * len(obs))
+            images = torch.from_numpy(obs)
+            if rows is None:
+                outputs = self._run(images)
+            else:
+                outputs = self._run_and_keep(images, rows, (self.acted.num_steps + 1) * len(obs))
             return _flat(outputs[-1]).float()[None]
 
     def unroll(self, obs: NDArray[Any]) -> Tensor:
@@ -48,7 +51,7 @@ class KeptEncoder:
         flat = obs.reshape((T + 1) * B, *obs.shape[2:])
         known = self.acted.known_rows(flat)
         with torch.no_grad():
-            self._keep(self._run(torch.from_numpy(flat[known:])), slice(known, len(flat)), len(flat))
+            self._run_and_keep(torch.from_numpy(flat[known:]), slice(known, len(flat)), len(flat))
         parameters = [p for stage in self.stages for p in (stage.layer.weight, stage.layer.bias)]
         features: Tensor = _Features.apply(self, T * B, *parameters)  # type: ignore[no-untyped-call]
         return torch.cat((features, self.features(slice(T * B, len(flat))))).view(T + 1, B, -1)
@@ -60,7 +63,7 @@ class KeptEncoder:
     def gradients(self, d_features: Tensor) -> list[Tensor]:
         """∂L/∂weight, ∂L/∂bias of every stage, given ∂L/∂features [n, F] of the first n rows kept."""
         outputs = [buffer[: len(d_features)] for buffer in self._buffers]
-        dy, gradients = d_features, []
+        dy, gradients = d_features.clone(), []
         for i in range(len(self.stages) - 1, -1, -1):
             (layer, activation), x, y = self.stages[i], outputs[i], outputs[i + 1]
             dy = _through_activation(activation, _like(dy.to(y.dtype), y), y)
@@ -88,21 +91,25 @@ class KeptEncoder:
         ]
         return float(torch.cat(off).float().mean()) if off else 0.0
 
-    def _run(self, obs: Tensor) -> list[Tensor]:
-        """The input and every stage's output, of observations [N, *obs_shape]."""
-        outputs = [self.encoder.input(obs)]
-        with self.encoder.autocast("cpu"):
-            for layer, activation in self.stages:
-                x = outputs[-1]
-                outputs.append(activation(layer(_flat(x) if isinstance(layer, nn.Linear) else x)))
-        return outputs
-
-    def _keep(self, outputs: list[Tensor], rows: slice, total: int) -> None:
-        """Put outputs of some of ``total`` rows where they belong."""
-        if not self._buffers or len(self._buffers[0]) != total:
-            self._buffers = [_room(output, total) for output in outputs]
+    def _run_and_keep(self, obs: Tensor, rows: slice, total: int) -> list[Tensor]:
+        """:meth:`_run`, whose results are put where these of ``total`` rows belong."""
+        if self._buffers and len(self._buffers[0]) == total:
+            return self._run(obs, [buffer[rows] for buffer in self._buffers])
+        outputs = self._run(obs)
+        self._buffers = [_room(output, total) for output in outputs]
         for buffer, output in zip(self._buffers, outputs, strict=True):
             buffer[rows] = output
+        return outputs
+
+    def _run(self, obs: Tensor, into: Sequence[Tensor | None] | None = None) -> list[Tensor]:
+        """The input and every stage's output, of observations [N, *obs_shape]; in that memory, if it is given."""
+        into = into or [None] * (len(self.stages) + 1)
+        outputs = [self.encoder.input(obs, into[0])]
+        with self.encoder.autocast("cpu"):
+            for (layer, activation), room in zip(self.stages, into[1:], strict=True):
+                x = outputs[-1]
+                outputs.append(_activate(activation, layer(_flat(x) if isinstance(layer, nn.Linear) else x), room))
+        return outputs
 
 
 class _Features(torch.autograd.Function):
@@ -137,10 +144,17 @@ def _room(output: Tensor, rows: int) -> Tensor:
     return torch.empty((rows, *output.shape[1:]), dtype=output.dtype, memory_format=layout)
 
 
-def _through_activation(activation: nn.ReLU | nn.ELU, dy: Tensor, y: Tensor) -> Tensor:
-    """∂L/∂x of y = activation(x)."""
+def _activate(activation: nn.ReLU | nn.ELU, x: Tensor, out: Tensor | None) -> Tensor:
+    """activation(x), in ``out`` if that is given."""
     if isinstance(activation, nn.ReLU):
-        return torch.ops.aten.threshold_backward(dy, y, 0.0)
+        return torch.clamp_min(x, 0.0, out=out)
+    return activation(x) if out is None else torch.ops.aten.elu.out(x, activation.alpha, out=out)
+
+
+def _through_activation(activation: nn.ReLU | nn.ELU, dy: Tensor, y: Tensor) -> Tensor:
+    """∂L/∂x of y = activation(x); ``dy`` is used up."""
+    if isinstance(activation, nn.ReLU):
+        return torch.ops.aten.threshold_backward.grad_input(dy, y, 0.0, grad_input=dy)
     return torch.ops.aten.elu_backward(dy, activation.alpha, 1.0, 1.0, True, y)
 
 

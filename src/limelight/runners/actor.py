@@ -15,6 +15,7 @@ from limelight.envs.base import State
 from limelight.envs.make import EnvFactory, make_envs
 from limelight.envs.normalize import ObservationNormalizer, make_normalizer
 from limelight.learner import Learner
+from limelight.nn.encoders import is_own
 from limelight.nn.model import make_model
 from limelight.nn.policy import ModelPolicy
 from limelight.optim import Master
@@ -29,6 +30,8 @@ class Actor:
         self.collector, self.learner = collector, learner
         self.policy = ModelPolicy(learner.model, rng, learner.numpy, learner.algorithm.noise_correlation, learner.kept)
 
+        self._pictures = collector.normalizer if collector.normalizer and collector.normalizer.by_network else None
+
     @property
     def normalizer(self) -> ObservationNormalizer | None:
         """The normalization of observations, where the run has one."""
@@ -36,6 +39,8 @@ class Actor:
 
     def collect(self) -> Rollout:
         """The next rollout."""
+        if self._pictures is not None:
+            self.learner.standardize_pictures(self._pictures.moments)
         return self.collector.collect(self.policy)
 
     def get_state(self) -> State:
@@ -88,7 +93,7 @@ def make_actor(config: TrainConfig, factory: EnvFactory | None, seed: int, maste
     spaces = envs.single_observation_space, envs.single_action_space
     model = make_model(*spaces, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
     learner = Learner(model, config.algorithm, config.model, config.optim, master=master)
-    normalizer = make_normalizer(spaces[0]) if config.env.normalize_obs else None
+    normalizer = make_normalizer(spaces[0], is_own(config.model.encoder)) if config.env.normalize_obs else None
     collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
     collector.reset(derive_seed(seed, Stream.ENV))
     return Actor(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))
