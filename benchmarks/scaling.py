@@ -79,10 +79,11 @@ class Contender:
             self.runner.advance(1, 1.0)
 
     def turn(self, seconds: float) -> float:
-        """Environment steps per second of about so many seconds."""
+        """Environment steps per second of about so many seconds, and of one update at least."""
         runner = self.runner
         steps, start = runner.num_steps, time.perf_counter()
-        while time.perf_counter() - start < seconds:  # from the end of one update to that of another
+        # From the end of one update to that of another.
+        while runner.num_steps == steps or time.perf_counter() - start < seconds:
             runner.advance(runner.num_steps + 1, seconds)
         runner.pop_episodes()
         return (runner.num_steps - steps) / (time.perf_counter() - start)

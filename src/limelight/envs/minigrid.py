@@ -6,6 +6,7 @@ The image is codes (what, colour, state), which its space then says; the mission
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -80,8 +81,10 @@ def without_text(obs: Any) -> Any:
     return obs
 
 
+@lru_cache(maxsize=1024)
 def bag_of_words(mission: str) -> NDArray[np.int8]:
-    """1 for every word of :data:`VOCABULARY` in ``mission``, and last if there is another word."""
+    """1 for every word of :data:`VOCABULARY` in ``mission``, and last if there is another word; not to be written to."""
     bag = np.zeros(len(VOCABULARY) + 1, np.int8)
     bag[[_PLACES.get(word, len(VOCABULARY)) for word in re.findall(r"\w+", mission.lower())]] = 1
+    bag.flags.writeable = False
     return bag
