@@ -83,7 +83,7 @@ def without_text(obs: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 def bag_of_words(mission: str) -> NDArray[np.int8]:
-    """1 for every word of :data:`VOCABULARY` in ``mission``, and last if there is another word; not to be written to."""
+    """1 for every word of :data:`VOCABULARY` in ``mission``, and last if there is another word; read-only."""
     bag = np.zeros(len(VOCABULARY) + 1, np.int8)
     bag[[_PLACES.get(word, len(VOCABULARY)) for word in re.findall(r"\w+", mission.lower())]] = 1
     bag.flags.writeable = False
