@@ -307,6 +307,26 @@ def test_atari_runs(
         assert spent["environments"] > 0
 
 
+def test_time_to_score_runs_and_reads_what_is_there(
+    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, output = script("time_to_score"), tmp_path / "score.json"
+    words = ["--env", "CartPole-v1", "--algo", "a2c", "--goal", "15", "--seeds", "1", "--goes-on", "0"]
+    words += ["--runs", str(tmp_path / "runs"), "--output", str(output)]
+    endless = ["--", "--eval-every", "0", "--log-every", "500", "--no-tensorboard", "--total-timesteps", "900_000_000"]
+    assert score.main([*words, *endless]) == 0
+    rows = json.loads(output.read_text())["results"]["1"]
+    assert rows[0]["step"] < rows[-1]["step"] < 900_000_000
+    assert rows[0]["rollout/ep_rew_mean"] >= 15.0
+    summary = json.loads((tmp_path / "runs" / "seed-1" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    printed = capsys.readouterr().out
+    assert f"| 1      | {rows[0]['seconds'] / 60:.1f} " in printed
+    monkeypatch.setattr(score, "run", None)  # it is there
+    assert score.main([*words[:5], "1e9", *words[6:]]) == 0
+    assert "never" in capsys.readouterr().out
+
+
 def test_scaling_runs(
     script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
