@@ -57,9 +57,8 @@ class Planes(nn.Module):
         """Planes [N, C, H, W], float32; in ``out`` if that is given, in its type."""
         images = self._planes(obs)
         if self.is_coded:
-            return torch.eq(images[:, self.channels], self.codes, out=out).to(
-                torch.float32 if out is None else out.dtype
-            )
+            planes = (images[:, self.channels] == self.codes).float()
+            return planes if out is None else out.copy_(planes)
         if self.to_chw is None and not self.is_grey:
             images = _interleaved(images)
         if self.mean is not None:
