@@ -89,6 +89,8 @@ class AlgorithmConfig:
     """Decay per update of the mean that ``normalize_advantages = running`` subtracts."""
     ent_coef: float = 0.01
     """Weight of the entropy bonus."""
+    ent_schedule: Literal["constant", "linear"] = "constant"
+    """That weight stays, or falls linearly to zero over ``total_timesteps``: explore early, play well in the end."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
     value_loss: Literal["mse", "huber"] = "mse"

@@ -88,6 +88,8 @@ class Learner:
         )
         self.reward_normalizer = RewardNormalizer(algorithm.gamma) if algorithm.normalize_rewards else None
         self.num_updates = 0
+        self.progress = 0.0
+        """0 to 1 through the step budget, as of the last update."""
         self.kept = keep(model.encoder, algorithm.num_steps)
         self.numpy: numpy_mlp.NumpyActorCritic | None = None
         if numpy_mlp.supports(model) if use_numpy is None else use_numpy:
@@ -102,9 +104,10 @@ class Learner:
 
     # ------------------------------------------------------------------ the verbs
 
-    def load(self, params: NDArray[np.float32], target_params: NDArray[np.float32] | None) -> None:
+    def load(self, params: NDArray[np.float32], target_params: NDArray[np.float32] | None, progress: float) -> None:
         """Act and learn with these parameters [n], and the target critic's [m]: :meth:`pull` from another machine."""
         self._forget()
+        self.progress = progress
         copy_into(self.flat.params, params)
         if self._target is not None and target_params is not None:
             copy_into(self._target.params, target_params)
@@ -157,6 +160,7 @@ class Learner:
                 f"learning_rate = {self.optim.learning_rate:g}: the gradient is no longer finite at update "
                 f"{self.num_updates}; a smaller learning_rate, max_grad_norm or reward_scale would help"
             )
+        self.progress = progress
         factor = schedule(self.optim.lr_schedule, progress)
         rates = [(span, rate * factor) for span, rate in self._learning_rates]
         self.optimizer.step(rates)
@@ -251,7 +255,7 @@ class Learner:
         policy_loss = losses.policy_gradient_loss(log_probs, targets.weights, rows)
         value_loss = self._value_loss(values, targets.returns, rows)
         entropy_loss = losses.entropy_loss(self.model.distribution.entropy(params), rows)
-        loss = policy_loss + a.vf_coef * value_loss + a.ent_coef * entropy_loss
+        loss = policy_loss + a.vf_coef * value_loss + self._ent_coef() * entropy_loss
         self.flat.grads.zero_()
         loss.backward()
         if not want_metrics:
@@ -276,7 +280,7 @@ class Learner:
 
         rows = losses.row_weights(valid)
         d_log_probs = losses.policy_gradient_loss_grad(targets.weights, rows)
-        d_entropies = a.ent_coef * losses.entropy_loss_grad(rows)
+        d_entropies = self._ent_coef() * losses.entropy_loss_grad(rows)
         d_values = a.vf_coef * self._value_loss_grad(values, targets.returns, rows)
         log_probs, entropies, d_params = net.distribution.grad(
             params, actions, d_log_probs.reshape(-1), d_entropies.reshape(-1)
@@ -288,6 +292,9 @@ class Learner:
         value_loss = self._value_loss(values, targets.returns, rows)
         entropy_loss = losses.entropy_loss(entropies.reshape(T, B), rows)
         return self._metrics(policy_loss, value_loss, entropy_loss, values, targets.returns, rows)
+
+    def _ent_coef(self) -> float:
+        return self.algorithm.ent_coef * schedule(self.algorithm.ent_schedule, self.progress)
 
     def _value_loss(self, values: Array, returns: Array, rows: Array) -> Array:
         if self.algorithm.value_loss == "mse":
@@ -389,6 +396,7 @@ class Learner:
             "weight_moments": self.weight_moments.get_state() if self.weight_moments is not None else None,
             "reward_normalizer": self.reward_normalizer.get_state() if self.reward_normalizer is not None else None,
             "num_updates": self.num_updates,
+            "progress": self.progress,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -400,3 +408,4 @@ class Learner:
             self.reward_normalizer.set_state(state["reward_normalizer"])
         self._target_clock = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])
+        self.progress = float(state["progress"])

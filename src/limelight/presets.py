@@ -110,7 +110,8 @@ _PONG = {
     "frame_size": 42,
     "encoder": "a3c-half",
     "learning_rate": 1e-3,
-    "ent_coef": 0.001,
+    "ent_coef": 0.003,
+    "ent_schedule": "linear",
     "total_timesteps": 1_500_000,
 }
 _ATARI_LSTM = {
@@ -220,7 +221,7 @@ _ROWS = (
     ),
     Preset(
         "pong",
-        "Pong: as atari, with half the side and larger rollouts, which are faster, large steps and hardly any bonus",
+        "Pong: as atari, with half the side and larger rollouts, which are faster; large steps, a bonus that falls",
         (),
         _with_rollouts(_PONG, 8, 10),
         games=("pong",),

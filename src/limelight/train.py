@@ -6,8 +6,8 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from threadpoolctl import threadpool_limits
 
 from limelight.agent import Agent, load
 from limelight.checkpoint import latest_checkpoint, read_state
@@ -31,6 +30,7 @@ from limelight.monitor.monitor_csv import MonitorCsvLogger
 from limelight.monitor.tensorboard import TensorBoardLogger
 from limelight.nn.precision import choose_precision
 from limelight.presets import explain_preset, resolve, spaces_of
+from limelight.processor import one_thread
 from limelight.run_folder import create_run_folder, require_empty, write_json
 from limelight.runners.actor import make_actor
 from limelight.runners.base import Runner, WorkerError
@@ -283,15 +283,3 @@ def draw_report(run_dir: Path) -> Path:
     from limelight.report import write_report
 
     return write_report([run_dir])
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for PyTorch and BLAS: the networks are small, and more threads only get in each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)

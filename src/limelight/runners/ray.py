@@ -184,7 +184,8 @@ class RayRunner:
             master = self.learner.master
             target = None if master.target_params is None else master.target_params.cpu().numpy()
             moments = {name: tracker.moments for name, tracker in self.trackers.items()}
-            version = Version(self.version, master.params.cpu().numpy(), target, moments)
+            params, progress = master.params.cpu().numpy(), self.learner.progress
+            version = Version(self.version, params, target, moments, progress)
             self._newest = self.version, ray.put(version)
         return self._newest[1]
 

@@ -13,15 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from limelight.config import TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
 from limelight.envs.normalize import Moments, no_moments
 from limelight.learner import Metrics
+from limelight.processor import one_thread
 from limelight.rollout import Episode, Rollout
 from limelight.runners.actor import Actor, make_actor, trackers
 from limelight.seeds import worker_seed
@@ -39,6 +38,8 @@ class Version:
     """Of the target critic, [m], if there is one."""
     moments: Mapping[str, Moments]
     """Of observations and returns, over all workers."""
+    progress: float
+    """0 to 1 through the step budget."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class RayWorker:
         """``path``: where the run finds modules, for those of its environment; what is not there is no loss."""
         sys.path.extend(folder for folder in path if folder not in sys.path)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the run decides
-        torch.set_num_threads(1)
-        threadpool_limits(1)
+        self._one_thread = one_thread()  # for as long as the process lives
+        self._one_thread.__enter__()
         self.version = -1
 
     def start(
@@ -113,7 +114,7 @@ class RayWorker:
     def _update(self, version: Version) -> dict[str, Moments]:
         """Take over parameters and moments; what was seen that the latter do not have yet."""
         self.version = version.number
-        self.actor.learner.load(version.params, version.target_params)
+        self.actor.learner.load(version.params, version.target_params, version.progress)
         before = {name: tracker.unshared() for name, tracker in self.trackers.items()}
         for name, tracker in self.trackers.items():
             tracker.share(version.moments[name])

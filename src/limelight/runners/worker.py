@@ -16,13 +16,11 @@ from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
-from threadpoolctl import threadpool_limits
-
 from limelight.config import ConfigError, TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory
 from limelight.learner import Metrics, NonFiniteGradientError
+from limelight.processor import one_thread
 from limelight.rollout import Episode, Rollout
 from limelight.runners.actor import Actor, make_actor, trackers
 from limelight.runners.base import PATIENCE
@@ -191,9 +189,8 @@ def run_worker(spec: WorkerSpec, factory: Any, shared: Shared, channel: Connecti
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)  # they were blocked until here; environments may want them
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with one_thread():
             _run(spec, factory.fn, shared, channel)
     except BaseException as error:
         is_config_error = isinstance(error, ConfigError)
