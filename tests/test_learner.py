@@ -40,6 +40,24 @@ def masks(rollout: Rollout) -> tuple[Any, Any, Any]:
 # --------------------------------------------------------------------------- the gradient
 
 
+@both_paths
+def test_the_entropy_bonus_falls_with_progress(learner_of: LearnerOf, rollout_of: RolloutOf, use_numpy: bool) -> None:
+    """After an update at a quarter of the budget, three quarters of it are left; a state keeps where that was."""
+    rollout = rollout_of(BOX)
+    falling = learner_of(BOX, use_numpy=use_numpy, ent_coef=0.4, ent_schedule="linear", learning_rate=0.0)
+    for progress, expected in ((None, 0.4), (0.25, 0.3), (1.0, 0.0)):
+        if progress is not None:
+            falling.update(rollout, progress)
+        same = learner_of(BOX, use_numpy=use_numpy, ent_coef=expected)
+        for learner in (falling, same):
+            learner.gradients(rollout)
+        torch.testing.assert_close(falling.flat.grads, same.flat.grads, rtol=1e-5, atol=1e-7)
+        again = learner_of(BOX, use_numpy=use_numpy, ent_coef=0.4, ent_schedule="linear")
+        again.set_state(falling.get_state())
+        again.gradients(rollout)
+        torch.testing.assert_close(again.flat.grads, falling.flat.grads, rtol=0.0, atol=0.0)
+
+
 class Double(nn.Module):
     """A tiny encoder in float64, where finite differences are precise."""
 

@@ -18,7 +18,7 @@ from limelight.train import run
 
 EVERYTHING: dict[str, Any] = {
     "critic": "target", "normalize_obs": True, "optimizer": "adam", "normalize_advantages": "running",
-    "lr_schedule": "linear",
+    "lr_schedule": "linear", "ent_schedule": "linear",
 }  # fmt: skip
 
 
@@ -36,6 +36,7 @@ EVERYTHING: dict[str, Any] = {
         {"optimizer": "adam"},
         {"optimizer": "rmsprop_tf", "lr_schedule": "constant"},
         {"normalize_advantages": "running"},
+        {"ent_schedule": "linear", "ent_coef": 0.2},
         {"num_envs": 1, "num_steps": 1},  # rollouts without any transition
         {"activation": "silu"},  # no written-out backward
         {"core": "lstm", "core_size": 8},

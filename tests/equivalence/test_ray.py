@@ -28,7 +28,7 @@ from limelight.train import build, run
 
 EVERYTHING: dict[str, Any] = {
     "critic": "target", "normalize_obs": True, "normalize_rewards": True, "optimizer": "adam",
-    "normalize_advantages": "running", "lr_schedule": "linear",
+    "normalize_advantages": "running", "lr_schedule": "linear", "ent_schedule": "linear",
 }  # fmt: skip
 BOX = Box(-np.inf, np.inf, (4,), np.float32)
 
@@ -64,10 +64,12 @@ SETTINGS: list[dict[str, Any]] = [
     {"env_id": "Pendulum-v1", "normalize_obs": True, "normalize_rewards": True, "noise_correlation": 0.7},
     {"optimizer": "rmsprop_tf", "lr_schedule": "constant"},
     {"normalize_advantages": "running"},
+    {"ent_schedule": "linear", "ent_coef": 0.2},
     {"num_envs": 1, "num_steps": 1},  # rollouts without any transition
     {"activation": "silu"},  # no written-out backward
     {"core": "lstm", "core_size": 8},
     {"env_id": "limelight.envs.toy:Catch", "encoder": "a3c"},
+    {"env_id": "limelight.envs.toy:Catch", "encoder": "a3c", "critic": "target", "normalize_obs": True},
     {**EVERYTHING, "autoreset_mode": "same_step"},
 ]
 
