@@ -83,6 +83,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     half = {"frame_size": 42, "encoder": "a3c-half"}
     return {
         f"{args.workers} workers × 16 × 5, a3c": {**base, "num_envs": 16, "num_steps": 5, "encoder": "a3c"},
+        f"{args.workers} workers × 32 × 5, a3c": {**base, "num_envs": 32, "num_steps": 5, "encoder": "a3c"},
         f"{args.workers} workers × 16 × 5, nature": {**base, "num_envs": 16, "num_steps": 5, "encoder": "nature"},
         f"{args.workers} workers × 8 × 10, 42 × 42, a3c-half": {**own, **half, "num_envs": 8, "num_steps": 10},
         CLASSIC: {**base, "num_envs": 1, "num_steps": 20, "encoder": "a3c"},
