@@ -66,7 +66,7 @@ class Agent:
             return obs
         if self.normalizer.by_network and self.normalizer.moments is not self._seen_by:
             self._seen_by = self.normalizer.moments
-            standardize_pictures(self.model, *pixel_scale(self._seen_by))
+            standardize_pictures(self.model, pixel_scale(self._seen_by))
         return self.normalizer(obs)
 
     def reset(self) -> None:

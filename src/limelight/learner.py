@@ -130,7 +130,7 @@ class Learner:
         """Let the networks see pictures by these moments, until the next call: for acting and learning alike."""
         for network in (self.model, self.target_critic):
             if network is not None:
-                standardize_pictures(network, *pixel_scale(moments))
+                standardize_pictures(network, pixel_scale(moments))
 
     def update(self, rollout: Rollout, progress: float, want_metrics: bool = False) -> Metrics:
         """One update from one rollout; ``progress`` (0 to 1) through the step budget sets the step size."""

@@ -5,7 +5,7 @@ Asked by nn/images.py, which encodes images, and envs/normalize.py, which standa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box, Space
@@ -17,6 +17,16 @@ SMALLEST_SIZE = 4
 """Three 2 × 2 kernels need as many."""
 MOST_CODES = 32
 """Images whose values stay below this hold codes, as MiniGrid's do, and not brightness."""
+
+
+class PixelScale(NamedTuple):
+    """What a picture is standardised by: (brightness − mean) · factor, cut to ± limit."""
+
+    mean: NDArray[np.float32]
+    """Of each pixel, [*shape]."""
+    factor: float
+    """1/deviation of all pixels."""
+    limit: float
 
 
 def is_image(space: Space[Any]) -> bool:

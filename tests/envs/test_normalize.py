@@ -214,11 +214,11 @@ def test_all_networks_see_the_moments_from_before_the_rollout() -> None:
         rollout = actor.collect()
         found = [m for net in (learner.model, learner.target_critic) for m in net.modules() if isinstance(m, Planes)]
         assert len(found) == 3
-        mean, factor = pixel_scale(before)
+        scale = pixel_scale(before)
         for planes in found:
             assert planes.mean is not None
-            np.testing.assert_array_equal(planes.mean[0, 0].numpy(), mean)
-            assert planes.factor == factor
+            np.testing.assert_array_equal(planes.mean[0, 0].numpy(), scale.mean)
+            assert planes.factor == scale.factor
         learner.update(rollout, 0.0)
     actor.close()
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from limelight.envs.base import State
 from limelight.packed import Packed
-from limelight.pixels import is_coded, is_image
+from limelight.pixels import PixelScale, is_coded, is_image
 
-CLIP = 10.0
+_LIMIT = 10.0
 """Standardised observations are cut to ± this."""
 _EPSILON = 1e-8
 
@@ -109,10 +109,10 @@ class ObservationNormalizer:
             return obs
         mean, var, _ = self.moments
         if self.pictures:
-            pixels, factor = pixel_scale(self.moments)
-            return np.clip((obs - pixels) * np.float32(factor), -CLIP, CLIP)
+            scale = pixel_scale(self.moments)
+            return np.clip((obs - scale.mean) * np.float32(scale.factor), -_LIMIT, _LIMIT)
         scaled = (self.numbers(obs) - mean) / np.sqrt(var + _EPSILON)
-        numbers: NDArray[np.float32] = np.minimum(np.maximum(scaled, -CLIP), CLIP).astype(np.float32)
+        numbers: NDArray[np.float32] = np.minimum(np.maximum(scaled, -_LIMIT), _LIMIT).astype(np.float32)
         if self.entries is None:
             return numbers
         whole = obs.astype(np.float32)
@@ -134,9 +134,10 @@ class ObservationNormalizer:
         self.moments, self.seen = Moments(mean, var, int(state["count"])), no_moments(mean.shape)
 
 
-def pixel_scale(moments: Moments) -> tuple[NDArray[np.float32], float]:
-    """The mean of each pixel [*shape] and 1/deviation of all of them: what a picture is standardised by."""
-    return moments.mean.astype(np.float32), float(1.0 / np.sqrt(moments.var.mean() + _EPSILON))
+def pixel_scale(moments: Moments) -> PixelScale:
+    """What pictures of these moments are standardised by."""
+    deviation = np.sqrt(moments.var.mean() + _EPSILON)
+    return PixelScale(moments.mean.astype(np.float32), float(1.0 / deviation), _LIMIT)
 
 
 def make_normalizer(space: Space[Any], own_encoder: bool = True) -> ObservationNormalizer | None:

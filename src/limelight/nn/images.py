@@ -8,12 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Space
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from limelight.config import ConfigError
-from limelight.envs.normalize import CLIP
-from limelight.pixels import PICTURE_SIZE, SMALLEST_SIZE, channels_first, highest_values, image_size, is_coded
+from limelight.pixels import (
+    PICTURE_SIZE,
+    SMALLEST_SIZE,
+    PixelScale,
+    channels_first,
+    highest_values,
+    image_size,
+    is_coded,
+)  # fmt: skip
 
 
 class Planes(nn.Module):
@@ -28,7 +34,7 @@ class Planes(nn.Module):
 
     def __init__(self, space: Box) -> None:
         super().__init__()
-        C, self.shape = image_size(space)[0], space.shape
+        C = image_size(space)[0]
         self.is_grey = len(space.shape) == 2
         self.to_chw = (0, 3, 1, 2) if not self.is_grey and not channels_first(space) else None
         highest = highest_values(space)
@@ -44,14 +50,14 @@ class Planes(nn.Module):
             # Of bytes, a product with one number is four times as fast as one with a number for each channel.
             self.one_scale = 1.0 / int(highest[0]) if (highest == highest[0]).all() else None
         self.register_buffer("mean", None, persistent=False)
-        self.factor = 1.0
+        self.factor, self.limit = 1.0, float("inf")
         self.num_planes = len(self.codes) if self.is_coded else C
 
-    def standardize(self, mean: NDArray[np.float32], factor: float) -> None:
-        """From now on planes are (brightness − mean) · factor, cut to ±10; the mean is each pixel's, [*shape]."""
-        planes = self._planes(torch.from_numpy(np.broadcast_to(mean, self.shape).copy())[None])
-        self.mean = planes.to(self.scale.device).contiguous(memory_format=torch.channels_last)
-        self.factor = factor
+    def standardize(self, scale: PixelScale) -> None:
+        """From now on planes are standardised by ``scale``."""
+        mean = self._planes(torch.from_numpy(scale.mean)[None])
+        self.mean = mean.to(self.scale.device).contiguous(memory_format=torch.channels_last)
+        self.factor, self.limit = scale.factor, scale.limit
 
     def forward(self, obs: Tensor, out: Tensor | None = None) -> Tensor:
         """Planes [N, C, H, W], float32; in ``out`` if that is given, in its type."""
@@ -62,7 +68,7 @@ class Planes(nn.Module):
         if self.to_chw is None and not self.is_grey:
             images = _interleaved(images)
         if self.mean is not None:
-            return torch.clamp(images.float().sub_(self.mean).mul_(self.factor), -CLIP, CLIP, out=out)
+            return torch.clamp(images.float().sub_(self.mean).mul_(self.factor), -self.limit, self.limit, out=out)
         return torch.mul(images, self.scale if self.one_scale is None else self.one_scale, out=out)
 
     def _planes(self, obs: Tensor) -> Tensor:
@@ -70,11 +76,11 @@ class Planes(nn.Module):
         return obs[:, None] if self.is_grey else obs.permute(self.to_chw) if self.to_chw else obs
 
 
-def standardize_pictures(network: nn.Module, mean: NDArray[np.float32], factor: float) -> None:
+def standardize_pictures(network: nn.Module, scale: PixelScale) -> None:
     """Tell every encoder of pictures in ``network``; see :meth:`Planes.standardize`."""
     for module in network.modules():
         if isinstance(module, Planes):
-            module.standardize(mean, factor)
+            module.standardize(scale)
 
 
 def _interleaved(images: Tensor) -> Tensor:
