@@ -17,7 +17,7 @@ from limelight.envs.toy import Catch
 from limelight.nn import precision as precision_module
 from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
-from limelight.nn.precision import choose_precision, convolves_pictures, gain_of_bfloat16, has_bfloat16
+from limelight.nn.precision import choose_precision, convolved_pictures, gain_of_bfloat16, has_bfloat16
 from limelight.packed import Packed
 from limelight.presets import resolve
 from limelight.settings import with_settings
@@ -29,7 +29,7 @@ FLAGS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 def processor(monkeypatch: pytest.MonkeyPatch, *flags: str, gain: float = 3.0) -> None:
     """As if the processor had these instructions alone, and were so much faster by them."""
-    monkeypatch.setattr(precision_module, "gain_of_bfloat16", lambda: gain)
+    monkeypatch.setattr(precision_module, "gain_of_bfloat16", lambda picture, network: gain)
     for name in FLAGS:
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name in flags, raising=False)
 
@@ -68,21 +68,22 @@ def test_auto_is_for_pictures(
     monkeypatch: pytest.MonkeyPatch, space: Space[Any], encoder: str | None, expected: bool
 ) -> None:
     config = ModelConfig(encoder=encoder)
-    assert convolves_pictures(space, config) is expected
+    assert bool(convolved_pictures(space, config)) is expected
     processor(monkeypatch, *FLAGS)
-    for gain in (3.0, 0.9):
+    for gain in (3.0, 1.1, 0.9):
         processor(monkeypatch, *FLAGS, gain=gain)
         precision, said = choose_precision(config, "cpu", lambda: space)
-        assert precision == ("bfloat16" if expected and gain > 1.0 else "float32")
+        assert precision == ("bfloat16" if expected and gain > 1.2 else "float32")
         assert (said is not None) is expected
         assert said is None or said.startswith(f"precision {precision}: bfloat16 was just timed at {gain} × ")
     processor(monkeypatch)
     assert choose_precision(config, "cpu", not_asked) == ("float32", None)
 
 
-def test_the_gain_is_measured_and_draws_nobody_elses_numbers() -> None:
+@pytest.mark.parametrize("network", [None, "a3c", "impala"])  # of which the last keeps nothing
+def test_the_gain_is_measured_and_draws_nobody_elses_numbers(network: str | None) -> None:
     before = torch.random.get_rng_state()
-    assert 0.01 < gain_of_bfloat16() < 100.0
+    assert 0.01 < gain_of_bfloat16(PICTURE, network) < 100.0
     assert torch.equal(before, torch.random.get_rng_state())
 
 

@@ -18,6 +18,10 @@ from limelight.packed import Packed
 from limelight.pixels import PICTURE_SIZE, image_size, is_coded, is_image
 
 
+_WORTH_IT = 1.2
+"""Times as fast that bfloat16 must be: processors that gain by it gain more, and timing is not exact on a busy one."""
+
+
 def choose_precision(
     config: ModelConfig, device: str, look: Callable[[], Space[Any]]
 ) -> tuple[Literal["float32", "bfloat16"], str | None]:
@@ -33,11 +37,11 @@ def choose_precision(
     native = has_bfloat16(device)
     if config.precision == "bfloat16" and not native:
         return "bfloat16", "precision bfloat16: this processor emulates it, which is slow; float32 would be faster"
-    if config.precision == "auto" and native and convolves_pictures(look(), config):
+    if config.precision == "auto" and native and (pictures := convolved_pictures(look(), config)):
         if device == "cuda":
             return "bfloat16", "precision bfloat16: for the convolutions, as this GPU has instructions for it"
-        gain = gain_of_bfloat16()
-        taken: Literal["float32", "bfloat16"] = "bfloat16" if gain > 1.0 else "float32"
+        gain = gain_of_bfloat16(pictures[0], config.encoder)
+        taken: Literal["float32", "bfloat16"] = "bfloat16" if gain > _WORTH_IT else "float32"
         return taken, f"precision {taken}: bfloat16 was just timed at {gain:.1f} × the speed of float32"
     return "bfloat16" if config.precision == "bfloat16" else "float32", None
 
@@ -51,31 +55,40 @@ def has_bfloat16(device: str) -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
-def gain_of_bfloat16() -> float:
-    """Seconds that Nature's network takes on the CPU in float32 over those in bfloat16; takes half a second itself."""
+def gain_of_bfloat16(picture: Box, network: str | None) -> float:
+    """Seconds that the CPU takes for the network in float32 over those in bfloat16; takes a fraction of a second itself (impala: some).
+
+    It is of the network itself, as neither is the faster one for all: see :class:`limelight.nn.images.ImageEncoder`.
+    """
     with torch.random.fork_rng(devices=[]):  # whoever draws numbers after this gets those he would have got
-        return _seconds("float32") / _seconds("bfloat16")
+        encoders = [ImageEncoder(picture, network, precision) for precision in ("float32", "bfloat16")]
+    one, other = (_seconds(encoder) for encoder in encoders)
+    return one / other
 
 
-def _seconds(precision: str, turns: int = 5) -> float:
-    """Of the fastest of so many turns: acting and learning on 5 rows of 16 pictures, after a turn that prepares."""
-    obs = np.full((6, 16, 4, 84, 84), 128, np.uint8)
-    kept = keep(ImageEncoder(Box(0, 255, obs.shape[2:], np.uint8), "nature", precision), len(obs) - 1)
-    assert kept is not None
-    found = []
+def _seconds(encoder: ImageEncoder, turns: int = 3) -> float:
+    """Of the fastest of so many turns: acting and learning on 16 pictures, after a turn that prepares."""
+    obs = np.full((2, 16, *encoder.space.shape), 128, np.uint8)
+    kept, found = keep(encoder, len(obs) - 1), []
     for _ in range(turns + 1):
         start = time.perf_counter()
-        for row in obs[:-1]:
-            kept.act(row)
-        torch.autograd.grad(kept.unroll(obs).sum(), list(kept.encoder.parameters()))
+        if kept is None:
+            features = encoder(torch.from_numpy(obs))
+        else:
+            for row in obs[:-1]:
+                kept.act(row)
+            features = kept.unroll(obs)
+        torch.autograd.grad(features.sum(), list(encoder.parameters()))
         found.append(time.perf_counter() - start)
     return min(found[1:])
 
 
-def convolves_pictures(space: Space[Any], config: ModelConfig) -> bool:
-    """Whether layers of ours would convolve pictures: brightness, with sides of 36 pixels or more."""
+def convolved_pictures(space: Space[Any], config: ModelConfig) -> list[Box]:
+    """The pictures that layers of ours would convolve: brightness, with sides of 36 pixels or more."""
     spaces = [leaf.space for leaf in space.visible] if isinstance(space, Packed) else [space]
-    return is_own(config.encoder) and any(
-        isinstance(part, Box) and is_image(part) and not is_coded(part) and min(image_size(part)[1:]) >= PICTURE_SIZE
+    return [
+        part
         for part in spaces
-    )
+        if is_own(config.encoder) and isinstance(part, Box) and is_image(part) and not is_coded(part)
+        and min(image_size(part)[1:]) >= PICTURE_SIZE
+    ]  # fmt: skip
