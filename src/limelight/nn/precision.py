@@ -17,7 +17,6 @@ from limelight.nn.kept import keep
 from limelight.packed import Packed
 from limelight.pixels import PICTURE_SIZE, image_size, is_coded, is_image
 
-
 _WORTH_IT = 1.2
 """Times as fast that bfloat16 must be: processors that gain by it gain more, and timing is not exact on a busy one."""
 
@@ -56,7 +55,7 @@ def has_bfloat16(device: str) -> bool:
 
 
 def gain_of_bfloat16(picture: Box, network: str | None) -> float:
-    """Seconds that the CPU takes for the network in float32 over those in bfloat16; takes a fraction of a second itself (impala: some).
+    """Seconds that the CPU takes for the network in float32 over those in bfloat16; impala takes some seconds itself.
 
     It is of the network itself, as neither is the faster one for all: see :class:`limelight.nn.images.ImageEncoder`.
     """
