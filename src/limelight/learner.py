@@ -408,4 +408,4 @@ class Learner:
             self.reward_normalizer.set_state(state["reward_normalizer"])
         self._target_clock = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])
-        self.progress = float(state["progress"])
+        self.progress = float(state.get("progress", 0.0))  # older checkpoints have none

@@ -148,6 +148,16 @@ def test_every_image_of_brightness_can_be_standardised(shape: tuple[int, ...]) -
     assert by_network.moments.size == 2
 
 
+def test_one_mean_of_all_pixels_can_be_gone_on_from() -> None:
+    """As agents had it that were saved before every pixel had its own."""
+    normalizer = image_normalizer()
+    normalizer.set_state({"mean": np.float64(100.0), "var": np.float64(25.0), "count": 1000})
+    obs = frames(3, 2)
+    np.testing.assert_allclose(normalizer(obs), np.clip((obs - 100.0) / 5.0, -10, 10), rtol=1e-5)
+    normalizer.update(obs)
+    assert normalizer.moments.mean.shape == IMAGE.shape
+
+
 def test_images_inside_others_stay(rng: np.random.Generator) -> None:
     space = Packed(Dict({"camera": IMAGE, "speed": Box(-1.0, 1.0, (2,))}))
     normalizer = make_normalizer(space)

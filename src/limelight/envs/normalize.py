@@ -129,9 +129,10 @@ class ObservationNormalizer:
         return {"mean": mean, "var": var, "count": size}
 
     def set_state(self, state: State) -> None:
-        """Continue from :meth:`get_state`."""
-        mean, var = np.asarray(state["mean"], np.float64), np.asarray(state["var"], np.float64)
-        self.moments, self.seen = Moments(mean, var, int(state["count"])), no_moments(mean.shape)
+        """Continue from :meth:`get_state`; one mean and variance are those of all numbers."""
+        shape = self.moments.mean.shape
+        mean, var = (np.array(np.broadcast_to(state[name], shape), np.float64) for name in ("mean", "var"))
+        self.moments, self.seen = Moments(mean, var, int(state["count"])), no_moments(shape)
 
 
 def pixel_scale(moments: Moments) -> PixelScale:
