@@ -177,6 +177,25 @@ def test_an_environment_that_cannot_be_restored_is_said_to_restart(
     assert "episodes restart" in capsys.readouterr().err
 
 
+def test_what_workers_do_while_a_checkpoint_waits_for_them_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As asynchronous ones on a busy machine, who come to the end meanwhile."""
+    get_state = SyncRunner.get_state
+
+    def after_another_rollout(runner: SyncRunner) -> Any:
+        if runner.num_steps < runner.total_timesteps:
+            runner.advance(runner.num_steps + 1, np.inf)
+        return get_state(runner)
+
+    monkeypatch.setattr(SyncRunner, "get_state", after_another_rollout)
+    settings = {"num_envs": 2, "num_steps": 5, "total_timesteps": 300, "log_every": 100, "checkpoint_every": 285}
+    result = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), **{**QUICK, **settings})
+    steps = [json.loads(line)["step"] for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] == result.summary["total_timesteps"] >= 300
+    assert max(steps[:-1]) < 285
+
+
 def test_resume_may_not_change_what_is_learnt(tmp_path: Path) -> None:
     first = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), total_timesteps=100, **QUICK)
     with pytest.raises(ConfigError, match=r"gamma = 0\.5: cannot change on resume"):

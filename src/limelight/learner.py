@@ -18,7 +18,6 @@ from torch import Tensor
 from limelight import losses
 from limelight.config import AlgorithmConfig, ConfigError, ModelConfig, OptimConfig
 from limelight.envs.base import State
-from limelight.envs.normalize import Moments, pixel_scale
 from limelight.losses import Array
 from limelight.moments import RewardNormalizer, RunningMoments
 from limelight.nn import numpy_mlp
@@ -26,6 +25,7 @@ from limelight.nn.images import standardize_pictures
 from limelight.nn.kept import keep
 from limelight.nn.model import ActorCritic
 from limelight.optim import FlatParameters, Master, clip_by_norm, copy_into, initial_state, make_optimizer, schedule
+from limelight.pixels import PixelScale
 from limelight.returns import gae, standardize, vtrace
 from limelight.rollout import FinalObs, Rollout
 
@@ -126,11 +126,11 @@ class Learner:
         if self.kept is not None:
             self.kept.acted.forget()
 
-    def standardize_pictures(self, moments: Moments) -> None:
-        """Let the networks see pictures by these moments, until the next call: for acting and learning alike."""
+    def standardize_pictures(self, scale: PixelScale) -> None:
+        """Let the networks see pictures by this, until the next call: for acting and learning alike."""
         for network in (self.model, self.target_critic):
             if network is not None:
-                standardize_pictures(network, pixel_scale(moments))
+                standardize_pictures(network, scale)
 
     def update(self, rollout: Rollout, progress: float, want_metrics: bool = False) -> Metrics:
         """One update from one rollout; ``progress`` (0 to 1) through the step budget sets the step size."""
@@ -142,6 +142,8 @@ class Learner:
 
     def gradients(self, rollout: Rollout, want_metrics: bool = False) -> Metrics:
         """Write the gradient of the loss into ``flat.grads``; metrics only if asked for (they cost time)."""
+        if rollout.pixels is not None:
+            self.standardize_pictures(rollout.pixels)
         if self.numpy is not None and rollout.log_probs is None:
             return self._written_out_gradients(self.numpy, rollout, want_metrics)
         return self._autograd_gradients(rollout, want_metrics)

@@ -73,7 +73,7 @@ class TrainingLoop:
         self.agent, self.judge, self.logger = agent, judge, logger
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)
         self._num_episodes = 0
-        self._evaluated_at = self._logged_at = 0
+        self._evaluated_at = self._logged_at = self._told_at = 0
         self._logged_seconds = 0.0
 
     @property
@@ -112,6 +112,8 @@ class TrainingLoop:
                 self.save_checkpoint()
             if interrupt.signal_number is not None:
                 return "interrupted"
+        if runner.num_steps > self._told_at:  # a checkpoint has waited for workers, which came to the end meanwhile
+            self._log(self._advance(total))
         if config.eval.eval_every and self._evaluated_at < runner.num_steps and self._evaluate():
             return "reached_return"
         return "completed"
@@ -126,7 +128,8 @@ class TrainingLoop:
             self._num_episodes += len(episodes)
             self._recent.extend((e.episode_return, e.length) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
-        self.logger.tick(self.runner.num_steps, self.seconds)
+        self._told_at = self.runner.num_steps
+        self.logger.tick(self._told_at, self.seconds)
         return metrics
 
     def _log(self, metrics: Metrics) -> None:
@@ -194,7 +197,7 @@ class TrainingLoop:
         inexact = self.runner.set_state(state["runner"], seed)
         self.judge.set_state(state["judge"])
         self._logged_seconds = self.seconds
-        self._logged_at = self.runner.num_steps
+        self._logged_at = self._told_at = self.runner.num_steps
         self._recent.extend((float(r), int(n)) for r, n in state["recent"])
         self._num_episodes = int(state["num_episodes"])
         self._evaluated_at = int(state["evaluated_at"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from limelight.config import ConfigError
 from limelight.envs.base import EnvBackend, State, Step
 from limelight.envs.normalize import ObservationNormalizer
+from limelight.pixels import PixelScale
 
 Float = NDArray[np.float32]
 
@@ -58,6 +59,8 @@ class Rollout:
     """What the policy remembered before it saw ``obs[0]`` (and ``episode_start[0]``), [B, S]; None without memory."""
     log_probs: Float | None = None
     """log μ(aₜ|sₜ) of the policy that acted, [T, B], where the learner's may be newer; None: it is the learner's."""
+    pixels: PixelScale | None = None
+    """What pictures were standardised by where they were acted on; None: what the learner's networks do it by."""
     learning_rewards: Float | None = None
     """What :meth:`Learner.rewards` made of ``rewards`` where they were collected, [T, B]; None: not yet made."""
 

@@ -13,12 +13,13 @@ import numpy as np
 from limelight.config import TrainConfig
 from limelight.envs.base import State
 from limelight.envs.make import EnvFactory, make_envs
-from limelight.envs.normalize import ObservationNormalizer, make_normalizer
+from limelight.envs.normalize import ObservationNormalizer, make_normalizer, pixel_scale
 from limelight.learner import Learner
 from limelight.nn.encoders import is_own
 from limelight.nn.model import make_model
 from limelight.nn.policy import ModelPolicy
 from limelight.optim import Master
+from limelight.pixels import PixelScale
 from limelight.rollout import Rollout, RolloutCollector
 from limelight.seeds import Stream, derive_seed
 
@@ -30,6 +31,8 @@ class Actor:
         self.collector, self.learner = collector, learner
         self.policy = ModelPolicy(learner.model, rng, learner.numpy, learner.algorithm.noise_correlation, learner.kept)
 
+        self.pixels: PixelScale | None = None
+        """What pictures were standardised by in the last rollout."""
         self._pictures = collector.normalizer if collector.normalizer and collector.normalizer.by_network else None
 
     @property
@@ -40,7 +43,8 @@ class Actor:
     def collect(self) -> Rollout:
         """The next rollout."""
         if self._pictures is not None:
-            self.learner.standardize_pictures(self._pictures.moments)
+            self.pixels = pixel_scale(self._pictures.moments)
+            self.learner.standardize_pictures(self.pixels)
         return self.collector.collect(self.policy)
 
     def get_state(self) -> State:

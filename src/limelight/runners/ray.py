@@ -216,9 +216,6 @@ class RayRunner:
     def _learn(self, pieces: Sequence[tuple[Seat, Piece]], until: int) -> None:
         """One update from rollouts of the same parameters."""
         num_valid = sum(piece.num_valid for _, piece in pieces)
-        pictures = self.trackers.get("observations")
-        if pictures is not None and pictures.by_network and self.config.workers.ship == "rollouts":
-            self.learner.standardize_pictures(pictures.moments)  # first: those that the newest workers acted by
         for seat, piece in pieces:
             self._note(seat, piece)
         if num_valid:  # else nothing happened; momentum must not move the parameters

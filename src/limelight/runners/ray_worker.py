@@ -97,7 +97,9 @@ class RayWorker:
         metrics: Metrics = {}
         if self.ship_rollouts:
             log_probs = learner.log_probs(rollout) if self.off_policy else None
-            rollout = dataclasses.replace(rollout, log_probs=log_probs, learning_rewards=learner.rewards(rollout))
+            rollout = dataclasses.replace(
+                rollout, log_probs=log_probs, pixels=actor.pixels, learning_rewards=learner.rewards(rollout)
+            )
         elif rollout.num_valid:
             metrics = learner.gradients(rollout, want_metrics)
         return Piece(
