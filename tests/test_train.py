@@ -183,12 +183,12 @@ def test_what_workers_do_while_a_checkpoint_waits_for_them_is_told(
     """As asynchronous ones on a busy machine, who come to the end meanwhile."""
     get_state = SyncRunner.get_state
 
-    def after_another_rollout(runner: SyncRunner) -> Any:
+    def at_the_end(runner: SyncRunner) -> Any:
         if runner.num_steps < runner.total_timesteps:
-            runner.advance(runner.num_steps + 1, np.inf)
+            runner.advance(runner.total_timesteps, np.inf)
         return get_state(runner)
 
-    monkeypatch.setattr(SyncRunner, "get_state", after_another_rollout)
+    monkeypatch.setattr(SyncRunner, "get_state", at_the_end)
     settings = {"num_envs": 2, "num_steps": 5, "total_timesteps": 300, "log_every": 100, "checkpoint_every": 285}
     result = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), **{**QUICK, **settings})
     steps = [json.loads(line)["step"] for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
