@@ -105,7 +105,10 @@ class Learner:
     # ------------------------------------------------------------------ the verbs
 
     def load(self, params: NDArray[np.float32], target_params: NDArray[np.float32] | None, progress: float) -> None:
-        """Act and learn with these parameters [n], and the target critic's [m]: :meth:`pull` from another machine."""
+        """Act and learn with these parameters [n], and the target critic's [m]: :meth:`pull` from another machine.
+
+        ``progress``: 0 to 1 through the step budget, when they were made.
+        """
         self._forget()
         self.progress = progress
         copy_into(self.flat.params, params)

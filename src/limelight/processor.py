@@ -15,7 +15,7 @@ def one_thread() -> Iterator[None]:
 
     The networks are small, and more threads only get in each other's way. Moments of weights whose gradient has become
     0 decay to such numbers and stay there (0.9 times the smallest is the smallest), and they are slow: a fifth of
-    Adam's, after 10,000 updates of an Atari network, made one pass over the vector take seven times as long.
+    Adam's, after 13,000 updates of an Atari network, made one pass over the vector take seven times as long.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

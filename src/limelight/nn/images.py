@@ -19,7 +19,7 @@ from limelight.pixels import (
     highest_values,
     image_size,
     is_coded,
-)  # fmt: skip
+)
 
 
 class Planes(nn.Module):
