@@ -263,3 +263,18 @@ def test_an_encoder_of_ones_own_gets_standardised_numbers(tmp_path: Path) -> Non
     obs = frames(0, 5, space=Box(0, 255, (36, 36), np.uint8))
     np.testing.assert_array_equal(limelight.load(tmp_path / "agent").predict(obs)[0], agent.predict(obs)[0])
     actor.close()
+
+
+def test_standardised_pictures_in_bfloat16() -> None:
+    """What acting keeps of them, from the second rollout on in memory that is there, is what the encoder gives."""
+    settings = {"encoder": "a3c", "precision": "bfloat16", "normalize_obs": True}
+    actor = make_actor(a3c("a2c", env_id="limelight.envs.toy:Catch", **settings), None, 0)
+    learner = actor.learner
+    assert learner.kept is not None
+    for _ in range(3):
+        rollout = actor.collect()
+        kept, own = learner.kept.unroll(rollout.obs), learner.model.encoder(torch.from_numpy(rollout.obs))
+        assert float(own.detach().abs().max()) > 0.0
+        torch.testing.assert_close(kept.detach(), own.detach(), rtol=2e-2, atol=2e-2)
+        learner.update(rollout, 0.0)
+    actor.close()

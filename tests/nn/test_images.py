@@ -94,6 +94,7 @@ def test_brightness_is_standardised_once_it_is_told_by_what(shape: tuple[int, ..
     room = torch.zeros(expected.shape).contiguous(memory_format=torch.channels_last)
     assert planes(torch.from_numpy(obs), room) is room
     torch.testing.assert_close(room, expected)
+    torch.testing.assert_close(planes(torch.from_numpy(obs), room.bfloat16()), expected.bfloat16())
     assert not torch.equal(before, expected)
     assert not list(planes.parameters())
     assert not planes.state_dict()

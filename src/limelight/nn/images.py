@@ -68,7 +68,10 @@ class Planes(nn.Module):
         if self.to_chw is None and not self.is_grey:
             images = _interleaved(images)
         if self.mean is not None:
-            return torch.clamp(images.float().sub_(self.mean).mul_(self.factor), -self.limit, self.limit, out=out)
+            planes = images.float().sub_(self.mean).mul_(self.factor)
+            if out is None or out.dtype == planes.dtype:
+                return torch.clamp(planes, -self.limit, self.limit, out=out)
+            return out.copy_(planes.clamp_(-self.limit, self.limit))  # clamp does not convert
         return torch.mul(images, self.scale if self.one_scale is None else self.one_scale, out=out)
 
     def _planes(self, obs: Tensor) -> Tensor:
