@@ -67,8 +67,8 @@ def test_every_row_gives_settings_that_can_work(preset: str, algo: str) -> None:
         ("ALE/Pong-v5", "pong"),
         ("PongNoFrameskip-v4", "pong"),
         ("pong", "pong"),
-        ("ALE/Breakout-v5", "atari"),
-        ("BreakoutNoFrameskip-v4", "atari"),
+        ("ALE/Breakout-v5", "breakout"),
+        ("BreakoutNoFrameskip-v4", "breakout"),
         ("space_invaders", "atari"),
     ],
 )
@@ -80,6 +80,7 @@ def test_an_id_that_a_row_knows_decides_without_making_the_environment(env_id: s
 def test_a_game_takes_the_row_with_a_memory_where_one_is_asked_for() -> None:
     assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "lstm"}).env.frame_size == 42
     assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
+    assert resolve("ALE/Breakout-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
     assert resolve("CartPole-v1", "a3c", "auto", {"core": "lstm"}).preset == "classic"
 
 
@@ -169,5 +170,5 @@ def test_an_id_registered_by_env_module_is_nobody_elses(tmp_path: Path, monkeypa
         config = resolve("Pong-v4", "a2c", "auto", {"env_module": "my_pong"})
     finally:
         gym.registry.pop("Pong-v4", None)
-    assert config.preset not in ("pong", "atari")
+    assert config.preset not in ("pong", "breakout", "atari")
     assert config.env.env_module == "my_pong"

@@ -114,6 +114,15 @@ _PONG = {
     "ent_schedule": "linear",
     "total_timesteps": 1_500_000,
 }
+_BREAKOUT = {
+    **_ATARI,
+    "frame_size": 42,
+    "encoder": "a3c-half",
+    "terminal_on_life_loss": True,
+    "learning_rate": 7e-4,
+    "ent_schedule": "linear",
+    "total_timesteps": 6_000_000,
+}
 _ATARI_LSTM = {
     **_ATARI,
     "frame_size": 42,
@@ -227,6 +236,13 @@ _ROWS = (
         games=("pong",),
     ),
     Preset(
+        "breakout",
+        "Breakout: as pong, with a larger bonus, and a lost life as an end for the learner",
+        (),
+        _with_rollouts(_BREAKOUT, 8, 10),
+        games=("breakout",),
+    ),
+    Preset(
         "atari",
         "Atari: four standardised frames of 84 × 84, the A3C paper's network, Adam, rewards clipped to ±1",
         (),
@@ -296,7 +312,7 @@ def choose_preset(env_id: str, preset: str, look: Look | None = None, core: str 
     """
     if preset == "auto":
         known = next((row.name for row in PRESETS.values() if row.matches(env_id)), None)
-        if known in ("pong", "atari") and core != "feedforward":
+        if known in ("pong", "breakout", "atari") and core != "feedforward":
             return "atari-lstm"
         if known is not None or look is None:
             return known or "none"
