@@ -87,7 +87,7 @@ def test_recurrent_core(core: str, width: int) -> None:
 @every_critic
 @pytest.mark.parametrize("core", ["lstm", "gru"])
 def test_orthogonal_cores(model_of: ModelOf, core: str, critic: str) -> None:
-    """Every gate by itself, with gain 1, whatever its encoder is; zero biases."""
+    """Every gate by itself, with gain 1, whatever its encoder is; zero biases, but an LSTM's forget gate has 1."""
     model = model_of(Box(-1.0, 1.0, (4,)), critic=critic, core=core, core_size=6, hidden_sizes=(6,))
     cells = [m.cell for m in model.modules() if isinstance(m, Recurrent)]
     assert len(cells) == (1 if critic == "shared" else 2)
@@ -95,8 +95,9 @@ def test_orthogonal_cores(model_of: ModelOf, core: str, critic: str) -> None:
         gates = 4 if core == "lstm" else 3
         for gate in (*cell.weight_ih.chunk(gates), *cell.weight_hh.chunk(gates)):
             torch.testing.assert_close(gate @ gate.T, torch.eye(6), atol=1e-5, rtol=0.0)
-        assert not cell.bias_ih.any()
         assert not cell.bias_hh.any()
+        assert cell.bias_ih.chunk(gates)[1].tolist() == [1.0 if core == "lstm" else 0.0] * 6
+        assert cell.bias_ih.sum() == (6.0 if core == "lstm" else 0.0)
 
 
 @every_critic

@@ -104,12 +104,18 @@ class Recurrent(nn.Module):
         return torch.stack(outputs), torch.cat(parts, -1)
 
     def initialize(self) -> None:
-        """Orthogonal weights of gain 1, gate by gate, and zero biases."""
+        """Orthogonal weights of gain 1, gate by gate, and zero biases, but 1 for an LSTM's forget gate.
+
+        So that it begins by keeping three quarters of its state and not half of it: gradients reach farther back.
+        Source: Gers et al. 2000; Jozefowicz et al. 2015.
+        """
         for weight in (self.cell.weight_ih, self.cell.weight_hh):
             for gate in weight.data.chunk(self.num_gates):
                 nn.init.orthogonal_(gate)
         nn.init.zeros_(self.cell.bias_ih)
         nn.init.zeros_(self.cell.bias_hh)
+        if isinstance(self.cell, nn.LSTMCell):
+            nn.init.ones_(self.cell.bias_ih.data.chunk(4)[1])
 
 
 # unsafe_chunk: the gates are activated in place, each by itself, as torch.lstm_cell and torch.gru_cell do it.
