@@ -81,6 +81,19 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
         assert a == b, where
 
 
+@pytest.mark.parametrize(("quiet", "episodes", "told"), [(False, 2, True), (True, 2, False), (False, 0, False)])
+def test_the_final_evaluation_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool, episodes: int, told: bool
+) -> None:
+    """It can take minutes, in which the bar stands still."""
+    limelight.train(
+        "CartPole-v1", run_dir=str(tmp_path / "r"), quiet=quiet, total_timesteps=200, eval_every=0, seed=1,
+        final_episodes=episodes, tensorboard=False,
+    )  # fmt: skip
+    printed = "".join(capsys.readouterr())
+    assert (f"final evaluation: {episodes} greedy episodes" in printed) == told
+
+
 def test_a_run_leaves_everything_the_design_names(tmp_path: Path) -> None:
     result = limelight.train(
         "CartPole-v1", run_dir=str(tmp_path / "r"), quiet=True, total_timesteps=3_000, eval_every=1_000, seed=4,

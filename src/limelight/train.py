@@ -141,7 +141,7 @@ def run(
         status, final = "failed", None
         try:
             status = loop.run(interrupt)
-            final = judge_best(loop) if status != "interrupted" else None
+            final = judge_best(loop, quiet) if status != "interrupted" else None
         except WorkerError as error:
             error.run_dir = run_dir
             raise
@@ -251,10 +251,16 @@ def make_loggers(
     return Loggers([*own, *loggers])
 
 
-def judge_best(loop: TrainingLoop) -> Evaluation | None:
-    """The final evaluation, of the best agent (of the last one, if none was ever evaluated)."""
-    if loop.config.eval.final_episodes == 0:
+def judge_best(loop: TrainingLoop, quiet: bool) -> Evaluation | None:
+    """The final evaluation, of the best agent (of the last one, if none was ever evaluated).
+
+    Announced, as it can take minutes in which the bar stands still, where the agent's games are long.
+    """
+    episodes = loop.config.eval.final_episodes
+    if episodes == 0:
         return None
+    if not quiet:
+        loop.logger.message(f"final evaluation: {episodes} greedy episodes")
     return loop.judge.final(loop.best_agent())
 
 
