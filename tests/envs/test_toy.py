@@ -11,7 +11,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.utils.env_checker import check_env
 
-from limelight.envs.toy import Aim, Bandit, Catch, Corridor, Recall, Ring, Scripted, TwoState
+from limelight.envs.toy import Aim, Bandit, Catch, Corridor, Match, Recall, Ring, Scripted, TwoState
 
 SCRIPT = [[(0.0, 0.0, False, False), (1.0, 2.0, False, False), (2.0, 3.0, True, False)]]
 
@@ -29,7 +29,7 @@ def discounted(env: gym.Env[Any, Any], action: int, gamma: float, bootstrap: flo
 
 @pytest.mark.parametrize(
     "env",
-    [Ring(), Corridor(), Bandit(noise=0.1), Aim(), TwoState(), Recall(), Catch(), Scripted(SCRIPT)],
+    [Ring(), Corridor(), Bandit(noise=0.1), Aim(), TwoState(), Recall(), Match(), Catch(), Scripted(SCRIPT)],
     ids=lambda e: type(e).__name__,
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the checker's advice on spaces and render modes
@@ -125,6 +125,29 @@ def test_recall_pays_nothing_for_a_wrong_or_early_answer() -> None:
     cue = int(env.reset(seed=0)[0])
     rewards = [env.step(np.int64(action))[1] for action in (cue, cue, 1 - cue)]
     assert rewards == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("delay", [0, 3])
+def test_match_pays_for_the_right_answer_alone_and_neither_cue_tells_it(delay: int) -> None:
+    env, gamma = Match(delay), 0.9
+    seen: dict[tuple[int, int], int] = {}
+    for episode in range(80):
+        first = int(env.reset(seed=0 if episode == 0 else None)[0])
+        answer, shown, rewards, over = episode % 2, [], [], False
+        while not over:
+            obs, reward, over, cut, _ = env.step(np.int64(answer))
+            shown.append(int(obs))
+            rewards.append(reward)
+            assert not cut
+        second = shown[delay] - 3
+        assert shown == [*[2] * delay, 3 + second, 2]
+        right = answer == (first == second)
+        assert rewards == [0.0] * (delay + 1) + [float(right)]
+        if right:
+            returns = [sum(gamma**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))]
+            assert returns == pytest.approx(env.value(gamma))
+        seen[first, second] = seen.get((first, second), 0) + 1
+    assert min(seen.get((a, b), 0) for a in (0, 1) for b in (0, 1)) >= 10
 
 
 def test_scripted_refuses_bad_scripts_and_steps_after_the_end() -> None:

@@ -1,4 +1,4 @@
-"""A task that needs memory: an LSTM and a GRU learn it, a network without memory stays at chance."""
+"""Tasks that need memory: an LSTM and a GRU learn them, a network without memory stays at chance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import limelight
-from limelight.envs.toy import Recall
+from limelight.envs.toy import Match, Recall
 
 CUES = 3
 
@@ -24,6 +24,16 @@ def score(tmp_path: Path, **settings: str | int) -> float:
         optimizer="adam", learning_rate=5e-3, lr_schedule="constant", **settings,
     )  # fmt: skip
     return float(result.summary["final_eval_return"])
+
+
+def test_an_lstm_says_whether_two_cues_are_the_same(tmp_path: Path) -> None:
+    """With a forget gate of bias 0 at the start it does not in so few steps: 0 of 4 seeds, with 1 4 of 4."""
+    result = limelight.train(
+        Match, preset="none", seed=100, run_dir=str(tmp_path / "r"), quiet=True, tensorboard=False, eval_every=0,
+        final_episodes=300, total_timesteps=80_000, num_envs=16, num_steps=16, optimizer="adam", learning_rate=3e-3,
+        core="lstm",
+    )  # fmt: skip
+    assert result.summary["final_eval_return"] >= 0.95
 
 
 @pytest.mark.parametrize(("core", "critic"), [("lstm", "shared"), ("gru", "shared"), ("gru", "target")])

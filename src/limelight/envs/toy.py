@@ -207,6 +207,41 @@ class Recall(gym.Env[np.int64, np.int64]):
         return np.asarray(gamma ** np.arange(self.delay + 1, -1, -1, dtype=np.float64))
 
 
+class Match(gym.Env[np.int64, np.int64]):
+    """Remember a cue over ``delay`` blank observations; saying whether the one shown then is the same pays 1 if right.
+
+    Neither cue says anything without the other (an exclusive or), so there is nothing to learn from until both are
+    there at once. Observation: the first cue (0 or 1, drawn evenly), then ``delay`` times blank (2), then the second
+    cue (3 + 0 or 1), whose step terminates. Actions: 1 is the same, 0 is not; those before change nothing.
+    With memory, V* before step t of the delay + 2 of an episode is γ^(delay + 1 − t); without, at most half of that.
+    """
+
+    def __init__(self, delay: int = 4) -> None:
+        self.observation_space, self.action_space = Discrete(5), Discrete(2)
+        self.delay, self.first, self.second, self.steps = delay, 0, 0, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
+        """Show the first cue."""
+        super().reset(seed=seed)
+        self.first, self.second = (int(cue) for cue in self.np_random.integers(2, size=2))
+        self.steps = 0
+        return np.int64(self.first), {}
+
+    def step(self, action: np.int64) -> StepResult:
+        """Wait, or say whether they are the same; the observation of the end is blank."""
+        self.steps += 1
+        answered = self.steps == self.delay + 2
+        obs = 3 + self.second if self.steps == self.delay + 1 else 2
+        reward = float(answered and int(action) == int(self.first == self.second))
+        return np.int64(obs), reward, answered, False, {}
+
+    def value(self, gamma: float) -> Values:
+        """V* before each step of an episode for a policy that remembers, [delay + 2]."""
+        return np.asarray(gamma ** np.arange(self.delay + 1, -1, -1, dtype=np.float64))
+
+
 class Catch(gym.Env[NDArray[np.uint8], np.int64]):
     """Move a paddle under a ball that falls one cell a step; the last step pays 1 if it is caught, else −1.
 
