@@ -610,8 +610,8 @@ def test_check_knows_games() -> None:
     assert "an action is held for 4 frames" in found["game"].message
     assert found["seeding"].level == "ok"
     assert found["time limit"].message == "episodes are truncated after 300 steps"
-    assert found["backend"].message.startswith("ale, for 4 environments")
-    assert found["preset"].message.startswith("atari (knows breakout)")
+    assert found["backend"].message.startswith("ale, for 8 environments")
+    assert found["preset"].message.startswith("breakout (knows breakout)")
 
 
 def test_check_says_what_is_not_used() -> None:
