@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,24 @@ def test_the_gain_is_measured_and_draws_nobody_elses_numbers(network: str | None
     before = torch.random.get_rng_state()
     assert 0.01 < gain_of_bfloat16(PICTURE, network) < 100.0
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_gain_is_of_one_thread_in_turns_and_of_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run computes; and so that neither other processes nor what comes first decides."""
+    seen = []
+
+    def seconds(once: Callable[[], None]) -> float:
+        seen.append((once, torch.get_num_threads()))
+        return [9.0, 9.0, 3.0, 8.0, 2.0, 1.0, 4.0, 8.0][len(seen) - 1]
+
+    monkeypatch.setattr(precision_module, "_seconds", seconds)
+    before = torch.get_num_threads()
+    assert gain_of_bfloat16(PICTURE, None) == 2.0
+    assert torch.get_num_threads() == before
+    works = [once for once, _ in seen]
+    assert works == works[:2] * 4
+    assert works[0] is not works[1]
+    assert {threads for _, threads in seen} == {1}
 
 
 def not_asked() -> Space[Any]:

@@ -16,9 +16,11 @@ from limelight.nn.images import ImageEncoder
 from limelight.nn.kept import keep
 from limelight.packed import Packed
 from limelight.pixels import PICTURE_SIZE, image_size, is_coded, is_image
+from limelight.processor import one_thread
 
 _WORTH_IT = 1.2
 """Times as fast that bfloat16 must be: processors that gain by it gain more, and timing is not exact on a busy one."""
+_TURNS = 3
 
 
 def choose_precision(
@@ -57,20 +59,24 @@ def has_bfloat16(device: str) -> bool:
 def gain_of_bfloat16(picture: Box, network: str | None) -> float:
     """Seconds that the CPU takes for the network in float32 over those in bfloat16; impala takes some seconds itself.
 
-    It is of the network itself, as neither is the faster one for all: see :class:`limelight.nn.images.ImageEncoder`.
+    It is of the network itself, as neither is the faster one for all (see :class:`limelight.nn.images.ImageEncoder`),
+    and on one thread, as runs compute. The two take turns, and other processes' time is not counted.
     """
     with torch.random.fork_rng(devices=[]):  # whoever draws numbers after this gets those he would have got
         encoders = [ImageEncoder(picture, network, precision) for precision in ("float32", "bfloat16")]
-    one, other = (_seconds(encoder) for encoder in encoders)
+    with one_thread():
+        work = [_acting_and_learning(encoder) for encoder in encoders]
+        turns = [[_seconds(once) for once in work] for _ in range(_TURNS + 1)]
+    one, other = (min(found) for found in zip(*turns[1:], strict=True))  # the first turn prepares
     return one / other
 
 
-def _seconds(encoder: ImageEncoder, turns: int = 3) -> float:
-    """Of the fastest of so many turns: acting and learning on 16 pictures, after a turn that prepares."""
+def _acting_and_learning(encoder: ImageEncoder) -> Callable[[], None]:
+    """Acts and learns once on 16 pictures, as a run does."""
     obs = np.full((2, 16, *encoder.space.shape), 128, np.uint8)
-    kept, found = keep(encoder, len(obs) - 1), []
-    for _ in range(turns + 1):
-        start = time.perf_counter()
+    kept = keep(encoder, len(obs) - 1)
+
+    def once() -> None:
         if kept is None:
             features = encoder(torch.from_numpy(obs))
         else:
@@ -78,8 +84,15 @@ def _seconds(encoder: ImageEncoder, turns: int = 3) -> float:
                 kept.act(row)
             features = kept.unroll(obs)
         torch.autograd.grad(features.sum(), list(encoder.parameters()))
-        found.append(time.perf_counter() - start)
-    return min(found[1:])
+
+    return once
+
+
+def _seconds(once: Callable[[], None]) -> float:
+    """Of this thread."""
+    start = time.thread_time()
+    once()
+    return time.thread_time() - start
 
 
 def convolved_pictures(space: Space[Any], config: ModelConfig) -> list[Box]:
