@@ -115,12 +115,10 @@ _PONG = {
     "total_timesteps": 1_500_000,
 }
 _BREAKOUT = {
-    **_ATARI,
-    "frame_size": 42,
-    "encoder": "a3c-half",
+    **_PONG,
     "terminal_on_life_loss": True,
     "learning_rate": 7e-4,
-    "ent_schedule": "linear",
+    "ent_coef": 0.01,
     "total_timesteps": 6_000_000,
 }
 _ATARI_LSTM = {
@@ -312,7 +310,7 @@ def choose_preset(env_id: str, preset: str, look: Look | None = None, core: str 
     """
     if preset == "auto":
         known = next((row.name for row in PRESETS.values() if row.matches(env_id)), None)
-        if known in ("pong", "breakout", "atari") and core != "feedforward":
+        if known is not None and PRESETS[known].games and core != "feedforward":
             return "atari-lstm"
         if known is not None or look is None:
             return known or "none"
