@@ -51,7 +51,7 @@ class Learner:
 
     ``gradients`` are of the model's own parameters; ``apply`` moves the ``master``, which is these parameters, or a
     vector elsewhere that ``pull`` copies them from. Two ways to the same gradients are chosen between when it is built:
-    autograd, for any model, and the written-out backward of nn/numpy_mlp.py, for small MLPs.
+    autograd, for any model, and the written-out backward of nn/numpy_mlp.py, for small MLPs and for heads alone.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Learner:
         """0 to 1 through the step budget, as of the last update."""
         self.kept = keep(model.encoder, algorithm.num_steps)
         self.numpy: numpy_mlp.NumpyActorCritic | None = None
-        if numpy_mlp.supports(model) if use_numpy is None else use_numpy:
-            self.numpy = numpy_mlp.NumpyActorCritic(model, algorithm.num_steps)
+        if numpy_mlp.supports(model, self.kept) if use_numpy is None else use_numpy:
+            self.numpy = numpy_mlp.NumpyActorCritic(model, algorithm.num_steps, self.kept)
             if self.target_critic is not None:
-                self._numpy_target = numpy_mlp.NumpyCritic(self.target_critic, self.numpy.flatten)
+                self._numpy_target = numpy_mlp.NumpyCritic(self.target_critic)
 
     def own_master(self) -> Master:
         """The master of a learner that works alone: its own vectors, and a new optimizer state."""
@@ -125,8 +125,8 @@ class Learner:
     def _forget(self) -> None:
         """What acting has computed is of no use once parameters change."""
         if self.numpy is not None:
-            self.numpy.acted.forget()
-        if self.kept is not None:
+            self.numpy.forget()
+        elif self.kept is not None:
             self.kept.acted.forget()
 
     def standardize_pictures(self, scale: PixelScale) -> None:
@@ -266,10 +266,7 @@ class Learner:
         if not want_metrics:
             return {}
         parts = policy_loss.detach(), value_loss.detach(), entropy_loss.detach(), values.detach()
-        metrics = self._metrics(*parts, targets.returns, rows)
-        if self.kept is not None:
-            metrics["train/filters_off"] = self.kept.filters_off()
-        return metrics
+        return self._metrics(*parts, targets.returns, rows)
 
     def _written_out_gradients(self, net: numpy_mlp.NumpyActorCritic, rollout: Rollout, want_metrics: bool) -> Metrics:
         a = self.algorithm
@@ -328,6 +325,8 @@ class Learner:
         }
         if math.prod(rows.shape) > 1:  # one transition has no variance to explain
             metrics["train/explained_variance"] = float(losses.explained_variance(values, returns, rows))
+        if self.kept is not None:
+            metrics["train/filters_off"] = self.kept.filters_off()
         return metrics
 
     # ------------------------------------------------------------------ bootstrapping

@@ -112,8 +112,8 @@ class RMSprop:
 class Adam:
     """Adam with bias correction:  θ ← θ − η m̂ / (√v̂ + ε).
 
-    PyTorch's own in one pass over the vectors: 0.5 ms for 677,000 numbers where NumPy's thirteen operations took 2.6, 28
-    µs where they took 55 for 4,675. Source: Kingma & Ba 2015, algorithm 1.
+    PyTorch's own in one pass over the vectors: 0.5 ms for 677,000 numbers where NumPy's thirteen operations took 2.6,
+    28 µs where they took 55 for 4,675. Source: Kingma & Ba 2015, algorithm 1.
     """
 
     def __init__(

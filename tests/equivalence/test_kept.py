@@ -72,12 +72,13 @@ def gradients(learner: Learner, rollout: Rollout) -> list[Tensor]:
 
 
 def by_autograd(learner: Learner, rollout: Rollout) -> list[Tensor]:
-    """The gradients without anything kept; the learner is as it was."""
-    kept, learner.kept = learner.kept, None
+    """The gradients without anything kept or written out; the learner is as it was."""
+    before = learner.kept, learner.numpy
+    learner.kept = learner.numpy = None
     try:
         return gradients(learner, rollout)
     finally:
-        learner.kept = kept
+        learner.kept, learner.numpy = before
 
 
 def assert_same_gradients(ours: list[Tensor], theirs: list[Tensor], tolerance: float = OF_A_LOSS) -> None:
@@ -159,7 +160,7 @@ def test_metrics(acting: Any, core: str) -> None:
     rollout = collector.collect(policy)
     ours = learner.gradients(rollout, want_metrics=True)
     assert 0.0 <= ours.pop("train/filters_off") < 1.0
-    learner.kept = None
+    learner.kept = learner.numpy = None
     assert ours == pytest.approx(learner.gradients(rollout, want_metrics=True), rel=1e-4, abs=1e-6)
 
 
@@ -313,7 +314,7 @@ def test_runs_are_the_same(runner_of: Callable[..., SyncRunner]) -> None:
         envs = SyncBackend([Catch() for _ in range(B)])
         runner = runner_of(envs, T, encoder="universe", optimizer="adam", core="lstm", core_size=6)
         if not is_kept:
-            runner.actor.learner.kept = runner.actor.policy.kept = None
+            runner.actor.learner.kept = runner.actor.learner.numpy = runner.actor.policy.kept = None
         before = runner.actor.learner.flat.params.clone()
         runner.advance(8 * T * B, np.inf)
         params.append(runner.actor.learner.flat.params)

@@ -68,10 +68,10 @@ class Planes(nn.Module):
         if self.to_chw is None and not self.is_grey:
             images = _interleaved(images)
         if self.mean is not None:
-            planes = images.float().sub_(self.mean).mul_(self.factor)
-            if out is None or out.dtype == planes.dtype:
-                return torch.clamp(planes, -self.limit, self.limit, out=out)
-            return out.copy_(planes.clamp_(-self.limit, self.limit))  # clamp does not convert
+            in_place = out is not None and out.dtype == torch.float32
+            planes = out.copy_(images) if in_place else images.float()  # type: ignore[union-attr]
+            planes.sub_(self.mean).mul_(self.factor).clamp_(-self.limit, self.limit)
+            return planes if in_place or out is None else out.copy_(planes)
         return torch.mul(images, self.scale if self.one_scale is None else self.one_scale, out=out)
 
     def _planes(self, obs: Tensor) -> Tensor:
@@ -88,7 +88,13 @@ def standardize_pictures(network: nn.Module, scale: PixelScale) -> None:
 
 def _interleaved(images: Tensor) -> Tensor:
     """Images [N, C, H, W] in channels_last memory, while they are bytes: faster than as numbers."""
-    return torch.stack(images.unbind(1), -1).permute(0, 3, 1, 2)
+    if images.device.type != "cpu":
+        return images.contiguous(memory_format=torch.channels_last)
+    N, C, H, W = images.shape
+    together, apart = np.empty((N, H, W, C), np.uint8), images.numpy()
+    for c in range(C):  # NumPy takes three quarters of the time that torch.stack does
+        together[..., c] = apart[:, c]
+    return torch.from_numpy(together).permute(0, 3, 1, 2)
 
 
 class ImageEncoder(nn.Module):

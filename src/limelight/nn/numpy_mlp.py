@@ -1,7 +1,8 @@
 """The same small MLP in NumPy: acting, forward and a written-out backward over the model's own flat vectors.
 
-For networks of a few thousand parameters PyTorch's per-call overhead is several times the arithmetic. learner.py
-takes this path where :func:`supports` says so; the tests hold it to ``ActorCritic`` and to autograd.
+For networks of a few thousand parameters PyTorch's per-call overhead is several times the arithmetic; so it is for the
+heads of a convolutional network. learner.py takes this path where :func:`supports` says so; the tests hold it to
+``ActorCritic`` and to autograd.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
+import torch
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import nn
@@ -20,6 +22,7 @@ from limelight.nn.acted import Acted
 from limelight.nn.cores import FeedForward
 from limelight.nn.distributions import PolicyHead
 from limelight.nn.encoders import MLP, FlattenObs, outside
+from limelight.nn.kept import KeptEncoder
 from limelight.nn.model import ActorCritic, Critic, ValueHead
 from limelight.nn.numpy_distributions import numpy_distribution
 
@@ -29,9 +32,13 @@ Float = NDArray[np.floating[Any]]
 MAX_WIDTH = 256
 
 
-def supports(model: ActorCritic) -> bool:
-    """Whether the NumPy path computes this model: a small MLP without memory."""
-    return has_small_mlp(model) and isinstance(model.core, FeedForward)
+def supports(model: ActorCritic, kept: KeptEncoder | None = None) -> bool:
+    """Whether the NumPy path computes this model: a small MLP, or heads on a ``kept`` encoder alone, without memory."""
+    if not isinstance(model.core, FeedForward):
+        return False
+    if kept is None:
+        return has_small_mlp(model)
+    return isinstance(model.critic, ValueHead) and numpy_distribution(model.distribution) is not None
 
 
 def has_small_mlp(model: ActorCritic) -> bool:
@@ -146,31 +153,41 @@ def make_head(head: PolicyHead) -> Layer | Head:
 class NumpyActorCritic:
     """Forward, act and backward of an ActorCritic that :func:`supports` accepts, over the same memory."""
 
-    def __init__(self, model: ActorCritic, num_steps: int = 0) -> None:
-        """``num_steps``: T of the rollouts that are learnt from; where acting leaves its activations for them."""
-        assert isinstance(model.encoder, MLP)
-        self.acted = Acted(num_steps)
-        self.flatten = flattener(model.encoder.flatten)
-        self.trunk = Trunk(model.encoder)
+    def __init__(self, model: ActorCritic, num_steps: int = 0, kept: KeptEncoder | None = None) -> None:
+        """``num_steps``: T of the rollouts that are learnt from; where acting leaves its activations for them.
+
+        ``kept``: the model's encoder, where that is a convolutional one and only the heads are computed here.
+        """
+        self.kept = kept
+        if kept is None:
+            encoder = cast(MLP, model.encoder)
+            self.acted, self.flatten, self.trunk = Acted(num_steps), flattener(encoder.flatten), Trunk(encoder)
         self.policy_head = make_head(model.policy_head)
         distribution = numpy_distribution(model.distribution)
         assert distribution is not None
         self.distribution = distribution
-        self.value = NumpyCritic(model.critic, self.flatten)
+        self.value = NumpyCritic(model.critic)
         self._features: Float = np.zeros((0, 0), np.float32)
 
     def act(self, obs: NDArray[Any], noise: Float | None) -> NDArray[Any]:
         """Sampled actions [B, *action_shape] for the distribution's noise, or the most probable ones without."""
+        features = self._act_trunk(obs) if self.kept is None else self.kept.act(obs).numpy()
+        return self.distribution.act(self.policy_head.forward(features), noise)
+
+    def _act_trunk(self, obs: NDArray[Any]) -> Float:
         x = self.flatten(obs)
         rows = self.acted.next_rows(obs)
         for layer in self.trunk.layers:
             x = layer.forward(x, layer.buffer((self.acted.num_steps + 1) * len(x))[rows] if rows else None)
-        return self.distribution.act(self.policy_head.forward(x), noise)
+        return x
 
     def forward(self, obs: NDArray[Any]) -> tuple[Float, Float]:
         """Distribution parameters [N, K] and values [N] of observations [N, *obs_shape]."""
-        x = self.flatten(obs)
-        self._features = self.trunk.forward(x, self.acted.known_rows(obs))
+        if self.kept is None:
+            x = self.flatten(obs)
+            self._features = self.trunk.forward(x, self.acted.known_rows(obs))
+        else:
+            x = self._features = self.kept.forward(obs).numpy()
         return self.policy_head.forward(self._features), self.value.forward(x, self._features)
 
     def backward(self, d_params: Float, d_values: Float) -> None:
@@ -180,14 +197,20 @@ class NumpyActorCritic:
         d_trunk = self.value.backward(features, d_values)
         if d_trunk is not None:
             d_features += d_trunk
-        self.trunk.backward(d_features)
+        if self.kept is None:
+            self.trunk.backward(d_features)
+        else:
+            self.kept.backward(torch.from_numpy(d_features))
+
+    def forget(self) -> None:
+        """What acting has computed is of no use once parameters change."""
+        (self.acted if self.kept is None else self.kept.acted).forget()
 
 
 class NumpyCritic:
     """The value half: a head on the shared features, or a network of its own (a target critic too)."""
 
-    def __init__(self, critic: nn.Module, flatten: Callable[[NDArray[Any]], Float]) -> None:
-        self.flatten = flatten
+    def __init__(self, critic: nn.Module) -> None:
         self.trunk = Trunk(cast(MLP, critic.encoder)) if isinstance(critic, Critic) else None
         head = critic.value_head if isinstance(critic, Critic) else critic
         self.head = Layer(cast(ValueHead, head).linear, None)

@@ -95,7 +95,7 @@ class ModelPolicy:
 
     def _features(self, obs: NDArray[Any]) -> Tensor | None:
         """Of the encoder, where it keeps them for learning; otherwise the model runs it itself."""
-        return None if self.kept is None else self.kept.act(obs)
+        return None if self.kept is None else self.kept.act(obs)[None]
 
     def _row(self, x: NDArray[Any]) -> Tensor:
         """[B, ...] → [1, B, ...] where the model is."""
