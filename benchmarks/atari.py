@@ -1,7 +1,7 @@
 """Environment steps per second on an Atari game, training included, and where the time goes.
 
 The emulator alone, asynchronous workers, the classic script's design (one environment per worker, so a batch of one),
-and (if installed) Stable-Baselines3 take turns. Run as a script.
+and (if installed) Stable-Baselines3 take turns; so does that design as scripts write it. Run as a script.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from asynchrony import Workers, compare, measure
+from classic import ClassicScript
 from stats import flat_settings, markdown_table, number, provenance, results_path, save_json
 from throughput import NEVER, Contender, Sample
 
@@ -83,7 +84,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     half = {"frame_size": 42, "encoder": "a3c-half"}
     return {
         f"{args.workers} workers × 16 × 5, a3c": {**base, "num_envs": 16, "num_steps": 5, "encoder": "a3c"},
-        f"{args.workers} workers × 32 × 5, a3c": {**base, "num_envs": 32, "num_steps": 5, "encoder": "a3c"},
+        f"{args.workers} workers × 32 × 20, a3c": {**base, "num_envs": 32, "num_steps": 20, "encoder": "a3c"},
         f"{args.workers} workers × 16 × 5, nature": {**base, "num_envs": 16, "num_steps": 5, "encoder": "nature"},
         f"{args.workers} workers × 8 × 10, 42 × 42, a3c-half": {**own, **half, "num_envs": 8, "num_steps": 10},
         CLASSIC: {**base, "num_envs": 1, "num_steps": 20, "encoder": "a3c"},
@@ -94,7 +95,12 @@ def contenders(args: argparse.Namespace, peer: bool) -> list[Contender]:
     """Everyone who takes turns."""
     ours = [Workers(name, args.game, settings) for name, settings in settings_of(args).items()]
     emulator = Emulator(args.game, 16 * args.workers, args.workers, args.seed)
-    return [emulator, *ours, *([StableBaselines3(args.game, args.seed)] if peer else [])]
+    if not peer:
+        return [emulator, *ours]
+    from limelight.envs.games import id_of
+
+    script = ClassicScript(id_of(args.game), args.workers, args.seed)
+    return [emulator, *ours, script, StableBaselines3(args.game, args.seed)]
 
 
 # --------------------------------------------------------------------------- where the time goes
@@ -143,19 +149,20 @@ def shares(game: str, settings: dict[str, Any], seconds: float) -> dict[str, flo
 
 def summarize(samples: dict[str, list[Sample]]) -> dict[str, Any]:
     """Medians, ratios and samples of each contender."""
-    baselines = {"emulator": samples[EMULATOR], "classic": samples[CLASSIC], "sb3": samples.get("sb3")}
-    return compare(samples, baselines)
+    baselines = {"emulator": samples[EMULATOR], "classic": samples[CLASSIC]}
+    peers = {"script": samples.get(ClassicScript.name), "sb3": samples.get("sb3")}
+    return compare(samples, {**baselines, **peers})
 
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    keys = ("emulator", "classic", "sb3")
+    keys = ("emulator", "classic", "script", "sb3")
     rows = [
         [name, number(row["steps_per_second"])]
         + [f"{row['ratios'][key]['of_medians']:.2f}" if key in row["ratios"] else "" for key in keys]
         for name, row in results.items()
     ]
-    return markdown_table(["contender", "steps/s", "× emulator", "× one environment", "× SB3"], rows)
+    return markdown_table(["contender", "steps/s", "× emulator", "× one environment", "× the script", "× SB3"], rows)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import limelight
 from limelight.evaluate import Evaluation
@@ -305,6 +306,29 @@ def test_atari_runs(
     for spent in saved["shares"].values():
         assert sum(spent.values()) == pytest.approx(1.0)
         assert spent["environments"] > 0
+
+
+def test_the_classic_script_learns_from_discounted_rewards(script: Script) -> None:
+    """Two steps and a value behind them, by hand."""
+    classic = script("classic")
+    log_probs, entropies = ([torch.tensor([x]) for x in row] for row in ((-0.5, -1.0), (0.3, 0.6)))
+    values = [torch.tensor([x]) for x in (1.0, 2.0, 4.0)]
+    loss = classic.loss_of([1.0, 0.0], log_probs, values, entropies)
+    second = 0.99 * 4.0 - 2.0
+    first = 1.0 + 0.99 * 0.99 * 4.0 - 1.0
+    expected = 0.5 * (first**2 + second**2) + 0.5 * first + 1.0 * second - 0.01 * 0.9
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_classic_script_takes_its_turn(script: Script) -> None:
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    classic = script("classic")
+    contender = classic.ClassicScript("ALE/Pong-v5", 1, 0)
+    try:
+        assert contender.turn(0.5).steps > 0
+    finally:
+        contender.close()
 
 
 def test_time_to_score_runs_and_reads_what_is_there(
