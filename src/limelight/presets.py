@@ -212,7 +212,7 @@ _ROWS = (
         "lunarlander-continuous",
         "LunarLanderContinuous: as lunarlander, without the bonus, as its noise is exploration enough",
         ("LunarLanderContinuous-",),
-        _with_rollouts({**_LANDER, "log_std_init": -0.5, "ent_coef": 0.0}, 8, 32),
+        _with_rollouts({**_LANDER, "log_std_init": -1.0, "ent_coef": 0.0}, 8, 32),
     ),
     Preset(
         "bipedalwalker",

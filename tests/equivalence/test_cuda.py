@@ -1,0 +1,147 @@
+"""A learner on a GPU against the same on the CPU: gradients, steps of the optimizer, runs, and what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from torch import Tensor
+
+import limelight
+from limelight.config import TrainConfig
+from limelight.envs.gymnasium_backend import SyncBackend
+from limelight.envs.normalize import make_normalizer, pixel_scale
+from limelight.envs.toy import Catch
+from limelight.learner import Learner
+from limelight.nn.policy import ModelPolicy
+from limelight.rollout import Rollout, RolloutCollector
+from limelight.settings import with_settings
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+VECTOR, PICTURE = Box(-1.0, 1.0, (5,), np.float32), Box(0, 255, (4, 42, 42), np.uint8)
+CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "mlp": (VECTOR, Discrete(3), {}),
+    "own-critic": (VECTOR, Discrete(3), {"critic": "separate", "normalize_advantages": "batch"}),
+    "target-critic": (VECTOR, Discrete(3), {"critic": "target", "critic_learning_rate": 1e-3}),
+    "continuous": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"normalize_rewards": True}),
+    "squashed": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"action_bounds": "squash", "action_std": "state"}),
+    "choices": (MultiDiscrete([3, 4]), MultiDiscrete([2, 3]), {}),
+    "a3c": (PICTURE, Discrete(3), {"encoder": "a3c"}),
+    "impala": (PICTURE, Discrete(3), {"encoder": "impala"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in float32 and not in TF32, which has ten bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture
+def pair(model_of: Callable[..., Any]) -> Callable[..., list[Learner]]:
+    """``pair(case, **settings)``: the same learner on the CPU and on the GPU."""
+
+    def make(case: str, **settings: Any) -> list[Learner]:
+        space, actions, own = CASES[case]
+        all_of_them = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **own, **settings}
+        config = with_settings(TrainConfig(), all_of_them)
+        models = [model_of(space, 0, actions, **all_of_them).to(device) for device in ("cpu", "cuda")]
+        return [Learner(model, config.algorithm, config.model, config.optim) for model in models]
+
+    return make
+
+
+def assert_close(one: Tensor, other: Tensor, tolerance: float) -> None:
+    """To so much of its length."""
+    one, other = one.cpu(), other.cpu()
+    assert one.norm() > 0
+    assert (one - other).norm() <= tolerance * one.norm()
+
+
+@pytest.mark.parametrize("core", ["feedforward", "lstm", "gru"])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients(pair: Any, rollout_of: Callable[..., Rollout], case: str, core: str) -> None:
+    space, actions, _ = CASES[case]
+    learners = pair(case, **({} if core == "feedforward" else {"core": core, "core_size": 6}))
+    rollout = rollout_of(space, stream="next_step", actions=actions)
+    if core != "feedforward":
+        state = np.random.default_rng(1).standard_normal((3, learners[0].model.state_size)).astype(np.float32)
+        rollout = replace(rollout, recurrent_state=state)
+    metrics = [learner.gradients(rollout, want_metrics=True) for learner in learners]
+    assert_close(learners[0].flat.grads, learners[1].flat.grads, 1e-4)
+    for name, value in metrics[1].items():
+        assert value == pytest.approx(metrics[0][name], rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "rmsprop_tf", "adam"])
+@pytest.mark.parametrize("case", ["mlp", "target-critic"])
+def test_updates(pair: Any, rollout_of: Callable[..., Rollout], case: str, optimizer: str) -> None:
+    """Ten, each from another rollout; target critic, clipping and the optimizer's memory with them."""
+    learners = pair(case, optimizer=optimizer, learning_rate=1e-2)
+    before = learners[0].flat.params.clone()
+    for seed in range(10):
+        rollout = rollout_of(VECTOR, seed)
+        norms = [learner.update(rollout, seed / 10)["train/grad_norm"] for learner in learners]
+        assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+    assert (learners[0].flat.params - before).abs().max() > 1e-2
+    for mine, theirs in zip(*(learner.master.optimizer_state.values() for learner in learners), strict=True):
+        torch.testing.assert_close(theirs.cpu(), mine, rtol=1e-2, atol=1e-5)
+    torch.testing.assert_close(learners[1].flat.params.cpu(), learners[0].flat.params, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_pictures_are_acted_on_and_learnt_from(pair: Any, precision: str) -> None:
+    """Standardised on the GPU as on the CPU; the same random numbers choose the same actions there."""
+    seen = []
+    envs = SyncBackend([Catch() for _ in range(3)])
+    spaces = envs.single_observation_space, envs.single_action_space
+    CASES["catch"] = (*spaces, {"encoder": "a3c-half"})
+    for learner in pair("catch", num_steps=5, precision=precision):
+        collector = RolloutCollector(SyncBackend([Catch() for _ in range(3)]), 5, make_normalizer(spaces[0]), "Catch")
+        collector.reset(0)
+        policy = ModelPolicy(learner.model, np.random.default_rng(0), learner.numpy, kept=learner.kept)
+        assert collector.normalizer is not None
+        for _ in range(3):
+            learner.standardize_pictures(pixel_scale(collector.normalizer.moments))
+            rollout = collector.collect(policy)
+            learner.gradients(rollout)
+        seen.append((rollout.actions.copy(), learner.flat.grads.clone()))
+    if precision == "float32":
+        np.testing.assert_array_equal(seen[0][0], seen[1][0])
+        assert_close(seen[0][1], seen[1][1], 1e-3)
+    assert bool(torch.isfinite(seen[1][1]).all())
+    assert seen[1][1].norm() > 0
+
+
+@pytest.mark.parametrize("algo", ["ac", "a2c"])
+@pytest.mark.parametrize("core", ["feedforward", "lstm"])
+def test_a_run_is_saved_loaded_without_a_gpu_and_resumed(tmp_path: Path, algo: str, core: str) -> None:
+    own = {"core": core, "core_size": 8} if core != "feedforward" else {}
+    result = limelight.train(
+        "CartPole-v1", algo=algo, run_dir=str(tmp_path / "r"), device="cuda", total_timesteps=1_000, seed=0, quiet=True,
+        eval_every=500, eval_episodes=2, final_episodes=2, tensorboard=False, optimizer="adam", **own,
+    )  # fmt: skip
+    assert result.status == "completed"
+    agent = limelight.load(tmp_path / "r", "last")
+    assert next(agent.model.parameters()).device.type == "cpu"
+    assert int(agent.predict(np.zeros(4, np.float32))[0]) in (0, 1)
+    again = limelight.resume(tmp_path / "r", total_timesteps=2_000, quiet=True)
+    assert again.summary["total_timesteps"] >= 2_000
+
+
+def test_a2c_learns_on_a_gpu(tmp_path: Path) -> None:
+    result = limelight.train(
+        "limelight.envs.toy:Corridor", run_dir=str(tmp_path / "r"), device="cuda", total_timesteps=6_000, seed=0,
+        learning_rate=1e-2, quiet=True, tensorboard=False, eval_every=1_000, eval_episodes=4, final_episodes=8,
+    )  # fmt: skip
+    assert result.summary["final_eval_return"] == pytest.approx(1.0)
