@@ -34,7 +34,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "own-critic": (VECTOR, Discrete(3), {"critic": "separate", "normalize_advantages": "batch"}),
     "target-critic": (VECTOR, Discrete(3), {"critic": "target", "critic_learning_rate": 1e-3}),
     "continuous": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"normalize_rewards": True}),
-    "squashed": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"action_bounds": "squash", "action_std": "state"}),
+    "squashed": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"action_bounds": "squash", "action_std": "softplus"}),
     "choices": (MultiDiscrete([3, 4]), MultiDiscrete([2, 3]), {}),
     "a3c": (PICTURE, Discrete(3), {"encoder": "a3c"}),
     "impala": (PICTURE, Discrete(3), {"encoder": "impala"}),
@@ -93,7 +93,7 @@ def test_updates(pair: Any, rollout_of: Callable[..., Rollout], case: str, optim
         rollout = rollout_of(VECTOR, seed)
         norms = [learner.update(rollout, seed / 10)["train/grad_norm"] for learner in learners]
         assert norms[1] == pytest.approx(norms[0], rel=1e-3)
-    assert (learners[0].flat.params - before).abs().max() > 1e-2
+    assert (learners[0].flat.params - before).abs().max() > 1e-3
     for mine, theirs in zip(*(learner.master.optimizer_state.values() for learner in learners), strict=True):
         torch.testing.assert_close(theirs.cpu(), mine, rtol=1e-2, atol=1e-5)
     torch.testing.assert_close(learners[1].flat.params.cpu(), learners[0].flat.params, rtol=1e-2, atol=1e-3)
