@@ -263,6 +263,6 @@ class TrainConfig:
     preset: str = "auto"
     """The row of presets.py these settings started from: auto (by environment), none, or a name."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network lives; auto keeps small networks on the CPU."""
+    """Where the network lives; auto takes a GPU, if there is one, for pictures that one process learns from."""
     run_dir: str | None = None
     """Folder of the run; None is ``runs/<env>/<algo>-<seed>-<time>``."""

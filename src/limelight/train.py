@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from gymnasium.spaces import Space
 
 from limelight.agent import Agent, load
 from limelight.checkpoint import latest_checkpoint, read_state
@@ -28,7 +29,7 @@ from limelight.monitor.jsonl import JsonlLogger
 from limelight.monitor.logger import Logger, Loggers
 from limelight.monitor.monitor_csv import MonitorCsvLogger
 from limelight.monitor.tensorboard import TensorBoardLogger
-from limelight.nn.precision import choose_precision
+from limelight.nn.precision import choose_device, choose_precision
 from limelight.presets import explain_preset, resolve, spaces_of
 from limelight.processor import one_thread
 from limelight.run_folder import create_run_folder, require_empty, write_json
@@ -156,13 +157,11 @@ def prepare(
 ) -> TrainConfig:
     """``config`` checked and with every ``auto`` that the machine decides filled in, so that a saved run repeats.
 
-    ``say`` is told why the backend was chosen, where it was not given, and of a precision that is not float32.
+    ``say`` is told why the backend was chosen, where it was not given, and of a GPU and a precision that was a choice.
     """
     validate(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
-    # Networks as small as these are slower on a GPU than on the CPU: launching a kernel costs more than the product.
-    device = "cpu" if config.device == "auto" else config.device
     workers = config.workers
     if workers.runner == "ray":
         if find_spec("ray") is None:
@@ -186,9 +185,15 @@ def prepare(
     if choice.backend == "ale" and env.env_threads is None:
         share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.worker_cpus)
         env = dataclasses.replace(env, env_threads=max(1, share))
-    precision, why = choose_precision(config.model, device, lambda: spaces_of(config.env, factory)[0])
-    if why is not None:
-        say(why)
+
+    def look() -> Space[Any]:
+        return spaces_of(config.env, factory)[0]
+
+    device, because = choose_device(config.device, has_workers, config.model, look)
+    precision, why = choose_precision(config.model, device, look)
+    for reason in (because, why):
+        if reason is not None:
+            say(reason)
     model = dataclasses.replace(config.model, precision=precision)
     return dataclasses.replace(config, device=device, env=env, model=model, workers=workers)
 

@@ -18,7 +18,7 @@ from limelight.envs.toy import Catch
 from limelight.nn import precision as precision_module
 from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
-from limelight.nn.precision import choose_precision, convolved_pictures, gain_of_bfloat16, has_bfloat16
+from limelight.nn.precision import choose_device, choose_precision, convolved_pictures, gain_of_bfloat16, has_bfloat16
 from limelight.packed import Packed
 from limelight.presets import resolve
 from limelight.settings import with_settings
@@ -118,6 +118,23 @@ def test_what_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, native: bo
     assert precision == "bfloat16"
     assert (said is None) is native
     assert said is None or ("slow" in said and "\n" not in said)
+
+
+@pytest.mark.parametrize(
+    ("space", "has_workers", "expected"),
+    [(PICTURE, False, "cuda"), (PICTURE, True, "cpu"), (REAL, False, "cpu"), (CODES, False, "cpu")],
+)
+def test_auto_takes_a_gpu_for_pictures_alone(
+    monkeypatch: pytest.MonkeyPatch, space: Space[Any], has_workers: bool, expected: str
+) -> None:
+    for is_there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda is_there=is_there: is_there)
+        device, said = choose_device("auto", has_workers, ModelConfig(), lambda: space)
+        assert device == (expected if is_there else "cpu")
+        assert (said is not None) is is_there
+        assert said is None or said.startswith(f"device {expected}: there is a GPU, ")
+        for asked in ("cpu", "cuda"):
+            assert choose_device(asked, has_workers, ModelConfig(), not_asked) == (asked, None)
 
 
 @pytest.mark.parametrize("native", [True, False])
