@@ -307,14 +307,18 @@ def test_new_parameters_make_what_was_kept_worthless(
 # --------------------------------------------------------------------------- the Actor
 
 
-def test_runs_are_the_same(runner_of: Callable[..., SyncRunner]) -> None:
-    """Eight updates with what was kept, and with autograd alone."""
+@pytest.mark.parametrize("core", ["feedforward", "lstm"])
+def test_runs_are_the_same(runner_of: Callable[..., SyncRunner], core: str) -> None:
+    """Eight updates with what was kept (and heads written out, without memory), and with autograd alone."""
     params = []
     for is_kept in (True, False):
         envs = SyncBackend([Catch() for _ in range(B)])
-        runner = runner_of(envs, T, encoder="universe", optimizer="adam", core="lstm", core_size=6)
+        runner = runner_of(envs, T, encoder="universe", optimizer="adam", core=core, core_size=6)
+        learner, policy = runner.actor.learner, runner.actor.policy
+        assert (learner.numpy is not None) is (policy.fast is not None) is (core == "feedforward")
         if not is_kept:
-            runner.actor.learner.kept = runner.actor.learner.numpy = runner.actor.policy.kept = None
+            learner.kept = learner.numpy = None
+            runner.actor.policy = ModelPolicy(learner.model, policy.rng, None)
         before = runner.actor.learner.flat.params.clone()
         runner.advance(8 * T * B, np.inf)
         params.append(runner.actor.learner.flat.params)

@@ -56,6 +56,8 @@ def test_brightness_is_scaled_by_its_bound(shape: tuple[int, ...]) -> None:
     if shape[-1] == 3:
         expected = expected.movedim(-1, 1)
     torch.testing.assert_close(planes, expected.reshape(2, C, H, W))
+    halves = obs.float() + 0.5  # numbers that are no bytes stay what they are
+    torch.testing.assert_close(Planes(space)(halves), planes + 0.5 / 200)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
