@@ -81,6 +81,7 @@ def test_a_game_takes_the_row_with_a_memory_where_one_is_asked_for() -> None:
     assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "lstm"}).env.frame_size == 42
     assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
     assert resolve("ALE/Breakout-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
+    assert explain_preset("ALE/Breakout-v5", "atari-lstm").startswith("preset atari-lstm (for a memory): ")
     assert resolve("CartPole-v1", "a3c", "auto", {"core": "lstm"}).preset == "classic"
 
 

@@ -121,14 +121,7 @@ _BREAKOUT = {
     "ent_coef": 0.01,
     "total_timesteps": 6_000_000,
 }
-_ATARI_LSTM = {
-    **_ATARI,
-    "frame_size": 42,
-    "frame_stack": 1,
-    "encoder": "universe",
-    "core": "lstm",
-    "core_size": 256,
-}
+_ATARI_LSTM = {**_PONG, "frame_stack": 1, "core": "lstm", "core_size": 256}
 _PENDULUM = {
     **_CONTINUOUS,
     "gamma": 0.95,
@@ -249,9 +242,9 @@ _ROWS = (
     ),
     Preset(
         "atari-lstm",
-        "Atari with a memory: one frame of 42 × 42, standardised, four small convolutions and an LSTM",
+        "Atari with a memory: as pong, with one frame instead of four, an LSTM, and longer rollouts for it",
         (),
-        _with_rollouts(_ATARI_LSTM, 4, 20),
+        {**_with_rollouts(_ATARI_LSTM, 16, 20), "a2c": {"num_envs": 32, "num_steps": 20}},
     ),
     Preset(
         "minigrid",
@@ -327,7 +320,8 @@ def explain_preset(env_id: str, preset: str) -> str:
     if preset not in PRESETS:
         return "preset none: the algorithm's own settings (limelight list presets)"
     row = PRESETS[preset]
-    why = f"knows {env_id}" if row.matches(env_id) else "fits the spaces" if row.any_continuous else "asked for"
+    other = "fits the spaces" if row.any_continuous else "for a memory" if "core" in row.settings["*"] else "asked for"
+    why = f"knows {env_id}" if row.matches(env_id) else other
     return f"preset {preset} ({why}): {row.summary}"
 
 
