@@ -146,6 +146,15 @@ _SWIMMER = {
     "learning_rate": 3e-3,
     "noise_correlation": 0.98,
 }
+_MINIGRID = {
+    "activation": "relu",
+    "core_size": 128,
+    "normalize_advantages": "running",
+    "learning_rate": 1e-3,
+    "ent_coef": 0.01,
+    "eval_every": 50_000,
+    "total_timesteps": 1_000_000,
+}
 
 
 def _with_rollouts(settings: dict[str, Any], num_envs: int, num_steps: int) -> dict[str, dict[str, Any]]:
@@ -248,14 +257,9 @@ _ROWS = (
     ),
     Preset(
         "minigrid",
-        "MiniGrid, BabyAI: longer rollouts and an entropy bonus, as rewards are rare; add --core lstm for memory",
+        "MiniGrid, BabyAI: advantages of unit size and longer rollouts, as rewards are rare; --core lstm for a memory",
         ("MiniGrid-", "BabyAI-"),
-        {
-            "*": {"learning_rate": 1e-3, "ent_coef": 0.01, "eval_every": 50_000, "total_timesteps": 500_000},
-            "a2c": _SIXTEEN_BY_SIXTEEN,
-            "a3c": _SIXTEEN_BY_SIXTEEN,
-            "ac": {"normalize_advantages": "running"},
-        },
+        {"*": _MINIGRID, "a2c": _SIXTEEN_BY_SIXTEEN, "a3c": _SIXTEEN_BY_SIXTEEN},
     ),
     Preset(
         "hopper",
