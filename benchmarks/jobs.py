@@ -55,6 +55,9 @@ _MEMORY = {
     "eval_every": 25_000,
 }
 
+_DOORS = {"core": "lstm", "core_size": 128}
+"""Two doors to open in order: behind one's back there is no telling whether one is open, so it takes a memory."""
+
 _LONG = {"final_episodes": 0}
 """The best agent is judged by learning.py itself: another hundred long episodes would only cost time."""
 
@@ -100,8 +103,8 @@ BASE_JOBS = (
         "a3c-lunarlander", "LunarLander-v3", "a3c", 200.0, settings={"num_workers": 2}, total_timesteps=1_000_000
     ),
     Job(
-        "minigrid-memory", "MiniGrid-RedBlueDoors-6x6-v0", "a2c", 0.9, settings={"core": "lstm"},
-        total_timesteps=2_000_000, variants={"feedforward": {"core": "feedforward"}},
+        "minigrid-memory", "MiniGrid-RedBlueDoors-6x6-v0", "a2c", 0.9, settings=_DOORS, total_timesteps=2_000_000,
+        variants={"feedforward": {"core": "feedforward", "core_size": 64}},
     ),
     *(
         Job(name, env_id, "a2c", threshold, _LONG, steps, variants=_WHITE if name in _DRIFTS else {})

@@ -148,7 +148,6 @@ _SWIMMER = {
 }
 _MINIGRID = {
     "activation": "relu",
-    "core_size": 128,
     "normalize_advantages": "running",
     "learning_rate": 1e-3,
     "ent_coef": 0.01,
