@@ -211,7 +211,7 @@ _ROWS = (
     ),
     Preset(
         "lunarlander-continuous",
-        "LunarLanderContinuous: as lunarlander, without the bonus, as its noise is exploration enough",
+        "LunarLanderContinuous: as lunarlander, without the bonus and with less noise, which is exploration enough",
         ("LunarLanderContinuous-",),
         _with_rollouts({**_LANDER, "log_std_init": -1.0, "ent_coef": 0.0}, 8, 32),
     ),
