@@ -56,7 +56,7 @@ _MEMORY = {
 }
 
 _DOORS = {"core": "lstm", "core_size": 128}
-"""Two doors to open in order: behind one's back there is no telling whether one is open, so it takes a memory."""
+"""Two doors to open in order: behind one's back there is no telling whether one is open, so a memory helps."""
 
 _LONG = {"final_episodes": 0}
 """The best agent is judged by learning.py itself: another hundred long episodes would only cost time."""
