@@ -38,6 +38,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "choices": (MultiDiscrete([3, 4]), MultiDiscrete([2, 3]), {}),
     "a3c": (PICTURE, Discrete(3), {"encoder": "a3c"}),
     "impala": (PICTURE, Discrete(3), {"encoder": "impala"}),
+    "catch": (Box(0, 255, (36, 36), np.uint8), Discrete(3), {"encoder": "a3c-half"}),
 }
 
 
@@ -102,12 +103,9 @@ def test_updates(pair: Any, rollout_of: Callable[..., Rollout], case: str, optim
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_pictures_are_acted_on_and_learnt_from(pair: Any, precision: str) -> None:
     """Standardised on the GPU as on the CPU; the same random numbers choose the same actions there."""
-    seen = []
-    envs = SyncBackend([Catch() for _ in range(3)])
-    spaces = envs.single_observation_space, envs.single_action_space
-    CASES["catch"] = (*spaces, {"encoder": "a3c-half"})
+    seen, space = [], CASES["catch"][0]
     for learner in pair("catch", num_steps=5, precision=precision):
-        collector = RolloutCollector(SyncBackend([Catch() for _ in range(3)]), 5, make_normalizer(spaces[0]), "Catch")
+        collector = RolloutCollector(SyncBackend([Catch() for _ in range(3)]), 5, make_normalizer(space), "Catch")
         collector.reset(0)
         policy = ModelPolicy(learner.model, np.random.default_rng(0), learner.numpy, kept=learner.kept)
         assert collector.normalizer is not None
