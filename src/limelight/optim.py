@@ -130,8 +130,9 @@ class Adam:
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
         """One update; see :class:`Optimizer`."""
         self.state["step"] += 1
+        before = int(self.state["step"]) - 1  # read once: other workers may count in between
         for span, learning_rate in learning_rates:
-            self._before.fill_(int(self.state["step"]) - 1)
+            self._before.fill_(before)
             params, grads, m, v = ([vector[span]] for vector in self._vectors)
             self._step(params, grads, m, v, lr=learning_rate)
 
