@@ -171,7 +171,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--game", default="pong", help="default: pong")
     parser.add_argument("--workers", type=int, default=2, help="default: 2")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
-    parser.add_argument("--peer", choices=("none", "sb3"), default="none", help="sb3 brings the classic script along, and both need opencv-python-headless")
+    parser.add_argument(
+        "--peer",
+        choices=("none", "sb3"),
+        default="none",
+        help="sb3 brings the classic script along, and both need opencv-python-headless",
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a turn (default: 10)")
     parser.add_argument("--seed", type=int, default=0)
