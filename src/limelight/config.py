@@ -119,8 +119,9 @@ class ModelConfig:
     """Orthogonal weights with gain √2 (1 for the value head) and zero biases; otherwise PyTorch's default."""
     policy_init_gain: float = 0.01
     """Gain of the last policy layer: small, so that the first policy is close to uniform."""
-    action_std: Literal["parameter", "exp", "softplus"] = "parameter"
-    """σ of continuous actions: a parameter per dimension; or of the state: e^output, or a variance softplus(output)."""
+    action_std: Literal["parameter", "exp", "softplus", "gsde"] = "parameter"
+    """σ of continuous actions: a parameter per dimension; or of the state: e^output, a variance softplus(output), or
+    gsde, where features of the state are weighed by noise (docs/spaces.md)."""
     log_std_init: float = 0.0
     """Initial log σ of continuous actions."""
     action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"

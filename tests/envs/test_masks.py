@@ -64,7 +64,7 @@ def test_illegal_actions_are_never_taken(core: str, greedy: bool) -> None:
 def test_rare_noise_does_not_reach_illegal_actions() -> None:
     model = model_that_prefers_illegal()
     obs, legal = observations(np.random.default_rng(1), 2_000)
-    params = model.policy_params(torch.from_numpy(obs)[None])[0]
+    params = model.policy(torch.from_numpy(obs)[None])[0][0]
     for noise in (0.0, float(np.nextafter(np.float32(1), np.float32(0)))):
         actions = model.distribution.sample(params, torch.full((2_000, 1), noise))
         assert legal[np.arange(2_000), actions.numpy()].all()
@@ -117,7 +117,7 @@ def test_the_encoder_does_not_see_the_mask() -> None:
 def test_no_legal_action_is_no_nan() -> None:
     """At the end of an episode, where the action is of no account."""
     model = model_that_prefers_illegal()
-    params = model.policy_params(torch.zeros(1, 2, N + 3))
+    params = model.policy(torch.zeros(1, 2, N + 3))[0]
     assert math.isclose(float(model.distribution.entropy(params.detach())[0, 0]), math.log(N), rel_tol=1e-5)
 
 

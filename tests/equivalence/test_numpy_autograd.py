@@ -110,6 +110,7 @@ REAL = [
 ACTION_CASES = [
     *((name, {}) for name in ("discrete", "binary", "multi")),
     *((name, settings) for name in ("box", "packed") for settings in REAL),
+    *(("box", {"action_std": "gsde", "action_bounds": bounds}) for bounds in ("clip", "squash")),
 ]
 
 
@@ -161,6 +162,20 @@ def test_actions_of_every_family(
             else (space.contains(a) for a in played)
         )
         assert all(valid)
+
+
+@pytest.mark.parametrize("core", ["feedforward", "lstm"])
+@pytest.mark.parametrize("std", ["parameter", "gsde"])
+def test_actions_with_noise_that_drifts(
+    model_of: Callable[..., ActorCritic], rollout_of: Callable[..., Rollout], std: str, core: str
+) -> None:
+    model = model_of(SPACES["box"], actions=EVERY_ACTION["box"], policy_init_gain=3.0, core=core, action_std=std)
+    net = NumpyActorCritic(model) if core == "feedforward" else None
+    ours, theirs = (ModelPolicy(model, np.random.default_rng(0), path, 0.9) for path in (net, None))
+    theirs.act = theirs._act_torch if core == "feedforward" else theirs._act_recurrent
+    for obs in rollout_of(SPACES["box"], T=6, B=40).obs:
+        fast, slow = (policy.act(obs, NO_START[:40]) for policy in (ours, theirs))
+        np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
 
 
 @every_space

@@ -20,9 +20,10 @@ from limelight.nn.distributions import (
     Categorical,
     Factorised,
     Gaussian,
+    GsdeHead,
     make_distribution,
 )
-from limelight.nn.model import ILLEGAL, make_model
+from limelight.nn.model import ILLEGAL, ActorCritic, make_model
 from limelight.nn.numpy_distributions import numpy_distribution
 from limelight.packed import Packed
 
@@ -229,6 +230,48 @@ def test_sigma_starts_where_it_is_told(std: str, log_std_init: float) -> None:
     model = make_model(Box(-1, 1, (4,)), WIDE, config, seed=0)
     log_std = distribution.split(model(torch.ones(1, 5, 4)).params)[1]
     torch.testing.assert_close(log_std, torch.full((1, 5, 3), log_std_init), atol=1e-3, rtol=0.0)
+
+
+def gsde_model(log_std_init: float = 0.0) -> ActorCritic:
+    config = ModelConfig(action_std="gsde", log_std_init=log_std_init, hidden_sizes=(8, 5), policy_init_gain=1.0)
+    model = make_model(Box(-1, 1, (4,)), WIDE, config, seed=0)
+    assert isinstance(model.policy_head, GsdeHead)
+    return model
+
+
+def test_gsdes_sigma_is_that_of_features_weighed_by_noise() -> None:
+    """Against samples of the weights; a row of features that are 0 has a σ that is small, but no infinite log."""
+    model, n = gsde_model(), 100_000
+    head = model.policy_head
+    with torch.no_grad():
+        head.log_std += torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    features = torch.tensor([[0.5, -1.0, 0.2, 0.9, -0.3], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    mean, log_std = model.distribution.split(head(features))
+    torch.testing.assert_close(mean, head.linear(features))
+    theta = torch.randn(n, 5, 3, generator=torch.Generator().manual_seed(0)) * head.log_std.exp()
+    noise = torch.einsum("f,nfa->na", features[0], theta) / math.sqrt(5)
+    torch.testing.assert_close(log_std[0].exp(), noise.std(0), rtol=0.01, atol=0.0)
+    assert (log_std[1] == LOG_STD_MIN).all()
+
+
+def test_gsdes_sigma_has_no_gradient_into_the_features_and_all_into_its_own_parameters() -> None:
+    model = gsde_model()
+    features = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    params = model.policy_head(features)
+    params[:, 3:].sum().backward()
+    assert features.grad is None or not features.grad.any()
+    # ∂ Σ log σⱼ / ∂Lᵢⱼ is feature i's share of the variance: over i these sum to 1, a row and action each
+    torch.testing.assert_close(model.policy_head.log_std.grad.sum(), torch.tensor(60.0), rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("log_std_init", [-2.0, 0.0])
+def test_gsdes_sigma_starts_near_where_it_is_told(log_std_init: float) -> None:
+    """Below it by the size of the features, which tanh holds under 1."""
+    model = gsde_model(log_std_init)
+    obs = torch.randn(1, 200, 4, generator=torch.Generator().manual_seed(0))
+    log_std = model.distribution.split(model(obs).params)[1]
+    assert (log_std < log_std_init).all()
+    assert log_std.mean() > log_std_init - 1.0
 
 
 def test_pytorchs_own_initialisation_keeps_the_start_of_sigma() -> None:
@@ -463,6 +506,12 @@ def test_families_by_space(space: Space[Any], kind: type, num_params: int) -> No
         (Discrete(2), {"action_bounds": "squash"}, "action_bounds = squash: only continuous actions use it"),
         (MultiBinary(2), {"action_std": "exp"}, "action_std = exp: only continuous actions use it"),
         (Packed(Dict(a=Discrete(2))), {"log_std_init": -1.0}, "log_std_init = -1.0: only continuous actions use it"),
+        (Discrete(2), {"action_std": "gsde"}, "action_std = gsde: only continuous actions use it"),
+        (
+            Packed(Dict(a=Box(-1.0, 1.0, (2,)))),
+            {"action_std": "gsde"},
+            "^action_std = gsde: only where the action space is one Box, .*set it to exp or softplus$",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(space: Space[Any], settings: dict[str, Any], words: str) -> None:

@@ -40,7 +40,7 @@ def test_shapes(model_of: ModelOf, name: str, critic: str) -> None:
     assert output.params.shape == (6, 2, 3)
     assert output.values.shape == (6, 2)
     assert output.recurrent_state is None
-    assert torch.equal(model.policy_params(observations(SPACES[name], 6, 2)), output.params)
+    assert torch.equal(model.policy(observations(SPACES[name], 6, 2))[0], output.params)
 
 
 @every_critic

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Discrete
 
 from limelight.config import ConfigError, ModelConfig
-from limelight.nn.distributions import make_distribution
+from limelight.nn.distributions import PolicyHead, make_distribution
+from limelight.nn.model import make_model
 from limelight.nn.noise import CorrelatedNoise
 
-PLANE = make_distribution(Box(-1.0, 1.0, (2,)), ModelConfig())
+SQUARE = Box(-1.0, 1.0, (2,))
+PLANE = make_distribution(SQUARE, ModelConfig())
+HEAD = PolicyHead(3, PLANE)
+
+
+def features(batch: int) -> np.ndarray:
+    return np.zeros((batch, 3), np.float32)
 
 
 @pytest.mark.parametrize("correlation", [0.3, 0.9])
 def test_it_is_standard_normal_and_correlated_as_said(correlation: float) -> None:
-    noise = CorrelatedNoise(PLANE, np.random.default_rng(0), correlation)
-    drawn = np.stack([noise(4_000) for _ in range(20)])  # [20, 4000, 2]
+    noise = CorrelatedNoise(PLANE, HEAD, np.random.default_rng(0), correlation)
+    drawn = np.stack([noise(features(4_000)) for _ in range(20)])  # [20, 4000, 2]
     assert drawn.dtype == np.float32
     np.testing.assert_allclose(drawn.mean((1, 2)), 0.0, atol=0.06)
     np.testing.assert_allclose(drawn.std((1, 2)), 1.0, atol=0.05)
@@ -26,14 +34,53 @@ def test_it_is_standard_normal_and_correlated_as_said(correlation: float) -> Non
 
 
 def test_without_correlation_it_is_the_distributions_own() -> None:
-    noise = CorrelatedNoise(PLANE, np.random.default_rng(3), 0.0)
+    noise = CorrelatedNoise(PLANE, HEAD, np.random.default_rng(3), 0.0)
     rng = np.random.default_rng(3)
     for _ in range(3):
-        np.testing.assert_array_equal(noise(5), PLANE.noise(rng, 5))
+        np.testing.assert_array_equal(noise(features(5)), PLANE.noise(rng, 5))
 
 
 def test_choices_have_no_noise_that_could_drift() -> None:
     with pytest.raises(
         ConfigError, match=r"^noise_correlation = 0.5: only a Box of continuous actions .* set it to 0$"
     ):
-        CorrelatedNoise(make_distribution(Discrete(3), ModelConfig()), np.random.default_rng(0), 0.5)
+        CorrelatedNoise(make_distribution(Discrete(3), ModelConfig()), HEAD, np.random.default_rng(0), 0.5)
+
+
+def gsde_noise(correlation: float, seed: int = 0) -> CorrelatedNoise:
+    model = make_model(Box(-1, 1, (4,)), SQUARE, ModelConfig(action_std="gsde", hidden_sizes=(6,)), seed=0)
+    with torch.no_grad():
+        model.policy_head.log_std += torch.randn(6, 2, generator=torch.Generator().manual_seed(seed))
+    return CorrelatedNoise(model.distribution, model.policy_head, np.random.default_rng(seed), correlation)
+
+
+def test_of_features_it_is_standard_normal_whatever_they_are() -> None:
+    noise, rng = gsde_noise(0.8), np.random.default_rng(1)
+    scales = np.float32([0.01, 1.0, 1.0, 0.0, 3.0, 1.0])
+    drawn = np.stack([noise(scales * rng.standard_normal((4_000, 6)).astype(np.float32)) for _ in range(10)])
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn.mean((1, 2)), 0.0, atol=0.06)
+    np.testing.assert_allclose(drawn.std((1, 2)), 1.0, atol=0.05)
+
+
+def test_of_the_same_features_it_is_correlated_as_said_and_of_opposite_ones_opposed() -> None:
+    noise, seen = gsde_noise(0.9), np.random.default_rng(1).standard_normal((4_000, 6)).astype(np.float32)
+    first, second, third = noise(seen), noise(seen), noise(-seen)
+    np.testing.assert_allclose((first * second).mean(), 0.9, atol=0.03)
+    np.testing.assert_allclose((first * third).mean(), -0.81, atol=0.03)
+
+
+def test_it_follows_the_heads_parameters_as_they_change() -> None:
+    """Of features without any σ left nothing comes, and the size of the only one that has some is of no account."""
+    noise, seen = gsde_noise(0.99), np.random.default_rng(1).standard_normal((50, 6)).astype(np.float32)
+    noise(seen)
+    noise._keep, noise._new = np.float32(1.0), np.float32(0.0)  # the same weights from now on
+    noise._log_std[1:] = -30.0  # in place, as an update does
+    other = seen.copy()
+    other[:, 1:] += 1.0
+    other[:, 0] *= 2.0
+    np.testing.assert_allclose(noise(other), noise(seen), rtol=1e-3, atol=1e-5)
+
+
+def test_of_no_features_at_all_it_is_finite() -> None:
+    assert (gsde_noise(0.5)(np.zeros((3, 6), np.float32)) == 0.0).all()

@@ -58,5 +58,5 @@ def test_the_edges_of_the_noise_choose_possible_actions(model_of: ModelOf) -> No
         model.policy_head.linear.bias[0] = model.policy_head.linear.bias[-1] = -300.0
     net = NumpyActorCritic(model)
     obs = rng.standard_normal((2000, 2, 3)).astype(np.float32)
-    assert (net.act(obs, np.zeros((2000, 1), np.float32)) == 1).all()
-    assert (net.act(obs, np.full((2000, 1), 1 - 2.0**-24, np.float32)) == 7).all()
+    assert (net.act(obs, lambda _: np.zeros((2000, 1), np.float32)) == 1).all()
+    assert (net.act(obs, lambda _: np.full((2000, 1), 1 - 2.0**-24, np.float32)) == 7).all()

@@ -23,6 +23,8 @@ from limelight.packed import Packed, path_name
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """log σ is held within these: an unbounded one ends in NaN sooner or later."""
+GSDE_EPS = 1e-6
+"""Keeps log σ finite where all features are 0."""
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 ActionDtype = type[np.float32] | type[np.int64]
@@ -161,12 +163,16 @@ class Gaussian:
     def __init__(self, size: int, to_env: ToEnv, config: ModelConfig, log_scale: float | None = None) -> None:
         self.size, self.to_env, self.log_scale = size, to_env, log_scale
         self.action_shape: tuple[int, ...] = (size,)
-        self.num_outputs = size if config.action_std == "parameter" else 2 * size
+        self.num_outputs = size if config.action_std in ("parameter", "gsde") else 2 * size
         self.softplus = config.action_std == "softplus"
+        self.feature_log_std = config.log_std_init if config.action_std == "gsde" else None
+        """What log σ per feature starts from, where σ is made of features (:class:`GsdeHead`)."""
         start = config.log_std_init
         if self.softplus:
             start = math.log(math.expm1(math.exp(2.0 * start)))
         self.initial = np.repeat(np.array([0.0, start], np.float32), size)
+        if self.feature_log_std is not None:
+            self.initial = self.initial[:size]
 
     def noise(self, rng: np.random.Generator, batch: int) -> NDArray[np.float32]:
         """Standard normal, [batch, A]."""
@@ -300,6 +306,32 @@ class PolicyHead(nn.Module):
         return torch.cat((outputs, self.free.expand(*outputs.shape[:-1], -1)), -1)
 
 
+class GsdeHead(PolicyHead):
+    """Features z [..., F] → μ and log σ, [..., 2A], with σⱼ² = 1/F Σᵢ (zᵢ e^(Lᵢⱼ))², L [F, A] parameters.
+
+    That is the variance of Σᵢ θᵢⱼ zᵢ e^(Lᵢⱼ) / √F for standard normal θ, which is what exploration noise is made of
+    (noise.py). No gradient goes through σ into the features. Source: Raffin, Kober & Stulp 2021 (gSDE), equations 8
+    and 9; 1/F is ours, so that σ starts near e^log_std_init whatever the width.
+    """
+
+    def __init__(self, num_features: int, distribution: Gaussian) -> None:
+        super().__init__(num_features, distribution)
+        assert distribution.feature_log_std is not None
+        self.log_std = nn.Parameter(torch.full((num_features, distribution.size), distribution.feature_log_std))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Parameters [..., 2A]."""
+        variance = features.detach().square() @ (2.0 * self.log_std).exp() / features.shape[-1]
+        return torch.cat((self.linear(features), 0.5 * (variance + GSDE_EPS).log()), -1)
+
+
+def make_policy_head(num_features: int, distribution: ActionDistribution) -> PolicyHead:
+    """The head that gives ``distribution`` its parameters."""
+    if isinstance(distribution, Gaussian) and distribution.feature_log_std is not None:
+        return GsdeHead(num_features, distribution)
+    return PolicyHead(num_features, distribution)
+
+
 def make_distribution(space: Space[Any], config: ModelConfig) -> ActionDistribution:
     """The distribution family of an action space.
 
@@ -313,6 +345,10 @@ def make_distribution(space: Space[Any], config: ModelConfig) -> ActionDistribut
                     f"{name} = {getattr(config, name)}: only continuous actions use it; "
                     f"leave it out where the action space is {space}"
                 )
+    if config.action_std == "gsde" and isinstance(space, Packed):
+        raise ConfigError(
+            f"action_std = gsde: only where the action space is one Box, but it is {space}; set it to exp or softplus"
+        )
     return _family(space, config)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from limelight.config import ModelConfig
 from limelight.nn.cores import Core, Recurrent, make_core
-from limelight.nn.distributions import ActionDistribution, PolicyHead, make_distribution
+from limelight.nn.distributions import ActionDistribution, make_distribution, make_policy_head
 from limelight.nn.encoders import is_own, make_encoder
 from limelight.packed import Packed
 
@@ -33,6 +33,8 @@ class Output(NamedTuple):
     """V(s), [T, B]."""
     recurrent_state: Tensor | None
     """State of the cores after the last row, [B, S]; None without memory."""
+    features: Tensor
+    """What the policy head sees, [T, B, F]."""
 
 
 class ValueHead(nn.Module):
@@ -84,7 +86,7 @@ class ActorCritic(nn.Module):
         self.config = config
         self.distribution: ActionDistribution = make_distribution(action_space, config)
         self.encoder, self.core = make_trunk(observation_space, config)
-        self.policy_head = PolicyHead(self.core.num_features, self.distribution)
+        self.policy_head = make_policy_head(self.core.num_features, self.distribution)
         mask = observation_space.mask if isinstance(observation_space, Packed) else None
         self._mask = mask.part if mask is not None else slice(0)
         self._params: Callable[[Tensor, Tensor], Tensor] = self._all_params if mask is None else self._legal_params
@@ -118,10 +120,10 @@ class ActorCritic(nn.Module):
         encoded = self.encoder(obs) if features is None else features
         features, actor_state = self.core(encoded, actor_state, episode_start)
         if isinstance(self.critic, ValueHead):
-            return Output(self._params(features, obs), self.critic(features), actor_state)
+            return Output(self._params(features, obs), self.critic(features), actor_state, features)
         values, critic_state = self.critic.unroll(obs, critic_state, episode_start)
         both = None if actor_state is None or critic_state is None else torch.cat((actor_state, critic_state), -1)
-        return Output(self._params(features, obs), values, both)
+        return Output(self._params(features, obs), values, both, features)
 
     def split_state(self, recurrent_state: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The actor's part of a state [B, S] and the critic's own (of width 0 if it shares the trunk)."""
@@ -130,9 +132,13 @@ class ActorCritic(nn.Module):
         size = self.core.state_size
         return recurrent_state[:, :size], recurrent_state[:, size:]
 
-    def policy_params(self, obs: Tensor, features: Tensor | None = None) -> Tensor:
-        """Distribution parameters alone, [T, B, K]: what acting without memory needs; ``features`` as for forward."""
-        return self._params(self.core(self.encoder(obs) if features is None else features, None, None)[0], obs)
+    def policy(self, obs: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Distribution parameters [T, B, K] and what the policy head sees: what acting without memory needs.
+
+        ``features`` as for forward.
+        """
+        features = self.core(self.encoder(obs) if features is None else features, None, None)[0]
+        return self._params(features, obs), features
 
     def _all_params(self, features: Tensor, obs: Tensor) -> Tensor:
         """Distribution parameters [T, B, K] of features [T, B, F]."""

@@ -20,10 +20,11 @@ from torch import nn
 from limelight.config import ConfigError
 from limelight.nn.acted import Acted
 from limelight.nn.cores import FeedForward
-from limelight.nn.distributions import PolicyHead
+from limelight.nn.distributions import GSDE_EPS, GsdeHead, PolicyHead
 from limelight.nn.encoders import MLP, FlattenObs, outside
 from limelight.nn.kept import KeptEncoder
 from limelight.nn.model import ActorCritic, Critic, ValueHead
+from limelight.nn.noise import Noise
 from limelight.nn.numpy_distributions import numpy_distribution
 
 Float = NDArray[np.floating[Any]]
@@ -145,8 +146,41 @@ class Head:
         return self.layer.backward(x, y, dy[:, : self.num_outputs], need_dx)
 
 
-def make_head(head: PolicyHead) -> Layer | Head:
+class NumpyGsdeHead:
+    """Of :class:`~limelight.nn.distributions.GsdeHead`."""
+
+    def __init__(self, head: GsdeHead) -> None:
+        self.layer, self.log_std = Layer(head.linear, None), head.log_std.detach().numpy()
+        if head.log_std.grad is not None:
+            self.log_std_grad: Float = head.log_std.grad.numpy()
+        self.num_outputs = len(self.layer.bias)
+        self._variance: Float = np.zeros((0, 0), np.float32)
+
+    def forward(self, x: Float) -> Float:
+        """Parameters [N, 2A] of features [N, F]."""
+        self._variance = (x * x) @ self._weights()
+        self._variance += GSDE_EPS
+        params = np.empty((len(x), 2 * self.num_outputs), np.float32)
+        params[:, : self.num_outputs] = self.layer.forward(x)
+        np.multiply(np.log(self._variance), 0.5, out=params[:, self.num_outputs :])
+        return params
+
+    def backward(self, x: Float, y: Float, dy: Float, need_dx: bool) -> Float | None:
+        """As :meth:`Layer.backward`, with  ∂ log σⱼ / ∂Lᵢⱼ = zᵢ² e^(2 Lᵢⱼ) / (F σⱼ²)."""
+        np.matmul((x * x).T, dy[:, self.num_outputs :] / self._variance[: len(dy)], out=self.log_std_grad)
+        self.log_std_grad *= self._weights()
+        return self.layer.backward(x, y, dy[:, : self.num_outputs], need_dx)
+
+    def _weights(self) -> Float:
+        """e^(2 L) / F, [F, A]."""
+        weights: Float = np.exp(2.0 * self.log_std) / np.float32(len(self.log_std))
+        return weights
+
+
+def make_head(head: PolicyHead) -> Layer | Head | NumpyGsdeHead:
     """The NumPy form of a policy head."""
+    if isinstance(head, GsdeHead):
+        return NumpyGsdeHead(head)
     return Layer(head.linear, None) if head.free is None else Head(head)
 
 
@@ -169,10 +203,10 @@ class NumpyActorCritic:
         self.value = NumpyCritic(model.critic)
         self._features: Float = np.zeros((0, 0), np.float32)
 
-    def act(self, obs: NDArray[Any], noise: Float | None) -> NDArray[Any]:
+    def act(self, obs: NDArray[Any], noise: Noise | None) -> NDArray[Any]:
         """Sampled actions [B, *action_shape] for the distribution's noise, or the most probable ones without."""
         features = self._act_trunk(obs) if self.kept is None else self.kept.act(obs).numpy()
-        return self.distribution.act(self.policy_head.forward(features), noise)
+        return self.distribution.act(self.policy_head.forward(features), None if noise is None else noise(features))
 
     def _act_trunk(self, obs: NDArray[Any]) -> Float:
         x = self.flatten(obs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from limelight.nn import numpy_recurrent
 from limelight.nn.kept import KeptEncoder
 from limelight.nn.model import ActorCritic
-from limelight.nn.noise import CorrelatedNoise
+from limelight.nn.noise import CorrelatedNoise, Features, Noise, white_noise
 from limelight.nn.numpy_mlp import NumpyActorCritic
 
 Act = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[Any]]
@@ -39,12 +38,11 @@ class ModelPolicy:
         kept: KeptEncoder | None = None,
     ) -> None:
         self.model, self.rng, self.fast, self.kept = model, rng, fast, kept
-        self.noise: Callable[[int], NDArray[np.float32]] | None = None
-        """The randomness of the next actions, for so many environments."""
+        self.noise: Noise | None = None
         if rng is not None and noise_correlation:
-            self.noise = CorrelatedNoise(model.distribution, rng, noise_correlation)
+            self.noise = CorrelatedNoise(model.distribution, model.policy_head, rng, noise_correlation)
         elif rng is not None:
-            self.noise = functools.partial(model.distribution.noise, rng)
+            self.noise = white_noise(model.distribution, rng)
         self.device = next(model.parameters()).device
         self.recurrent_state = None
         self._recurrent = numpy_recurrent.NumpyRecurrent(model) if numpy_recurrent.supports(model) else None
@@ -74,23 +72,25 @@ class ModelPolicy:
 
     def _act_numpy(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         assert self.fast is not None
-        return self.fast.act(obs, None if self.noise is None else self.noise(len(obs)))
+        return self.fast.act(obs, self.noise)
 
     def _act_torch(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         with torch.inference_mode():
-            return self._actions(self.model.policy_params(self._row(obs), self._features(obs))[0])
+            params, features = self.model.policy(self._row(obs), self._features(obs))
+            return self._actions(params[0], features[0])
 
     def _act_recurrent(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         with torch.inference_mode():
             state = None if self.recurrent_state is None else torch.from_numpy(self.recurrent_state).to(self.device)
             output = self.model(self._row(obs), state, self._row(episode_start), self._features(obs))
             self.recurrent_state = output.recurrent_state.cpu().numpy()
-            return self._actions(output.params[0])
+            return self._actions(output.params[0], output.features[0])
 
     def _act_recurrent_numpy(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         assert self._recurrent is not None
-        params, self.recurrent_state = self._recurrent.step(obs, self.recurrent_state, episode_start)
-        noise = None if self.noise is None else self.noise(len(obs))
+        params, state = self._recurrent.step(obs, self.recurrent_state, episode_start)
+        self.recurrent_state = state
+        noise = None if self.noise is None else self.noise(state[:, : self._recurrent.num_features])
         return self._recurrent.distribution.act(params, noise)
 
     def _features(self, obs: NDArray[Any]) -> Tensor | None:
@@ -103,13 +103,13 @@ class ModelPolicy:
             x = x.astype(np.float32)
         return torch.from_numpy(x).to(self.device)[None]
 
-    def _actions(self, params: Tensor) -> NDArray[Any]:
-        """Actions [B, *action_shape] for distribution parameters [B, K]."""
+    def _actions(self, params: Tensor, features: Features) -> NDArray[Any]:
+        """Actions [B, *action_shape] for distribution parameters [B, K] and what the policy head sees, [B, F]."""
         distribution = self.model.distribution
         if self.noise is None:
             actions = distribution.mode(params)
         else:
-            noise = torch.from_numpy(self.noise(len(params))).to(self.device)
+            noise = torch.from_numpy(self.noise(features)).to(self.device)
             actions = distribution.sample(params, noise)
         result: NDArray[Any] = actions.cpu().numpy()
         return result
