@@ -33,6 +33,7 @@ EVERYTHING: dict[str, Any] = {
         {"normalize_obs": True},
         {"normalize_rewards": True},
         {"env_id": "Pendulum-v1", "normalize_obs": True, "normalize_rewards": True, "noise_correlation": 0.7},
+        {"env_id": "Pendulum-v1", "action_std": "gsde", "noise_correlation": 0.9},
         {"optimizer": "adam"},
         {"optimizer": "rmsprop_tf", "lr_schedule": "constant"},
         {"normalize_advantages": "running"},

@@ -35,6 +35,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "target-critic": (VECTOR, Discrete(3), {"critic": "target", "critic_learning_rate": 1e-3}),
     "continuous": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"normalize_rewards": True}),
     "squashed": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"action_bounds": "squash", "action_std": "softplus"}),
+    "gsde": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"action_std": "gsde"}),
     "choices": (MultiDiscrete([3, 4]), MultiDiscrete([2, 3]), {}),
     "a3c": (PICTURE, Discrete(3), {"encoder": "a3c"}),
     "impala": (PICTURE, Discrete(3), {"encoder": "impala"}),
