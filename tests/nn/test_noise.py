@@ -75,7 +75,7 @@ def test_it_follows_the_heads_parameters_as_they_change() -> None:
     noise, seen = gsde_noise(0.99), np.random.default_rng(1).standard_normal((50, 6)).astype(np.float32)
     noise(seen)
     noise._keep, noise._new = np.float32(1.0), np.float32(0.0)  # the same weights from now on
-    noise._log_std[1:] = -30.0  # in place, as an update does
+    noise._log_std[:, 1:] = -30.0  # in place, as an update does
     other = seen.copy()
     other[:, 1:] += 1.0
     other[:, 0] *= 2.0
