@@ -84,10 +84,14 @@ _LANDER = {
 }
 _BIPEDAL = {
     **_MUJOCO,
-    "gamma": 0.999,
-    "learning_rate": 1e-3,
-    "log_std_init": -1.0,
+    "gae_lambda": 0.9,
+    "vf_coef": 0.4,
+    "learning_rate": 9.6e-4,
+    "action_std": "gsde",
+    "log_std_init": 0.0,
+    "noise_correlation": 0.9,
     "eval_every": 250_000,
+    "eval_episodes": 20,
     "total_timesteps": 5_000_000,
 }
 _ATARI = {
@@ -217,9 +221,9 @@ _ROWS = (
     ),
     Preset(
         "bipedalwalker",
-        "BipedalWalker: as mujoco, with longer rollouts and a far horizon, over five million steps",
+        "BipedalWalker: as mujoco, with noise that is a smooth function of the state (gSDE), over five million steps",
         ("BipedalWalker-", "BipedalWalkerHardcore-"),
-        _with_rollouts(_BIPEDAL, 8, 32),
+        _with_rollouts(_BIPEDAL, 16, 8),
     ),
     Preset(
         "swimmer",
