@@ -89,7 +89,7 @@ _BIPEDAL = {
     "learning_rate": 9.6e-4,
     "action_std": "gsde",
     "log_std_init": 0.0,
-    "noise_correlation": 0.9,
+    "noise_correlation": 0.95,
     "eval_every": 250_000,
     "eval_episodes": 20,
     "total_timesteps": 5_000_000,
