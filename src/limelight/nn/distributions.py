@@ -310,8 +310,8 @@ class GsdeHead(PolicyHead):
     """Features z [..., F] → μ and log σ, [..., 2A], with σⱼ² = 1/F Σᵢ (zᵢ e^(Lᵢⱼ))², L [F, A] parameters.
 
     That is the variance of Σᵢ θᵢⱼ zᵢ e^(Lᵢⱼ) / √F for standard normal θ, which is what exploration noise is made of
-    (noise.py). No gradient goes through σ into the features. Source: Raffin, Kober & Stulp 2021 (gSDE), equations 8
-    and 9; 1/F is ours, so that σ starts near e^log_std_init whatever the width.
+    (noise.py). No gradient goes through σ into the features. Source: Raffin, Kober & Stulp 2021, *Smooth
+    exploration for robotic reinforcement learning* (gSDE); 1/F is ours: σ starts near e^log_std_init at any width.
     """
 
     def __init__(self, num_features: int, distribution: Gaussian) -> None:
