@@ -20,7 +20,6 @@ from limelight.nn.distributions import (
     Categorical,
     Factorised,
     Gaussian,
-    GsdeHead,
     make_distribution,
 )
 from limelight.nn.model import ILLEGAL, ActorCritic, make_model
@@ -235,7 +234,7 @@ def test_sigma_starts_where_it_is_told(std: str, log_std_init: float) -> None:
 def gsde_model(log_std_init: float = 0.0) -> ActorCritic:
     config = ModelConfig(action_std="gsde", log_std_init=log_std_init, hidden_sizes=(8, 5), policy_init_gain=1.0)
     model = make_model(Box(-1, 1, (4,)), WIDE, config, seed=0)
-    assert isinstance(model.policy_head, GsdeHead)
+    assert model.policy_head.gsde is not None
     return model
 
 
@@ -244,11 +243,11 @@ def test_gsdes_sigma_is_that_of_features_weighed_by_noise() -> None:
     model, n = gsde_model(), 100_000
     head = model.policy_head
     with torch.no_grad():
-        head.log_std += torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+        head.gsde.log_std += torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     features = torch.tensor([[0.5, -1.0, 0.2, 0.9, -0.3], [0.0, 0.0, 0.0, 0.0, 0.0]])
     mean, log_std = model.distribution.split(head(features))
     torch.testing.assert_close(mean, head.linear(features))
-    theta = torch.randn(n, 5, 3, generator=torch.Generator().manual_seed(0)) * head.log_std.exp()
+    theta = torch.randn(n, 5, 3, generator=torch.Generator().manual_seed(0)) * head.gsde.log_std.exp()
     noise = torch.einsum("f,nfa->na", features[0], theta) / math.sqrt(5)
     torch.testing.assert_close(log_std[0].exp(), noise.std(0), rtol=0.01, atol=0.0)
     assert (log_std[1] == LOG_STD_MIN).all()
@@ -261,7 +260,7 @@ def test_gsdes_sigma_has_no_gradient_into_the_features_and_all_into_its_own_para
     params[:, 3:].sum().backward()
     assert features.grad is None or not features.grad.any()
     # ∂ Σ log σⱼ / ∂Lᵢⱼ is feature i's share of the variance: over i these sum to 1, a row and action each
-    torch.testing.assert_close(model.policy_head.log_std.grad.sum(), torch.tensor(60.0), rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(model.policy_head.gsde.log_std.grad.sum(), torch.tensor(60.0), rtol=1e-4, atol=0.0)
 
 
 @pytest.mark.parametrize("log_std_init", [-2.0, 0.0])

@@ -50,7 +50,7 @@ def test_choices_have_no_noise_that_could_drift() -> None:
 def gsde_noise(correlation: float, seed: int = 0) -> CorrelatedNoise:
     model = make_model(Box(-1, 1, (4,)), SQUARE, ModelConfig(action_std="gsde", hidden_sizes=(6,)), seed=0)
     with torch.no_grad():
-        model.policy_head.log_std += torch.randn(6, 2, generator=torch.Generator().manual_seed(seed))
+        model.policy_head.gsde.log_std += torch.randn(6, 2, generator=torch.Generator().manual_seed(seed))
     return CorrelatedNoise(model.distribution, model.policy_head, np.random.default_rng(seed), correlation)
 
 

@@ -165,13 +165,13 @@ class Gaussian:
         self.action_shape: tuple[int, ...] = (size,)
         self.num_outputs = size if config.action_std in ("parameter", "gsde") else 2 * size
         self.softplus = config.action_std == "softplus"
-        self.feature_log_std = config.log_std_init if config.action_std == "gsde" else None
-        """What log σ per feature starts from, where σ is made of features (:class:`GsdeHead`)."""
+        self.gsde_init = config.log_std_init if config.action_std == "gsde" else None
+        """What the parameters of :class:`Gsde` start from, where that makes σ."""
         start = config.log_std_init
         if self.softplus:
             start = math.log(math.expm1(math.exp(2.0 * start)))
         self.initial = np.repeat(np.array([0.0, start], np.float32), size)
-        if self.feature_log_std is not None:
+        if self.gsde_init is not None:
             self.initial = self.initial[:size]
 
     def noise(self, rng: np.random.Generator, batch: int) -> NDArray[np.float32]:
@@ -283,14 +283,35 @@ def _own(params: Tensor, part: Part) -> Tensor:
     return torch.cat((outputs, params[..., part.free]), -1)
 
 
+class Gsde(nn.Module):
+    """Features z [..., F] → log σ [..., A], with σⱼ² = 1/F Σᵢ (zᵢ e^(Lᵢⱼ))², L [F, A] parameters.
+
+    That is the variance of Σᵢ θᵢⱼ zᵢ e^(Lᵢⱼ) / √F for standard normal θ, which is what exploration noise is made of
+    (noise.py). No gradient goes through σ into the features. Source: Raffin, Kober & Stulp 2021, *Smooth
+    exploration for robotic reinforcement learning*; 1/F is ours: σ starts near e^log_std_init at any width.
+    """
+
+    def __init__(self, num_features: int, num_actions: int, log_std_init: float) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.full((num_features, num_actions), log_std_init))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Log σ, [..., A]."""
+        variance = features.detach().square() @ (2.0 * self.log_std).exp() / features.shape[-1]
+        return 0.5 * (variance + GSDE_EPS).log()
+
+
 class PolicyHead(nn.Module):
-    """Features [..., F] → parameters of the distribution [..., K]: linear outputs, then the free parameters."""
+    """Features [..., F] → parameters of the distribution [..., K]: linear outputs, then free parameters or log σ."""
 
     def __init__(self, num_features: int, distribution: ActionDistribution) -> None:
         super().__init__()
         self.linear = nn.Linear(num_features, distribution.num_outputs)
         outputs, free = np.split(distribution.initial, [distribution.num_outputs])
         self.free = nn.Parameter(torch.from_numpy(free.copy())) if len(free) else None
+        self.gsde: Gsde | None = None
+        if isinstance(distribution, Gaussian) and distribution.gsde_init is not None:
+            self.gsde = Gsde(num_features, distribution.size, distribution.gsde_init)
         self._initial_bias = torch.from_numpy(outputs.copy())
 
     def add_initial_bias(self) -> None:
@@ -301,35 +322,11 @@ class PolicyHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Parameters [..., K]."""
         outputs: Tensor = self.linear(features)
+        if self.gsde is not None:
+            return torch.cat((outputs, self.gsde(features)), -1)
         if self.free is None:
             return outputs
         return torch.cat((outputs, self.free.expand(*outputs.shape[:-1], -1)), -1)
-
-
-class GsdeHead(PolicyHead):
-    """Features z [..., F] → μ and log σ, [..., 2A], with σⱼ² = 1/F Σᵢ (zᵢ e^(Lᵢⱼ))², L [F, A] parameters.
-
-    That is the variance of Σᵢ θᵢⱼ zᵢ e^(Lᵢⱼ) / √F for standard normal θ, which is what exploration noise is made of
-    (noise.py). No gradient goes through σ into the features. Source: Raffin, Kober & Stulp 2021, *Smooth
-    exploration for robotic reinforcement learning* (gSDE); 1/F is ours: σ starts near e^log_std_init at any width.
-    """
-
-    def __init__(self, num_features: int, distribution: Gaussian) -> None:
-        super().__init__(num_features, distribution)
-        assert distribution.feature_log_std is not None
-        self.log_std = nn.Parameter(torch.full((num_features, distribution.size), distribution.feature_log_std))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Parameters [..., 2A]."""
-        variance = features.detach().square() @ (2.0 * self.log_std).exp() / features.shape[-1]
-        return torch.cat((self.linear(features), 0.5 * (variance + GSDE_EPS).log()), -1)
-
-
-def make_policy_head(num_features: int, distribution: ActionDistribution) -> PolicyHead:
-    """The head that gives ``distribution`` its parameters."""
-    if isinstance(distribution, Gaussian) and distribution.feature_log_std is not None:
-        return GsdeHead(num_features, distribution)
-    return PolicyHead(num_features, distribution)
 
 
 def make_distribution(space: Space[Any], config: ModelConfig) -> ActionDistribution:

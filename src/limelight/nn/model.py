@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from limelight.config import ModelConfig
 from limelight.nn.cores import Core, Recurrent, make_core
-from limelight.nn.distributions import ActionDistribution, make_distribution, make_policy_head
+from limelight.nn.distributions import ActionDistribution, PolicyHead, make_distribution
 from limelight.nn.encoders import is_own, make_encoder
 from limelight.packed import Packed
 
@@ -86,7 +86,7 @@ class ActorCritic(nn.Module):
         self.config = config
         self.distribution: ActionDistribution = make_distribution(action_space, config)
         self.encoder, self.core = make_trunk(observation_space, config)
-        self.policy_head = make_policy_head(self.core.num_features, self.distribution)
+        self.policy_head = PolicyHead(self.core.num_features, self.distribution)
         mask = observation_space.mask if isinstance(observation_space, Packed) else None
         self._mask = mask.part if mask is not None else slice(0)
         self._params: Callable[[Tensor, Tensor], Tensor] = self._all_params if mask is None else self._legal_params

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from limelight.config import ConfigError
-from limelight.nn.distributions import ActionDistribution, Gaussian, GsdeHead, PolicyHead
+from limelight.nn.distributions import ActionDistribution, Gaussian, PolicyHead
 
 Features = NDArray[np.floating] | Tensor
 Noise = Callable[[Features], NDArray[np.float32]]
@@ -27,8 +27,9 @@ class CorrelatedNoise:
 
     Each action has the distribution that the policy says, so the learner's log π stays as it is; only consecutive
     actions are no longer independent. That explores where white noise averages out, as in MountainCarContinuous.
-    With a :class:`GsdeHead` what drifts are the weights θ [B, A, F] of the features that its σ is made of, and the
-    noise of an action is Σᵢ θⱼᵢ zᵢ e^(Lᵢⱼ) / √(Σᵢ (zᵢ e^(Lᵢⱼ))²): a smooth function of the state, also standard normal.
+    With :class:`~limelight.nn.distributions.Gsde` what drifts are the weights θ [B, A, F] of the features z that its σ
+    is made of, and the noise of an action is Σᵢ θⱼᵢ zᵢ e^(Lᵢⱼ) / √(Σᵢ (zᵢ e^(Lᵢⱼ))²): a smooth function of the state,
+    also standard normal.
     Source: Uhlenbeck & Ornstein 1930, in discrete time; Lillicrap et al. 2016, section 7; Raffin et al. 2021.
     """
 
@@ -41,7 +42,7 @@ class CorrelatedNoise:
                 "set it to 0"
             )
         self._shape: tuple[int, ...] = (distribution.size,)
-        self._log_std = head.log_std.detach().T if isinstance(head, GsdeHead) else None
+        self._log_std = head.gsde.log_std.detach().T if head.gsde is not None else None
         if self._log_std is not None:
             self._shape = tuple(self._log_std.shape)
         self._rng = rng

@@ -20,7 +20,7 @@ from torch import nn
 from limelight.config import ConfigError
 from limelight.nn.acted import Acted
 from limelight.nn.cores import FeedForward
-from limelight.nn.distributions import GSDE_EPS, GsdeHead, PolicyHead
+from limelight.nn.distributions import GSDE_EPS, PolicyHead
 from limelight.nn.encoders import MLP, FlattenObs, outside
 from limelight.nn.kept import KeptEncoder
 from limelight.nn.model import ActorCritic, Critic, ValueHead
@@ -147,12 +147,14 @@ class Head:
 
 
 class NumpyGsdeHead:
-    """Of :class:`~limelight.nn.distributions.GsdeHead`."""
+    """A policy head with :class:`~limelight.nn.distributions.Gsde`, whose log σ follow the means."""
 
-    def __init__(self, head: GsdeHead) -> None:
-        self.layer, self.log_std = Layer(head.linear, None), head.log_std.detach().numpy()
-        if head.log_std.grad is not None:
-            self.log_std_grad: Float = head.log_std.grad.numpy()
+    def __init__(self, head: PolicyHead) -> None:
+        assert head.gsde is not None
+        log_std = head.gsde.log_std
+        self.layer, self.log_std = Layer(head.linear, None), log_std.detach().numpy()
+        if log_std.grad is not None:
+            self.log_std_grad: Float = log_std.grad.numpy()
         self.num_outputs = len(self.layer.bias)
         self._variance: Float = np.zeros((0, 0), np.float32)
 
@@ -179,7 +181,7 @@ class NumpyGsdeHead:
 
 def make_head(head: PolicyHead) -> Layer | Head | NumpyGsdeHead:
     """The NumPy form of a policy head."""
-    if isinstance(head, GsdeHead):
+    if head.gsde is not None:
         return NumpyGsdeHead(head)
     return Layer(head.linear, None) if head.free is None else Head(head)
 
