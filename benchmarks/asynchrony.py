@@ -49,8 +49,8 @@ class Workers:
     """Asynchronous workers as ``limelight.train`` builds them; they pause while others take their turn."""
 
     def __init__(self, name: str, env_id: str, settings: dict[str, Any]) -> None:
-        from limelight.presets import resolve
-        from limelight.train import build, prepare
+        from limelight.training.presets import resolve
+        from limelight.training.run import build, prepare
 
         settings = {"preset": "auto", **settings, "total_timesteps": ENDLESS}
         self.name = name
@@ -59,8 +59,8 @@ class Workers:
 
     def turn(self, seconds: float) -> AsyncSample:
         """See :class:`throughput.Contender`."""
-        from limelight.runners.reports import Counter
-        from limelight.runners.shared import Command, Control
+        from limelight.runners.processes.shared import Command, Control
+        from limelight.runners.worker_metrics import Counter
 
         runner = self.runner
         while runner.num_steps == 0:  # workers take seconds to begin, which is no part of the first turn
@@ -75,7 +75,7 @@ class Workers:
         elapsed, after = time.perf_counter() - start, runner.counters.sum(0)
         runner.control[Control.COMMAND] = Command.WAIT
         steps, updates = (int(after[c] - before[c]) for c in (Counter.STEPS, Counter.UPDATES))
-        megabytes = max(resident_megabytes(seat.process.pid) for seat in runner.supervisor.seats)
+        megabytes = max(resident_megabytes(slot.process.pid) for slot in runner.supervisor.slots)
         lag, lag_max = metrics.get("async/policy_lag", 0.0), metrics.get("async/policy_lag_max", 0)
         return AsyncSample(steps, updates, elapsed, lag, lag_max, megabytes)
 
@@ -183,13 +183,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.peer == "sb3" and find_spec("stable_baselines3") is None:
         print("--peer sb3: Stable-Baselines3 is not installed; pip install 'limelight-rl[sb3]'", file=sys.stderr)
         return 2
-    from limelight.train import one_thread
+    from limelight.training.run import single_threaded
 
     settings = {name: value for name, value in vars(args).items() if name != "output"} | {"threads": 1}
     head = provenance("asynchrony", settings)
     taken: dict[str, dict[str, list[Sample]]] = {}
     config: dict[str, Any] = {}
-    with one_thread():
+    with single_threaded():
         for name in args.shapes:
             print(f"{name} …", file=sys.stderr, flush=True)
             num_envs, num_steps = map(int, name.split("x"))

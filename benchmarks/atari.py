@@ -108,12 +108,12 @@ def contenders(args: argparse.Namespace, peer: bool) -> list[Contender]:
 
 def shares(game: str, settings: dict[str, Any], seconds: float) -> dict[str, float]:
     """Of one worker's time: the share of stepping environments, of acting, gradients, and moving parameters."""
-    from limelight.presets import resolve
-    from limelight.runners.actor import make_actor
-    from limelight.train import prepare
+    from limelight.runners.actor_learner import make_actor_learner
+    from limelight.training.presets import resolve
+    from limelight.training.run import prepare
 
     own = {**settings, "num_workers": None, "env_threads": 1, "total_timesteps": NEVER}
-    actor = make_actor(prepare(resolve(game, "a2c", "auto", own), None), None, settings["seed"])
+    actor = make_actor_learner(prepare(resolve(game, "a2c", "auto", own), None), None, settings["seed"])
     spent: dict[str, float] = defaultdict(float)
 
     def timed(name: str, function: Callable[..., T]) -> Callable[..., T]:
@@ -194,10 +194,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from limelight.train import one_thread
+    from limelight.training.run import single_threaded
 
     head = provenance("atari", {name: value for name, value in vars(args).items() if name != "output"})
-    with one_thread():
+    with single_threaded():
         runners = contenders(args, args.peer == "sb3")
         config = {runner.name: flat_settings(runner.config) for runner in runners if isinstance(runner, Workers)}
         results = summarize(measure(runners, args.seconds, args.repeats))

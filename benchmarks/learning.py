@@ -35,8 +35,8 @@ from stats import (
     short_commit,
 )
 
-from limelight.config import ConfigError
-from limelight.presets import resolve
+from limelight.errors import ConfigError
+from limelight.training.presets import resolve
 
 Row = dict[str, Any]
 """What is kept of one seed's run."""
@@ -55,7 +55,7 @@ def config_of(job: Job) -> dict[str, Any]:
 
     Raises: ConfigError if it cannot work.
     """
-    from limelight.validate import validate
+    from limelight.settings.rules import validate
 
     settings = {**job.settings, "total_timesteps": job.total_timesteps}
     preset = settings.pop("preset", "auto")
@@ -67,7 +67,7 @@ def config_of(job: Job) -> dict[str, Any]:
 
 
 def run_seed(job: Job, seed: int, episodes: int) -> Row:
-    """Train one seed and judge its best and its last agent over ``episodes`` greedy episodes each.
+    """Train one seed and evaluator its best and its last agent over ``episodes`` greedy episodes each.
 
     A run that fails gives a row as well, with its ``error``.
     """
@@ -81,10 +81,10 @@ def run_seed(job: Job, seed: int, episodes: int) -> Row:
 
 
 def _train_and_judge(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
-    from limelight.agent import load
-    from limelight.evaluate import evaluate
+    from limelight.runs.agent import load
+    from limelight.runs.evaluation import evaluate
     from limelight.seeds import Stream, derive_seed
-    from limelight.train import one_thread, train
+    from limelight.training.run import single_threaded, train
 
     own = {
         "seed": seed,
@@ -96,7 +96,7 @@ def _train_and_judge(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
     if result.status == "interrupted":
         raise KeyboardInterrupt
     evaluation_seed = derive_seed(seed, Stream.FINAL)  # the episodes of the run's own final evaluation
-    with one_thread():
+    with single_threaded():
         judged = {
             which: evaluate(load(run_dir, which), episodes=episodes, seed=evaluation_seed).returns
             for which in ("best", "last")

@@ -18,11 +18,11 @@ import numpy as np
 from stats import markdown_table, number, provenance, results_path, save_json
 
 KINDS = {
-    "synchronous": ("a2c", {"ship": "gradients"}),
-    "asynchronous, gradients": ("a3c", {"ship": "gradients"}),
-    "asynchronous, rollouts": ("a3c", {"ship": "rollouts"}),
-    "asynchronous, gradients, one ahead": ("a3c", {"ship": "gradients", "ask_ahead": 1}),
-    "asynchronous, rollouts, one ahead": ("a3c", {"ship": "rollouts", "ask_ahead": 1}),
+    "synchronous": ("a2c", {"worker_output": "gradients"}),
+    "asynchronous, gradients": ("a3c", {"worker_output": "gradients"}),
+    "asynchronous, rollouts": ("a3c", {"worker_output": "rollouts"}),
+    "asynchronous, gradients, one ahead": ("a3c", {"worker_output": "gradients", "prefetch": 1}),
+    "asynchronous, rollouts, one ahead": ("a3c", {"worker_output": "rollouts", "prefetch": 1}),
 }
 QUIET = {"eval_every": 0, "checkpoint_every": 0, "final_episodes": 0, "tensorboard": False, "total_timesteps": 10**12}
 
@@ -70,8 +70,8 @@ class Contender:
     """A runner that takes turns."""
 
     def __init__(self, env_id: str, algo: str, settings: dict[str, Any]) -> None:
-        from limelight.presets import resolve
-        from limelight.train import build, prepare
+        from limelight.training.presets import resolve
+        from limelight.training.run import build, prepare
 
         self.config = prepare(resolve(env_id, algo, "none", {**QUIET, "backend": "sync", **settings}), None)
         self.runner, _ = build(self.config, None)
@@ -100,7 +100,7 @@ def overhead(seconds: float, repeats: int, num_envs: int, num_steps: int) -> dic
     for _ in range(repeats):
         for name, rival in rivals.items():
             times[name].append(1000.0 * num_envs * num_steps / rival.turn(seconds))
-    parameters = len(rivals["local"].runner.actor.learner.flat)  # type: ignore[attr-defined]
+    parameters = len(rivals["local"].runner.actor_learner.learner.flat)  # type: ignore[attr-defined]
     for rival in rivals.values():
         rival.runner.close()
     alone = ray_alone(parameters, seconds)
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import ray
 
-    from limelight.train import one_thread
+    from limelight.training.run import single_threaded
 
     settings = {name: value for name, value in vars(args).items() if name != "output"}
     head = provenance("scaling", settings)
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging_level=logging.ERROR,
     )
     try:
-        with one_thread():
+        with single_threaded():
             results = {
                 "overhead": overhead(args.seconds, args.repeats, *args.shape),
                 "growth": growth(args.workers, args.wait, args.num_steps, args.seconds, args.repeats),

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import limelight
-from limelight.config import TrainConfig
-from limelight.run_folder import system_info
-from limelight.settings import field_sections, get_setting
+from limelight.runs.folder import system_info
+from limelight.settings.io import field_sections, get_setting
+from limelight.settings.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

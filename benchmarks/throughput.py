@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stats import flat_settings, markdown_table, number, provenance, results_path, save_json
 
 if TYPE_CHECKING:
-    from limelight.config import TrainConfig
+    from limelight.settings.schema import TrainConfig
 
 ENV_ID = "CartPole-v1"
 # A budget that is never used up, so that schedules stay where they start, and updates that are never logged.
@@ -95,8 +95,8 @@ class Sample:
 
 def make_config(shape: Shape, critic: str, seed: int, env_backend: str = "auto") -> TrainConfig:
     """The resolved configuration of ours at ``shape``."""
-    from limelight.presets import resolve
-    from limelight.train import prepare
+    from limelight.training.presets import resolve
+    from limelight.training.run import prepare
 
     own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
     settings = {**shape.settings, **own, **continuous_settings(shape), "backend": env_backend}
@@ -109,8 +109,8 @@ def continuous_settings(shape: Shape) -> dict[str, Any]:
     """What is SB3's default besides, where actions are continuous."""
     from gymnasium.spaces import Box
 
-    from limelight.config import EnvConfig
-    from limelight.envs.resolve import resolve_env
+    from limelight.envs.source import resolve_env
+    from limelight.settings.schema import EnvConfig
 
     env = resolve_env(EnvConfig(shape.env_id))()
     env.close()
@@ -133,27 +133,27 @@ class Ours:
     """A runner as ``limelight.train`` builds it; no evaluation, no logging."""
 
     def __init__(self, shape: Shape, critic: str, backend: str, seed: int, env_backend: str = "auto") -> None:
-        from limelight.learner import Learner
-        from limelight.runners.actor import Actor
+        from limelight.algo.learner import Learner
+        from limelight.runners.actor_learner import ActorLearner
         from limelight.runners.sync import SyncRunner
-        from limelight.train import build
+        from limelight.training.run import build
 
         config = make_config(shape, critic, seed, env_backend)
         self.name = f"limelight {critic} {backend}" + (f" {env_backend}" if env_backend != "auto" else "")
         self.runner, _ = build(config, None)
-        actor = self.runner.actor
+        actor = self.runner.actor_learner
         if (actor.learner.numpy is not None) != (backend == "numpy"):
             learner = Learner(actor.learner.model, config.algorithm, config.model, config.optim, backend == "numpy")
-            self.runner = SyncRunner(Actor(actor.collector, learner, actor.policy.rng), config.total_timesteps)
+            self.runner = SyncRunner(ActorLearner(actor.collector, learner, actor.policy.rng), config.total_timesteps)
 
     def turn(self, seconds: float) -> Sample:
         """See :class:`Contender`."""
         runner, start = self.runner, time.perf_counter()
-        steps, updates = runner.num_steps, runner.actor.learner.num_updates
+        steps, updates = runner.num_steps, runner.actor_learner.learner.num_updates
         runner.advance(ENDLESS, seconds)
         runner.pop_episodes()
         elapsed = time.perf_counter() - start
-        return Sample(runner.num_steps - steps, runner.actor.learner.num_updates - updates, elapsed)
+        return Sample(runner.num_steps - steps, runner.actor_learner.learner.num_updates - updates, elapsed)
 
     def close(self) -> None:
         """See :class:`Contender`."""
@@ -334,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("--peer sb3: Stable-Baselines3 is not installed; pip install 'limelight-rl[sb3]'", file=sys.stderr)
         return 2
     args.with_peer = installed and args.peer != "none"
-    from limelight.train import one_thread
+    from limelight.training.run import single_threaded
 
     settings = {
         "env_id": args.env,
@@ -348,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     head = provenance("throughput", settings)  # before the turns: sources may change while they run
     results: dict[str, Any] = {}
-    with one_thread():
+    with single_threaded():
         for name in args.shapes:
             print(f"{name} …", file=sys.stderr, flush=True)
             shape = replace(SHAPES[name], env_id=args.env, env_backends=tuple(args.env_backend))

@@ -21,7 +21,7 @@ Row = dict[str, float]
 
 KEPT = (
     "step", "seconds", "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/entropy",
-    "train/explained_variance", "train/grad_norm", "train/filters_off", "async/policy_lag",
+    "train/explained_variance", "train/grad_norm", "train/dead_filters", "async/policy_lag",
 )  # fmt: skip
 """What is kept of a run's rows."""
 

@@ -13,11 +13,11 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from limelight.algorithms import ALGORITHMS
-from limelight.config import TrainConfig
-from limelight.presets import PRESETS, Preset
-from limelight.settings import expected
-from limelight.validate import RANGES
+from limelight.settings.io import expected
+from limelight.settings.rules import RANGES
+from limelight.settings.schema import TrainConfig
+from limelight.training.algorithms import ALGORITHMS
+from limelight.training.presets import PRESETS, Preset
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -41,13 +41,13 @@ Other spellings that are accepted with a note: `--n-envs`, `--n-steps`, `--lr`, 
 _ALGORITHMS = """\
 ## Algorithms
 
-What each row of `src/limelight/algorithms.py` sets; everything else is the default above.
+What each row of `src/limelight/training/algorithms.py` sets; everything else is the default above.
 """
 
 _PRESETS = """\
 ## Presets
 
-What each row of `src/limelight/presets.py` sets on top. `--preset auto` takes the row whose prefix fits the
+What each row of `src/limelight/training/presets.py` sets on top. `--preset auto` takes the row whose prefix fits the
 environment's id, else one that fits its spaces; `--preset none` takes none (docs/presets.md).
 """
 

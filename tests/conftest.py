@@ -12,23 +12,24 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from threadpoolctl import threadpool_limits
 
-from limelight.config import TrainConfig
+from limelight.algo.collector import RolloutCollector
+from limelight.algo.learner import Learner
+from limelight.algo.rollout import FinalObs, Rollout
 from limelight.envs.base import EnvBackend
-from limelight.learner import Learner
 from limelight.nn.model import ActorCritic, make_model
-from limelight.packed import Packed
-from limelight.rollout import FinalObs, Rollout, RolloutCollector
-from limelight.runners.actor import Actor
+from limelight.runners.actor_learner import ActorLearner
 from limelight.runners.sync import SyncRunner
-from limelight.settings import with_settings
+from limelight.settings.io import with_settings
+from limelight.settings.schema import TrainConfig
+from limelight.spaces.packed import Packed
 
 hypothesis.settings.register_profile("limelight", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("limelight")
 
 ACTIONS = Discrete(3)
-MakeLearner = Callable[..., Learner]
-MakeRollout = Callable[..., Rollout]
-MakeRunner = Callable[..., SyncRunner]
+LearnerFactory = Callable[..., Learner]
+RolloutFactory = Callable[..., Rollout]
+RunnerFactory = Callable[..., SyncRunner]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -45,8 +46,8 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def model_of() -> Callable[..., ActorCritic]:
-    """``model_of(observation_space, seed=0, actions=ACTIONS, **settings)``."""
+def make_network_module() -> Callable[..., ActorCritic]:
+    """``make_network_module(observation_space, seed=0, actions=ACTIONS, **settings)``."""
 
     def make(space: Space[Any], seed: int = 0, actions: Space[Any] = ACTIONS, **settings: Any) -> ActorCritic:
         config = with_settings(TrainConfig(), {"hidden_sizes": (8, 6), **settings})
@@ -56,8 +57,8 @@ def model_of() -> Callable[..., ActorCritic]:
 
 
 @pytest.fixture
-def learner_of(model_of: Callable[..., ActorCritic]) -> MakeLearner:
-    """``learner_of(observation_space, use_numpy=None, seed=0, actions=ACTIONS, **settings)``.
+def make_learner(make_network_module: Callable[..., ActorCritic]) -> LearnerFactory:
+    """``make_learner(observation_space, use_numpy=None, seed=0, actions=ACTIONS, **settings)``.
 
     The first policy is far from uniform, so that every term of the gradient counts.
     """
@@ -67,7 +68,7 @@ def learner_of(model_of: Callable[..., ActorCritic]) -> MakeLearner:
     ) -> Learner:
         settings = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **settings}
         config = with_settings(TrainConfig(), settings)
-        model = model_of(space, seed, actions, **settings)
+        model = make_network_module(space, seed, actions, **settings)
         return Learner(model, config.algorithm, config.model, config.optim, use_numpy)
 
     return make
@@ -97,8 +98,8 @@ def random_actions(space: Space[Any], rng: np.random.Generator, *lead: int) -> n
 
 
 @pytest.fixture
-def rollout_of() -> MakeRollout:
-    """``rollout_of(observation_space, seed=0, T=7, B=3, stream="next_step", actions=ACTIONS)``.
+def make_rollout() -> RolloutFactory:
+    """``make_rollout(observation_space, seed=0, T=7, B=3, stream="next_step", actions=ACTIONS)``.
 
     Random rewards, observations and actions; a third of the rows end an episode, by termination, truncation or
     both. ``next_step``: the row after an end is invalid. ``same_step``: truncated rows have final observations.
@@ -139,8 +140,8 @@ def rollout_of() -> MakeRollout:
 
 
 @pytest.fixture
-def runner_of(learner_of: MakeLearner) -> MakeRunner:
-    """``runner_of(envs, num_steps, seed=0, use_numpy=None, total_timesteps=…, **settings)``, its episodes started."""
+def make_runner(make_learner: LearnerFactory) -> RunnerFactory:
+    """``make_runner(envs, num_steps, seed=0, use_numpy=None, total_timesteps=…, **settings)``, its episodes started."""
 
     def make(
         envs: EnvBackend,
@@ -150,12 +151,12 @@ def runner_of(learner_of: MakeLearner) -> MakeRunner:
         total_timesteps: int = 1_000_000,
         **settings: Any,
     ) -> SyncRunner:
-        learner = learner_of(
+        learner = make_learner(
             envs.single_observation_space, use_numpy, seed, envs.single_action_space,
             num_envs=envs.num_envs, num_steps=num_steps, **settings,
         )  # fmt: skip
         collector = RolloutCollector(envs, num_steps, None, "toy")
         collector.reset(seed)
-        return SyncRunner(Actor(collector, learner, np.random.default_rng(seed)), total_timesteps)
+        return SyncRunner(ActorLearner(collector, learner, np.random.default_rng(seed)), total_timesteps)
 
     return make

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import limelight
-from limelight.config import AlgorithmConfig, TrainConfig
-from limelight.settings import field_sections
+from limelight.settings.io import field_sections
+from limelight.settings.schema import AlgorithmConfig, TrainConfig
 
 SRC = Path(limelight.__file__).parent
 LONGEST_FUNCTION = 60
@@ -91,19 +91,61 @@ def outside(modules: set[str], *folders: str) -> set[str]:
 
 
 def test_the_tree_is_seen() -> None:
-    assert {"", "returns", "learner", "nn.model", "envs.make", "runners.sync"} <= set(TREES)
-    assert own_imports("learner") >= {"returns", "losses", "optim", "nn.model"}
-    assert "rollout" in callers_of_method("step")
+    assert {"", "algo.returns", "algo.learner", "nn.model", "envs.make", "runners.sync"} <= set(TREES)
+    assert own_imports("algo.learner") >= {"algo.returns", "algo.losses", "algo.optim"}
+    assert "algo.collector" in callers_of_method("step")
+
+
+# --------------------------------------------------------------------------- the layout
+
+
+ORDER = ("cli", "training", "viewing", "runs", "runners", "algo", "envs", "nn", "spaces", "settings", "")
+"""Packages from the top to the root; each imports only from those after it."""
+
+
+def package(module: str) -> str:
+    """The package of a module: ``algo`` of ``algo.returns``, ``""`` of a module at the root."""
+    return module.split(".")[0] if module.split(".")[0] in ORDER else ""
+
+
+def test_ten_packages_and_few_modules_at_the_root() -> None:
+    assert {name.split(".")[0] for name in FOLDERS} == set(ORDER)
+    at_the_root = {module for module in TREES if package(module) == "" and module not in FOLDERS}
+    assert len(at_the_root | {""}) <= 8, at_the_root
+
+
+def test_imports_run_downwards_only() -> None:
+    for module in TREES.keys() - {"", "__main__"}:
+        here = ORDER.index(package(module))
+        for below in own_imports(module) - {""}:
+            assert ORDER.index(package(below)) >= here, f"{module} imports {below}"
+        if package(module) == "envs":
+            assert "nn" not in {package(below) for below in own_imports(module)}, f"{module} imports a network"
+            assert "torch" not in roots(module), module
+
+
+def test_the_tests_mirror_the_packages() -> None:
+    """A test lies in the folder of the module it is named after; the other folders test what spans several."""
+    spanning = {"equivalence", "faults", "helpers", "learning"}
+    for path in (SRC.parents[1] / "tests").rglob("test_*.py"):
+        *folders, file = path.relative_to(SRC.parents[1] / "tests").with_suffix("").parts
+        if not folders or folders[0] in spanning:
+            continue
+        name = ".".join(folders)
+        assert name in FOLDERS, f"{path} mirrors no package"
+        modules = {m.rpartition(".")[2] for m in TREES if m.rpartition(".")[0] == name}
+        assert any(module.strip("_") in file for module in modules), f"{path} is named after no module of {name}"
 
 
 # --------------------------------------------------------------------------- 1: pure estimators and losses
 
 
-@pytest.mark.parametrize("module", ["returns", "losses"])
+@pytest.mark.parametrize("module", ["algo.returns", "algo.losses"])
 def test_estimators_and_losses_are_pure(module: str) -> None:
-    assert imports(module) <= {"__future__", "typing", "numpy", "numpy.typing", "torch"}
+    assert imports(module) <= {"__future__", "typing", "numpy", "numpy.typing", "torch", "limelight.typing"}
     assert not any(name.endswith((".item", ".tolist")) for name in called_names(module))
-    assert not [node for node in TREES[module].body if isinstance(node, ast.ClassDef)]
+    classes = [node for node in TREES[module].body if isinstance(node, ast.ClassDef)]
+    assert all(ast.unparse(base) == "NamedTuple" for node in classes for base in node.bases)
     assert not [node for node in walk(TREES[module]) if isinstance(node, ast.Global | ast.Nonlocal)]
 
 
@@ -116,49 +158,34 @@ def test_who_steps_environments() -> None:
         return any(n.endswith(".step") and not n.endswith(others) for n in called_names(module))
 
     steppers = {module for module in TREES if steps(module)}
-    assert {"rollout", "evaluate"} <= steppers
-    assert outside(steppers, "envs") <= {"rollout", "evaluate", "check"}  # `limelight check` tries an environment
+    assert {"algo.collector", "runs.evaluation"} <= steppers
+    assert outside(steppers, "envs") <= {"algo.collector", "runs.evaluation", "cli.env_check.check"}
+
+
+ENGINES = {"nn.torch_engine", "nn.numpy_engine.network", "nn.numpy_engine.layers", "nn.activation_cache"}
 
 
 def test_who_calls_backward_and_the_optimizer() -> None:
-    assert callers_of_method("backward") <= {"learner", "nn.numpy_mlp"}
-    written_out = {name for name in called_names("nn.numpy_mlp") if name.endswith(".backward")}
-    assert all(name.startswith("self.") for name in written_out)  # its own layers', not autograd's
+    assert callers_of_method("backward") <= ENGINES | {"algo.learner"}
+    assert callers_of_method("autograd.backward") <= {"nn.torch_engine"}
     optimizer_steps = {m for m in TREES if any(name.endswith("optimizer.step") for name in called_names(m))}
-    assert optimizer_steps == {"learner"}
+    assert optimizer_steps == {"algo.learner"}
     assert callers_of_method("zero_grad") == set()
 
 
 def test_who_starts_processes() -> None:
     users = {module for module in TREES if roots(module) & {"multiprocessing", "ray", "concurrent", "threading"}}
-    assert outside(users, "runners") <= {"loop"}  # which asks whether it is in the main thread, for signals
-    assert roots("loop") & {"multiprocessing", "ray", "concurrent"} == set()
+    # envs.spawn asks whether this process may start others, training.loop whether it is in the main thread.
+    assert outside(users, "runners") <= {"envs.spawn", "training.loop"}
+    assert roots("training.loop") & {"multiprocessing", "ray", "concurrent"} == set()
+    assert {m for m in TREES if "ray" in roots(m)} <= {m for m in TREES if inside(m, "runners.ray")}
     assert outside({m for m in TREES if "torch.multiprocessing" in imports(m)}, "runners") == set()
 
 
 def test_who_prints() -> None:
-    assert outside({m for m in TREES if "print" in called_names(m)}, "cli", "monitor") == set()
+    assert outside({m for m in TREES if "print" in called_names(m)}, "cli", "viewing") == set()
     writers = {m for m in TREES if any("sys.stdout" in name or "sys.stderr" in name for name in called_names(m))}
-    assert outside(writers, "cli", "monitor") == set()
-
-
-def test_what_learns_knows_nothing_of_who_collects() -> None:
-    """Networks, losses and environments lie under the learner and the collector; all else lies above these."""
-    middle = {"learner", "rollout", "optim", "returns", "losses"}
-    above = {"train", "cli", "loop", "judge", "agent", "evaluate", "report", "presets", "algorithms", "checkpoint"}
-    for module in TREES:
-        below = own_imports(module)
-        if module in middle or inside(module, "nn") or inside(module, "envs"):
-            assert not below & above, module
-            assert not {name for name in below if inside(name, "monitor")}, module
-            assert not {name for name in below if inside(name, "runners")} - {"runners.spawn"}, module
-        if inside(module, "nn") or inside(module, "envs"):
-            assert not below & middle, module
-        if inside(module, "nn"):
-            assert not {name for name in below if inside(name, "envs")}, module
-        if inside(module, "envs"):
-            assert not {name for name in below if inside(name, "nn")}, module
-            assert "torch" not in roots(module), module
+    assert outside(writers, "cli", "viewing") == set()
 
 
 # --------------------------------------------------------------------------- names
@@ -189,11 +216,15 @@ def defaults_of_algo(tree: ast.AST) -> set[int]:
 
 def test_algorithm_names_live_in_their_table() -> None:
     """Elsewhere only as the default of ``algo``, the same everywhere."""
-    from limelight.algorithms import ALGORITHMS
+    from limelight.training.algorithms import ALGORITHMS
 
     default = AlgorithmConfig().algo
     assert default in ALGORITHMS
-    for module in TREES.keys() - {"algorithms", "presets", "nn.images"}:  # a3c is the name of a network, too
+    for module in TREES.keys() - {
+        "training.algorithms",
+        "training.presets",
+        "nn.images",
+    }:  # a3c is the name of a network, too
         tree = TREES[module]
         words, defaults = docstrings(tree), defaults_of_algo(tree)
         named = [
@@ -224,7 +255,7 @@ def test_every_setting_has_one_name() -> None:
 
 
 def test_every_setting_has_a_docstring_and_is_frozen() -> None:
-    bodies = {node.name: node.body for node in TREES["config"].body if isinstance(node, ast.ClassDef)}
+    bodies = {node.name: node.body for node in TREES["settings.schema"].body if isinstance(node, ast.ClassDef)}
     for name, section in sections().items():
         assert section.__doc__
         assert section.__dataclass_params__.frozen  # type: ignore[attr-defined]
@@ -321,7 +352,10 @@ def test_importing_limelight_loads_nothing_heavy() -> None:
 
 def test_the_settings_and_the_command_line_load_no_torch() -> None:
     """``limelight --help`` must answer at once."""
-    loaded = loaded_by("import limelight.config, limelight.algorithms, limelight.presets, limelight.cli")
+    loaded = loaded_by(
+        "import limelight.settings.schema, limelight.training.algorithms, limelight.training.presets, "
+        "limelight.cli.main"
+    )
     assert not loaded & {"torch", "gymnasium", "matplotlib", "tensorboard"}
 
 

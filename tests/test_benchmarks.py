@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import limelight
-from limelight.evaluate import Evaluation
+from limelight.runs.evaluation import Evaluation
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 Script = Callable[[str], ModuleType]
@@ -213,13 +213,13 @@ def test_ratio_is_of_medians_with_the_extremes_of_the_turns(throughput: ModuleTy
 def test_backends_are_what_they_are_called(throughput: ModuleType) -> None:
     for backend in ("numpy", "torch"):
         ours = throughput.Ours(throughput.SHAPES["8x5"], "separate", backend, 0)
-        assert (ours.runner.actor.learner.numpy is not None) == (backend == "numpy")
-        before = ours.runner.actor.learner.flat.params.clone()
+        assert (ours.runner.actor_learner.learner.numpy is not None) == (backend == "numpy")
+        before = ours.runner.actor_learner.learner.flat.params.clone()
         sample = ours.turn(0.02)
         ours.close()
-        assert not before.equal(ours.runner.actor.learner.flat.params)
+        assert not before.equal(ours.runner.actor_learner.learner.flat.params)
         assert sample.steps == ours.runner.num_steps > 0
-        assert sample.updates == ours.runner.actor.learner.num_updates
+        assert sample.updates == ours.runner.actor_learner.learner.num_updates
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
@@ -232,7 +232,7 @@ def test_the_network_compared_is_that_of_the_peer(throughput: ModuleType, env_id
     ours.close()
     peer.close()
     config = throughput.make_config(shape, "separate", 0)
-    assert len(ours.runner.actor.learner.flat) == theirs
+    assert len(ours.runner.actor_learner.learner.flat) == theirs
     assert (config.optim.learning_rate, config.optim.rms_alpha) == (group["lr"], group["alpha"])
     assert config.optim.optim_eps == group["eps"]
     assert config.optim.max_grad_norm == peer.model.max_grad_norm

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import limelight
-from limelight.algorithms import ALGORITHMS
-from limelight.arguments import (
+from limelight.cli.arguments import (
     CheckArguments,
     EvaluateArguments,
     ListArguments,
@@ -26,10 +25,11 @@ from limelight.arguments import (
     TrainArguments,
     train_request,
 )
-from limelight.cli import COMMANDS, main
+from limelight.cli.flags import ALIASES, flags_of, parse
+from limelight.cli.main import COMMANDS, main
 from limelight.envs import minigrid
 from limelight.envs.games import game_of
-from limelight.flags import FOREIGN, flags_of, parse
+from limelight.training.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
@@ -127,7 +127,7 @@ def test_commands_are_found() -> None:
     """Guards the guard: a change of the patterns must not leave nothing to check."""
     assert len(list(commands(ROOT / "README.md"))) >= 6
     assert len(list(commands(ROOT / "docs" / "environments.md"))) >= 4
-    with pytest.raises(limelight.config.ConfigError):
+    with pytest.raises(limelight.errors.ConfigError):
         check_command(["train", "CartPole-v1", "--gama", "1"])
 
 
@@ -144,7 +144,7 @@ def test_environments_exist(page: Path) -> None:
 
 @per_page(OURS)
 def test_mentioned_flags_exist(page: Path) -> None:
-    known = {name for kind in ARGUMENTS.values() for name in flags_of(kind)} | {*FOREIGN, "help", "version"}
+    known = {name for kind in ARGUMENTS.values() for name in flags_of(kind)} | {*ALIASES, "help", "version"}
     scripts = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     benchmarks = set(re.findall(r'"(--[a-z-]+)"', scripts))
     mentioned = {flag for code in inline_code(page) for flag in re.findall(r"--[a-z][a-z-]*(?:\.[a-z-]+)?", code)}
@@ -193,7 +193,7 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("train", "resume"):
         monkeypatch.setattr(limelight, name, tiny(getattr(limelight, name)))
-    train_module = importlib.import_module("limelight.train")
+    train_module = importlib.import_module("limelight.training.run")
     monkeypatch.setattr(train_module, "draw_report", lambda run_dir: None)  # as slow as the training is here
     namespace: dict[str, Any] = {"__name__": "documentation"}
     runner = doctest.DocTestRunner(verbose=False)
@@ -243,7 +243,7 @@ def test_the_package_of_extending_works_on_the_command_line(
             (tmp_path / file[1]).parent.mkdir(exist_ok=True)
             (tmp_path / file[1]).write_text(text, encoding="utf-8")
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    monkeypatch.setattr(importlib.import_module("limelight.train"), "draw_report", lambda run_dir: None)
+    monkeypatch.setattr(importlib.import_module("limelight.training.run"), "draw_report", lambda run_dir: None)
     budget = ["--total-timesteps", "300", "--eval-every", "0", "--final-episodes", "2", "--quiet"]
     lines = [words[1:] for words in shell_lines(page)]
     assert len(lines) >= 5

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from limelight.agent import Agent, load
-    from limelight.config import TrainConfig
     from limelight.envs.make import make_envs
-    from limelight.evaluate import evaluate
-    from limelight.train import resume, train
+    from limelight.errors import CheckpointError, ConfigError, EnvError, LimelightError, NonFiniteError, WorkerError
+    from limelight.runs.agent import Agent, load
+    from limelight.runs.evaluation import evaluate
+    from limelight.settings.schema import TrainConfig
+    from limelight.training.run import resume, train
 
 _HOMES = {
-    "train": "limelight.train",
-    "resume": "limelight.train",
-    "load": "limelight.agent",
-    "evaluate": "limelight.evaluate",
-    "make_envs": "limelight.envs.make",
-    "Agent": "limelight.agent",
-    "TrainConfig": "limelight.config",
+    "Agent": "runs.agent",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "EnvError": "errors",
+    "LimelightError": "errors",
+    "NonFiniteError": "errors",
+    "TrainConfig": "settings.schema",
+    "WorkerError": "errors",
+    "evaluate": "runs.evaluation",
+    "load": "runs.agent",
+    "make_envs": "envs.make",
+    "resume": "training.run",
+    "train": "training.run",
 }
-__all__ = ["Agent", "TrainConfig", "__version__", "evaluate", "load", "make_envs", "resume", "train"]
+__all__ = [
+    "Agent", "CheckpointError", "ConfigError", "EnvError", "LimelightError", "NonFiniteError", "TrainConfig",
+    "WorkerError", "__version__", "evaluate", "load", "make_envs", "resume", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -33,17 +41,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'limelight' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(f"limelight.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    """Keeps ``limelight.train`` the function: importing the submodule of that name would put the module there."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

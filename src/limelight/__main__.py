@@ -1,6 +1,6 @@
 """``python -m limelight`` is the ``limelight`` command."""
 
-from limelight.cli import main
+from limelight.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

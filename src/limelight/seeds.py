@@ -26,11 +26,11 @@ def derive_seed(seed: int, stream: Stream, index: int = 0) -> int:
     return int(sequence.generate_state(1)[0] >> 1)
 
 
-def worker_seed(seed: int, worker: int, incarnation: int = 0) -> int:
+def worker_seed(seed: int, worker: int, restarts: int = 0) -> int:
     """The seed of a worker's own streams; a restarted worker must not repeat what killed it.
 
     The first worker has the run's own seed: alone, it does what the run without workers does.
     """
-    if worker == incarnation == 0:
+    if worker == restarts == 0:
         return seed
-    return derive_seed(seed, Stream.WORKER, worker + (incarnation << 16))
+    return derive_seed(seed, Stream.WORKER, worker + (restarts << 16))

@@ -18,21 +18,22 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from limelight import catalog
-from limelight.check import check_env
-from limelight.config import ConfigError, EnvConfig, TrainConfig
+from limelight.algo.collector import RolloutCollector
+from limelight.cli import catalog
+from limelight.cli.env_check.check import check_env
 from limelight.envs import atari, games
 from limelight.envs.atari import AtariBackend, AtariGame
 from limelight.envs.base import EnvBackend, Step
 from limelight.envs.games import all_games, for_other, game_of, id_of
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.make import EnvMaker, explain_backend, make_envs, resolve_env
-from limelight.envs.resolve import near_ids
+from limelight.envs.source import near_ids
 from limelight.envs.toy import Ring
-from limelight.evaluate import make_eval_envs, play
-from limelight.rollout import RolloutCollector
-from limelight.settings import with_settings
-from limelight.train import prepare, resume, train
+from limelight.errors import ConfigError
+from limelight.runs.evaluation import make_eval_envs, play
+from limelight.settings.io import with_settings
+from limelight.settings.schema import EnvConfig, TrainConfig
+from limelight.training.run import prepare, resume, train
 
 pytest.importorskip("ale_py")
 STICKY: dict[str, Any] = {"sticky_actions": 0.25}
@@ -424,7 +425,7 @@ def test_threads_are_as_many_as_set_and_end_with_the_backend() -> None:
 def test_cores_are_shared_among_workers(
     settings: dict[str, Any], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["limelight.train"], "num_cores", lambda: 8)
+    monkeypatch.setattr(sys.modules["limelight.training.run"], "num_cores", lambda: 8)
     asynchronous = {"asynchronous": True} if settings else {}
     config = with_settings(TrainConfig(), {"env_id": "pong", **settings, **asynchronous})
     assert prepare(config, None).env.env_threads == threads
@@ -538,7 +539,9 @@ def test_evaluation_plays_whole_games() -> None:
 def test_evaluation_has_as_many_games_side_by_side_whatever_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     import ale_py  # noqa: F401  (registers the second one with a vectorised class)
 
-    monkeypatch.setattr(sys.modules["limelight.evaluate"], "make_envs", lambda _config, num_envs, factory: num_envs)
+    monkeypatch.setattr(
+        sys.modules["limelight.runs.evaluation"], "make_envs", lambda _config, num_envs, factory: num_envs
+    )
     assert [make_eval_envs(EnvConfig(env_id), 12, None) for env_id in ("pong", "ALE/Pong-v5")] == [10, 10]
 
 
@@ -642,7 +645,7 @@ class Listener:
 
 def test_training_and_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed run restarts its games and says so."""
-    monkeypatch.setattr(sys.modules["limelight.train"], "draw_report", lambda _run_dir: None)
+    monkeypatch.setattr(sys.modules["limelight.training.run"], "draw_report", lambda _run_dir: None)
     listener = Listener()
     settings: dict[str, Any] = {
         "num_envs": 4, "env_threads": 1, "max_episode_steps": 20, "total_timesteps": 100, "eval_every": 0,

@@ -16,13 +16,14 @@ from gymnasium.spaces import Dict, Discrete, Text
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 
-from limelight.config import ConfigError, EnvConfig
 from limelight.envs import envpool_backend
 from limelight.envs import make as make_module
 from limelight.envs.gymnasium_backend import SyncBackend, VectorBackend
 from limelight.envs.make import EnvMaker, choose_backend, explain_backend, make_envs, resolve_env
-from limelight.envs.resolve import near_ids
+from limelight.envs.source import near_ids
 from limelight.envs.toy import Corridor, Ring
+from limelight.errors import ConfigError
+from limelight.settings.schema import EnvConfig
 
 
 class NarrowVector(gym.vector.VectorEnv[Any, Any, Any]):
@@ -242,13 +243,6 @@ def test_bad_settings_are_named(settings: dict[str, Any], expected: str) -> None
 
 def test_unsupported_spaces_are_refused_early() -> None:
     assert "observation space Text at ['words'] is not supported" in message(lambda: make_envs(Goal))
-
-
-def test_only_boxes_can_be_normalised() -> None:
-    text = message(lambda: make_envs(Ring, normalize_obs=True))
-    assert text.startswith("normalize_obs = true: needs Box observations")
-    assert text.endswith("has Discrete(3); set it to false")
-    assert make_envs("CartPole-v1", 1, normalize_obs=True).num_envs == 1
 
 
 def test_the_seed_decides_the_streams() -> None:

@@ -12,18 +12,19 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 
 import limelight
-from composite import Doors, Observed
-from in_process import draw_no_report
-from limelight.config import ConfigError, EnvConfig, ModelConfig
+from helpers.composite_envs import Doors, Observed
+from helpers.manual_workers import draw_no_report
 from limelight.envs.base import EnvBackend
 from limelight.envs.make import choose_backend, make_envs
 from limelight.envs.masks import choices, has_legal_action, random_action
-from limelight.envs.resolve import EnvMaker
+from limelight.envs.source import EnvMaker
 from limelight.envs.toy import Ring
-from limelight.nn import numpy_mlp
+from limelight.errors import ConfigError
 from limelight.nn.model import ActorCritic, make_model
+from limelight.nn.numpy_engine import network as numpy_mlp
 from limelight.nn.policy import ModelPolicy
-from limelight.packed import Packed
+from limelight.settings.schema import EnvConfig, ModelConfig
+from limelight.spaces.packed import Packed
 
 N = 5
 SPACE = Packed(Dict({"action_mask": MultiBinary(N), "x": Box(-1.0, 1.0, (3,))}), "observation")
@@ -216,11 +217,11 @@ def test_an_environment_that_cannot_be_reset_is_for_others_to_report() -> None:
     ],
 )
 def test_masks_that_cannot_be_right_are_named(where: str, fault: str, words: str) -> None:
-    envs = make_envs("composite:Doors", 1, backend="sync", env_kwargs={"where": where, "fault": fault})
+    envs = make_envs("helpers.composite_envs:Doors", 1, backend="sync", env_kwargs={"where": where, "fault": fault})
     step_into_first_legal(envs, envs.reset(0))
     with pytest.raises(ConfigError) as error:
         step_into_first_legal(envs, envs.reset(0), 2)
-    assert str(error.value).startswith("composite:Doors: step 2 of an episode: ")
+    assert str(error.value).startswith("helpers.composite_envs:Doors: step 2 of an episode: ")
     assert words in str(error.value)
 
 
@@ -262,10 +263,10 @@ class Vectorised:
 @pytest.mark.parametrize(
     ("env", "algo"),
     [
-        ("composite:Doors", "ac"),
-        ("composite:Doors", "a2c"),
-        ("composite:Doors", "a3c"),
-        ("composite:Observed", "a2c"),
+        ("helpers.composite_envs:Doors", "ac"),
+        ("helpers.composite_envs:Doors", "a2c"),
+        ("helpers.composite_envs:Doors", "a3c"),
+        ("helpers.composite_envs:Observed", "a2c"),
     ],
 )
 def test_training_never_walks_into_a_door(env: str, algo: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

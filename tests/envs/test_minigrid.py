@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, MultiBinary
 
-from limelight.config import ConfigError
 from limelight.envs import minigrid
 from limelight.envs.make import make_envs
-from limelight.nn.images import Planes
-from limelight.packed import Packed
+from limelight.errors import ConfigError
+from limelight.nn.images import ImagePreprocessor
+from limelight.spaces.packed import Packed
 
 
 def words_of(bag: np.ndarray) -> set[str]:
@@ -53,7 +53,7 @@ def test_an_environment_as_it_is_learnt_from() -> None:
     image = space.original["image"]
     assert isinstance(image, Box)
     assert image.high[0, 0].tolist() == [10, 5, 3]
-    assert Planes(image).num_planes == 11 + 6 + 4
+    assert ImagePreprocessor(image).num_planes == 11 + 6 + 4
 
 
 def test_the_codes_are_within_minigrids() -> None:

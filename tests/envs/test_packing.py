@@ -9,16 +9,17 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Text
 
 import limelight
-from composite import ROOM, Gripper, Room
-from in_process import draw_no_report
-from limelight.config import ConfigError, EnvConfig, ModelConfig
+from helpers.composite_envs import ROOM, Gripper, Room
+from helpers.manual_workers import draw_no_report
 from limelight.envs.make import make_envs
 from limelight.envs.minigrid import VOCABULARY
 from limelight.envs.packing import PackActions, PackObservations, pack_env, to_batch
-from limelight.envs.resolve import EnvMaker
+from limelight.envs.source import EnvMaker
 from limelight.envs.toy import Ring
+from limelight.errors import ConfigError
 from limelight.nn.model import make_model
-from limelight.packed import Packed
+from limelight.settings.schema import EnvConfig, ModelConfig
+from limelight.spaces.packed import Packed
 
 
 def test_a_plain_environment_gets_no_wrapper() -> None:
@@ -50,7 +51,7 @@ def test_composite_observations_in_the_stream(mode: Any) -> None:
 
 
 def test_composite_observations_in_processes_of_their_own() -> None:
-    envs = make_envs("composite:Room", 2, backend="async")
+    envs = make_envs("helpers.composite_envs:Room", 2, backend="async")
     try:
         assert envs.single_observation_space == Packed(ROOM)
         assert envs.reset(0).shape == (2, *Packed(ROOM).shape)
@@ -75,13 +76,13 @@ def test_environments_with_composite_spaces_have_no_vectorised_class(space: Any)
     ],
 )
 def test_observations_that_do_not_fit_name_environment_step_and_part(fault: str, words: str) -> None:
-    envs = make_envs("composite:Room", 1, backend="sync", env_kwargs={"fault": fault})
+    envs = make_envs("helpers.composite_envs:Room", 1, backend="sync", env_kwargs={"fault": fault})
     envs.reset(0)
     for _ in range(2):
         envs.step(np.zeros(1, np.int64))
     with pytest.raises(ConfigError) as error:
         envs.step(np.zeros(1, np.int64))
-    assert str(error.value).startswith(f"composite:Room: {words}")
+    assert str(error.value).startswith(f"helpers.composite_envs:Room: {words}")
 
 
 def test_composite_actions_arrive_nested() -> None:
@@ -235,7 +236,7 @@ def quick(env: str, tmp_path: Any, **settings: Any) -> limelight.Agent:
 @pytest.mark.usefixtures("_no_report")
 @pytest.mark.parametrize("settings", [{}, {"normalize_obs": True}, {"core": "gru"}, {"critic": "target"}])
 def test_a_run_with_nested_observations(tmp_path: Any, settings: dict[str, Any]) -> None:
-    agent = quick("composite:Room", tmp_path, **settings)
+    agent = quick("helpers.composite_envs:Room", tmp_path, **settings)
     assert agent.observation_space == Packed(ROOM)
     value = ROOM.sample()
     action, _ = agent.predict(value)
@@ -252,7 +253,7 @@ def test_a_run_with_nested_observations(tmp_path: Any, settings: dict[str, Any])
 
 @pytest.mark.usefixtures("_no_report")
 def test_asynchronous_workers_share_the_moments_of_some_entries(tmp_path: Any) -> None:
-    agent = quick("composite:Room", tmp_path, algo="a3c", num_workers=2, normalize_obs=True)
+    agent = quick("helpers.composite_envs:Room", tmp_path, algo="a3c", num_workers=2, normalize_obs=True)
     assert agent.normalizer is not None
     assert agent.normalizer.moments.mean.shape == (3,)  # speed and height
     assert agent.normalizer.moments.size >= 300

@@ -12,10 +12,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import limelight
-from limelight.config import ConfigError
 from limelight.envs.snapshot import get_env_state, set_env_state
 from limelight.envs.toy import Bandit, Ring
 from limelight.envs.wrappers import POSITIONS, HideVelocities, masked_cartpole
+from limelight.errors import ConfigError
 
 KNOWN = [env_id for env_id in POSITIONS if not env_id.startswith("LunarLander") and env_id != "CartPole-v0"]
 

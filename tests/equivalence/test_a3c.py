@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import limelight
-from in_process import a3c, assert_same, crew_of, draw_no_report
-from limelight.checkpoint import checkpoints, latest_checkpoint, read_state
-from limelight.runners.actor import make_actor, trackers
+from helpers.manual_workers import a3c, assert_same, draw_no_report, worker_group
+from limelight.runners.actor_learner import make_actor_learner, running_statistics
 from limelight.runners.sync import SyncRunner
-from limelight.train import run
+from limelight.runs.checkpoint import checkpoints, latest_checkpoint, read_state
+from limelight.training.run import run
 
 EVERYTHING: dict[str, Any] = {
     "critic": "target", "normalize_obs": True, "optimizer": "adam", "normalize_advantages": "running",
@@ -55,20 +55,20 @@ def test_one_worker_is_the_synchronous_runner(settings: dict[str, Any], update_o
     total = 120 if "encoder" in settings else 600
     config = a3c(total_timesteps=total, update_order=update_order, **settings)
     settings = {key: value for key, value in settings.items() if key != "optimizer_statistics"}
-    sync = SyncRunner(make_actor(a3c("a2c", total_timesteps=total, **settings), None, config.seed), total)
+    sync = SyncRunner(make_actor_learner(a3c("a2c", total_timesteps=total, **settings), None, config.seed), total)
     sync.advance(total, np.inf)
-    with crew_of(config) as crew:
-        (worker,) = crew.workers
-        initial = crew.main.learner.flat.params
+    with worker_group(config) as group:
+        (worker,) = group.workers
+        initial = group.main.learner.flat.params
         while worker.steps.sum() < total:
             worker.update(want_metrics=False)
         worker.send_state()  # as a checkpoint demands: what the last rollout has seen is shared, too
         assert worker.steps.sum() == sync.num_steps
-        assert_same(crew.shared.master(0).get_state(), sync.actor.learner.master.get_state())
-        assert_same(worker.actor.get_state(), sync.actor.get_state())
-        for name, tracker in trackers(sync.actor.normalizer, sync.actor.learner).items():
-            assert_same(crew.shared.read_moments(name), tracker.moments)
-        assert float((initial - crew.shared.master(0).params).abs().max()) > 1e-3
+        assert_same(group.shared.train_state(0).get_state(), sync.actor_learner.learner.train_state.get_state())
+        assert_same(worker.actor_learner.get_state(), sync.actor_learner.get_state())
+        for name, tracker in running_statistics(sync.actor_learner.normalizer, sync.actor_learner.learner).items():
+            assert_same(group.shared.read_moments(name), tracker.moments)
+        assert float((initial - group.shared.train_state(0).params).abs().max()) > 1e-3
     sync.close()
 
 
@@ -88,7 +88,7 @@ def test_a_whole_run_and_its_resumption_are_the_synchronous_run(
     expected, state = state_of(sync), state_of(whole)
     for key in ("params", "normalizer"):
         assert_same(state[key], expected[key])
-    assert_same(state["training"]["runner"]["masters"], [expected["training"]["runner"]["master"]])
+    assert_same(state["training"]["runner"]["train_states"], [expected["training"]["runner"]["train_state"]])
     (worker,) = state["training"]["runner"]["workers"]
     assert_same(worker, expected["training"]["runner"]["actor"])
 

@@ -14,14 +14,15 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor
 
 import limelight
-from limelight.config import TrainConfig
+from limelight.algo.collector import RolloutCollector
+from limelight.algo.learner import Learner
+from limelight.algo.normalization import make_normalizer, pixel_scale
+from limelight.algo.rollout import Rollout
 from limelight.envs.gymnasium_backend import SyncBackend
-from limelight.envs.normalize import make_normalizer, pixel_scale
 from limelight.envs.toy import Catch
-from limelight.learner import Learner
 from limelight.nn.policy import ModelPolicy
-from limelight.rollout import Rollout, RolloutCollector
-from limelight.settings import with_settings
+from limelight.settings.io import with_settings
+from limelight.settings.schema import TrainConfig
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,14 +51,14 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pair(model_of: Callable[..., Any]) -> Callable[..., list[Learner]]:
+def pair(make_network_module: Callable[..., Any]) -> Callable[..., list[Learner]]:
     """``pair(case, **settings)``: the same learner on the CPU and on the GPU."""
 
     def make(case: str, **settings: Any) -> list[Learner]:
         space, actions, own = CASES[case]
         all_of_them = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **own, **settings}
         config = with_settings(TrainConfig(), all_of_them)
-        models = [model_of(space, 0, actions, **all_of_them).to(device) for device in ("cpu", "cuda")]
+        models = [make_network_module(space, 0, actions, **all_of_them).to(device) for device in ("cpu", "cuda")]
         return [Learner(model, config.algorithm, config.model, config.optim) for model in models]
 
     return make
@@ -72,10 +73,10 @@ def assert_close(one: Tensor, other: Tensor, tolerance: float) -> None:
 
 @pytest.mark.parametrize("core", ["feedforward", "lstm", "gru"])
 @pytest.mark.parametrize("case", CASES)
-def test_gradients(pair: Any, rollout_of: Callable[..., Rollout], case: str, core: str) -> None:
+def test_gradients(pair: Any, make_rollout: Callable[..., Rollout], case: str, core: str) -> None:
     space, actions, _ = CASES[case]
     learners = pair(case, **({} if core == "feedforward" else {"core": core, "core_size": 6}))
-    rollout = rollout_of(space, stream="next_step", actions=actions)
+    rollout = make_rollout(space, stream="next_step", actions=actions)
     if core != "feedforward":
         state = np.random.default_rng(1).standard_normal((3, learners[0].model.state_size)).astype(np.float32)
         rollout = replace(rollout, recurrent_state=state)
@@ -87,16 +88,16 @@ def test_gradients(pair: Any, rollout_of: Callable[..., Rollout], case: str, cor
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "rmsprop_tf", "adam"])
 @pytest.mark.parametrize("case", ["mlp", "target-critic"])
-def test_updates(pair: Any, rollout_of: Callable[..., Rollout], case: str, optimizer: str) -> None:
+def test_updates(pair: Any, make_rollout: Callable[..., Rollout], case: str, optimizer: str) -> None:
     """Ten, each from another rollout; target critic, clipping and the optimizer's memory with them."""
     learners = pair(case, optimizer=optimizer, learning_rate=1e-2)
     before = learners[0].flat.params.clone()
     for seed in range(10):
-        rollout = rollout_of(VECTOR, seed)
+        rollout = make_rollout(VECTOR, seed)
         norms = [learner.update(rollout, seed / 10)["train/grad_norm"] for learner in learners]
         assert norms[1] == pytest.approx(norms[0], rel=1e-3)
     assert (learners[0].flat.params - before).abs().max() > 1e-3
-    for mine, theirs in zip(*(learner.master.optimizer_state.values() for learner in learners), strict=True):
+    for mine, theirs in zip(*(learner.train_state.optimizer_state.values() for learner in learners), strict=True):
         torch.testing.assert_close(theirs.cpu(), mine, rtol=1e-2, atol=1e-5)
     torch.testing.assert_close(learners[1].flat.params.cpu(), learners[0].flat.params, rtol=1e-2, atol=1e-3)
 
@@ -111,7 +112,7 @@ def test_pictures_are_acted_on_and_learnt_from(pair: Any, precision: str) -> Non
         policy = ModelPolicy(learner.model, np.random.default_rng(0), learner.numpy, kept=learner.kept)
         assert collector.normalizer is not None
         for _ in range(3):
-            learner.standardize_pictures(pixel_scale(collector.normalizer.moments))
+            learner.set_image_scale(pixel_scale(collector.normalizer.moments))
             rollout = collector.collect(policy)
             learner.gradients(rollout)
         seen.append((rollout.actions.copy(), learner.flat.grads.clone()))

@@ -12,15 +12,15 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
+from limelight.algo.learner import Learner
+from limelight.algo.rollout import Rollout
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.toy import Bandit, Corridor, Ring
-from limelight.learner import Learner
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_mlp import NumpyActorCritic
+from limelight.nn.numpy_engine.network import NumpyActorCritic
 from limelight.nn.policy import ModelPolicy
-from limelight.packed import Packed
-from limelight.rollout import Rollout
 from limelight.runners.sync import SyncRunner
+from limelight.spaces.packed import Packed
 
 ACTIONS = {"box": Discrete(3), "discrete": Discrete(3, start=-2)}
 SPACES: dict[str, Space[Any]] = {"box": Box(-1.0, 1.0, (2, 3)), "discrete": Discrete(5, start=-1)}
@@ -56,8 +56,8 @@ def assert_same_gradients(fast: Learner, slow: Learner) -> None:
 @every_critic
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s.values()))
 def test_gradients_and_metrics(
-    learner_of: Callable[..., Learner],
-    rollout_of: Callable[..., Rollout],
+    make_learner: Callable[..., Learner],
+    make_rollout: Callable[..., Rollout],
     critic: str,
     activation: str,
     space: str,
@@ -65,7 +65,7 @@ def test_gradients_and_metrics(
 ) -> None:
     """On streams with invalid rows and on streams with final observations, one after the other (moments run on)."""
     both = [
-        learner_of(
+        make_learner(
             SPACES[space],
             use_numpy,
             actions=ACTIONS[space],
@@ -86,7 +86,7 @@ def test_gradients_and_metrics(
                 for p in learner.target_critic.parameters():
                     p += 0.05
     for seed, stream in enumerate(["next_step", "same_step"]):
-        rollout = rollout_of(SPACES[space], seed, stream=stream, actions=ACTIONS[space])
+        rollout = make_rollout(SPACES[space], seed, stream=stream, actions=ACTIONS[space])
         assert rollout.final_obs is None if stream == "next_step" else len(rollout.final_obs.obs) > 0
         assert (stream == "next_step") == (rollout.num_valid < rollout.valid.size)
         metrics = [learner.gradients(rollout, want_metrics=True) for learner in both]
@@ -119,20 +119,20 @@ ACTION_CASES = [
     ("actions", "settings"), ACTION_CASES, ids=lambda x: x if isinstance(x, str) else "-".join(x.values()) or "plain"
 )
 def test_gradients_of_every_family_of_actions(
-    learner_of: Callable[..., Learner],
-    rollout_of: Callable[..., Rollout],
+    make_learner: Callable[..., Learner],
+    make_rollout: Callable[..., Rollout],
     critic: str,
     actions: str,
     settings: dict[str, str],
 ) -> None:
     space, action_space = SPACES["box"], EVERY_ACTION[actions]
     fast, slow = (
-        learner_of(space, use_numpy, actions=action_space, critic=critic, ent_coef=0.1, **settings)
+        make_learner(space, use_numpy, actions=action_space, critic=critic, ent_coef=0.1, **settings)
         for use_numpy in (True, False)
     )
     assert fast.numpy is not None
     for seed, stream in enumerate(["next_step", "same_step"]):
-        rollout = rollout_of(space, seed, stream=stream, actions=action_space)
+        rollout = make_rollout(space, seed, stream=stream, actions=action_space)
         metrics = [learner.gradients(rollout, want_metrics=True) for learner in (fast, slow)]
         assert_same_gradients(fast, slow)
         assert metrics[0] == pytest.approx(metrics[1], rel=1e-4, abs=1e-5)
@@ -141,12 +141,12 @@ def test_gradients_of_every_family_of_actions(
 @pytest.mark.parametrize("core", ["feedforward", "lstm"])
 @pytest.mark.parametrize("actions", EVERY_ACTION)
 def test_actions_of_every_family(
-    model_of: Callable[..., ActorCritic], rollout_of: Callable[..., Rollout], actions: str, core: str
+    make_network_module: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], actions: str, core: str
 ) -> None:
     """From the same noise the same ones, as the environments may have them."""
     space = EVERY_ACTION[actions]
-    model = model_of(SPACES["box"], actions=space, policy_init_gain=3.0, core=core)
-    obs = rollout_of(SPACES["box"], T=1, B=500).obs[0]
+    model = make_network_module(SPACES["box"], actions=space, policy_init_gain=3.0, core=core)
+    obs = make_rollout(SPACES["box"], T=1, B=500).obs[0]
     for seed in (None, 0):
         rngs = [None if seed is None else np.random.default_rng(seed) for _ in range(2)]
         ours = ModelPolicy(model, rngs[0], NumpyActorCritic(model) if core == "feedforward" else None)
@@ -167,22 +167,24 @@ def test_actions_of_every_family(
 @pytest.mark.parametrize("core", ["feedforward", "lstm"])
 @pytest.mark.parametrize("std", ["parameter", "gsde"])
 def test_actions_with_noise_that_drifts(
-    model_of: Callable[..., ActorCritic], rollout_of: Callable[..., Rollout], std: str, core: str
+    make_network_module: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], std: str, core: str
 ) -> None:
-    model = model_of(SPACES["box"], actions=EVERY_ACTION["box"], policy_init_gain=3.0, core=core, action_std=std)
+    model = make_network_module(
+        SPACES["box"], actions=EVERY_ACTION["box"], policy_init_gain=3.0, core=core, action_std=std
+    )
     net = NumpyActorCritic(model) if core == "feedforward" else None
     ours, theirs = (ModelPolicy(model, np.random.default_rng(0), path, 0.9) for path in (net, None))
     theirs.act = theirs._act_torch if core == "feedforward" else theirs._act_recurrent
-    for obs in rollout_of(SPACES["box"], T=6, B=40).obs:
+    for obs in make_rollout(SPACES["box"], T=6, B=40).obs:
         fast, slow = (policy.act(obs, NO_START[:40]) for policy in (ours, theirs))
         np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
 
 
 @every_space
-def test_one_transition(learner_of: Callable[..., Learner], rollout_of: Callable[..., Rollout], space: str) -> None:
+def test_one_transition(make_learner: Callable[..., Learner], make_rollout: Callable[..., Rollout], space: str) -> None:
     """T = B = 1, the plain actor-critic's rollout."""
-    fast, slow = (learner_of(SPACES[space], use_numpy, policy_weight="q") for use_numpy in (True, False))
-    rollout = rollout_of(SPACES[space], seed=1, T=1, B=1)
+    fast, slow = (make_learner(SPACES[space], use_numpy, policy_weight="q") for use_numpy in (True, False))
+    rollout = make_rollout(SPACES[space], seed=1, T=1, B=1)
     fast.gradients(rollout)
     slow.gradients(rollout)
     assert_same_gradients(fast, slow)
@@ -193,16 +195,18 @@ def test_one_transition(learner_of: Callable[..., Learner], rollout_of: Callable
 @every_critic
 @pytest.mark.parametrize("gain", [0.01, 3.0])
 def test_actions(
-    model_of: Callable[..., ActorCritic],
-    rollout_of: Callable[..., Rollout],
+    make_network_module: Callable[..., ActorCritic],
+    make_rollout: Callable[..., Rollout],
     critic: str,
     activation: str,
     space: str,
     gain: float,
 ) -> None:
     """From the same noise the same actions; greedy ones too."""
-    model = model_of(SPACES[space], actions=ACTIONS[space], critic=critic, activation=activation, policy_init_gain=gain)
-    obs = rollout_of(SPACES[space], T=1, B=500).obs[0]
+    model = make_network_module(
+        SPACES[space], actions=ACTIONS[space], critic=critic, activation=activation, policy_init_gain=gain
+    )
+    obs = make_rollout(SPACES[space], T=1, B=500).obs[0]
     fast, slow = NumpyActorCritic(model), None
     for seed in (None, 0, 1):
         actions = [
@@ -219,8 +223,8 @@ def train(runner: SyncRunner, updates: int) -> list[np.ndarray]:
     history = []
     while len(history) < updates:
         runner.advance(runner.num_steps + 1, seconds=60.0)
-        history.append(runner.actor.learner.flat.params.numpy().copy())
-    assert runner.actor.learner.num_updates == updates
+        history.append(runner.actor_learner.learner.flat.params.numpy().copy())
+    assert runner.actor_learner.learner.num_updates == updates
     return history
 
 
@@ -234,17 +238,17 @@ ENVS: dict[str, tuple[Callable[[], gym.Env[Any, Any]], str]] = {
 @every_critic
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
 @pytest.mark.parametrize("env", ENVS)
-def test_fifty_updates(runner_of: Callable[..., SyncRunner], env: str, optimizer: str, critic: str) -> None:
+def test_fifty_updates(make_runner: Callable[..., SyncRunner], env: str, optimizer: str, critic: str) -> None:
     make, mode = ENVS[env]
     fast, slow = (
-        runner_of(
+        make_runner(
             SyncBackend([make() for _ in range(4)], mode),  # type: ignore[arg-type]
             num_steps=5, use_numpy=use_numpy, critic=critic, optimizer=optimizer, learning_rate=0.01, optim_eps=1e-3,
             normalize_advantages="running",
         )
         for use_numpy in (True, False)
     )  # fmt: skip
-    start = fast.actor.learner.flat.params.numpy().copy()
+    start = fast.actor_learner.learner.flat.params.numpy().copy()
     ours, theirs = train(fast, 50), train(slow, 50)
     assert fast.num_steps == slow.num_steps
     assert fast.pop_episodes() == slow.pop_episodes()
@@ -253,10 +257,10 @@ def test_fifty_updates(runner_of: Callable[..., SyncRunner], env: str, optimizer
         np.testing.assert_allclose(a, b, rtol=0.0, atol=1e-4)
 
 
-def test_what_acting_computed_is_not_computed_again(runner_of: Callable[..., SyncRunner]) -> None:
+def test_what_acting_computed_is_not_computed_again(make_runner: Callable[..., SyncRunner]) -> None:
     """The learner takes over the activations that acting left, and only while the parameters are the same."""
-    runner = runner_of(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
-    actor, net = runner.actor, runner.actor.learner.numpy
+    runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
+    actor, net = runner.actor_learner, runner.actor_learner.learner.numpy
     assert net is not None
     for _ in range(3):
         rollout = actor.collect()
@@ -271,9 +275,9 @@ def test_what_acting_computed_is_not_computed_again(runner_of: Callable[..., Syn
         actor.learner.apply(0.0)
 
 
-def test_activations_of_other_parameters_are_forgotten(runner_of: Callable[..., SyncRunner]) -> None:
-    runner = runner_of(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
-    actor, net = runner.actor, runner.actor.learner.numpy
+def test_activations_of_other_parameters_are_forgotten(make_runner: Callable[..., SyncRunner]) -> None:
+    runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
+    actor, net = runner.actor_learner, runner.actor_learner.learner.numpy
     assert net is not None
     rollout = actor.collect()
     actor.learner.gradients(rollout)
@@ -285,14 +289,14 @@ def test_activations_of_other_parameters_are_forgotten(runner_of: Callable[..., 
 
 
 def test_learning_from_another_rollout_first_does_no_harm(
-    runner_of: Callable[..., SyncRunner], rollout_of: Callable[..., Rollout]
+    make_runner: Callable[..., SyncRunner], make_rollout: Callable[..., Rollout]
 ) -> None:
     """Its activations take the place of those that acting left."""
-    runner = runner_of(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
-    learner, rollout = runner.actor.learner, runner.actor.collect()
+    runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
+    learner, rollout = runner.actor_learner.learner, runner.actor_learner.collect()
     learner.gradients(rollout)
     expected = learner.flat.grads.clone()
-    learner.gradients(rollout_of(Discrete(4), T=4, B=3, actions=Discrete(2)))
+    learner.gradients(make_rollout(Discrete(4), T=4, B=3, actions=Discrete(2)))
     assert not torch.allclose(learner.flat.grads, expected, rtol=1e-2)
     learner.gradients(rollout)
     torch.testing.assert_close(learner.flat.grads, expected, rtol=1e-4, atol=1e-6)

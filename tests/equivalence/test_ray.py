@@ -15,16 +15,16 @@ import torch
 from gymnasium.spaces import Box
 
 import limelight
-from fake_ray import FakeRay, fake_ray  # noqa: F401  # a fixture
-from in_process import a3c, assert_same, draw_no_report
-from limelight.checkpoint import checkpoints, latest_checkpoint, read_state
-from limelight.learner import Learner
-from limelight.rollout import Rollout
-from limelight.runners.actor import make_actor, trackers
-from limelight.runners.ray import RayRunner
-from limelight.runners.ray_worker import Piece, Version
+from helpers.fake_ray import FakeRay, fake_ray  # noqa: F401  # a fixture
+from helpers.manual_workers import a3c, assert_same, draw_no_report
+from limelight.algo.learner import Learner
+from limelight.algo.rollout import Rollout
+from limelight.runners.actor_learner import make_actor_learner, running_statistics
+from limelight.runners.ray.runner import RayRunner
+from limelight.runners.ray.worker import ParameterSnapshot, WorkerResult
 from limelight.runners.sync import SyncRunner
-from limelight.train import build, run
+from limelight.runs.checkpoint import checkpoints, latest_checkpoint, read_state
+from limelight.training.run import build, run
 
 EVERYTHING: dict[str, Any] = {
     "critic": "target", "normalize_obs": True, "normalize_rewards": True, "optimizer": "adam",
@@ -34,7 +34,7 @@ BOX = Box(-np.inf, np.inf, (4,), np.float32)
 
 
 @contextmanager
-def runner_of(algo: str = "a2c", **settings: Any) -> Iterator[RayRunner]:
+def make_runner(algo: str = "a2c", **settings: Any) -> Iterator[RayRunner]:
     runner, _ = build(a3c(algo, runner="ray", **{"num_workers": 1, **settings}), None)
     assert isinstance(runner, RayRunner)
     try:
@@ -50,7 +50,7 @@ def advance(runner: Any, until: int) -> None:
 
 def sync_of(total: int, **settings: Any) -> SyncRunner:
     config = a3c("a2c", total_timesteps=total, **settings)
-    sync = SyncRunner(make_actor(config, None, config.seed), total)
+    sync = SyncRunner(make_actor_learner(config, None, config.seed), total)
     advance(sync, total)
     sync.close()
     return sync
@@ -83,13 +83,13 @@ def test_one_worker_is_the_synchronous_runner(
 ) -> None:
     total = 120 if "encoder" in settings else 600
     sync = sync_of(total, **settings)
-    with runner_of(algo, total_timesteps=total, **settings) as runner:
+    with make_runner(algo, total_timesteps=total, **settings) as runner:
         initial = runner.learner.flat.params.clone()
         advance(runner, total)
         assert runner.num_steps == sync.num_steps
-        assert_same(runner.learner.master.get_state(), sync.actor.learner.master.get_state())
-        for name, tracker in trackers(sync.actor.normalizer, sync.actor.learner).items():
-            assert_same(runner.trackers[name].moments, tracker.moments)
+        assert_same(runner.learner.train_state.get_state(), sync.actor_learner.learner.train_state.get_state())
+        for name, tracker in running_statistics(sync.actor_learner.normalizer, sync.actor_learner.learner).items():
+            assert_same(runner.running_statistics[name].moments, tracker.moments)
         assert runner.pop_episodes() == sync.pop_episodes()
         assert float((initial - runner.learner.flat.params).abs().max()) > 1e-3
 
@@ -102,44 +102,46 @@ def test_learning_from_rollouts_sent_is_the_synchronous_runner(
     """Not bit for bit: what acting has computed is computed again, in one product for all rows."""
     total = 120 if "encoder" in settings else 300
     sync = sync_of(total, **settings)
-    with runner_of(total_timesteps=total, ship="rollouts", **settings) as runner:
+    with make_runner(total_timesteps=total, worker_output="rollouts", **settings) as runner:
         advance(runner, total)
         assert runner.num_steps == sync.num_steps
-        expected = sync.actor.learner.master.params
-        torch.testing.assert_close(runner.learner.master.params, expected, rtol=1e-3, atol=1e-4)
-        for name, tracker in trackers(sync.actor.normalizer, sync.actor.learner).items():
-            np.testing.assert_allclose(runner.trackers[name].moments.mean, tracker.moments.mean, rtol=1e-6)
+        expected = sync.actor_learner.learner.train_state.params
+        torch.testing.assert_close(runner.learner.train_state.params, expected, rtol=1e-3, atol=1e-4)
+        for name, tracker in running_statistics(sync.actor_learner.normalizer, sync.actor_learner.learner).items():
+            np.testing.assert_allclose(runner.running_statistics[name].moments.mean, tracker.moments.mean, rtol=1e-6)
 
 
-@pytest.mark.parametrize("ship", ["gradients", "rollouts"])
+@pytest.mark.parametrize("worker_output", ["gradients", "rollouts"])
 @pytest.mark.parametrize("stream", ["next_step", "same_step"])
 def test_two_workers_gradients_are_those_of_one_with_both_batches(
     fake_ray: FakeRay,  # noqa: F811
-    learner_of: Callable[..., Learner],
-    rollout_of: Callable[..., Rollout],
-    ship: str,
+    make_learner: Callable[..., Learner],
+    make_rollout: Callable[..., Rollout],
+    worker_output: str,
     stream: str,
 ) -> None:
-    one, two = rollout_of(BOX, 1, stream=stream), rollout_of(BOX, 2, B=5, stream=stream)
+    one, two = make_rollout(BOX, 1, stream=stream), make_rollout(BOX, 2, B=5, stream=stream)
     assert one.num_valid != two.num_valid
-    with runner_of(num_workers=2, ship=ship) as runner:
-        runner.learner = learner_of(BOX)
-        worker = learner_of(BOX)
+    with make_runner(num_workers=2, worker_output=worker_output) as runner:
+        runner.learner = make_learner(BOX)
+        worker = make_learner(BOX)
         runner._sum, runner._scaled = np.zeros((2, len(worker.flat)), np.float32)
         pieces = []
         for rollout in (one, two):
             worker.gradients(rollout)
-            gradients, sent = (worker.flat.grads.numpy().copy(), None) if ship == "gradients" else (None, rollout)
+            gradients, sent = (
+                (worker.flat.grads.numpy().copy(), None) if worker_output == "gradients" else (None, rollout)
+            )
             pieces.append(piece_of(rollout, gradients, sent))
         runner._gradients(pieces, one.num_valid + two.num_valid, True)
-    both = learner_of(BOX)
+    both = make_learner(BOX)
     both.gradients(side_by_side(one, two))
     assert both.flat.grads.abs().max() > 1e-2
     torch.testing.assert_close(runner.learner.flat.grads, both.flat.grads, rtol=0, atol=1e-6)
 
 
 def piece_of(rollout: Rollout, gradients: Any, sent: Rollout | None) -> Any:
-    return Piece(0, gradients, sent, rollout.num_valid, rollout.episodes_ended, [], {}, {})
+    return WorkerResult(0, gradients, sent, rollout.num_valid, rollout.episodes_ended, [], {}, {})
 
 
 def side_by_side(one: Rollout, two: Rollout) -> Rollout:
@@ -158,10 +160,10 @@ def side_by_side(one: Rollout, two: Rollout) -> Rollout:
 
 
 def test_rollouts_of_the_newest_parameters_need_no_correction(
-    learner_of: Callable[..., Learner], rollout_of: Callable[..., Rollout]
+    make_learner: Callable[..., Learner], make_rollout: Callable[..., Rollout]
 ) -> None:
     """V-trace of ratios 1 at λ = 1 is the n-step advantage: the same gradient."""
-    learner, rollout = learner_of(BOX, gae_lambda=1.0), rollout_of(BOX)
+    learner, rollout = make_learner(BOX, gae_lambda=1.0), make_rollout(BOX)
     learner.gradients(rollout)
     expected = learner.flat.grads.clone()
     learner.gradients(dataclasses.replace(rollout, log_probs=learner.log_probs(rollout)))
@@ -174,7 +176,7 @@ def test_rollouts_of_the_newest_parameters_need_no_correction(
 @pytest.mark.parametrize("settings", [{}, {"activation": "silu"}, {"core": "lstm"}], ids=str)
 def test_log_probs_are_those_of_the_policy_that_acted(settings: dict[str, Any]) -> None:
     config = a3c("a2c", **settings)
-    actor = make_actor(config, None, 0)
+    actor = make_actor_learner(config, None, 0)
     rollout = actor.collect()
     found = actor.learner.log_probs(rollout)
     with torch.no_grad():
@@ -185,34 +187,40 @@ def test_log_probs_are_those_of_the_policy_that_acted(settings: dict[str, Any]) 
     actor.close()
 
 
-@pytest.mark.parametrize("max_lag", [0, 1, 3])
+@pytest.mark.parametrize("max_policy_lag", [0, 1, 3])
 def test_a_worker_is_sent_the_newest_parameters_once_it_lags_too_far(
     fake_ray: FakeRay,  # noqa: F811
-    max_lag: int,
+    max_policy_lag: int,
 ) -> None:
-    with runner_of("a3c", num_workers=2, max_lag=max_lag, total_timesteps=300) as runner:
+    with make_runner("a3c", num_workers=2, max_policy_lag=max_policy_lag, total_timesteps=300) as runner:
         runner.advance(1, 1.0)
         while runner.num_steps < 300:
-            runner._turn(1000, 1.0)
-        lags, sent = runner._lags, [args[0] is not None for name, args in fake_ray.calls if name == "work"]
+            runner._step(1000, 1.0)
+        lags, sent = runner._lags, [args[0] is not None for name, args in fake_ray.calls if name == "collect_rollout"]
         assert runner.version == len(lags) + 1
-        assert np.mean(sent) == pytest.approx(1 / (1 + max_lag // 2), abs=0.1)  # a worker's own update and the other's
-        assert max_lag <= max(lags) <= max_lag + 1  # asked with a lag of K at most, and the other one's update comes
-    puts = [value.number for value in fake_ray.puts if isinstance(value, Version)]
+        assert np.mean(sent) == pytest.approx(
+            1 / (1 + max_policy_lag // 2), abs=0.1
+        )  # a worker's own update and the other's
+        assert (
+            max_policy_lag <= max(lags) <= max_policy_lag + 1
+        )  # asked with a lag of K at most, and the other one's update comes
+    puts = [value.number for value in fake_ray.puts if isinstance(value, ParameterSnapshot)]
     assert len(puts) == len(set(puts))  # once per version, for whoever needs it
 
 
-@pytest.mark.parametrize("ship", ["gradients", "rollouts"])
+@pytest.mark.parametrize("worker_output", ["gradients", "rollouts"])
 def test_synchronous_runs_resume_exactly(
     fake_ray: FakeRay,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    ship: str,
+    worker_output: str,
 ) -> None:
     draw_no_report(monkeypatch)
     settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 300, "keep_last": 9, "num_workers": 2}
-    whole = run(a3c("a2c", runner="ray", ship=ship, run_dir=str(tmp_path / "whole"), **settings), quiet=True).run_dir
+    whole = run(
+        a3c("a2c", runner="ray", worker_output=worker_output, run_dir=str(tmp_path / "whole"), **settings), quiet=True
+    ).run_dir
     died = tmp_path / "died"
     shutil.copytree(whole, died)
     for later in checkpoints(died)[1:]:
@@ -233,13 +241,13 @@ def state_of(run_dir: Path) -> dict[str, Any]:
 
 
 def test_a_worker_asked_ahead_lags_by_its_own_update(fake_ray: FakeRay) -> None:  # noqa: F811
-    with runner_of("a3c", ask_ahead=1, total_timesteps=300) as runner:
-        runner._begin(1.0)
+    with make_runner("a3c", prefetch=1, total_timesteps=300) as runner:
+        runner._wait_for_workers(1.0)
         while runner.num_steps < 300:
-            runner._turn(1000, 1.0)
+            runner._step(1000, 1.0)
         assert set(runner._lags[1:]) == {1}
-        assert runner.seats[0].pending == 1
+        assert runner.slots[0].pending == 1
         state = runner.get_state()
-        assert runner.seats[0].pending == 0  # what was under way has been learnt
+        assert runner.slots[0].pending == 0  # what was under way has been learnt
         assert state["num_steps"] == runner.num_steps > 300
         assert None not in state["workers"]

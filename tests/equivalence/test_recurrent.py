@@ -14,15 +14,16 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from limelight.checkpoint import read_state, write_state
+from limelight.algo.collector import RolloutCollector
+from limelight.algo.learner import Learner, Targets
+from limelight.algo.rollout import Rollout
+from limelight.algo.train_state import FlatParameters
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.toy import Scripted
-from limelight.learner import Learner, Targets
 from limelight.nn.cores import Recurrent
 from limelight.nn.model import ActorCritic
 from limelight.nn.policy import ModelPolicy
-from limelight.optim import FlatParameters
-from limelight.rollout import Rollout, RolloutCollector
+from limelight.runs.checkpoint import read_state, write_state
 
 SPACE = Box(-np.inf, np.inf, (1,))
 ACTIONS = Discrete(4)
@@ -41,9 +42,11 @@ every_mode = pytest.mark.parametrize("mode", ["next_step", "same_step", "disable
 
 
 @pytest.fixture
-def recurrent_of(model_of: Callable[..., ActorCritic]) -> Callable[..., ActorCritic]:
+def recurrent_of(make_network_module: Callable[..., ActorCritic]) -> Callable[..., ActorCritic]:
     def make(core: str, critic: str = "shared", **settings: Any) -> ActorCritic:
-        return model_of(SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic, policy_init_gain=1.0, **settings)
+        return make_network_module(
+            SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic, policy_init_gain=1.0, **settings
+        )
 
     return make
 
@@ -302,13 +305,13 @@ def captured(learner: Learner, rollout: Rollout) -> tuple[Any, ...]:
 @every_core
 @every_critic
 @pytest.mark.parametrize("mode", ["same_step", "disabled"])
-def test_all_streams_teach_the_same(learner_of: LearnerOf, core: str, critic: str, mode: str) -> None:
+def test_all_streams_teach_the_same(make_learner: LearnerOf, core: str, critic: str, mode: str) -> None:
     """Five transitions, with or without the rows that only reset: the same values, targets and gradients.
 
     In the second rollout they depend on what was remembered over its border, and V(final observation) on the memory
     of an episode that the stream has left behind.
     """
-    learner = learner_of(SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic, ent_coef=0.1, gae_lambda=0.9)
+    learner = make_learner(SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic, ent_coef=0.1, gae_lambda=0.9)
     collectors, policy = (collector_of(7), collector_of(5, mode)), ModelPolicy(learner.model, None, None)
     for _ in range(2):
         canonical, other = (c.collect(policy) for c in collectors)
@@ -321,9 +324,9 @@ def test_all_streams_teach_the_same(learner_of: LearnerOf, core: str, critic: st
 
 
 @every_core
-def test_the_target_critic_bootstraps_from_the_critics_memory(learner_of: LearnerOf, core: str) -> None:
+def test_the_target_critic_bootstraps_from_the_critics_memory(make_learner: LearnerOf, core: str) -> None:
     """It unrolls from the stored part of the online critic, and values final observations from what was there."""
-    learner = learner_of(SPACE, actions=ACTIONS, core=core, core_size=5, critic="target")
+    learner = make_learner(SPACE, actions=ACTIONS, core=core, core_size=5, critic="target")
     target, policy = learner.target_critic, ModelPolicy(learner.model, None, None)
     assert target is not None
     with torch.no_grad():
@@ -346,9 +349,9 @@ def test_the_target_critic_bootstraps_from_the_critics_memory(learner_of: Learne
 
 @every_core
 @every_critic
-def test_gradients_stop_at_the_rollouts_border(learner_of: LearnerOf, core: str, critic: str) -> None:
+def test_gradients_stop_at_the_rollouts_border(make_learner: LearnerOf, core: str, critic: str) -> None:
     """The stored state is a constant: what came before it neither learns nor is kept alive."""
-    learner = learner_of(SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic)
+    learner = make_learner(SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic)
     collector, policy = collector_of(4, num_envs=2), ModelPolicy(learner.model, np.random.default_rng(0), None)
     for _ in range(3):
         rollout = collector.collect(policy)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from limelight.checkpoint import latest_checkpoint, read_state
+from limelight.runs.checkpoint import latest_checkpoint, read_state
 
 TESTS = Path(__file__).parents[1]
 
@@ -117,7 +117,7 @@ def test_the_first_signal_ends_the_run_in_order(number: signal.Signals, tmp_path
     # All have finished their rollouts and rested while it was written, so that its parts fit together.
     assert len(state["workers"]) == 2
     assert sum(worker["learner"]["num_updates"] for worker in state["workers"]) == state["counters"][1] > 0
-    np.testing.assert_array_equal(saved["params"], state["masters"][0]["params"])
+    np.testing.assert_array_equal(saved["params"], state["train_states"][0]["params"])
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["total_timesteps"] == state["num_steps"]
 
 
@@ -140,7 +140,7 @@ def test_ctrl_c_while_the_workers_start_is_no_error(tmp_path: Path) -> None:
 def test_the_second_signal_stops_hard(number: signal.Signals, tmp_path: Path) -> None:
     stuck = tmp_path / "stuck"
     settings = ["--num-workers", "1", "--env-kwargs", "file", str(stuck)]
-    with training(tmp_path, *settings, env="misbehaving:Stuck") as process:
+    with training(tmp_path, *settings, env="helpers.faulty_envs:Stuck") as process:
         assert until(lambda: stuck.exists() or process.poll() is not None, 60)
         assert process.poll() is None, process.communicate()
         pids = children(process.pid)

@@ -12,7 +12,7 @@ HEAD = """
 import gymnasium, sys
 from importlib import import_module
 import limelight
-import_module("limelight.train").draw_report = lambda run_dir: None
+import_module("limelight.training.run").draw_report = lambda run_dir: None
 
 def make():
     return gymnasium.make("CartPole-v1")
@@ -53,7 +53,7 @@ def test_a_script_without_a_guard_gets_a_line_and_starts_nothing(tmp_path: Path)
     done = python(tmp_path, "script.py")
     assert done.returncode == 1
     line = done.stderr.splitlines()[-1]
-    assert line.startswith("limelight.config.ConfigError: algo = a3c: ")
+    assert line.startswith("limelight.errors.ConfigError: algo = a3c: ")
     assert "script.py has no if __name__ == '__main__': guard, which worker processes need; add it" in line
     assert "use algo a2c" in line
     assert not (tmp_path / "one").exists()

@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 import ray
 
-from in_process import a3c, draw_no_report
-from limelight.checkpoint import latest_checkpoint, read_state
-from limelight.config import ConfigError, TrainConfig
-from limelight.runners.base import WorkerError
-from limelight.runners.ray import RayRunner
-from limelight.train import build, run
+from helpers.manual_workers import a3c, draw_no_report
+from limelight.errors import LimelightError, WorkerError
+from limelight.runners.ray.runner import RayRunner
+from limelight.runs.checkpoint import latest_checkpoint, read_state
+from limelight.settings.schema import TrainConfig
+from limelight.training.run import build, run
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
 )
-FAILS = "ray_envs:Fails"
+FAILS = "helpers.ray_envs:Fails"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,25 +51,25 @@ def advance(runner: RayRunner, until: int) -> list[str]:
     return messages
 
 
-@pytest.mark.parametrize(("algo", "ship"), [("a2c", "gradients"), ("a3c", "gradients"), ("a3c", "rollouts")])
-def test_a_killed_worker_is_replaced_and_brought_up_to_date(algo: str, ship: str) -> None:
-    runner, _ = build(config_of(algo, ship=ship), None)
+@pytest.mark.parametrize(("algo", "worker_output"), [("a2c", "gradients"), ("a3c", "gradients"), ("a3c", "rollouts")])
+def test_a_killed_worker_is_replaced_and_brought_up_to_date(algo: str, worker_output: str) -> None:
+    runner, _ = build(config_of(algo, worker_output=worker_output), None)
     assert isinstance(runner, RayRunner)
     try:
         assert advance(runner, 200) == []
-        victim, version = runner.seats[1].actor, runner.version
+        victim, version = runner.slots[1].actor, runner.version
         assert version > 0
         ray.kill(victim)
         until = runner.num_steps + 200
         messages = advance(runner, until)
-        while not runner.seats[1].ready:
+        while not runner.slots[1].ready:
             messages += advance(runner, runner.num_steps + 20)
         messages += advance(runner, runner.num_steps + 40)
         (message,) = messages
         assert message.startswith("worker 1 (CartPole-v1, 2 environments) died: ")
         assert message.endswith("restarted in 0.1 s with fresh seeds (restart 1 of 10)")
-        assert runner.seats[1].actor is not victim
-        assert runner.seats[1].version > version
+        assert runner.slots[1].actor is not victim
+        assert runner.slots[1].version > version
         assert runner.restarts.count == 1
     finally:
         runner.close()
@@ -82,7 +82,7 @@ def test_an_environment_that_ends_its_worker_once(tmp_path: Path, how: str) -> N
     assert isinstance(runner, RayRunner)
     try:
         messages = advance(runner, 400)
-        while runner.restarts.count == 0 or not all(seat.ready for seat in runner.seats):
+        while runner.restarts.count == 0 or not all(slot.ready for slot in runner.slots):
             messages += advance(runner, runner.num_steps + 20)
     finally:
         runner.close()
@@ -113,14 +113,14 @@ def test_on_worker_error_raise_ends_the_run(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(("how", "says"), [("nan", "observation.* = nan"), ("constructor", "no license for the")])
 def test_a_mistake_is_told_in_its_one_line(tmp_path: Path, how: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says) as error:
+    with pytest.raises(LimelightError, match=says) as error:
         run(config_of(env_id=FAILS, env_kwargs={"how": how}, run_dir=str(tmp_path / "r")), quiet=True)
     assert "\n" not in str(error.value)
 
 
 def test_nothing_answers_at_the_address() -> None:
     code = (
-        "import sys; from limelight.cli import main; "
+        "import sys; from limelight.cli.main import main; "
         "sys.exit(main(['train', 'CartPole-v1', '--runner', 'ray', '--num-workers', '1', '--ray-address', "
         "'127.0.0.1:1']))"
     )

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 
 import limelight
-from in_process import a3c, draw_no_report
-from limelight import cli
-from limelight.checkpoint import latest_checkpoint, read_state
-from limelight.config import ConfigError
-from limelight.rollout import Episode
-from limelight.runners.base import WorkerError
-from limelight.train import run
-from misbehaving import Misbehaves
+from helpers.faulty_envs import Misbehaves
+from helpers.manual_workers import a3c, draw_no_report
+from limelight.algo.episodes import Episode
+from limelight.cli import main as cli
+from limelight.errors import LimelightError, NonFiniteError
+from limelight.runs.checkpoint import latest_checkpoint, read_state
+from limelight.training.run import run
 
-ENV = "misbehaving:Misbehaves"
+ENV = "helpers.faulty_envs:Misbehaves"
 
 
 @dataclass
@@ -91,13 +90,14 @@ def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint(
 ) -> None:
     folder = tmp_path / "r"
     status = cli.main([
-        "train", "misbehaving:AlwaysRaises", "--algo", "a3c", "--num-workers", "1", "--max-worker-restarts", "1",
+        "train", "helpers.faulty_envs:AlwaysRaises", "--algo", "a3c", "--num-workers", "1",
+        "--max-worker-restarts", "1",
         "--total-timesteps", "100000", "--num-envs", "2", "--num-steps", "5", "--backend", "sync", "--quiet",
         "--run-dir", str(folder), "--no-tensorboard", "--eval-every", "0", "--final-episodes", "0",
     ])  # fmt: skip
     assert status == 1
     err = capsys.readouterr().err
-    assert "worker 0 (misbehaving:AlwaysRaises, 2 environments) died: it raised" in err
+    assert "worker 0 (helpers.faulty_envs:AlwaysRaises, 2 environments) died: it raised" in err
     assert "RuntimeError: the simulator broke" in err
     assert "restarted in 0.1 s with fresh seeds (restart 1 of 1)" in err
     assert "max_worker_restarts = 1 are used up" in err
@@ -109,12 +109,12 @@ def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint(
 
 
 def fails(folder: Path, fault: str, **settings: Any) -> str:
-    """The message that a run of one worker ends with; ConfigErrors begin with their name."""
+    """The message that a run of one worker ends with; errors of the library begin with their name."""
     config = a3c(env_id=ENV, total_timesteps=100_000, run_dir=str(folder / "r"), **settings)
-    with pytest.raises((WorkerError, ConfigError)) as info:
+    with pytest.raises(LimelightError) as info:
         run(config, factory=Misbehaves(folder, (fault,)), quiet=True)
     assert latest_checkpoint(folder / "r") is not None
-    assert isinstance(info.value, ConfigError) == (fault == "give_nan")
+    assert isinstance(info.value, NonFiniteError) == (fault == "give_nan")
     return str(info.value)
 
 

@@ -34,7 +34,7 @@ CASES: list[tuple[Space[Any], Any, dict[str, Any]]] = [
     CASES,
     ids=lambda x: "-".join(map(str, x.values())) if isinstance(x, dict) else type(x).__name__,
 )
-def test_the_target_is_hit(runner_of: RunnerOf, space: Space[Any], target: Any, settings: dict[str, Any]) -> None:
+def test_the_target_is_hit(make_runner: RunnerOf, space: Space[Any], target: Any, settings: dict[str, Any]) -> None:
     """From what a random policy loses, more than 1, to next to nothing."""
     envs = SyncBackend([pack_env(Aim(space, target, seed=3), "Aim") for _ in range(16)], "same_step")
     updates = 400
@@ -42,13 +42,13 @@ def test_the_target_is_hit(runner_of: RunnerOf, space: Space[Any], target: Any, 
         "optimizer": "adam", "learning_rate": 0.02, "hidden_sizes": (8,), "normalize_advantages": "batch",
         "policy_init_gain": 0.01, "max_grad_norm": None, "optim_eps": 1e-8, "ent_coef": 0.0, **settings,
     }  # fmt: skip
-    runner = runner_of(envs, 4, total_timesteps=updates * 64, **settings)
+    runner = make_runner(envs, 4, total_timesteps=updates * 64, **settings)
     first = mean_return(runner)
     runner.advance(updates * 64, seconds=60.0)
     last = mean_return(runner)
     assert first < -1.0
     assert last > -0.05
-    policy = ModelPolicy(runner.actor.learner.model, None, None)
+    policy = ModelPolicy(runner.actor_learner.learner.model, None, None)
     ones = np.ones((16, 1), np.float32)
     greedy = envs.step(policy.to_env(policy.act(ones, ones[:, 0]))).rewards
     assert (greedy > -0.01).all()

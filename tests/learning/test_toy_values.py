@@ -29,14 +29,14 @@ def side_by_side(
     return SyncBackend([make() for _ in range(num_envs)], mode)  # type: ignore[arg-type]
 
 
-def trained(runner_of: RunnerOf, envs: EnvBackend, updates: int, **settings: Any) -> SyncRunner:
+def trained(make_runner: RunnerOf, envs: EnvBackend, updates: int, **settings: Any) -> SyncRunner:
     num_steps = settings.pop("num_steps", 8)
     budget = updates * num_steps * envs.num_envs
     settings = {
         "optimizer": "adam", "learning_rate": 0.02, "vf_coef": 1.0, "hidden_sizes": (16,), "gamma": GAMMA,
         "policy_init_gain": 0.01, "optim_eps": 1e-8, "max_grad_norm": None, **settings,
     }  # fmt: skip
-    runner = runner_of(envs, num_steps, total_timesteps=budget, **settings)
+    runner = make_runner(envs, num_steps, total_timesteps=budget, **settings)
     runner.advance(budget, seconds=600.0)
     assert runner.num_steps >= budget
     return runner
@@ -45,12 +45,12 @@ def trained(runner_of: RunnerOf, envs: EnvBackend, updates: int, **settings: Any
 def values_of(runner: SyncRunner, places: int) -> NDArray[np.float32]:
     """V of the first ``places`` observations of a Discrete space."""
     with torch.no_grad():
-        return runner.actor.learner.model(torch.arange(places)[None]).values[0].numpy()
+        return runner.actor_learner.learner.model(torch.arange(places)[None]).values[0].numpy()
 
 
 def probabilities(runner: SyncRunner, obs: torch.Tensor) -> NDArray[np.float32]:
     with torch.no_grad():
-        return runner.actor.learner.model(obs[None]).params[0].softmax(-1).numpy()
+        return runner.actor_learner.learner.model(obs[None]).params[0].softmax(-1).numpy()
 
 
 @pytest.mark.parametrize(
@@ -66,26 +66,26 @@ def probabilities(runner: SyncRunner, obs: torch.Tensor) -> NDArray[np.float32]:
     ],
 )
 def test_time_limits_do_not_lower_the_value_of_the_ring(
-    runner_of: RunnerOf, mode: str, gymnasiums: bool, settings: dict[str, Any]
+    make_runner: RunnerOf, mode: str, gymnasiums: bool, settings: dict[str, Any]
 ) -> None:
     """Reward 1 for ever, cut every 5 steps: V = 1 / (1 − γ) = 10. Taking the cut for an end would give about 3."""
     envs = side_by_side(lambda: Ring(max_steps=5), 4, mode, gymnasiums)
-    runner = trained(runner_of, envs, 250, **settings)
+    runner = trained(make_runner, envs, 250, **settings)
     np.testing.assert_allclose(values_of(runner, 3), Ring().value(GAMMA), rtol=0.02)
 
 
 @pytest.mark.parametrize("mode", ["next_step", "same_step"])
 @pytest.mark.parametrize("critic", ["shared", "target"])
-def test_values_of_a_chain_that_may_end(runner_of: RunnerOf, mode: str, critic: str) -> None:
+def test_values_of_a_chain_that_may_end(make_runner: RunnerOf, mode: str, critic: str) -> None:
     """Ends with probability ½ in one of its two states; what follows an end must be worth nothing."""
     settings = {"tau": 0.2} if critic == "target" else {}
-    runner = trained(runner_of, side_by_side(TwoState, 16, mode), 200, critic=critic, **settings)
+    runner = trained(make_runner, side_by_side(TwoState, 16, mode), 200, critic=critic, **settings)
     np.testing.assert_allclose(values_of(runner, 2), TwoState().value(GAMMA), rtol=0.04)
 
 
 @pytest.mark.parametrize("settings", [{}, {"critic": "target", "tau": 0.2}, {"normalize_advantages": "batch"}])
-def test_the_way_through_the_corridor(runner_of: RunnerOf, settings: dict[str, Any]) -> None:
-    runner = trained(runner_of, side_by_side(Corridor, 8), 200, ent_coef=1e-3, **settings)
+def test_the_way_through_the_corridor(make_runner: RunnerOf, settings: dict[str, Any]) -> None:
+    runner = trained(make_runner, side_by_side(Corridor, 8), 200, ent_coef=1e-3, **settings)
     to_the_right = probabilities(runner, torch.arange(5))[:, 1]
     assert to_the_right.min() > 0.95
     np.testing.assert_allclose(values_of(runner, 5), Corridor().value(GAMMA), atol=0.06)
@@ -101,16 +101,16 @@ def test_the_way_through_the_corridor(runner_of: RunnerOf, settings: dict[str, A
     ],
 )
 @pytest.mark.parametrize("mode", ["next_step", "same_step"])
-def test_the_best_arm_of_a_bandit(runner_of: RunnerOf, mode: str, settings: dict[str, Any]) -> None:
+def test_the_best_arm_of_a_bandit(make_runner: RunnerOf, mode: str, settings: dict[str, Any]) -> None:
     """The arms' differences drown in noise; the best one is found by all weights of the policy gradient."""
     envs = side_by_side(lambda: Bandit(means=(0.0, 1.0, 0.3), noise=1.0), 8, mode)
-    runner = trained(runner_of, envs, 120, ent_coef=0.0, **settings)
+    runner = trained(make_runner, envs, 120, ent_coef=0.0, **settings)
     assert probabilities(runner, torch.ones(1, 1))[0, 1] > 0.9
 
 
-def test_entropy_bonus_keeps_a_policy_open(runner_of: RunnerOf) -> None:
+def test_entropy_bonus_keeps_a_policy_open(make_runner: RunnerOf) -> None:
     """With reward r and bonus β the best policy of a bandit is softmax(r / β)."""
     means, bonus = (0.0, 1.0, 0.3), 0.5
-    runner = trained(runner_of, side_by_side(lambda: Bandit(means), 8), 200, ent_coef=bonus)
+    runner = trained(make_runner, side_by_side(lambda: Bandit(means), 8), 200, ent_coef=bonus)
     expected = torch.softmax(torch.tensor(means) / bonus, -1)
     np.testing.assert_allclose(probabilities(runner, torch.ones(1, 1))[0], expected, atol=0.05)

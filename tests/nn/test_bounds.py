@@ -12,7 +12,7 @@ import pytest
 from gymnasium.spaces import Box, MultiBinary, MultiDiscrete
 from hypothesis import strategies as st
 
-from limelight.config import ConfigError
+from limelight.errors import ConfigError
 from limelight.nn.bounds import choose_bounds, log_half_ranges, make_to_env, shaped
 
 INF = float("inf")

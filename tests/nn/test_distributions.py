@@ -12,19 +12,20 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from torch import Tensor, nn
 
 from conftest import random_actions
-from limelight.config import ConfigError, ModelConfig
+from limelight.errors import ConfigError
 from limelight.nn.distributions import (
     LOG_STD_MAX,
     LOG_STD_MIN,
     Bernoulli,
     Categorical,
-    Factorised,
+    FactorizedDistribution,
     Gaussian,
     make_distribution,
 )
 from limelight.nn.model import ILLEGAL, ActorCritic, make_model
-from limelight.nn.numpy_distributions import numpy_distribution
-from limelight.packed import Packed
+from limelight.nn.numpy_engine.distributions import numpy_distribution
+from limelight.settings.schema import ModelConfig
+from limelight.spaces.packed import Packed
 
 LARGEST_NOISE = 1.0 - 2.0**-24  # the largest float32 that Generator.random gives
 
@@ -347,7 +348,7 @@ ALL = Packed(
         gear=Discrete(3, start=2),
         wheel=Box(np.array([-2.0, 0.0]), np.array([1.0, 3.0]), dtype=np.float64),
         lights=MultiBinary([2, 2]),
-        seats=Tuple([MultiDiscrete([[2, 3], [4, 1]], start=[[0, 5], [-1, 0]]), Box(-1.0, 1.0, ())]),
+        slots=Tuple([MultiDiscrete([[2, 3], [4, 1]], start=[[0, 5], [-1, 0]]), Box(-1.0, 1.0, ())]),
     )
 )
 
@@ -358,8 +359,8 @@ def test_factorised_is_the_sum_of_its_parts(std: str, bounds: str) -> None:
     """Each by itself from its own columns: outputs first, then free parameters."""
     config = ModelConfig(action_std=std, action_bounds=bounds, log_std_init=-1.0)  # type: ignore[arg-type]
     whole = make_distribution(ALL, config)
-    assert isinstance(whole, Factorised)
-    gear, wheel, lights, seats, tilt = (make_distribution(leaf.space, quiet(leaf.space, config)) for leaf in ALL.leaves)
+    assert isinstance(whole, FactorizedDistribution)
+    gear, wheel, lights, slots, tilt = (make_distribution(leaf.space, quiet(leaf.space, config)) for leaf in ALL.leaves)
     params = torch.randn(40, len(whole.initial), generator=torch.Generator().manual_seed(0))
     free = std == "parameter"
     sizes = [3, 2 if free else 4, 4, 10, 1 if free else 2]
@@ -370,7 +371,7 @@ def test_factorised_is_the_sum_of_its_parts(std: str, bounds: str) -> None:
         own[4] = torch.cat([own[4], params[:, -1:]], -1)
     actions = torch.from_numpy(random_actions(ALL, np.random.default_rng(0), 40))
     taken = [actions[:, 0], actions[:, 1:3], actions[:, 3:7], actions[:, 7:11], actions[:, 11:]]
-    parts = list(zip((gear, wheel, lights, seats, tilt), own, taken, strict=True))
+    parts = list(zip((gear, wheel, lights, slots, tilt), own, taken, strict=True))
     log_prob = sum(d.log_prob(p, a) for d, p, a in parts)
     torch.testing.assert_close(whole.log_prob(params, actions), log_prob)
     torch.testing.assert_close(whole.entropy(params), sum(d.entropy(p) for d, p, _ in parts))
@@ -478,10 +479,10 @@ def test_forbidden_logits_have_no_part_in_anything(space: Space[Any]) -> None:
         (Discrete(7, start=2), Categorical, 7),
         (MultiBinary(3), Bernoulli, 3),
         (MultiBinary((2, 3)), Bernoulli, 6),
-        (MultiDiscrete([2, 5]), Factorised, 7),
+        (MultiDiscrete([2, 5]), FactorizedDistribution, 7),
         (Box(-1.0, 1.0, (2, 3)), Gaussian, 12),
         (Box(-1.0, 1.0, ()), Gaussian, 2),
-        (Packed(Dict(a=Discrete(2), b=Box(-1.0, 1.0, (2,)))), Factorised, 6),
+        (Packed(Dict(a=Discrete(2), b=Box(-1.0, 1.0, (2,)))), FactorizedDistribution, 6),
     ],
 )
 def test_families_by_space(space: Space[Any], kind: type, num_params: int) -> None:

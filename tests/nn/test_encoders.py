@@ -14,13 +14,14 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text
 from torch import Tensor, nn
 
-from composite import ROOM
-from limelight.config import ConfigError, ModelConfig
-from limelight.nn import numpy_mlp
-from limelight.nn.encoders import MLP, FeaturesMLP, FlattenObs, Leaves, features_of, make_encoder
+from helpers.composite_envs import ROOM
+from limelight.errors import ConfigError
+from limelight.nn.encoders import MLP, FeaturesMLP, FlattenObs, LeafEncoders, make_encoder, make_leaf_encoder
 from limelight.nn.images import ImageEncoder
 from limelight.nn.model import ActorCritic
-from limelight.packed import MaskSource, Packed
+from limelight.nn.numpy_engine import network as numpy_mlp
+from limelight.settings.schema import ModelConfig
+from limelight.spaces.packed import MaskSource, Packed
 
 LEADS = [(), (4,), (3, 2)]
 every_lead = pytest.mark.parametrize("lead", LEADS)
@@ -92,12 +93,12 @@ def test_every_leaf_becomes_features(mask: MaskSource | None, lead: tuple[int, .
     config = ModelConfig(hidden_sizes=(5,))
     encoder = make_encoder(space, config)
     assert isinstance(encoder, FeaturesMLP)
-    assert isinstance(encoder.features, Leaves)
+    assert isinstance(encoder.features, LeafEncoders)
     rows = np.stack([space.sample() for _ in range(math.prod(lead))]).reshape(*lead, -1)
     nested = space.unpack(rows)
     flat = rows.reshape(-1, rows.shape[-1])
     parts = [
-        features_of(leaf.space, config) if not isinstance(leaf.space, Box) or len(leaf.space.shape) < 3 else part
+        make_leaf_encoder(leaf.space, config) if not isinstance(leaf.space, Box) or len(leaf.space.shape) < 3 else part
         for leaf, part in zip(space.visible, encoder.features.parts, strict=True)
     ]
     values = [nested["inside"][0], nested["inside"][1]["bits"], nested["inside"][1]["dials"]]
@@ -110,12 +111,12 @@ def test_every_leaf_becomes_features(mask: MaskSource | None, lead: tuple[int, .
     assert flat.shape[1] == space.shape[0]
 
 
-def test_packed_numbers_are_one_box_to_the_mlp(model_of: Callable[..., ActorCritic]) -> None:
+def test_packed_numbers_are_one_box_to_the_mlp(make_network_module: Callable[..., ActorCritic]) -> None:
     space = Packed(Dict({"a": Box(-1, 1, (2,)), "b": Box(0, 9, (), np.int64)}))
-    model = model_of(space)
+    model = make_network_module(space)
     assert isinstance(model.encoder, MLP)
     assert numpy_mlp.supports(model)
-    assert not numpy_mlp.supports(model_of(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
+    assert not numpy_mlp.supports(make_network_module(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
 
 
 def test_a_mask_alone_is_no_observation() -> None:
@@ -123,12 +124,12 @@ def test_a_mask_alone_is_no_observation() -> None:
         make_encoder(Packed(Dict({"action_mask": MultiBinary(2)}), "observation"), ModelConfig())
 
 
-def test_images_go_through_a_cnn(model_of: Callable[..., ActorCritic]) -> None:
+def test_images_go_through_a_cnn(make_network_module: Callable[..., ActorCritic]) -> None:
     picture, small = Box(0, 255, (40, 36, 3), np.uint8), Box(0, 255, (7, 7, 3), np.uint8)
     assert isinstance(make_encoder(picture, ModelConfig()), ImageEncoder)
     assert isinstance(make_encoder(small, ModelConfig()), FeaturesMLP)
     for space in (picture, small):
-        model = model_of(space, critic="separate")
+        model = make_network_module(space, critic="separate")
         assert not numpy_mlp.supports(model)
         output = model(torch.zeros(2, 3, *space.shape, dtype=torch.uint8))
         assert output.values.shape == (2, 3)
@@ -145,7 +146,7 @@ def test_a_named_network_is_for_the_pictures_inside(speed: Space[Any], lead: tup
     assert space.dtype == (np.float32 if isinstance(speed, Box) else np.uint8)
     encoder = make_encoder(space, ModelConfig(encoder="impala", hidden_sizes=(5,)))
     assert isinstance(encoder, FeaturesMLP)
-    assert isinstance(encoder.features, Leaves)
+    assert isinstance(encoder.features, LeafEncoders)
     camera, codes, _ = encoder.features.parts
     assert isinstance(camera, ImageEncoder)
     assert isinstance(codes, ImageEncoder)
@@ -180,11 +181,16 @@ def test_a_picture_inside_that_is_too_small_is_refused() -> None:
         make_encoder(space, ModelConfig(encoder="nature"))
 
 
-def test_a_named_network_leads_to_the_heads(model_of: Callable[..., ActorCritic]) -> None:
+def test_a_named_network_leads_to_the_heads(make_network_module: Callable[..., ActorCritic]) -> None:
     """``hidden_sizes`` are for what is no picture, or stands beside one."""
-    model = model_of(CAMERA, encoder="a3c", hidden_sizes=(7,))
+    model = make_network_module(CAMERA, encoder="a3c", hidden_sizes=(7,))
     assert model.policy_head.linear.in_features == 256
-    assert model_of(Packed(Dict({"c": CAMERA})), encoder="a3c", hidden_sizes=(7,)).policy_head.linear.in_features == 7
+    assert (
+        make_network_module(
+            Packed(Dict({"c": CAMERA})), encoder="a3c", hidden_sizes=(7,)
+        ).policy_head.linear.in_features
+        == 7
+    )
 
 
 @pytest.mark.parametrize("encoder", [None, "my_nets.encoders:Scaled"])
@@ -278,9 +284,9 @@ def user_module(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate", "target"])
-def test_users_encoder(model_of: Callable[..., ActorCritic], critic: str) -> None:
+def test_users_encoder(make_network_module: Callable[..., ActorCritic], critic: str) -> None:
     space = Box(0, 255, (3, 2), np.uint8)
-    model = model_of(space, encoder="my_nets.encoders:Scaled", critic=critic)
+    model = make_network_module(space, encoder="my_nets.encoders:Scaled", critic=critic)
     assert isinstance(model.encoder, Scaled)
     assert sum(isinstance(m, Scaled) for m in model.modules()) == (1 if critic == "shared" else 2)
     output = model(torch.zeros(5, 2, 3, 2, dtype=torch.uint8))
@@ -291,8 +297,8 @@ def test_users_encoder(model_of: Callable[..., ActorCritic], critic: str) -> Non
     assert not numpy_mlp.supports(model)
 
 
-def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(model_of: Callable[..., ActorCritic]) -> None:
-    model = model_of(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
+def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(make_network_module: Callable[..., ActorCritic]) -> None:
+    model = make_network_module(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
     assert model.policy_head.linear.in_features == 5
     assert not numpy_mlp.supports(model)
 

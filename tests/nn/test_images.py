@@ -11,10 +11,10 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
-from limelight.config import ConfigError
-from limelight.nn.images import NETWORKS, SMALL, ImageEncoder, Planes, standardize_pictures
+from limelight.errors import ConfigError
+from limelight.nn.images import NETWORKS, SMALL, ImageEncoder, ImagePreprocessor, set_image_scale
 from limelight.nn.model import ActorCritic
-from limelight.pixels import PixelScale, image_size, is_coded, is_image
+from limelight.spaces.images import PixelScale, image_size, is_categorical_image, is_image
 
 
 def image(*shape: int, high: int = 255) -> Box:
@@ -49,7 +49,7 @@ def test_no_images(space: Box) -> None:
 def test_brightness_is_scaled_by_its_bound(shape: tuple[int, ...]) -> None:
     space = image(*shape, high=200)
     obs = torch.from_numpy(np.random.default_rng(0).integers(0, 201, (2, *shape)).astype(np.uint8))
-    planes = Planes(space)(obs)
+    planes = ImagePreprocessor(space)(obs)
     C, H, W = image_size(space)
     assert planes.shape == (2, C, H, W)
     expected = obs.float() / 200
@@ -57,7 +57,7 @@ def test_brightness_is_scaled_by_its_bound(shape: tuple[int, ...]) -> None:
         expected = expected.movedim(-1, 1)
     torch.testing.assert_close(planes, expected.reshape(2, C, H, W))
     halves = obs.float() + 0.5  # numbers that are no bytes stay what they are
-    torch.testing.assert_close(Planes(space)(halves), planes + 0.5 / 200)
+    torch.testing.assert_close(ImagePreprocessor(space)(halves), planes + 0.5 / 200)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -66,7 +66,7 @@ def test_codes_become_a_plane_each(first: bool, dtype: torch.dtype) -> None:
     highest = np.array([10, 5, 3], np.uint8)
     high = np.broadcast_to(highest, (7, 7, 3))
     high = np.moveaxis(high, -1, 0) if first else high
-    planes = Planes(Box(np.zeros_like(high), high, dtype=np.uint8))
+    planes = ImagePreprocessor(Box(np.zeros_like(high), high, dtype=np.uint8))
     assert planes.num_planes == 11 + 6 + 4
     codes = np.random.default_rng(0).integers(0, highest + 1, (2, 7, 7, 3))
     obs = torch.from_numpy(np.moveaxis(codes, -1, 1).copy() if first else codes).to(dtype)
@@ -75,8 +75,14 @@ def test_codes_become_a_plane_each(first: bool, dtype: torch.dtype) -> None:
 
 
 def test_black_and_white_is_brightness() -> None:
-    assert Planes(image(10, 10, 4, high=1)).num_planes == 4
-    assert [is_coded(image(10, 10, 4, high=high)) for high in (1, 2, 31, 32, 255)] == [False, True, True, False, False]
+    assert ImagePreprocessor(image(10, 10, 4, high=1)).num_planes == 4
+    assert [is_categorical_image(image(10, 10, 4, high=high)) for high in (1, 2, 31, 32, 255)] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 3), (3, 5, 6), (40, 41)])
@@ -85,9 +91,9 @@ def test_brightness_is_standardised_once_it_is_told_by_what(shape: tuple[int, ..
     rng = np.random.default_rng(0)
     obs = rng.integers(0, 256, (2, *shape)).astype(np.uint8)
     mean = rng.uniform(0, 255, shape).astype(np.float32)
-    planes = Planes(image(*shape))
+    planes = ImagePreprocessor(image(*shape))
     before = planes(torch.from_numpy(obs))
-    standardize_pictures(torch.nn.Sequential(planes), PixelScale(mean, 0.1, 10.0))
+    set_image_scale(torch.nn.Sequential(planes), PixelScale(mean, 0.1, 10.0))
     expected = torch.from_numpy(np.clip((obs - mean) * 0.1, -10, 10).astype(np.float32))
     expected = expected.movedim(-1, 1) if shape[-1] == 3 else expected
     expected = expected.reshape(2, *image_size(image(*shape)))
@@ -246,11 +252,13 @@ def unrolled(model: ActorCritic, obs: Tensor, start: Tensor) -> tuple[Tensor, Te
 @pytest.mark.parametrize("core", ["feedforward", "lstm", "gru"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-6), ("bfloat16", 0.03)])
 def test_n_steps_of_one_are_one_of_n(
-    model_of: Callable[..., ActorCritic], network: str, core: str, precision: str, tolerance: float
+    make_network_module: Callable[..., ActorCritic], network: str, core: str, precision: str, tolerance: float
 ) -> None:
     """Every network with every core: acting (T = 1) and learning (T = n), episodes beginning in the middle."""
     settings: dict[str, Any] = {} if core == "feedforward" else {"core": core, "core_size": 8}
-    model = model_of(image(3, 42, 42), encoder=network, precision=precision, policy_init_gain=1.0, **settings)
+    model = make_network_module(
+        image(3, 42, 42), encoder=network, precision=precision, policy_init_gain=1.0, **settings
+    )
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (5, 2, 3, 42, 42)) * rng.random((5, 2, 1, 1, 1))
     obs = torch.from_numpy(pictures.astype(np.uint8))

@@ -7,10 +7,11 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from limelight.config import ConfigError, ModelConfig
+from limelight.errors import ConfigError
 from limelight.nn.distributions import PolicyHead, make_distribution
 from limelight.nn.model import make_model
 from limelight.nn.noise import CorrelatedNoise
+from limelight.settings.schema import ModelConfig
 
 SQUARE = Box(-1.0, 1.0, (2,))
 PLANE = make_distribution(SQUARE, ModelConfig())

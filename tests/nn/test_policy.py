@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 from torch import Tensor, nn
 
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_mlp import NumpyActorCritic, supports
+from limelight.nn.numpy_engine.network import NumpyActorCritic, supports
 from limelight.nn.policy import ModelPolicy
 
 ModelOf = Callable[..., ActorCritic]
@@ -33,9 +33,9 @@ def starts(obs: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_greedy_actions_are_the_modes(model_of: ModelOf, name: str) -> None:
+def test_greedy_actions_are_the_modes(make_network_module: ModelOf, name: str) -> None:
     space, obs = SPACES[name]
-    model = model_of(space, policy_init_gain=5.0)
+    model = make_network_module(space, policy_init_gain=5.0)
     expected = model(torch.from_numpy(obs)[None]).params[0].argmax(-1).numpy()
     for fast in [None, NumpyActorCritic(model)] if supports(model) else [None]:
         actions = ModelPolicy(model, None, fast).act(obs, starts(obs))
@@ -44,9 +44,9 @@ def test_greedy_actions_are_the_modes(model_of: ModelOf, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_sampled_actions_follow_the_policy_and_the_generator(model_of: ModelOf, name: str) -> None:
+def test_sampled_actions_follow_the_policy_and_the_generator(make_network_module: ModelOf, name: str) -> None:
     space, obs = SPACES[name]
-    model = model_of(space, policy_init_gain=2.0)
+    model = make_network_module(space, policy_init_gain=2.0)
     many, n = np.repeat(obs[:1], 20_000, axis=0), 20_000
     probabilities = model(torch.from_numpy(obs[:1])[None]).params[0, 0].detach().softmax(-1).numpy()
     for fast in [None, NumpyActorCritic(model)] if supports(model) else [None]:
@@ -60,10 +60,12 @@ def test_sampled_actions_follow_the_policy_and_the_generator(model_of: ModelOf, 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 @pytest.mark.parametrize("core", ["lstm", "gru"])
-def test_acting_with_memory_is_the_models_forward(model_of: ModelOf, name: str, critic: str, core: str) -> None:
+def test_acting_with_memory_is_the_models_forward(
+    make_network_module: ModelOf, name: str, critic: str, core: str
+) -> None:
     """Actions and memory, forgotten where the mask says so, step by step."""
     space, obs = SPACES[name]
-    model = model_of(space, policy_init_gain=5.0, core=core, critic=critic)
+    model = make_network_module(space, policy_init_gain=5.0, core=core, critic=critic)
     policy, state = ModelPolicy(model, None, None), torch.zeros(2, model.state_size)
     assert policy.recurrent_state is None
     for start in ([1, 1], [0, 0], [0, 1], [0, 0]):
@@ -77,17 +79,17 @@ def test_acting_with_memory_is_the_models_forward(model_of: ModelOf, name: str, 
             np.testing.assert_array_equal(before, kept)  # replaced, never written into
 
 
-def test_acting_leaves_no_gradients(model_of: ModelOf) -> None:
+def test_acting_leaves_no_gradients(make_network_module: ModelOf) -> None:
     space, obs = SPACES["float32"]
-    model = model_of(space)
+    model = make_network_module(space)
     ModelPolicy(model, np.random.default_rng(0), None).act(obs, starts(obs))
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_acting_sees_new_parameters_at_once(model_of: ModelOf) -> None:
+def test_acting_sees_new_parameters_at_once(make_network_module: ModelOf) -> None:
     """Both paths read the model's own memory: an optimizer step needs no copying."""
     space, obs = SPACES["float32"]
-    model = model_of(space)
+    model = make_network_module(space)
     policies = [ModelPolicy(model, None, fast) for fast in (None, NumpyActorCritic(model))]
     for action in range(3):
         with torch.no_grad():
@@ -108,11 +110,13 @@ class Plain(nn.Module):
         return features
 
 
-def test_users_encoders_get_float32_of_float64_observations(model_of: ModelOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_encoders_get_float32_of_float64_observations(
+    make_network_module: ModelOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = ModuleType("their_nets")
     module.Plain = Plain  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "their_nets", module)
     space, obs = SPACES["float64"]
-    model = model_of(space, encoder="their_nets:Plain")
+    model = make_network_module(space, encoder="their_nets:Plain")
     expected = model(torch.from_numpy(obs).float()[None]).params[0].argmax(-1).tolist()
     assert ModelPolicy(model, None, None).act(obs, starts(obs)).tolist() == expected

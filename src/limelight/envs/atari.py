@@ -18,9 +18,11 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError, EnvConfig
-from limelight.envs.base import State, Step
+from limelight.envs.base import Step
 from limelight.envs.games import INSTALL, id_of, step_limit
+from limelight.errors import ConfigError
+from limelight.settings.schema import EnvConfig
+from limelight.typing import State
 
 Frame = NDArray[np.uint8]
 

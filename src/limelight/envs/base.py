@@ -6,12 +6,13 @@ observation's successor in the buffer, and the row that only resets is marked in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
+
+from limelight.typing import State
 
 
 class Step(NamedTuple):
@@ -32,10 +33,6 @@ class Step(NamedTuple):
     (SAME_STEP and DISABLED streams); other rows are undefined. None where ``obs`` is the final observation."""
     life_lost: NDArray[np.bool_] | None = None
     """A life was lost and the game goes on, which is to be learnt from as an end, [B]; None where it is not."""
-
-
-# Plain data that JSON and safetensors can hold: nested dicts of numbers, strings, None, lists and arrays.
-State = Mapping[str, Any]
 
 
 class EnvBackend(Protocol):

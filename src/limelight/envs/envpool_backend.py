@@ -17,12 +17,14 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError, EnvConfig
 from limelight.envs.atari import Lives, legal
-from limelight.envs.base import State, Step
+from limelight.envs.base import Step
 from limelight.envs.games import step_limit
-from limelight.envs.resolve import AnyEnv, EnvMaker
-from limelight.envs.spaces import describe_space
+from limelight.envs.source import EnvMaker
+from limelight.errors import ConfigError
+from limelight.settings.schema import EnvConfig
+from limelight.spaces.describe import describe_space
+from limelight.typing import AnyEnv, State
 
 # EnvPool counts steps in 32 bits, and is given one more than the limit.
 _NO_LIMIT = 2**31 - 2
@@ -39,7 +41,7 @@ class EnvPoolBackend:
     lost a life and go on, with ``terminal_on_life_loss``.
 
     Args:
-        maker: of environments for which :func:`no_envpool_because` is None.
+        maker: of environments for which :func:`why_no_envpool` is None.
         probe: one of them; its spaces are those of the backend.
         num_envs: B.
     """
@@ -145,7 +147,7 @@ def _game_options(config: EnvConfig) -> dict[str, Any]:
     }
 
 
-def no_envpool_because(maker: EnvMaker) -> str | None:
+def why_no_envpool(maker: EnvMaker) -> str | None:
     """Why EnvPool cannot replace the environment of ``maker``; None if it can.
 
     It must be installed, hold the very id or game, have every argument of ``env_kwargs`` as an option, and the same

@@ -11,7 +11,8 @@ import functools
 import re
 from importlib.util import find_spec
 
-from limelight.config import ConfigError, EnvConfig, did_you_mean
+from limelight.errors import ConfigError, did_you_mean
+from limelight.settings.schema import EnvConfig
 
 # ALE/Pong-v5, PongNoFrameskip-v4, PongDeterministic-v4, pong; Gymnasium writes ale_py:ALE/Pong-v5, too
 _IDS = re.compile(r"(?:ale_py:)?(?:ALE/(?P<ale>\w+)-v5|(?P<old>\w+?)(?:NoFrameskip|Deterministic)-v4)|(?P<plain>\w+)")
@@ -19,7 +20,7 @@ _IDS = re.compile(r"(?:ale_py:)?(?:ALE/(?P<ale>\w+)-v5|(?P<old>\w+?)(?:NoFramesk
 _OTHERS = re.compile(
     r"(?:ale_py:)?(?P<name>\w+?)(?P<ram>-ram)?(?P<fixed>NoFrameskip|Deterministic)?-v(?P<version>[04])"
 )
-_FOR_TWO = frozenset({"combat", "joust", "maze_craze", "warlords"})
+_TWO_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """Games that ALE lists and cannot play, as they need a second player: it would end the process."""
 INSTALL = 'pip install "limelight-rl[atari]"'
 
@@ -35,7 +36,7 @@ SETTINGS = (
 )
 """The fields of EnvConfig that Atari games alone use."""
 _DEFAULT_LIMIT = 27_000 * 4
-_OURS = {
+_SETTING_FOR_KWARG = {
     "frameskip": "frame_skip",
     "repeat_action_probability": "sticky_actions",
     "full_action_space": "full_action_set",
@@ -66,7 +67,7 @@ def game_of(env_id: str) -> str | None:
     Raises: ConfigError for a game that there is not, an id that ALE's vector environment cannot play, or no ale-py.
     """
     match = _IDS.fullmatch(env_id) or _OTHERS.fullmatch(env_id)
-    if match is None or _is_somebody_elses(env_id):
+    if match is None or _is_third_party(env_id):
         return None
     asks_for_ale = match.re is _IDS and match["plain"] is None
     if asks_for_ale and find_spec("ale_py") is None:
@@ -76,30 +77,30 @@ def game_of(env_id: str) -> str | None:
     if game is None and asks_for_ale:
         raise ConfigError(f"env_id = {env_id}: {_no_game(name)}")
     if game is not None and match.re is _OTHERS:
-        raise ConfigError(f"env_id = {env_id}: {_not_that_way(match, game)}")
+        raise ConfigError(f"env_id = {env_id}: {_unsupported_variant(match, game)}")
     return game
 
 
-def _is_somebody_elses(env_id: str) -> bool:
+def _is_third_party(env_id: str) -> bool:
     import gymnasium as gym  # here, as the command line asks for the preset of an id to show its help
 
     spec = gym.registry.get(env_id)
-    return spec is not None and not is_ales(spec.entry_point)
+    return spec is not None and not is_registered_by_ale(spec.entry_point)
 
 
-def is_ales(entry_point: object) -> bool:
+def is_registered_by_ale(entry_point: object) -> bool:
     """Whether an environment is registered by ale-py: as Gymnasium has it, without the pre-processing."""
     return isinstance(entry_point, str) and entry_point.startswith("ale_py.")
 
 
 def _no_game(name: str) -> str:
-    if _key(name) in map(_key, _FOR_TWO):
+    if _key(name) in map(_key, _TWO_PLAYER_GAMES):
         return f"{name} takes two players; `limelight list envs ALE` shows the games for one"
     near = did_you_mean(name, map(_pascal, all_games().values()))
     return f"ALE has no game {name}{near or '; `limelight list envs ALE` shows all'}"
 
 
-def _not_that_way(other: re.Match[str], game: str) -> str:
+def _unsupported_variant(other: re.Match[str], game: str) -> str:
     """What an old id of a game asks for that there is not, and what there is."""
     how = "has sticky actions" if other["fixed"] else "skips frames at random"
     why = "shows memory, not pictures" if other["ram"] else how
@@ -114,7 +115,7 @@ def all_games() -> dict[str, str]:
         return {}
     from ale_py import roms
 
-    return {_key(game): game for game in sorted(roms.get_all_rom_ids()) if game not in _FOR_TWO}
+    return {_key(game): game for game in sorted(roms.get_all_rom_ids()) if game not in _TWO_PLAYER_GAMES}
 
 
 def id_of(game: str) -> str:
@@ -145,8 +146,8 @@ def refuse_kwargs(config: EnvConfig) -> None:
         if key in ("mode", "difficulty"):
             own = "for another, train on a callable that makes the environment (docs/environments.md)"
             raise ConfigError(f"{start}is played in its default mode and difficulty; {own}")
-        if key in _OURS:
-            raise ConfigError(f"{start}is an Atari game; set {_OURS[key]} instead")
+        if key in _SETTING_FOR_KWARG:
+            raise ConfigError(f"{start}is an Atari game; set {_SETTING_FOR_KWARG[key]} instead")
         near = did_you_mean(key, SETTINGS)
         raise ConfigError(f"{start}is an Atari game, which takes no such argument{near or '; leave it out'}")
 

@@ -18,11 +18,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError
-from limelight.envs.base import State, Step
+from limelight.envs.base import Step
 from limelight.envs.snapshot import get_env_state, get_env_states, set_env_state, set_env_states
-from limelight.envs.spaces import describe_space
-from limelight.runners.spawn import no_workers_because
+from limelight.envs.spawn import why_no_workers
+from limelight.errors import ConfigError
+from limelight.spaces.describe import describe_space
+from limelight.typing import State
 
 AutoresetName = Literal["next_step", "same_step", "disabled"]
 MODES: dict[AutoresetName, AutoresetMode] = {
@@ -264,7 +265,7 @@ def make_async(
 
     Raises: ConfigError when ``factory`` cannot be sent to another process.
     """
-    obstacle = no_workers_because()
+    obstacle = why_no_workers()
     if obstacle is not None:
         raise ConfigError(f"backend = async: {obstacle}; or use backend sync")
     worker = _WorkerEnv(factory)

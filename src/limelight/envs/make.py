@@ -15,19 +15,20 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from limelight.config import ConfigError, EnvConfig, TrainConfig, did_you_mean
 from limelight.envs.atari import AtariBackend
 from limelight.envs.base import EnvBackend
-from limelight.envs.envpool_backend import EnvPoolBackend, no_envpool_because
+from limelight.envs.envpool_backend import EnvPoolBackend, why_no_envpool
 from limelight.envs.games import refuse_unused
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
 from limelight.envs.masks import random_action
-from limelight.envs.normalize import make_normalizer
-from limelight.envs.resolve import AnyEnv, EnvFactory, EnvMaker, callable_name, resolve_env
-from limelight.envs.spaces import check_spaces, describe_space
-from limelight.runners.spawn import no_workers_because
-from limelight.settings import with_settings
-from limelight.validate import validate
+from limelight.envs.source import EnvMaker, callable_name, resolve_env
+from limelight.envs.spawn import why_no_workers
+from limelight.errors import ConfigError, did_you_mean
+from limelight.settings.io import with_settings
+from limelight.settings.rules import validate
+from limelight.settings.schema import EnvConfig, TrainConfig
+from limelight.spaces.describe import check_spaces, describe_space
+from limelight.typing import AnyEnv, EnvFactory
 
 __all__ = ["EnvFactory", "EnvMaker", "choose_backend", "explain_backend", "make_envs", "resolve_env"]
 
@@ -55,7 +56,7 @@ class Choice(NamedTuple):
     """A backend, and why it was taken."""
 
     backend: Backend
-    because: str
+    reason: str
 
 
 def make_envs(
@@ -125,12 +126,12 @@ def _fastest(config: EnvConfig, maker: EnvMaker, may_start_workers: bool, may_us
     """The rules of :func:`explain_backend`."""
     if maker.game() is not None and config.autoreset_mode == "next_step":
         return Choice("ale", f"{maker.name} is an Atari game")
-    if config.num_envs >= _VECTOR_FROM_ENVS and _no_vector_because(maker) is None:
+    if config.num_envs >= _VECTOR_FROM_ENVS and _why_no_vector(maker) is None:
         return Choice("vector", f"{maker.name} has a vectorised class")
     no_envpool = _why_not_envpool(maker) if may_use_envpool else "EnvPool is taken for training alone"
     if no_envpool is None:
         return Choice("envpool", f"faster, and EnvPool has {maker.name} with the same spaces")
-    if config.num_envs == 1 or not may_start_workers or num_cores() == 1 or no_workers_because() is not None:
+    if config.num_envs == 1 or not may_start_workers or num_cores() == 1 or why_no_workers() is not None:
         return Choice("sync", no_envpool)
     env = maker()
     try:
@@ -150,7 +151,7 @@ def _why_not_envpool(maker: EnvMaker) -> str | None:
         return "EnvPool is taken for MuJoCo and Box2D alone"
     if maker.config.num_envs < _ENVPOOL_FROM_ENVS:
         return f"EnvPool is taken from {_ENVPOOL_FROM_ENVS} environments on"
-    return no_envpool_because(maker)
+    return why_no_envpool(maker)
 
 
 # --------------------------------------------------------------------------- building
@@ -167,15 +168,10 @@ def _with_settings(env: EnvConfig, settings: dict[str, Any]) -> EnvConfig:
 def _build(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBackend:
     """The backend of ``config``; ``probe`` is one environment, already made, to look at."""
     check_spaces(probe.observation_space, probe.action_space, maker.name)
-    if config.normalize_obs and make_normalizer(probe.observation_space) is None:
-        raise ConfigError(
-            f"normalize_obs = true: needs Box observations of floats, or images of brightness, but {maker.name} has "
-            f"{describe_space(probe.observation_space)}; set it to false"
-        )
     # Evaluations and loops of one's own that leave the choice to us step Gymnasium's environments.
     backend = explain_backend(config, maker, may_use_envpool=False).backend
     if backend == "envpool":
-        obstacle = no_envpool_because(maker)
+        obstacle = why_no_envpool(maker)
         if obstacle is not None:
             instead = "sync" if maker.game() is None else "ale"
             raise ConfigError(f"backend = envpool: {obstacle}; use backend {instead}")
@@ -203,7 +199,7 @@ def _build_ale(config: EnvConfig, maker: EnvMaker) -> EnvBackend:
 
 def _build_vector(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBackend:
     """The environment's own vectorised class."""
-    obstacle, spec = _no_vector_because(maker), maker.resolve()
+    obstacle, spec = _why_no_vector(maker), maker.resolve()
     if obstacle is not None or not isinstance(spec, EnvSpec):
         raise ConfigError(f"backend = vector: {obstacle}; use backend sync or async")
     envs = gym.make_vec(spec, config.num_envs, "vector_entry_point", **_vector_kwargs(maker, spec))
@@ -218,7 +214,7 @@ def _build_vector(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBacke
     return VectorBackend(envs, maker.name)
 
 
-def _no_vector_because(maker: EnvMaker) -> str | None:
+def _why_no_vector(maker: EnvMaker) -> str | None:
     """Why the environment's own vectorised class cannot replace it; None if it can."""
     spec, mode = maker.resolve(), maker.config.autoreset_mode
     if not isinstance(spec, EnvSpec) or spec.vector_entry_point is None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError
-from limelight.packed import MASK_KEY, Packed
-
-AnyEnv = gym.Env[Any, Any]
+from limelight.errors import ConfigError
+from limelight.spaces.packed import MASK_KEY, Packed
+from limelight.typing import AnyEnv
 
 
 def choices(space: Space[Any]) -> list[int]:

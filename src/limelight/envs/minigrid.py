@@ -15,9 +15,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, MultiBinary, Space
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError
-
-AnyEnv = gym.Env[Any, Any]
+from limelight.errors import ConfigError
+from limelight.typing import AnyEnv
 
 PREFIXES = ("MiniGrid-", "BabyAI-")
 _WORDS = (

@@ -12,12 +12,11 @@ import numpy as np
 from gymnasium.spaces import Dict, Space, Tuple
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError
 from limelight.envs.masks import choices, flat_mask, has_legal_action, with_mask
 from limelight.envs.minigrid import without_text
-from limelight.packed import MASK_KEY, SIMPLE, MaskSource, Packed, part_of, walk
-
-AnyEnv = gym.Env[Any, Any]
+from limelight.errors import ConfigError
+from limelight.spaces.packed import MASK_KEY, SIMPLE, MaskSource, Packed, part_of, walk
+from limelight.typing import AnyEnv
 
 
 def pack_env(env: AnyEnv, name: str, mask: MaskSource | None = None) -> AnyEnv:

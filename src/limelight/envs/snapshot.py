@@ -19,8 +19,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Space
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from limelight.config import ConfigError
-from limelight.envs.base import State
+from limelight.errors import ConfigError
+from limelight.typing import State
 
 AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 

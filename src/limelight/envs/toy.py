@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
-from limelight.packed import part_of, walk
+from limelight.spaces.packed import part_of, walk
 
 StepResult = tuple[Any, float, bool, bool, dict[str, Any]]
 Values = NDArray[np.float64]

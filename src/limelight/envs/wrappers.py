@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError
+from limelight.errors import ConfigError
 
 Observation = NDArray[np.floating[Any]]
 

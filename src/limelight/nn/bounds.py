@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from limelight.config import ConfigError
+from limelight.errors import ConfigError
 
 ToEnv = Callable[[NDArray[Any]], NDArray[Any]]
 """Sampled actions [B, *action_shape] → what the environments get, [B, *space.shape]."""

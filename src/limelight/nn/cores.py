@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from limelight.config import ModelConfig
+from limelight.settings.schema import ModelConfig
 
 Parts = tuple[Tensor, ...]
 """A state in its parts [B, H]: the output first (LSTM: h and c; GRU: h)."""

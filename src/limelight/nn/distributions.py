@@ -16,10 +16,11 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from limelight.config import ConfigError, ModelConfig
+from limelight.errors import ConfigError
 from limelight.nn.bounds import ToEnv, log_half_ranges, make_to_env, shaped
 from limelight.nn.squash import log_slope, mean_log_slope
-from limelight.packed import Packed, path_name
+from limelight.settings.schema import ModelConfig
+from limelight.spaces.packed import Packed, path_name
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """log σ is held within these: an unbounded one ends in NaN sooner or later."""
@@ -210,8 +211,8 @@ class Gaussian:
         return entropies + mean_log_slope(mean, log_std).sum(-1) + self.log_scale
 
 
-class Part(NamedTuple):
-    """One of a :class:`Factorised`, and where it stands in the whole."""
+class Factor(NamedTuple):
+    """One of a :class:`FactorizedDistribution`, and where it stands in the whole."""
 
     distribution: ActionDistribution
     outputs: slice
@@ -222,7 +223,7 @@ class Part(NamedTuple):
     """Its numbers among those of the whole: one of them, or an array."""
 
 
-class Factorised:
+class FactorizedDistribution:
     """Independent parts, π(a) = Π πᵢ(aᵢ): log π and entropy are sums. Of MultiDiscrete, and of packed Dict and Tuple.
 
     ``params`` are the outputs of all parts, then the free parameters of all, [..., K]; actions (int64 if those of all
@@ -231,14 +232,14 @@ class Factorised:
 
     def __init__(self, distributions: Sequence[ActionDistribution], to_env: ToEnv = unchanged) -> None:
         self.to_env = to_env
-        self.parts: list[Part] = []
+        self.parts: list[Factor] = []
         self.num_outputs = sum(d.num_outputs for d in distributions)
         output, free, number = 0, self.num_outputs, 0
         for d in distributions:
             outputs = slice(output, output + d.num_outputs)
             frees = slice(free, free + len(d.initial) - d.num_outputs)
             noise = slice(number, number + math.prod(d.action_shape))
-            self.parts.append(Part(d, outputs, frees, noise, noise if d.action_shape else number))
+            self.parts.append(Factor(d, outputs, frees, noise, noise if d.action_shape else number))
             output, free, number = outputs.stop, frees.stop, noise.stop
         self.action_shape: tuple[int, ...] = (number,)
         floats = any(d.action_dtype is np.float32 for d in distributions)
@@ -275,7 +276,7 @@ class Factorised:
         return torch.cat([a.reshape(*params.shape[:-1], -1) for a in actions], -1)
 
 
-def _own(params: Tensor, part: Part) -> Tensor:
+def _own(params: Tensor, part: Factor) -> Tensor:
     """The parameters of a part among those of the whole."""
     outputs = params[..., part.outputs]
     if part.free.start == part.free.stop:
@@ -354,7 +355,7 @@ def _family(space: Space[Any], config: ModelConfig) -> ActionDistribution:
         return Categorical(int(space.n), int(space.start))
     if isinstance(space, MultiDiscrete):
         choices = zip(space.nvec.reshape(-1), space.start.reshape(-1), strict=True)
-        return Factorised([Categorical(int(n), int(start)) for n, start in choices], shaped(space))
+        return FactorizedDistribution([Categorical(int(n), int(start)) for n, start in choices], shaped(space))
     if isinstance(space, MultiBinary):
         return Bernoulli(math.prod(space.shape), shaped(space))
     if isinstance(space, Packed):
@@ -387,5 +388,5 @@ def _packed_family(space: Packed, config: ModelConfig) -> ActionDistribution:
             vectors[:, part.noise] = part.distribution.to_env(actions[:, part.actions]).reshape(len(actions), -1)
         return vectors
 
-    factorised = Factorised(parts, to_env)
+    factorised = FactorizedDistribution(parts, to_env)
     return factorised

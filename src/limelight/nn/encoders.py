@@ -11,10 +11,11 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
 
-from limelight.config import ConfigError, ModelConfig, did_you_mean
+from limelight.errors import ConfigError, did_you_mean
 from limelight.nn.images import NETWORKS, ImageEncoder
-from limelight.packed import Leaf, Packed
-from limelight.pixels import PICTURE_SIZE, is_coded, is_image
+from limelight.settings.schema import ModelConfig
+from limelight.spaces.images import MIN_CNN_SIZE, is_categorical_image, is_image
+from limelight.spaces.packed import Leaf, Packed
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
@@ -50,8 +51,8 @@ class FlattenObs(nn.Module):
             return obs.reshape(*obs.shape[: obs.ndim - len(self.space.shape)], -1).float()
         try:
             return self._one_hot(obs)
-        except RuntimeError:  # which an index outside raises
-            raise ConfigError(outside(self.space, obs)) from None
+        except RuntimeError:  # which an index out_of_space_message raises
+            raise ConfigError(out_of_space_message(self.space, obs)) from None
 
     def _one_hot(self, obs: Tensor) -> Tensor:
         if isinstance(self.space, Discrete):
@@ -62,7 +63,7 @@ class FlattenObs(nn.Module):
         return features.scatter_(-1, index, 1.0)
 
 
-def outside(space: Space[Any], obs: Any) -> str:
+def out_of_space_message(space: Space[Any], obs: Any) -> str:
     """What to say of observations (tensor or array) that are not all in their space."""
     seen = f"{int(obs.min())} … {int(obs.max())}"
     return f"observation: values {seen} are not all in {space}; it must hold all that the environment returns"
@@ -83,7 +84,7 @@ class MLP(nn.Module):
         return features
 
 
-class Leaves(nn.Module):
+class LeafEncoders(nn.Module):
     """Packed observations [..., D] → features of every leaf but the mask, side by side, [..., F]."""
 
     def __init__(self, space: Packed, config: ModelConfig) -> None:
@@ -91,7 +92,7 @@ class Leaves(nn.Module):
         self.leaves = space.visible
         if not self.leaves:
             raise ConfigError(f"observation space {space.original}: holds nothing but the mask of actions")
-        parts = [features_of(leaf.space, config) for leaf in self.leaves]
+        parts = [make_leaf_encoder(leaf.space, config) for leaf in self.leaves]
         self.parts = nn.ModuleList(parts)
         self.num_features = sum(part.num_features for part in parts)
 
@@ -107,9 +108,11 @@ def _leaf(obs: Tensor, leaf: Leaf) -> Tensor:
 
 
 class FeaturesMLP(nn.Module):
-    """The hidden layers on top of what :class:`Leaves` or :class:`ImageEncoder` make. [..., *obs_shape] → [..., F]."""
+    """The hidden layers on top of what :class:`LeafEncoders` or :class:`ImageEncoder` make. [..., *obs_shape] →
+    [..., F].
+    """
 
-    def __init__(self, features: Leaves | ImageEncoder, config: ModelConfig) -> None:
+    def __init__(self, features: LeafEncoders | ImageEncoder, config: ModelConfig) -> None:
         super().__init__()
         self.features, self.layers = features, hidden_layers(features.num_features, config)
         self.num_features = config.hidden_sizes[-1]
@@ -128,15 +131,15 @@ def hidden_layers(num_features: int, config: ModelConfig) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def features_of(space: Space[Any], config: ModelConfig) -> FlattenObs | ImageEncoder:
+def make_leaf_encoder(space: Space[Any], config: ModelConfig) -> FlattenObs | ImageEncoder:
     """What a Box or another simple space becomes before the hidden layers; a network by name is for pictures."""
     if not is_image(space):
         return FlattenObs(space)
     assert isinstance(space, Box)
-    return ImageEncoder(space, None if is_coded(space) else config.encoder, config.precision)
+    return ImageEncoder(space, None if is_categorical_image(space) else config.encoder, config.precision)
 
 
-def own_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
+def builtin_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     """Our encoder of a space.
 
     A picture goes through its network alone (nature, if none is named); a small image through the small network, then
@@ -146,9 +149,9 @@ def own_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     """
     encoder: nn.Module
     if isinstance(space, Packed) and not is_flat(space):
-        encoder = FeaturesMLP(Leaves(space, config), config)
+        encoder = FeaturesMLP(LeafEncoders(space, config), config)
     elif is_image(space):
-        image = features_of(space, config)
+        image = make_leaf_encoder(space, config)
         assert isinstance(image, ImageEncoder)
         encoder = image if image.network else FeaturesMLP(image, config)
     else:
@@ -156,7 +159,7 @@ def own_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     if config.encoder is not None and config.encoder not in [image.network for image in image_encoders(encoder)]:
         raise ConfigError(
             f"encoder = {config.encoder!r}: is for pictures, and these observations hold none, which would be uint8 of "
-            f"{PICTURE_SIZE} × {PICTURE_SIZE} or more, or smaller and with channels; leave it out"
+            f"{MIN_CNN_SIZE} × {MIN_CNN_SIZE} or more, or smaller and with channels; leave it out"
         )
     return encoder
 
@@ -166,7 +169,7 @@ def image_encoders(encoder: nn.Module) -> list[ImageEncoder]:
     return [module for module in encoder.modules() if isinstance(module, ImageEncoder)]
 
 
-def is_own(encoder: str | None) -> bool:
+def is_builtin(encoder: str | None) -> bool:
     """Whether the setting means one of our encoders."""
     return encoder is None or encoder in NETWORKS
 
@@ -182,8 +185,8 @@ def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     Raises: ConfigError if the class cannot be found or does not say its ``num_features``, if the name is none of
         :data:`NETWORKS`, if that network cannot take the observations, or if bfloat16 is for layers that there are not.
     """
-    own = is_own(config.encoder)
-    encoder = own_encoder(space, config) if own else _users_encoder(space, str(config.encoder))
+    own = is_builtin(config.encoder)
+    encoder = builtin_encoder(space, config) if own else _load_custom_encoder(space, str(config.encoder))
     if config.precision == "bfloat16" and not (own and image_encoders(encoder)):
         raise ConfigError(
             "precision = bfloat16: is of the convolutional layers of our networks, and this one has none; leave it auto"
@@ -191,7 +194,7 @@ def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     return encoder
 
 
-def _users_encoder(space: Space[Any], name: str) -> nn.Module:
+def _load_custom_encoder(space: Space[Any], name: str) -> nn.Module:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         known = " | ".join(NETWORKS)

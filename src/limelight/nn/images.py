@@ -10,19 +10,19 @@ import torch
 from gymnasium.spaces import Box, Space
 from torch import Tensor, nn
 
-from limelight.config import ConfigError
-from limelight.pixels import (
-    PICTURE_SIZE,
-    SMALLEST_SIZE,
+from limelight.errors import ConfigError
+from limelight.spaces.images import (
+    MIN_CNN_SIZE,
+    MIN_IMAGE_SIZE,
     PixelScale,
     channels_first,
     highest_values,
     image_size,
-    is_coded,
+    is_categorical_image,
 )
 
 
-class Planes(nn.Module):
+class ImagePreprocessor(nn.Module):
     """Images [N, *shape] → planes [N, C, H, W]: one plane for each code, or brightness, which is in 0 … 1 by its bound,
     or standardised, once :meth:`standardize` has said by what.
     """
@@ -38,8 +38,8 @@ class Planes(nn.Module):
         self.is_grey = len(space.shape) == 2
         self.to_chw = (0, 3, 1, 2) if not self.is_grey and not channels_first(space) else None
         highest = highest_values(space)
-        self.is_coded = is_coded(space)
-        if self.is_coded:
+        self.is_categorical_image = is_categorical_image(space)
+        if self.is_categorical_image:
             channels = np.repeat(np.arange(C), highest + 1)
             codes = np.concatenate([np.arange(number + 1) for number in highest])
             self.register_buffer("channels", torch.from_numpy(channels), persistent=False)
@@ -51,7 +51,7 @@ class Planes(nn.Module):
             self.one_scale = 1.0 / int(highest[0]) if (highest == highest[0]).all() else None
         self.register_buffer("mean", None, persistent=False)
         self.factor, self.limit = 1.0, float("inf")
-        self.num_planes = len(self.codes) if self.is_coded else C
+        self.num_planes = len(self.codes) if self.is_categorical_image else C
 
     def standardize(self, scale: PixelScale) -> None:
         """From now on planes are standardised by ``scale``."""
@@ -60,9 +60,9 @@ class Planes(nn.Module):
         self.factor, self.limit = scale.factor, scale.limit
 
     def forward(self, obs: Tensor, out: Tensor | None = None) -> Tensor:
-        """Planes [N, C, H, W], float32; in ``out`` if that is given, in its type."""
+        """ImagePreprocessor [N, C, H, W], float32; in ``out`` if that is given, in its type."""
         images = self._planes(obs)
-        if self.is_coded:
+        if self.is_categorical_image:
             planes = (images[:, self.channels] == self.codes).float()
             return planes if out is None else out.copy_(planes)
         if self.to_chw is None and not self.is_grey:
@@ -79,10 +79,10 @@ class Planes(nn.Module):
         return obs[:, None] if self.is_grey else obs.permute(self.to_chw) if self.to_chw else obs
 
 
-def standardize_pictures(network: nn.Module, scale: PixelScale) -> None:
-    """Tell every encoder of pictures in ``network``; see :meth:`Planes.standardize`."""
+def set_image_scale(network: nn.Module, scale: PixelScale) -> None:
+    """Tell every encoder of pictures in ``network``; see :meth:`ImagePreprocessor.standardize`."""
     for module in network.modules():
-        if isinstance(module, Planes):
+        if isinstance(module, ImagePreprocessor):
             module.standardize(scale)
 
 
@@ -104,7 +104,7 @@ class ImageEncoder(nn.Module):
     The layers compute in bfloat16 where ``precision`` says so, otherwise in float32; features are float32 anyway.
 
     Args:
-        space: of the image (:func:`limelight.pixels.is_image`).
+        space: of the image (:func:`limelight.spaces.images.is_image`).
         network: a name; None is nature for pictures from 36 pixels on, and the small network below that.
         precision: bfloat16, or anything else for float32.
     Raises: ConfigError where the image is smaller than the network's kernels.
@@ -115,10 +115,10 @@ class ImageEncoder(nn.Module):
         assert isinstance(space, Box)
         _, H, W = image_size(space)
         self.space = space
-        self.network = network or ("nature" if min(H, W) >= PICTURE_SIZE else None)
+        self.network = network or ("nature" if min(H, W) >= MIN_CNN_SIZE else None)
         """The network's name; None is the small one."""
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.planes = Planes(space)
+        self.planes = ImagePreprocessor(space)
         make, smallest = NETWORKS[self.network] if self.network else SMALL
         if min(H, W) < smallest:
             fit = " or ".join(name for name, other in NETWORKS.items() if min(H, W) >= other.smallest)
@@ -219,7 +219,7 @@ class Network(NamedTuple):
 NETWORKS = {
     "a3c": Network(_a3c, 20),
     "a3c-half": Network(_a3c_half, 10),
-    "nature": Network(_nature, PICTURE_SIZE),
+    "nature": Network(_nature, MIN_CNN_SIZE),
     "universe": Network(_universe, 1),
     "impala": Network(_impala, 1),
 }
@@ -230,7 +230,7 @@ the shapes behind the first layer tell. nature: 32 8×8/4, 64 4×4/2, 64 3×3/1,
 universe: four times 32 3×3/2 with ELU, for 42 × 42 (OpenAI's universe-starter-agent). impala: three times a convolution
 of 16, 32, 32 channels, pooled, with two residual blocks each, then 256 (Espeholt et al. 2018). ReLU but for universe.
 """
-SMALL = Network(_small, SMALLEST_SIZE)
+SMALL = Network(_small, MIN_IMAGE_SIZE)
 """16 2×2, pooled from 7 pixels on, 32 2×2, 64 2×2: torch-ac's for MiniGrid."""
 
 

@@ -14,11 +14,11 @@ import torch
 from gymnasium.spaces import Space
 from torch import Tensor, nn
 
-from limelight.config import ModelConfig
 from limelight.nn.cores import Core, Recurrent, make_core
 from limelight.nn.distributions import ActionDistribution, PolicyHead, make_distribution
-from limelight.nn.encoders import is_own, make_encoder
-from limelight.packed import Packed
+from limelight.nn.encoders import is_builtin, make_encoder
+from limelight.settings.schema import ModelConfig
+from limelight.spaces.packed import Packed
 
 ILLEGAL = -1e9
 """Logit of an action that the mask forbids: its probability is 0, and no sum or product with it is infinite."""
@@ -157,7 +157,7 @@ class ActorCritic(nn.Module):
         """Orthogonal weights and zero biases in heads, cores and our own encoders; a user's encoder keeps its own."""
         gains: dict[nn.Module, float] = {self.policy_head.linear: self.config.policy_init_gain}
         gains.update({m.linear: 1.0 for m in self.critic.modules() if isinstance(m, ValueHead)})
-        if is_own(self.config.encoder):
+        if is_builtin(self.config.encoder):
             for module in self.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):
                     gains.setdefault(module, math.sqrt(2.0))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from limelight.config import ConfigError
+from limelight.errors import ConfigError
 from limelight.nn.distributions import ActionDistribution, Gaussian, PolicyHead
 
 Features = NDArray[np.floating] | Tensor

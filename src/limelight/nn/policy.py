@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from limelight.nn import numpy_recurrent
-from limelight.nn.kept import KeptEncoder
+from limelight.nn.activation_cache import CachingEncoder
 from limelight.nn.model import ActorCritic
 from limelight.nn.noise import CorrelatedNoise, Features, Noise, white_noise
-from limelight.nn.numpy_mlp import NumpyActorCritic
+from limelight.nn.numpy_engine import cells as numpy_recurrent
+from limelight.nn.numpy_engine.network import NumpyActorCritic
 
 Act = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[Any]]
 
@@ -35,7 +35,7 @@ class ModelPolicy:
         rng: np.random.Generator | None,
         fast: NumpyActorCritic | None,
         noise_correlation: float = 0.0,
-        kept: KeptEncoder | None = None,
+        kept: CachingEncoder | None = None,
     ) -> None:
         self.model, self.rng, self.fast, self.kept = model, rng, fast, kept
         self.noise: Noise | None = None

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
-from limelight.envs.base import State
-from limelight.learner import Metrics
-from limelight.rollout import Episode
+from limelight.algo.episodes import Episode
+from limelight.typing import Metrics, State
 
-EPISODES_RESTART = "this environment cannot be restored, so its episodes restart (all else continues)"
+ENV_STATE_NOT_RESTORED = "this environment cannot be restored, so its episodes restart (all else continues)"
 
-INEXACT = "asynchronous workers meet in no fixed order, so this continues the run but does not repeat it"
-PATIENCE = 100
+NOT_REPRODUCIBLE = "asynchronous workers meet in no fixed order, so this continues the run but does not repeat it"
+MAX_CONSECUTIVE_SKIPS = 100
 """Asynchronous updates in a row without a finite gradient after which the parameters themselves are taken for lost."""
-
-
-class WorkerError(RuntimeError):
-    """The run cannot go on because its workers died; the message says which, why and where, with their traceback."""
-
-    run_dir: Path | None = None
-    """Where the run can be resumed from, once train.py has said so."""
 
 
 class Runner(Protocol):

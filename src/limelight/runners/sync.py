@@ -6,23 +6,22 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from limelight.envs.base import State
-from limelight.learner import Metrics
-from limelight.rollout import Episode
-from limelight.runners.actor import Actor
-from limelight.runners.base import EPISODES_RESTART
+from limelight.algo.episodes import Episode
+from limelight.runners.actor_learner import ActorLearner
+from limelight.runners.base import ENV_STATE_NOT_RESTORED
+from limelight.typing import Metrics, State
 
 
 class SyncRunner:
     """The synchronous runner: every rollout is collected with, and learnt by, the newest parameters."""
 
-    def __init__(self, actor: Actor, total_timesteps: int) -> None:
-        self.actor, self.total_timesteps = actor, total_timesteps
+    def __init__(self, actor: ActorLearner, total_timesteps: int) -> None:
+        self.actor_learner, self.total_timesteps = actor, total_timesteps
         self.num_steps, self.seconds = 0, 0.0
 
     def advance(self, until: int, seconds: float) -> Metrics:
         """See :class:`limelight.runners.base.Runner`."""
-        actor, learner = self.actor, self.actor.learner
+        actor, learner = self.actor_learner, self.actor_learner.learner
         rows = actor.collector.num_steps * actor.collector.envs.num_envs
         start = now = time.perf_counter()
         metrics: Metrics = {}
@@ -37,7 +36,7 @@ class SyncRunner:
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
-        return self.actor.collector.pop_episodes()
+        return self.actor_learner.collector.pop_episodes()
 
     def pop_messages(self) -> list[str]:
         """None: what goes wrong here is raised."""
@@ -48,16 +47,16 @@ class SyncRunner:
         return {
             "num_steps": self.num_steps,
             "seconds": self.seconds,
-            "master": self.actor.learner.master.get_state(),
-            "actor": self.actor.get_state(),
+            "train_state": self.actor_learner.learner.train_state.get_state(),
+            "actor": self.actor_learner.get_state(),
         }
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
         """See :class:`limelight.runners.base.Runner`."""
         self.num_steps, self.seconds = int(state["num_steps"]), float(state["seconds"])
-        self.actor.learner.master.set_state(state["master"])
-        return None if self.actor.set_state(state["actor"], seed) else EPISODES_RESTART
+        self.actor_learner.learner.train_state.set_state(state["train_state"])
+        return None if self.actor_learner.set_state(state["actor"], seed) else ENV_STATE_NOT_RESTORED
 
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`."""
-        self.actor.close()
+        self.actor_learner.close()

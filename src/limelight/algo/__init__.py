@@ -1,0 +1,1 @@
+"""The update: rollouts, returns, losses, the learner and its optimizer."""

@@ -1,0 +1,106 @@
+"""What there is to choose from, as lines of text: environments, algorithms, presets. For cli.py."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from limelight.envs.games import INSTALL, all_games, id_of, is_registered_by_ale
+from limelight.envs.source import known_ids, near_ids, resolve_env
+from limelight.errors import ConfigError, did_you_mean
+from limelight.settings.schema import EnvConfig
+from limelight.spaces.describe import check_spaces
+from limelight.training.algorithms import ALGORITHMS
+from limelight.training.presets import PRESETS
+
+
+def environments(text: str = "") -> list[str]:
+    """The newest versions of the environments with ``text`` in their id, by family; why not, where not.
+
+    Atari games are listed by ALE's ids and without a look at each: they are of one kind.
+    """
+    shown = {env_id for env_id in known_ids() if text.lower() in env_id.lower()}
+    played = [f"  {id_of(game):28} {game}" for game in all_games().values() if shown & {id_of(game)} or text in game]
+    specs = [spec for spec in gym.registry.values() if spec.id in shown and not is_registered_by_ale(spec.entry_point)]
+    if not specs and not played:
+        near = f"; did you mean {' or '.join(near_ids(text))}?" if near_ids(text) else ""
+        raise ConfigError(f"{text}: no environment has this in its id{near}")
+    families: dict[str, list[EnvSpec]] = {}
+    for spec in _newest(specs):
+        families.setdefault(_family(spec), []).append(spec)
+    lines: list[str] = []
+    obstacles: dict[tuple[str, frozenset[str]], str] = {}
+    for family, members in families.items():
+        lines.append(family)
+        for spec in members:
+            kind = (str(spec.entry_point), frozenset(spec.kwargs))  # one class under many ids is tried once
+            if kind not in obstacles:
+                obstacles[kind] = _obstacle(spec)
+            lines.append(f"  {spec.id:28} {obstacles[kind]}".rstrip())
+    if not text and not all_games():
+        played = [f"  {'ALE/Pong-v5, pong, …':28} {INSTALL}"]
+    return [*lines, "atari", *played] if played else lines
+
+
+def algorithms(text: str = "") -> list[str]:
+    """The rows of algorithms.py whose name contains ``text``."""
+    return _table(((row.name, row.summary) for row in ALGORITHMS.values()), text)
+
+
+def presets(text: str = "") -> list[str]:
+    """The rows of presets.py whose name contains ``text``."""
+    return _table(((row.name, row.summary) for row in PRESETS.values()), text)
+
+
+CATALOGUES: dict[str, Callable[[str], list[str]]] = {
+    "envs": environments,
+    "algos": algorithms,
+    "presets": presets,
+}
+
+
+def _table(rows: Iterable[tuple[str, str]], text: str) -> list[str]:
+    names = dict(rows)
+    shown = {name: summary for name, summary in names.items() if text.lower() in name.lower()}
+    if not shown and text:
+        raise ConfigError(f"{text}: not in any name{did_you_mean(text, names)}")
+    width = max(map(len, shown), default=0)
+    return [f"{name:{width}}  {summary}" for name, summary in shown.items()]
+
+
+def _newest(specs: Iterable[EnvSpec]) -> list[EnvSpec]:
+    newest: dict[tuple[str | None, str], EnvSpec] = {}
+    for spec in specs:
+        key = (spec.namespace, spec.name)
+        if key not in newest or (spec.version or 0) > (newest[key].version or 0):
+            newest[key] = spec
+    return list(newest.values())
+
+
+def _family(spec: EnvSpec) -> str:
+    """``box2d`` of ``gymnasium.envs.box2d.lunar_lander:LunarLander``; the package of a third party's."""
+    entry = spec.entry_point
+    module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "other")
+    inside = re.match(r"gymnasium\.envs\.(\w+)", module)
+    return inside[1] if inside else module.partition(".")[0]
+
+
+def _obstacle(spec: EnvSpec) -> str:
+    """Why this environment cannot be trained on here, in a few words; empty if it can."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            env = resolve_env(EnvConfig(env_id=spec.id))()
+    except Exception as error:  # an environment's constructor may raise anything, and one must not end the list
+        return " ".join(str(error).removeprefix(f"env_id = {spec.id}: ").split())
+    try:
+        check_spaces(env.observation_space, env.action_space, spec.id)
+    except ConfigError as error:
+        return str(error).removeprefix(f"env_id = {spec.id}: ").partition(";")[0]
+    finally:
+        env.close()
+    return ""

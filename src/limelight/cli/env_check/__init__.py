@@ -1,0 +1,1 @@
+"""``limelight check``: whether an environment can be trained on."""

@@ -1,0 +1,22 @@
+"""May this program start worker processes? Asked before any is started, by whoever starts them."""
+
+from __future__ import annotations
+
+import sys
+from multiprocessing import current_process
+from pathlib import Path
+
+
+def why_no_workers() -> str | None:
+    """Why worker processes must not be started from here, with the mend; None if they may.
+
+    A worker imports the main script anew, so one that trains at its top level would train again in every worker.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        return "a worker process is importing a script that trains; put the training under if __name__ == '__main__':"
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script is None or not script.endswith(".py") or not Path(script).is_file():
+        return None
+    if "__main__" in Path(script).read_text(encoding="utf-8", errors="replace"):
+        return None
+    return f"{Path(script).name} has no if __name__ == '__main__': guard, which worker processes need; add it"

@@ -1,0 +1,40 @@
+"""The exceptions of this library. Each message says in one line what is wrong, where, and what would help."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class LimelightError(Exception):
+    """Base of all errors that this library raises for its users."""
+
+
+class ConfigError(LimelightError, ValueError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class EnvError(LimelightError):
+    """An environment that cannot be made, or that breaks the contract of docs/environments.md."""
+
+
+class CheckpointError(LimelightError):
+    """A checkpoint or run folder that is missing, damaged, or made for something else."""
+
+
+class NonFiniteError(LimelightError, ArithmeticError):
+    """A number that is NaN or infinite, in a reward, an observation, an action or a gradient."""
+
+
+class WorkerError(LimelightError, RuntimeError):
+    """Workers have failed and the run cannot go on; the message has their traceback."""
+
+    run_dir: Path | None = None
+    """Folder from which the run can be resumed, once it is known."""
+
+
+def did_you_mean(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
+    """``"; did you mean X or Y?"`` for the nearest choices, or an empty string."""
+    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=cutoff)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

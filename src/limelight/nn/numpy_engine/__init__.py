@@ -1,0 +1,1 @@
+"""The written-out NumPy engine: small networks and heads without autograd."""

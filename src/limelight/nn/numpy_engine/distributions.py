@@ -1,0 +1,232 @@
+"""The distributions of distributions.py in NumPy: sampling, and derivatives written out. For the NumPy paths of nn/.
+
+The tests hold each to its torch counterpart and to autograd.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.nn.distributions import (
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    ActionDistribution,
+    Bernoulli,
+    Categorical,
+    Factor,
+    FactorizedDistribution,
+    Gaussian,
+)
+from limelight.nn.squash import numpy_log_slope, numpy_mean_log_slope
+
+Float = NDArray[np.floating[Any]]
+
+
+class NumpyDistribution(Protocol):
+    """One distribution of distributions.py over params [N, K]."""
+
+    def act(self, params: Float, noise: Float | None) -> NDArray[Any]:
+        """Sampled actions [N, *action_shape] for the distribution's noise, or the mode without; overwrites params."""
+
+    def grad(
+        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
+    ) -> tuple[Float, Float, Float]:
+        """Log π(a) [N], entropy [N] and ∂L/∂params [N, K] from ∂L/∂(log π(a)) [N] and ∂L/∂entropy [N]."""
+
+
+class NumpyCategorical:
+    """Of :class:`~limelight.nn.distributions.Categorical`."""
+
+    def __init__(self, distribution: Categorical) -> None:
+        self.start = distribution.start
+
+    def act(self, params: Float, noise: Float | None) -> NDArray[np.int64]:
+        """Inverse transform as in Categorical.sample, int64 [N]."""
+        if noise is None:
+            return params.argmax(-1) + self.start
+        params -= np.maximum.reduce(params, axis=-1, keepdims=True)
+        cumulative = np.add.accumulate(np.exp(params, out=params), axis=-1)
+        # The cumulative weights are not normalised, so the noise is scaled.
+        actions: NDArray[np.int64] = np.add.reduce(
+            cumulative[:, :-1] <= noise * cumulative[:, -1:], axis=-1, dtype=np.int64
+        )
+        actions += self.start
+        return actions
+
+    def grad(
+        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
+    ) -> tuple[Float, Float, Float]:
+        """∂ log π(a) / ∂zⱼ = 1[j = a] − pⱼ   and   ∂H / ∂zⱼ = −pⱼ (log pⱼ + H)."""
+        actions = actions - self.start
+        log_p = params - np.maximum.reduce(params, axis=-1, keepdims=True)
+        p = np.exp(log_p)
+        total = np.add.reduce(p, axis=-1, keepdims=True)
+        p /= total
+        log_p -= np.log(total, out=total)
+        negative_entropies = np.add.reduce(p * log_p, axis=-1, keepdims=True)
+        d_params = identity(params.shape[-1])[actions]
+        d_params -= p
+        d_params *= d_log_probs[:, None]
+        d_params -= d_entropies[:, None] * p * (log_p - negative_entropies)
+        log_probs = log_p[np.arange(len(actions)), actions]
+        return log_probs, -negative_entropies[:, 0], d_params
+
+
+class NumpyBernoulli:
+    """Of :class:`~limelight.nn.distributions.Bernoulli`."""
+
+    def act(self, params: Float, noise: Float | None) -> NDArray[np.float32]:
+        """1 where the noise is below the probability, or where that is above ½, float32 [N, A]."""
+        chosen = params > 0.0 if noise is None else noise < sigmoid(params)
+        return chosen.astype(np.float32)
+
+    def grad(
+        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
+    ) -> tuple[Float, Float, Float]:
+        """With p = sigmoid(z):  ∂ log π / ∂z = a − p   and   ∂H / ∂z = −z p (1 − p)."""
+        p, distance = sigmoid(params), np.abs(params)
+        softplus = np.log1p(np.exp(-distance))  # of −|z|
+        log_probs = np.add.reduce(actions * params - softplus - np.maximum(params, 0.0), axis=-1)
+        entropies = np.add.reduce(softplus + distance * sigmoid(-distance), axis=-1)
+        d_params = d_log_probs[:, None] * (actions - p) - d_entropies[:, None] * params * p * (1.0 - p)
+        return log_probs, entropies, d_params
+
+
+class NumpyGaussian:
+    """Of :class:`~limelight.nn.distributions.Gaussian`."""
+
+    def __init__(self, distribution: Gaussian) -> None:
+        self.size, self.softplus = distribution.size, distribution.softplus
+        self.constant = self.size * 0.5 * math.log(2.0 * math.pi)
+        self.log_scale = distribution.log_scale
+
+    def act(self, params: Float, noise: Float | None) -> Float:
+        """μ + σ · noise, or μ, float32 [N, A]."""
+        mean = params[:, : self.size]
+        if noise is None:
+            return mean.copy()  # params are memory that the next step overwrites
+        unbounded, _ = self._log_std(params[:, self.size :])
+        actions = np.exp(unbounded.clip(LOG_STD_MIN, LOG_STD_MAX))
+        actions *= noise
+        actions += mean
+        return actions
+
+    def grad(
+        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
+    ) -> tuple[Float, Float, Float]:
+        """With z = (a − μ)/σ:  ∂ log π / ∂μ = z/σ,  ∂ log π / ∂ log σ = z² − 1,  ∂H / ∂ log σ = 1, if not squashed."""
+        unbounded, slope = self._log_std(params[:, self.size :])
+        log_std = unbounded.clip(LOG_STD_MIN, LOG_STD_MAX)
+        inverse_std = np.exp(-log_std)
+        z = (actions - params[:, : self.size]) * inverse_std
+        square = z * z
+        sum_log_std = np.add.reduce(log_std, axis=-1)
+        log_probs = -0.5 * np.add.reduce(square, axis=-1) - sum_log_std - self.constant
+        entropies = sum_log_std + (0.5 * self.size + self.constant)
+        d_params = np.empty_like(params)
+        d_log_probs = d_log_probs[:, None]
+        d_mean, d_log_std = d_params[:, : self.size], d_params[:, self.size :]
+        np.multiply(z, inverse_std, out=d_mean)
+        d_mean *= d_log_probs
+        square -= 1.0
+        square *= d_log_probs
+        by_entropy = np.broadcast_to(d_entropies[:, None], square.shape)
+        if self.log_scale is not None:
+            log_probs -= np.add.reduce(numpy_log_slope(actions), axis=-1) + self.log_scale
+            change, by_mean, by_log_std = numpy_mean_log_slope(params[:, : self.size], np.exp(log_std))
+            entropies += np.add.reduce(change, axis=-1) + self.log_scale
+            d_mean += d_entropies[:, None] * by_mean
+            by_entropy = by_entropy * (1.0 + by_log_std)
+        np.add(inwards(unbounded, square), inwards(unbounded, by_entropy), out=d_log_std)
+        d_log_std *= slope
+        return log_probs, entropies, d_params
+
+    def _log_std(self, raw: Float) -> tuple[Float, Float | float]:
+        """Log σ [N, A] of what the head says, not yet held within its limits, and its derivative."""
+        if not self.softplus:
+            return raw, 1.0
+        variance = np.logaddexp(raw, np.float32(0.0))
+        slope = np.where(variance > 1e-8, -0.5 * np.expm1(-variance) / np.maximum(variance, 1e-8), 0.0)
+        return 0.5 * np.log(np.maximum(variance, np.float32(1e-8))), slope.astype(np.float32)
+
+
+def inwards(log_std: Float, grad: Float) -> Float:
+    """``grad`` without what would lead log σ from beyond a limit further out."""
+    outwards = ((log_std > LOG_STD_MAX) & (grad < 0.0)) | ((log_std < LOG_STD_MIN) & (grad > 0.0))
+    return np.where(outwards, np.float32(0.0), grad)
+
+
+class NumpyFactorized:
+    """Of :class:`~limelight.nn.distributions.FactorizedDistribution`."""
+
+    # MultiDiscrete([3, 3, 3]): to sample 8 75 µs, by torch 242; gradients of 128 rows 348, by torch 1851.
+
+    def __init__(self, distribution: FactorizedDistribution, forms: list[NumpyDistribution]) -> None:
+        self.parts = list(zip(distribution.parts, forms, strict=True))
+        (self.size,), self.dtype = distribution.action_shape, distribution.action_dtype
+
+    def act(self, params: Float, noise: Float | None) -> NDArray[Any]:
+        """The actions of all parts, side by side, [N, A]."""
+        actions = np.empty((len(params), self.size), self.dtype)
+        for part, form in self.parts:
+            actions[:, part.actions] = form.act(_own(params, part), None if noise is None else noise[:, part.noise])
+        return actions
+
+    def grad(
+        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
+    ) -> tuple[Float, Float, Float]:
+        """Sums over the parts; each has its own columns of ∂L/∂params."""
+        log_probs, entropies = np.zeros((2, len(params)), np.float32)
+        d_params = np.empty_like(params)
+        for part, form in self.parts:
+            taken = actions[:, part.actions].astype(part.distribution.action_dtype, copy=False)
+            log_prob, entropy, d_own = form.grad(_own(params, part), taken, d_log_probs, d_entropies)
+            log_probs += log_prob
+            entropies += entropy
+            d_params[:, part.outputs], d_params[:, part.free] = np.split(d_own, [part.distribution.num_outputs], axis=1)
+        return log_probs, entropies, d_params
+
+
+def _own(params: Float, part: Factor) -> Float:
+    """The parameters [N, K'] of a part."""
+    outputs = params[:, part.outputs]
+    if part.free.start == part.free.stop:
+        return outputs
+    return np.concatenate((outputs, params[:, part.free]), axis=1)
+
+
+def sigmoid(x: Float, out: Float | None = None) -> Float:
+    """1 / (1 + e⁻ˣ) = ½ + ½ tanh(x / 2), in ``out`` (which may be x) or new memory; does not overflow."""
+    y = np.multiply(x, 0.5, out=out)
+    np.tanh(y, out=y)
+    y *= 0.5
+    y += 0.5
+    return y
+
+
+def numpy_distribution(distribution: ActionDistribution) -> NumpyDistribution | None:
+    """The NumPy form of ``distribution``; None where it, or one of its parts, has none."""
+    if type(distribution) is Categorical:
+        return NumpyCategorical(distribution)
+    if type(distribution) is Bernoulli:
+        return NumpyBernoulli()
+    if type(distribution) is Gaussian:
+        return NumpyGaussian(distribution)
+    if type(distribution) is FactorizedDistribution:
+        forms = [numpy_distribution(part.distribution) for part in distribution.parts]
+        known = [form for form in forms if form is not None]
+        return NumpyFactorized(distribution, known) if len(known) == len(forms) else None
+    return None
+
+
+@functools.lru_cache(maxsize=8)
+def identity(n: int) -> NDArray[np.float32]:
+    """The n × n identity, whose rows are one-hot vectors; not to be written to."""
+    matrix = np.eye(n, dtype=np.float32)
+    matrix.flags.writeable = False
+    return matrix

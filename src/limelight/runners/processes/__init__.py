@@ -1,0 +1,1 @@
+"""The asynchronous runner: worker processes over shared memory."""

@@ -1,0 +1,1 @@
+"""Settings: the dataclasses, their text forms, and the rules between them."""

@@ -1,0 +1,1 @@
+"""Observation and action spaces: packed composites, images, descriptions."""

@@ -1,0 +1,140 @@
+"""Which spaces Limelight can learn from, and their JSON form in a saved agent. For make.py and agent.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from numpy.typing import NDArray
+
+from limelight.errors import ConfigError
+from limelight.spaces.packed import SIMPLE, Packed, path_name, walk
+
+
+def check_spaces(observation_space: Space[Any], action_space: Space[Any], env_id: str) -> None:
+    """Refuse what the networks and distributions cannot take.
+
+    Raises: ConfigError naming the space, where in a Dict or Tuple it is, and what is supported.
+    """
+    for role, space in (("observation", observation_space), ("action", action_space)):
+        space = space.original if isinstance(space, Packed) else space
+        parts = list(walk(space))
+        if not parts:
+            raise ConfigError(
+                f"env_id = {env_id}: {role} space {describe_space(space)} is empty; it must hold a number"
+            )
+        for path, part in parts:
+            obstacle = _obstacle(part)
+            if obstacle is not None:
+                where = f" at {path_name(path)}" if path else ""
+                raise ConfigError(f"env_id = {env_id}: {role} space {describe_space(part)}{where} {obstacle}")
+
+
+def _obstacle(space: Space[Any]) -> str | None:
+    """Why a space that is no Dict or Tuple cannot be learnt from, and the mend; None if it can."""
+    if type(space) not in (*SIMPLE, Packed):
+        names = ", ".join(kind.__name__ for kind in SIMPLE)
+        return (
+            f"is not supported (supported: {names}, and Dict and Tuple of these); wrap the environment so that it has "
+            "one of these, e.g. in gymnasium.wrappers.TransformObservation or FilterObservation"
+        )
+    if 0 in (space.shape or ()) or space.dtype is None or space.dtype.kind not in "biuf":
+        return "is not supported; it must hold at least one real number"
+    return None
+
+
+def describe_space(space: Space[Any]) -> str:
+    """A space in a few words: gymnasium prints large boxes over many lines."""
+    name = type(space).__name__
+    if isinstance(space, Packed):
+        return describe_space(space.original)
+    if isinstance(space, Dict):
+        return f"{name}({', '.join(f'{key}: {describe_space(part)}' for key, part in space.spaces.items())})"
+    if isinstance(space, Tuple):
+        return f"{name}({', '.join(map(describe_space, space.spaces))})"
+    if isinstance(space, Discrete):
+        return f"{name}({space.n}{f', start={space.start}' if space.start else ''})"
+    if isinstance(space, MultiDiscrete):
+        return f"{name}({' '.join(str(space.nvec.tolist()).split())})"
+    if isinstance(space, MultiBinary):
+        return f"{name}({space.n})"
+    if isinstance(space, Box):
+        return f"{name}{space.shape} {space.dtype}"
+    return name
+
+
+def space_to_json(space: Space[Any]) -> dict[str, Any]:
+    """A supported space as plain JSON data, exact in bounds, dtype, shape, start and order of keys.
+
+    Raises: TypeError for any other space.
+    """
+    if isinstance(space, Packed):
+        return {"space": "Packed", "original": space_to_json(space.original), "mask": space.mask_source}
+    if isinstance(space, Dict):
+        return {"space": "Dict", "spaces": [[key, space_to_json(part)] for key, part in space.spaces.items()]}
+    if isinstance(space, Tuple):
+        return {"space": "Tuple", "spaces": [space_to_json(part) for part in space.spaces]}
+    if isinstance(space, MultiBinary):
+        return {"space": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+    if isinstance(space, Box):
+        return {
+            "space": "Box",
+            "shape": list(space.shape),
+            "dtype": space.dtype.str,
+            "low": _bounds_to_json(space.low),
+            "high": _bounds_to_json(space.high),
+        }
+    if isinstance(space, Discrete):
+        return {"space": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": space.dtype.str}
+    if isinstance(space, MultiDiscrete):
+        return {
+            "space": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": space.start.tolist(),
+            "dtype": np.dtype(space.dtype).str,
+        }
+    raise TypeError(f"no JSON form for space {describe_space(space)}")
+
+
+def space_from_json(data: dict[str, Any]) -> Space[Any]:
+    """The space of :func:`space_to_json`.
+
+    Raises: ConfigError when ``data`` describes no known space.
+    """
+    kind, dtype = data.get("space"), np.dtype(data.get("dtype", "f4"))
+    if kind == "Box":
+        shape = tuple(data["shape"])
+        return Box(_bounds(data["low"], shape, dtype), _bounds(data["high"], shape, dtype), shape, dtype.type)
+    if kind == "Discrete":
+        return Discrete(data["n"], start=data["start"], dtype=dtype.type)
+    if kind == "MultiDiscrete":
+        return MultiDiscrete(np.array(data["nvec"]), dtype=dtype.type, start=np.array(data["start"]))
+    if kind == "MultiBinary":
+        return MultiBinary(data["n"])
+    if kind == "Dict":
+        return Dict([(key, space_from_json(part)) for key, part in data["spaces"]])
+    if kind == "Tuple":
+        return Tuple([space_from_json(part) for part in data["spaces"]])
+    if kind == "Packed":
+        return Packed(space_from_json(data["original"]), data["mask"])
+    names = ", ".join(space.__name__ for space in (*SIMPLE, Dict, Tuple, Packed))
+    raise ConfigError(f"space = {kind!r}: must be one of {names}; the saved agent is damaged")
+
+
+def _bounds_to_json(bounds: NDArray[Any]) -> Any:
+    """Nested lists, or one number where all are the same (images); infinities as text, which JSON lacks."""
+    if bounds.size and (bounds == bounds.flat[0]).all():
+        bounds = bounds.reshape(-1)[0]
+    return _texts(bounds.tolist())
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_texts(v) for v in value]
+    return str(value) if value in (float("inf"), float("-inf")) else value
+
+
+def _bounds(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    # from text to number through dtype.type, so that "inf" and 64-bit integers both come back exactly
+    return np.broadcast_to(np.array(value, object).astype(dtype), shape).copy()

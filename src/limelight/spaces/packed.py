@@ -1,0 +1,195 @@
+"""Composite spaces (Dict, Tuple, nested) as one flat vector that remembers its parts.
+
+envs/packing.py puts them on environments; nn/encoders.py, nn/model.py and agent.py recognise them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
+from numpy.typing import NDArray
+
+from limelight.errors import ConfigError
+
+Path = tuple[str | int, ...]
+MaskSource = Literal["observation", "info"]
+
+SIMPLE = (Box, Discrete, MultiDiscrete, MultiBinary)
+"""What a composite space may be made of."""
+MASK_KEY = "action_mask"
+
+
+class Leaf(NamedTuple):
+    """A simple space inside a composite one."""
+
+    path: Path
+    """The keys and places that lead to it."""
+    space: Space[Any]
+    start: int
+    """Where its numbers begin in the packed vector."""
+    size: int
+    """How many numbers; a Discrete value is one, as the environment counts it."""
+
+    @property
+    def part(self) -> slice:
+        """Its numbers in the packed vector."""
+        return slice(self.start, self.start + self.size)
+
+
+class Packed(Box):
+    """A composite space as vectors [D]: float32, or uint8 where every leaf fits in a byte.
+
+    Args:
+        original: of simple spaces alone; integers beyond 2²⁴ lose their last digits in float32.
+        mask: where the top-level key ``action_mask`` comes from, if it says which actions are legal: the environment's
+            observation, or its info (then ``original`` is Dict(observation=…, action_mask=…), made by us).
+    Raises: ConfigError if ``original`` holds another kind of space.
+    """
+
+    def __init__(self, original: Space[Any], mask: MaskSource | None = None) -> None:
+        self.original, self.mask_source = original, mask
+        leaves: list[Leaf] = []
+        start = 0
+        for path, space in walk(original):
+            if type(space) not in SIMPLE:
+                raise ConfigError(f"space {space} at {path_name(path)}: cannot be a part of a packed space")
+            leaves.append(Leaf(path, space, start, math.prod(space.shape or ())))
+            start += leaves[-1].size
+        self.leaves = tuple(leaves)
+        self.mask = next((leaf for leaf in leaves if leaf.path == (MASK_KEY,)), None) if mask else None
+        """The part that says which actions are legal."""
+        if all(_fits_byte(leaf.space) for leaf in leaves):
+            super().__init__(0, 255, (start,), np.uint8)
+        else:
+            super().__init__(-np.inf, np.inf, (start,), np.float32)
+
+    @property
+    def visible(self) -> tuple[Leaf, ...]:
+        """The leaves that are observations: all but the mask."""
+        return tuple(leaf for leaf in self.leaves if leaf is not self.mask)
+
+    def pack(self, value: Any) -> NDArray[Any]:
+        """The vector [D] of a value of ``original``.
+
+        Raises: ValueError naming the part that is missing, has another shape, or is outside its space.
+        """
+        vector = np.empty(self.shape, self.dtype)
+        for leaf in self.leaves:
+            flat = np.asarray(part_of(value, leaf.path)).reshape(-1)
+            _check_part(leaf, flat, 1)
+            vector[leaf.part] = flat
+        return vector
+
+    def pack_batch(self, value: Any) -> NDArray[Any]:
+        """The vectors [B, D] of nested arrays with a leading B.
+
+        Raises: ValueError as :meth:`pack`, or where the parts differ in B.
+        """
+        parts = [np.asarray(part_of(value, leaf.path)) for leaf in self.leaves]
+        B = len(np.atleast_1d(parts[0]))
+        vectors = np.empty((B, *self.shape), self.dtype)
+        for leaf, part in zip(self.leaves, parts, strict=True):
+            _check_part(leaf, part.reshape(-1), B)
+            vectors[:, leaf.part] = part.reshape(B, -1)
+        return vectors
+
+    def unpack(self, vectors: NDArray[Any]) -> Any:
+        """The value of ``original`` in the dtypes of its spaces; of vectors [..., D], nested arrays [..., *shape]."""
+        lead = vectors.shape[:-1]
+
+        def leaf_value(leaf: Leaf) -> Any:
+            space = leaf.space
+            array = vectors[..., leaf.part].reshape((*lead, *(space.shape or ()))).astype(space.dtype)
+            return array[()] if isinstance(space, Discrete) else array
+
+        return _nested(self.original, iter([leaf_value(leaf) for leaf in self.leaves]))
+
+    def sample(self, mask: Any = None, probability: Any = None) -> NDArray[Any]:
+        """A packed random value of ``original``."""
+        return self.pack(self.original.sample(mask=mask, probability=probability))
+
+    def seed(self, seed: Any = None) -> Any:
+        """Seed :meth:`sample`."""
+        return self.original.seed(seed)
+
+    def __repr__(self) -> str:
+        return f"Packed({self.original})"
+
+    def __eq__(self, other: object) -> bool:
+        # By leaves as well: Dict spaces are equal whatever the order of their keys, vectors are not.
+        return (
+            isinstance(other, Packed)
+            and (self.leaves, self.mask_source) == (other.leaves, other.mask_source)
+            and self.original == other.original
+        )
+
+
+def walk(space: Space[Any], path: Path = ()) -> Iterator[tuple[Path, Space[Any]]]:
+    """The spaces inside Dict and Tuple spaces, in their order, and the way to each; of others the space itself."""
+    if isinstance(space, Dict):
+        for key, part in space.spaces.items():
+            yield from walk(part, (*path, key))
+    elif isinstance(space, Tuple):
+        for i, part in enumerate(space.spaces):
+            yield from walk(part, (*path, i))
+    else:
+        yield path, space
+
+
+def path_name(path: Path) -> str:
+    """``['camera'][0]``."""
+    return "".join(f"[{key!r}]" for key in path)
+
+
+def part_of(value: Any, path: Path) -> Any:
+    """What lies at ``path`` in nested dicts and tuples.
+
+    Raises: ValueError naming what is missing.
+    """
+    for depth, key in enumerate(path):
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            keys = f"has {', '.join(map(repr, value))}" if isinstance(value, dict) else f"is a {type(value).__name__}"
+            where = path_name(path[:depth])
+            raise ValueError(f"no {path_name(path[: depth + 1])}: {where or 'it'} {keys}") from None
+    return value
+
+
+def _check_part(leaf: Leaf, flat: NDArray[Any], count: int) -> None:
+    """Refuse ``count`` values of a leaf that have not its size, or are none of the numbers that it counts."""
+    space = leaf.space
+    if flat.size != count * leaf.size:
+        name = path_name(leaf.path) or "it"
+        raise ValueError(f"{name} has {flat.size} numbers, its space of shape {space.shape} needs {count * leaf.size}")
+    if isinstance(space, Box):
+        return
+    low: Any = 0 if isinstance(space, MultiBinary) else space.start  # type: ignore[attr-defined]
+    number: Any = space.n if isinstance(space, Discrete) else space.nvec if isinstance(space, MultiDiscrete) else 2
+    offsets = flat.reshape((count, *(space.shape or ()))) - low
+    bad = (offsets < 0) | (offsets >= number)
+    if bad.any():
+        raise ValueError(f"{path_name(leaf.path) or 'it'} = {flat[bad.reshape(-1)][0]}: not in {space}")
+
+
+def _nested(space: Space[Any], values: Iterator[Any]) -> Any:
+    """Leaf values in the order of :func:`walk`, put together as ``space`` is."""
+    if isinstance(space, Dict):
+        return {key: _nested(part, values) for key, part in space.spaces.items()}
+    if isinstance(space, Tuple):
+        return tuple(_nested(part, values) for part in space.spaces)
+    return next(values)
+
+
+def _fits_byte(space: Space[Any]) -> bool:
+    if isinstance(space, Box):
+        return space.dtype in (np.uint8, np.bool_)
+    if isinstance(space, Discrete):
+        return bool(space.start >= 0 and space.start + space.n <= 256)
+    if isinstance(space, MultiDiscrete):
+        return bool((space.start >= 0).all() and (space.start + space.nvec <= 256).all())
+    return True

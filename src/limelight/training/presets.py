@@ -1,0 +1,369 @@
+"""Tuned settings per environment, laid over an algorithm's row; ``resolve`` puts a run's configuration together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from limelight.errors import ConfigError, did_you_mean
+from limelight.settings.io import with_settings
+from limelight.settings.schema import EnvConfig, TrainConfig
+from limelight.training.algorithms import get_algorithm
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Space
+
+    from limelight.typing import EnvFactory
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings that do well on some environments, for every algorithm or for one."""
+
+    name: str
+    summary: str
+    env_prefixes: tuple[str, ...]
+    """Environment ids that begin so take this preset by themselves."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Algorithm name ("*" for all) → settings by their plain names."""
+    any_continuous: bool = False
+    """Environments that no row knows take this preset where observations and actions are Boxes of real numbers."""
+    games: tuple[str, ...] = ()
+    """Atari games that take this preset, by whatever id; "*" is all that no row before names."""
+
+    def matches(self, env_id: str) -> bool:
+        """Whether ``env_id`` takes this preset by itself."""
+        if env_id.startswith(self.env_prefixes):
+            return True
+        game = _game_of(env_id) if self.games else None
+        return game is not None and (game in self.games or "*" in self.games)
+
+    def fits(self, observations: Space[Any], actions: Space[Any]) -> bool:
+        """Whether an environment with these spaces takes this preset where no row knows its id."""
+        from gymnasium.spaces import Box  # here, as the command line loads this module to show its help
+
+        from limelight.spaces.packed import Packed
+
+        def has_reals(space: Space[Any]) -> bool:
+            parts = [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
+            return any(isinstance(part, Box) and part.dtype.kind == "f" for part in parts)
+
+        return self.any_continuous and has_reals(observations) and has_reals(actions)
+
+
+def _game_of(env_id: str) -> str | None:
+    from limelight.envs.games import game_of  # here, as the command line loads this module to show its help
+
+    return game_of(env_id)
+
+
+_ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
+_SCALED = {"reward_scale": 0.05, "ent_coef": 0.0}
+_SIDE_BY_SIDE = {"num_envs": 16, "num_steps": 16, "learning_rate": 4e-3}
+_CONTINUOUS = {
+    "critic": "separate",
+    "normalize_obs": True,
+    "normalize_rewards": True,
+    "learning_rate": 2e-3,
+    "ent_coef": 0.0,
+    "log_std_init": -0.5,
+}
+_MUJOCO = {**_CONTINUOUS, "eval_every": 100_000, "eval_episodes": 5, "total_timesteps": 1_000_000}
+_SIXTEEN_BY_SIXTEEN = {"num_envs": 16, "num_steps": 16}
+_ONE_STEP_CONTINUOUS = {"learning_rate": 3e-4, "normalize_advantages": "running", "running_decay": 0.9}
+_LANDER = {
+    "critic": "separate",
+    "normalize_obs": True,
+    "normalize_rewards": True,
+    "gamma": 0.999,
+    "gae_lambda": 0.98,
+    "learning_rate": 1.5e-3,
+    "ent_coef": 0.01,
+    "eval_every": 50_000,
+    "total_timesteps": 1_000_000,
+}
+_BIPEDAL = {
+    **_MUJOCO,
+    "gae_lambda": 0.9,
+    "vf_coef": 0.4,
+    "learning_rate": 9.6e-4,
+    "action_std": "gsde",
+    "log_std_init": 0.0,
+    "noise_correlation": 0.95,
+    "eval_every": 250_000,
+    "eval_episodes": 20,
+    "total_timesteps": 5_000_000,
+}
+_ATARI = {
+    "normalize_obs": True,
+    "encoder": "a3c",
+    "reward_clip": 1.0,
+    "gae_lambda": 1.0,
+    "optimizer": "adam",
+    "learning_rate": 2.5e-4,
+    "ent_coef": 0.01,
+    "eval_every": 500_000,
+    "eval_episodes": 5,
+    "final_episodes": 10,
+    "log_every": 20_000,
+    "checkpoint_every": 500_000,
+    "total_timesteps": 10_000_000,
+}
+_PONG = {
+    **_ATARI,
+    "frame_size": 42,
+    "encoder": "a3c-half",
+    "learning_rate": 1e-3,
+    "ent_coef": 0.003,
+    "ent_schedule": "linear",
+    "total_timesteps": 1_500_000,
+}
+_BREAKOUT = {
+    **_PONG,
+    "terminal_on_life_loss": True,
+    "learning_rate": 7e-4,
+    "ent_coef": 0.01,
+    "total_timesteps": 6_000_000,
+}
+_ATARI_LSTM = {**_PONG, "frame_stack": 1, "core": "lstm", "core_size": 256}
+_PENDULUM = {
+    **_CONTINUOUS,
+    "gamma": 0.95,
+    "gae_lambda": 0.9,
+    "learning_rate": 1e-3,
+    "log_std_init": -1.0,
+    "noise_correlation": 0.5,
+    "eval_every": 50_000,
+    "total_timesteps": 1_000_000,
+}
+_MOUNTAINCAR_CONTINUOUS = {
+    **_CONTINUOUS,
+    "learning_rate": 7e-4,
+    "log_std_init": 0.0,
+    "noise_correlation": 0.97,
+    "total_timesteps": 100_000,
+}
+_SWIMMER = {
+    **_MUJOCO,
+    "gamma": 0.9999,
+    "gae_lambda": 0.99,
+    "learning_rate": 3e-3,
+    "noise_correlation": 0.98,
+}
+_MINIGRID = {
+    "activation": "relu",
+    "normalize_advantages": "running",
+    "learning_rate": 1e-3,
+    "ent_coef": 0.01,
+    "eval_every": 50_000,
+    "total_timesteps": 1_000_000,
+}
+
+
+def _with_rollouts(settings: dict[str, Any], num_envs: int, num_steps: int) -> dict[str, dict[str, Any]]:
+    """``settings`` for all algorithms, with ``num_envs`` × ``num_steps`` rollouts for those that take many steps."""
+    rollout = {"num_envs": num_envs, "num_steps": num_steps}
+    return {"*": settings, "a2c": rollout, "a3c": rollout, "ac": _ONE_STEP_CONTINUOUS}
+
+
+_ROWS = (
+    Preset(
+        "classic",
+        "CartPole: a reward of 1 every step, so V grows to 1/(1 − γ) = 100 and is scaled down",
+        ("CartPole-",),
+        {"*": _SCALED, "a2c": _SIDE_BY_SIDE, "a3c": _SIDE_BY_SIDE, "ac": _ONE_STEP},
+    ),
+    Preset(
+        "acrobot",
+        "Acrobot: as classic, with smaller steps for asynchronous workers, which otherwise got stuck on some seeds",
+        ("Acrobot-",),
+        {
+            "*": _SCALED,
+            "a2c": _SIDE_BY_SIDE,
+            "a3c": {**_SIDE_BY_SIDE, "learning_rate": 2e-3},
+            "ac": _ONE_STEP,
+        },
+    ),
+    Preset(
+        "mountaincar",
+        "MountainCar: as classic, with standardised observations (velocities are tiny) and an entropy bonus",
+        ("MountainCar-",),
+        {
+            "*": {"reward_scale": 0.05, "ent_coef": 0.01, "normalize_obs": True},
+            "a2c": _SIDE_BY_SIDE,
+            "a3c": _SIDE_BY_SIDE,
+            "ac": _ONE_STEP,
+        },
+    ),
+    Preset(
+        "lunarlander",
+        "LunarLander: long rollouts, a far horizon and an entropy bonus, so that it lands and does not hover",
+        ("LunarLander-",),
+        _with_rollouts(_LANDER, 8, 32),
+    ),
+    Preset(
+        "pendulum",
+        "Pendulum: a near horizon (γ .95) and noise that drifts a little, so that swinging up is found",
+        ("Pendulum-",),
+        _with_rollouts(_PENDULUM, 8, 8),
+    ),
+    Preset(
+        "mountaincar-continuous",
+        "MountainCarContinuous: noise that drifts rocks the car out of the valley, where white noise averages out",
+        ("MountainCarContinuous-",),
+        _with_rollouts(_MOUNTAINCAR_CONTINUOUS, 8, 16),
+    ),
+    Preset(
+        "lunarlander-continuous",
+        "LunarLanderContinuous: as lunarlander, without the bonus and with less noise, which is exploration enough",
+        ("LunarLanderContinuous-",),
+        _with_rollouts({**_LANDER, "log_std_init": -1.0, "ent_coef": 0.0}, 8, 32),
+    ),
+    Preset(
+        "bipedalwalker",
+        "BipedalWalker: as mujoco, with noise that is a smooth function of the state (gSDE), over five million steps",
+        ("BipedalWalker-", "BipedalWalkerHardcore-"),
+        _with_rollouts(_BIPEDAL, 16, 8),
+    ),
+    Preset(
+        "swimmer",
+        "Swimmer: a far horizon, and noise that drifts as slowly as it strokes",
+        ("Swimmer-",),
+        _with_rollouts(_SWIMMER, 8, 50),
+    ),
+    Preset(
+        "pong",
+        "Pong: as atari, with half the side and larger rollouts, which are faster; large steps, a bonus that falls",
+        (),
+        _with_rollouts(_PONG, 8, 10),
+        games=("pong",),
+    ),
+    Preset(
+        "breakout",
+        "Breakout: as pong, with a larger bonus, and a lost life as an end for the learner",
+        (),
+        _with_rollouts(_BREAKOUT, 8, 10),
+        games=("breakout",),
+    ),
+    Preset(
+        "atari",
+        "Atari: four standardised frames of 84 × 84, the A3C paper's network, Adam, rewards clipped to ±1",
+        (),
+        _with_rollouts(_ATARI, 4, 5),
+        games=("*",),
+    ),
+    Preset(
+        "atari-lstm",
+        "Atari with a memory: as pong, with one frame instead of four, an LSTM, and longer rollouts for it",
+        (),
+        {**_with_rollouts(_ATARI_LSTM, 16, 20), "a2c": {"num_envs": 32, "num_steps": 20}},
+    ),
+    Preset(
+        "minigrid",
+        "MiniGrid, BabyAI: advantages of unit size and longer rollouts, as rewards are rare; --core lstm for a memory",
+        ("MiniGrid-", "BabyAI-"),
+        {"*": _MINIGRID, "a2c": _SIXTEEN_BY_SIXTEEN, "a3c": _SIXTEEN_BY_SIXTEEN},
+    ),
+    Preset(
+        "hopper",
+        "Hopper: as mujoco, with longer rollouts and a farther horizon, beyond the next fall",
+        ("Hopper-",),
+        _with_rollouts({**_MUJOCO, "gamma": 0.995}, 8, 16),
+    ),
+    Preset(
+        "humanoid",
+        "Humanoid: as mujoco, with smaller steps, from which it learns several times as much",
+        ("Humanoid-",),
+        _with_rollouts({**_MUJOCO, "learning_rate": 7e-4}, 16, 5),
+    ),
+    Preset(
+        "mujoco",
+        "MuJoCo: two networks, standardised observations, scaled rewards, σ a parameter, large steps that fall to 0",
+        (
+            "Ant-", "HalfCheetah-", "HumanoidStandup-", "InvertedDoublePendulum-", "InvertedPendulum-",
+            "Pusher-", "Reacher-", "Walker2d-",
+        ),
+        _with_rollouts(_MUJOCO, 16, 5),
+    ),
+    Preset(
+        "continuous",
+        "any other environment with real observations and continuous actions: as mujoco",
+        (),
+        _with_rollouts(_CONTINUOUS, 16, 5),
+        any_continuous=True,
+    ),
+)  # fmt: skip
+
+PRESETS = {row.name: row for row in _ROWS}
+
+SpacesFn = Callable[[], "tuple[Space[Any], Space[Any]]"]
+"""Observation and action space of the environment; makes it, so it is only asked where the id says nothing."""
+
+
+def choose_preset(env_id: str, preset: str, get_spaces: SpacesFn | None = None, core: str = "feedforward") -> str:
+    """The name of the preset that ``preset`` (auto, none or a name) means for ``env_id``; "none" if there is none.
+
+    ``auto`` is the row that knows the id, else the one that fits the spaces, where ``get_spaces`` may be asked for
+    them. Of
+    an Atari game it is the one with a memory if that is the ``core`` asked for.
+
+    Raises: ConfigError naming the choices.
+    """
+    if preset == "auto":
+        known = next((row.name for row in PRESETS.values() if row.matches(env_id)), None)
+        if known is not None and PRESETS[known].games and core != "feedforward":
+            return "atari-lstm"
+        if known is not None or get_spaces is None:
+            return known or "none"
+        spaces = get_spaces()
+        return next((row.name for row in PRESETS.values() if row.fits(*spaces)), "none")
+    if preset != "none" and preset not in PRESETS:
+        choices = ["auto", "none", *PRESETS]
+        raise ConfigError(f"preset = {preset!r}: must be {' | '.join(choices)}{did_you_mean(preset, choices)}")
+    return preset
+
+
+def explain_preset(env_id: str, preset: str) -> str:
+    """In one line, which settings a run starts from, and why."""
+    if preset not in PRESETS:
+        return "preset none: the algorithm's own settings (limelight list presets)"
+    row = PRESETS[preset]
+    other = "fits the spaces" if row.any_continuous else "for a memory" if "core" in row.settings["*"] else "asked for"
+    why = f"knows {env_id}" if row.matches(env_id) else other
+    return f"preset {preset} ({why}): {row.summary}"
+
+
+def resolve(
+    env_id: str, algo: str, preset: str, settings: dict[str, Any], factory: EnvFactory | None = None
+) -> TrainConfig:
+    """The configuration of a run: defaults ← algorithm row ← preset ← ``settings`` (by their plain names).
+
+    ``factory`` makes the environment where it is not the one that ``env_id`` names.
+
+    Raises: ConfigError for an unknown algorithm, preset or setting, or an environment that cannot be made.
+    """
+    own = get_algorithm(algo).settings
+    asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
+    if asked.env.env_module is not None:  # before the id is looked at: it may be of an environment registered there
+        from limelight.envs.source import import_env_module  # here for the same reason as below
+
+        import_env_module(asked.env)
+    name = choose_preset(env_id, preset, lambda: spaces_of(asked.env, factory), asked.model.core)
+    rows = PRESETS[name].settings if name in PRESETS else {}
+    merged = {**own, **rows.get("*", {}), **rows.get(algo, {}), **settings}
+    return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
+
+
+def spaces_of(config: EnvConfig, factory: EnvFactory | None) -> tuple[Space[Any], Space[Any]]:
+    """Observation and action space of an environment, which is made for it.
+
+    Raises: ConfigError if it cannot be made.
+    """
+    from limelight.envs.source import resolve_env  # not needed where the id is known: --help is to stay fast
+
+    env = resolve_env(config, factory)()
+    try:
+        return env.observation_space, env.action_space
+    finally:
+        env.close()

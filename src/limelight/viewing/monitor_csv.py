@@ -1,0 +1,63 @@
+"""monitor.csv: one line per training episode, in the format that Stable-Baselines3's plotting tools read."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from limelight.viewing.lines import open_lines
+
+if TYPE_CHECKING:
+    from limelight.algo.episodes import Episode
+
+COLUMNS = ("r", "l", "t", "step")
+
+
+class MonitorCsvLogger:
+    """Writes return, length, training seconds and the environment step at which the episode's end was seen.
+
+    The fourth column is ours (SB3's reader takes any extra columns): the lengths of episodes that run side by
+    side do not add up to steps.
+
+    Args:
+        path: the file, whose name SB3 wants to end in ``monitor.csv``; replaced unless the run is resumed.
+        env_id: for the header.
+        start_time: Unix time when training started, s; None is now.
+        resume_step: step that the resumed run goes on from; later episodes are dropped, earlier ones stay.
+    """
+
+    def __init__(
+        self, path: Path, env_id: str, start_time: float | None = None, resume_step: int | None = None
+    ) -> None:
+        def keep(line: str) -> bool:
+            if line.startswith(("#", "r,")):
+                return True
+            try:
+                return int(line.split(",")[3]) <= resume_step  # type: ignore[operator]
+            except (IndexError, ValueError):  # damaged lines go too
+                return False
+
+        self._file = open_lines(path, None if resume_step is None else keep)
+        if self._file.tell() == 0:
+            header = json.dumps({"t_start": time.time() if start_time is None else start_time, "env_id": env_id})
+            self._file.write(f"#{header}\n{','.join(COLUMNS)}\n")
+            self._file.flush()
+
+    def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
+        """Write a line per episode."""
+        end = f"{round(seconds, 6)},{step}\n"
+        self._file.write("".join(f"{round(e.episode_return, 6)},{e.length},{end}" for e in episodes))
+        self._file.flush()
+
+    def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """Metrics are metrics.jsonl's matter."""
+
+    def message(self, text: str) -> None:
+        """Messages are the console's matter."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

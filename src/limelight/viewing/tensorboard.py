@@ -1,0 +1,59 @@
+"""TensorBoard events, written by TensorBoard's own record writer; made by train.py.
+
+Not ``torch.utils.tensorboard`` nor TensorBoard's EventFileWriter: both import all of TensorFlow where it is
+installed, take seconds to load, and write from a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limelight.algo.episodes import Episode
+
+
+class TensorBoardLogger:
+    """Writes every metric as a scalar, one event per row.
+
+    Args:
+        folder: gets a new events file.
+        resume_step: step that the resumed run goes on from; TensorBoard forgets what there is of later ones.
+    """
+
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("xb", buffering=0)
+        self._records = RecordWriter(self._file)
+        self._write(file_version="brain.Event:2")
+        if resume_step is not None:
+            session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(step=resume_step + 1, session_log=session)
+
+    def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """Write a row."""
+        value = self._summary.Value
+        values = [value(tag=name, simple_value=float(metric)) for name, metric in metrics.items()]
+        self._write(step=int(step), summary=self._summary(value=values))
+
+    def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
+        """Means of episodes come in the rows."""
+
+    def message(self, text: str) -> None:
+        """Messages are the console's matter."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, **fields: object) -> None:
+        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())

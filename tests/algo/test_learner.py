@@ -1,0 +1,638 @@
+"""The learner: its gradient against a loss written out in plain loops, its two verbs, target critic and state."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, Space
+from torch import Tensor, nn
+
+from limelight.algo.learner import Learner
+from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer
+from limelight.algo.returns import gae, standardize
+from limelight.algo.rollout import Rollout
+from limelight.algo.train_state import TrainState
+from limelight.errors import NonFiniteError
+from limelight.nn.model import make_model
+from limelight.settings.io import with_settings
+from limelight.settings.schema import TrainConfig
+
+LearnerOf = Callable[..., Learner]
+RolloutOf = Callable[..., Rollout]
+BOX = Box(-1.0, 1.0, (4,))
+
+both_paths = pytest.mark.parametrize("use_numpy", [True, False])
+every_stream = pytest.mark.parametrize("stream", ["next_step", "same_step"])
+
+
+def masks(rollout: Rollout) -> tuple[Any, Any, Any]:
+    return rollout.terminated, rollout.truncated, rollout.valid
+
+
+# --------------------------------------------------------------------------- the gradient
+
+
+@both_paths
+def test_the_entropy_bonus_falls_with_progress(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+) -> None:
+    """After an update at a quarter of the budget, three quarters of it are left; a state keeps where that was."""
+    rollout = make_rollout(BOX)
+    falling = make_learner(BOX, use_numpy=use_numpy, ent_coef=0.4, ent_schedule="linear", learning_rate=0.0)
+    for progress, expected in ((None, 0.4), (0.25, 0.3), (1.0, 0.0)):
+        if progress is not None:
+            falling.update(rollout, progress)
+        same = make_learner(BOX, use_numpy=use_numpy, ent_coef=expected)
+        for learner in (falling, same):
+            learner.gradients(rollout)
+        torch.testing.assert_close(falling.flat.grads, same.flat.grads, rtol=1e-5, atol=1e-7)
+        again = make_learner(BOX, use_numpy=use_numpy, ent_coef=0.4, ent_schedule="linear")
+        again.set_state(falling.get_state())
+        again.gradients(rollout)
+        torch.testing.assert_close(again.flat.grads, falling.flat.grads, rtol=0.0, atol=0.0)
+
+
+class Double(nn.Module):
+    """A tiny encoder in float64, where finite differences are precise."""
+
+    def __init__(self, space: Space[Any]) -> None:
+        super().__init__()
+        self.num_features, self.linear = 3, nn.Linear(2, 3)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.linear(obs.double()).tanh()
+
+
+@pytest.fixture
+def double_module(monkeypatch: pytest.MonkeyPatch) -> str:
+    module = ModuleType("double_nets")
+    module.Double = Double  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "double_nets", module)
+    return "double_nets:Double"
+
+
+def written_loss(learner: Learner, rollout: Rollout, returns: Any, weights: Any) -> float:
+    """The loss of one rollout, row by row, for constant ``returns`` and ``weights`` [T, B]."""
+    a, total = learner.algorithm, 0.0
+    with torch.no_grad():
+        output = learner.model(torch.from_numpy(rollout.obs))
+    for t, b in np.ndindex(*rollout.rewards.shape):
+        if not rollout.valid[t, b]:
+            continue
+        logits, value = output.params[t, b].tolist(), float(output.values[t, b])
+        log_sum = math.log(sum(math.exp(z) for z in logits))
+        log_p = [z - log_sum for z in logits]
+        error = abs(value - float(returns[t, b]))
+        squared = error**2
+        if a.value_loss == "huber" and error > a.huber_delta:
+            squared = 2 * a.huber_delta * error - a.huber_delta**2
+        entropy = -sum(math.exp(lp) * lp for lp in log_p)
+        total += -log_p[rollout.actions[t, b]] * float(weights[t, b]) + a.vf_coef * squared - a.ent_coef * entropy
+    return total / rollout.num_valid
+
+
+def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
+    """Return targets and policy weights, with V(next) looked up observation by observation."""
+    a = learner.algorithm
+
+    def online(obs: Any) -> float:
+        return float(learner.model(torch.from_numpy(obs)[None, None]).values)
+
+    def bootstrap(obs: Any) -> float:
+        if learner.target_critic is None:
+            return online(obs)
+        return float(learner.target_critic(torch.from_numpy(obs)[None, None]))
+
+    final = {}
+    if rollout.final_obs is not None:
+        final = {(t, b): obs for t, b, obs in zip(*rollout.final_obs[:3], strict=True)}
+    values, next_values = np.zeros((2, *rollout.rewards.shape))
+    with torch.no_grad():
+        for t, b in np.ndindex(*values.shape):
+            values[t, b] = online(rollout.obs[t, b])
+            next_values[t, b] = bootstrap(final.get((t, b), rollout.obs[t + 1, b]))
+    advantages = gae(rollout.rewards.astype(float), values, next_values, *masks(rollout), a.gamma, a.gae_lambda)
+    weights = advantages if a.policy_weight == "advantage" else values + advantages
+    if a.normalize_advantages == "batch":
+        weights = standardize(weights, rollout.valid)
+    return values + advantages, weights
+
+
+@every_stream
+@pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gae_lambda": 0.9},
+        {"policy_weight": "q", "gae_lambda": 0.0, "value_loss": "huber", "huber_delta": 0.3},
+        {"normalize_advantages": "batch", "ent_coef": 0.5, "vf_coef": 2.0},
+    ],
+)
+def test_gradient_is_the_finite_difference_of_the_written_loss(
+    make_rollout: RolloutOf, double_module: str, critic: str, stream: str, settings: dict[str, Any]
+) -> None:
+    space = Box(-1.0, 1.0, (2,))
+    settings = {"critic": critic, "encoder": double_module, "policy_init_gain": 1.0, **settings}
+    config = with_settings(TrainConfig(), settings)
+    model = make_model(space, Discrete(3), config.model, seed=1).double()
+    learner = Learner(model, config.algorithm, config.model, config.optim)
+    if learner.target_critic is not None:
+        with torch.no_grad():
+            for p in learner.target_critic.parameters():
+                p += 0.1
+    rollout = make_rollout(space, seed=4, T=6, B=3, stream=stream)
+    assert (rollout.truncated > rollout.terminated).any()
+    assert rollout.final_obs is not None or stream == "next_step"
+    metrics = learner.gradients(rollout, want_metrics=True)
+    returns, weights = written_targets(learner, rollout)
+
+    a = learner.algorithm
+    parts = metrics["train/policy_loss"] + a.vf_coef * metrics["train/value_loss"]
+    assert parts - a.ent_coef * metrics["train/entropy"] == pytest.approx(
+        written_loss(learner, rollout, returns, weights), rel=1e-5
+    )
+    params, h = learner.flat.params, 1e-6
+    differences = torch.zeros_like(params)
+    for i in range(len(params)):
+        middle, sides = float(params[i]), []
+        for side in (middle + h, middle - h):
+            params[i] = side
+            sides.append(written_loss(learner, rollout, returns, weights))
+        params[i] = middle
+        differences[i] = (sides[0] - sides[1]) / (2 * h)
+    assert differences.abs().max() > 0.01
+    torch.testing.assert_close(learner.flat.grads, differences, rtol=1e-4, atol=1e-5)
+
+
+@both_paths
+def test_gradients_do_not_accumulate(make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool) -> None:
+    learner, rollout = make_learner(BOX, use_numpy), make_rollout(BOX)
+    learner.gradients(make_rollout(BOX, seed=5))
+    learner.gradients(rollout)
+    after_another = learner.flat.grads.clone()
+    learner.gradients(rollout)
+    assert torch.equal(learner.flat.grads, after_another)
+    fresh = make_learner(BOX, use_numpy)
+    fresh.gradients(rollout)
+    assert torch.equal(fresh.flat.grads, after_another)
+    assert after_another.abs().max() > 0
+
+
+@both_paths
+def test_update_is_gradients_then_apply(make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool) -> None:
+    settings = {"critic": "target", "normalize_advantages": "running"}
+    one, two = make_learner(BOX, use_numpy, **settings), make_learner(BOX, use_numpy, **settings)
+    for seed in range(5):
+        rollout = make_rollout(BOX, seed)
+        together = one.update(rollout, progress=0.1 * seed, want_metrics=True)
+        apart = two.gradients(rollout, want_metrics=True)
+        before = two.flat.params.clone()
+        apart.update(two.apply(0.1 * seed, rollout.episodes_ended))
+        assert together == apart
+        assert not torch.equal(before, two.flat.params)
+        assert_same(everything(one), everything(two))
+
+
+@both_paths
+def test_metrics_on_demand(make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool) -> None:
+    learner, rollout = make_learner(BOX, use_numpy, learning_rate=0.01), make_rollout(BOX)
+    with torch.no_grad():
+        before = learner.model(torch.from_numpy(rollout.obs))
+    metrics = learner.update(rollout, progress=0.25, want_metrics=True)
+    assert set(metrics) == {
+        "train/policy_loss", "train/value_loss", "train/entropy", "train/explained_variance",
+        "train/value_mean", "train/grad_norm", "train/learning_rate",
+    }  # fmt: skip
+    assert all(type(value) is float for value in metrics.values())
+    valid = torch.from_numpy(rollout.valid) > 0
+    entropy = torch.distributions.Categorical(logits=before.params[:-1]).entropy()[valid].mean()
+    assert metrics["train/entropy"] == pytest.approx(float(entropy), rel=1e-5)
+    assert metrics["train/value_mean"] == pytest.approx(float(before.values[:-1][valid].mean()), rel=1e-4)
+    assert metrics["train/learning_rate"] == pytest.approx(0.0075)
+    assert set(learner.update(rollout, progress=0.5)) == {"train/grad_norm", "train/learning_rate"}
+
+
+def test_the_numpy_path_is_taken_where_it_can_be(make_learner: LearnerOf) -> None:
+    assert make_learner(BOX).numpy is not None
+    assert make_learner(BOX, activation="silu").numpy is None
+    assert make_learner(BOX, use_numpy=False).numpy is None
+
+
+# --------------------------------------------------------------------------- targets
+
+
+def target_arrays(rollout: Rollout) -> dict[str, Any]:
+    rng = np.random.default_rng(9)
+    values, next_values = rng.standard_normal((2, *rollout.rewards.shape)).astype(np.float32)
+    return {
+        "rewards": rollout.rewards * 3, "values": values, "next_values": next_values,
+        "terminated": rollout.terminated, "truncated": rollout.truncated, "valid": rollout.valid,
+    }  # fmt: skip
+
+
+def test_advantages_or_returns_weigh_the_policy(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
+    arrays = target_arrays(make_rollout(BOX))
+    valid = arrays["valid"]
+    advantages = gae(*arrays.values(), 0.9, 0.8)
+    settings = {"gamma": 0.9, "gae_lambda": 0.8}
+    for weight, expected in (("advantage", advantages), ("q", (arrays["values"] + advantages) * valid)):
+        targets = make_learner(BOX, policy_weight=weight, **settings).targets(**arrays)
+        np.testing.assert_array_equal(targets.weights, expected)
+        np.testing.assert_array_equal(targets.returns, arrays["values"] + advantages)
+        batch = make_learner(BOX, policy_weight=weight, normalize_advantages="batch", **settings)
+        np.testing.assert_array_equal(batch.targets(**arrays).weights, standardize(expected, valid))
+        running = make_learner(BOX, policy_weight=weight, normalize_advantages="running", **settings)
+        np.testing.assert_array_equal(running.targets(**arrays).weights, AdvantageNormalizer(0.99)(expected, valid))
+        np.testing.assert_array_equal(batch.targets(**arrays).returns, targets.returns)
+
+
+def test_rewards_are_clipped_then_normalised_then_scaled(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
+    """The rollout keeps them raw."""
+    rollout = make_rollout(BOX)
+    raw = rollout.rewards.copy()
+    assert np.abs(raw).max() > 1.5
+    assert make_learner(BOX).rewards(rollout) is rollout.rewards
+    clipped = np.clip(raw, -1.5, 1.5)
+    changed = make_learner(BOX, reward_clip=1.5, reward_scale=0.1).rewards(rollout)
+    np.testing.assert_allclose(changed, clipped * 0.1, rtol=1e-6)
+    both = make_learner(BOX, reward_clip=1.5, reward_scale=0.1, normalize_rewards=True, gamma=0.5)
+    expected = RewardNormalizer(0.5)(rollout, clipped) * 0.1
+    np.testing.assert_allclose(both.rewards(rollout), expected, rtol=1e-6)
+    np.testing.assert_array_equal(rollout.rewards, raw)
+
+
+@both_paths
+def test_the_gradient_is_that_of_the_learners_rewards(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+) -> None:
+    rollout = make_rollout(BOX)
+    settings = {"reward_clip": 0.5, "reward_scale": 3.0, "normalize_rewards": True}
+    learner, plain = make_learner(BOX, use_numpy, **settings), make_learner(BOX, use_numpy)
+    learner.gradients(rollout)
+    plain.gradients(dataclasses.replace(rollout, rewards=make_learner(BOX, **settings).rewards(rollout)))
+    torch.testing.assert_close(learner.flat.grads, plain.flat.grads, rtol=1e-5, atol=1e-6)
+    assert learner.reward_normalizer is not None
+    seen = learner.reward_normalizer.moments.moments.size
+    assert seen == rollout.num_valid  # once per rollout
+
+
+# --------------------------------------------------------------------------- stepping
+
+
+@both_paths
+def test_separate_learning_rates(make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool) -> None:
+    """Adam's first step is as long as the learning rate: each part moves by its own."""
+    learner = make_learner(
+        BOX, use_numpy, critic="separate", optimizer="adam", optim_eps=1e-12, max_grad_norm=None,
+        learning_rate=1e-3, critic_learning_rate=5e-2, lr_schedule="linear",
+    )  # fmt: skip
+    before = learner.flat.params.clone()
+    learner.update(make_rollout(BOX), progress=0.5)
+    moved = (learner.flat.params - before).abs()
+    critic = learner.flat.span(learner.model.critic.parameters())
+    assert moved[: critic.start].max() == pytest.approx(0.5e-3, rel=1e-3)
+    assert moved[critic].max() == pytest.approx(2.5e-2, rel=1e-3)
+
+
+def test_linear_schedule_ends_at_rest(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
+    learner = make_learner(BOX, lr_schedule="linear")
+    before = learner.flat.params.clone()
+    learner.update(make_rollout(BOX), progress=1.0)
+    assert torch.equal(learner.flat.params, before)
+
+
+@both_paths
+def test_non_finite_gradients_stop_before_anything_moves(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+) -> None:
+    learner = make_learner(BOX, use_numpy, critic="target", learning_rate=0.25)
+    learner.update(make_rollout(BOX), 0.0)
+    with torch.no_grad():
+        learner.model.policy_head.linear.bias[0] = float("nan")
+    before = snapshot(everything(learner))
+    with pytest.raises(NonFiniteError, match=r"learning_rate = 0\.25: .* no longer finite at update 1; ") as error:
+        learner.update(make_rollout(BOX, seed=1), 0.0)
+    assert "\n" not in str(error.value)
+    assert_same(everything(learner), before)
+
+
+@both_paths
+def test_a_rollout_without_a_transition_changes_nothing(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+) -> None:
+    learner = make_learner(BOX, use_numpy, critic="target", optimizer="adam", normalize_advantages="running")
+    learner.update(make_rollout(BOX), 0.0)
+    before = snapshot(everything(learner))
+    rollout = make_rollout(BOX, seed=1)
+    nothing = np.zeros_like(rollout.valid)
+    empty = dataclasses.replace(
+        rollout, rewards=nothing, terminated=nothing, truncated=nothing, valid=nothing, num_valid=0
+    )
+    assert learner.update(empty, 0.5, want_metrics=True) == {}
+    assert_same(everything(learner), before)
+
+
+# --------------------------------------------------------------------------- the target critic
+
+
+def ends(rollout: Rollout) -> int:
+    """Finished episodes; one that terminates on its time limit is one."""
+    return sum(bool(a or b) for a, b in zip(rollout.terminated.flat, rollout.truncated.flat, strict=True))
+
+
+@both_paths
+@pytest.mark.parametrize(("at", "every"), [("updates", 1), ("updates", 3), ("episode_end", 1), ("episode_end", 4)])
+def test_target_critic_follows(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool, at: str, every: int
+) -> None:
+    learner = make_learner(
+        BOX, use_numpy, critic="target", tau=0.25, target_update_at=at, target_update_every=every, learning_rate=0.05
+    )
+    assert learner.target_critic is not None
+
+    def flat(module: nn.Module) -> Tensor:
+        return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+    expected, clock = flat(learner.model.critic), 0
+    moves = 0
+    for seed in range(12):
+        rollout = make_rollout(BOX, seed, T=2, B=2, stream="same_step")
+        learner.update(rollout, 0.0)
+        clock += 1 if at == "updates" else ends(rollout)
+        if clock >= every:
+            clock, moves = 0, moves + 1
+            expected = 0.75 * expected + 0.25 * flat(learner.model.critic)
+        torch.testing.assert_close(flat(learner.target_critic), expected)
+    assert 0 < moves <= 12
+    assert moves == 12 // every or at == "episode_end"
+
+
+def test_an_episode_that_dies_on_its_time_limit_counts_once(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
+    learner = make_learner(BOX, critic="target", target_update_at="episode_end", target_update_every=2)
+    assert learner.target_critic is not None
+    rollout = make_rollout(BOX, T=1, B=2, stream="same_step")
+    both = np.array([[1.0, 0.0]], np.float32)
+    before = [p.clone() for p in learner.target_critic.parameters()]
+    learner.update(dataclasses.replace(rollout, terminated=both, truncated=both, final_obs=None), 0.0)
+    assert all(torch.equal(p, q) for p, q in zip(before, learner.target_critic.parameters(), strict=True))
+
+
+@both_paths
+def test_only_bootstrapping_uses_the_target_critic(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+) -> None:
+    def gradients(rollout: Rollout, shift: float) -> Tensor:
+        learner = make_learner(BOX, use_numpy, critic="target")
+        assert learner.target_critic is not None
+        with torch.no_grad():
+            for p in learner.target_critic.parameters():
+                p += shift
+        learner.gradients(rollout)
+        assert not any(p.grad is not None and p.grad.any() for p in learner.target_critic.parameters())
+        return learner.flat.grads
+
+    rollout = make_rollout(BOX)
+    assert not torch.equal(gradients(rollout, 0.0), gradients(rollout, 1.0))
+    deadly = dataclasses.replace(rollout, terminated=rollout.valid)
+    assert torch.equal(gradients(deadly, 0.0), gradients(deadly, 1.0))
+
+
+# --------------------------------------------------------------------------- state
+
+
+def everything(learner: Learner) -> dict[str, Any]:
+    """What a checkpoint keeps of a learner that works alone."""
+    return {"learner": learner.get_state(), "train_state": learner.train_state.get_state()}
+
+
+def restore(learner: Learner, state: Mapping[str, Any]) -> None:
+    learner.set_state(state["learner"])
+    learner.train_state.set_state(state["train_state"])
+
+
+def snapshot(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy as a checkpoint keeps it: tensors become arrays."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(v) for key, v in value.items()}
+        return value.numpy().copy() if isinstance(value, Tensor) else value
+
+    return {key: plain(value) for key, value in state.items()}
+
+
+def assert_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Equal to the bit, NaN included."""
+    a, b = snapshot(a), snapshot(b)
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        if isinstance(value, dict):
+            assert_same(value, b[key])
+        elif isinstance(value, np.ndarray):
+            assert value.tobytes() == b[key].tobytes(), key
+        else:
+            assert value == b[key], key
+
+
+@both_paths
+@pytest.mark.parametrize("optimizer", ["rmsprop", "rmsprop_tf", "adam"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"critic": "target", "target_update_every": 3, "normalize_advantages": "running"},
+        {"critic": "target", "target_update_every": 3, "target_update_at": "episode_end"},
+        {"critic": "separate", "critic_learning_rate": 0.01},
+        {"critic": "shared"},
+    ],
+)
+def test_state_continues_bit_for_bit(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool, optimizer: str, settings: dict[str, Any]
+) -> None:
+    settings = {"optimizer": optimizer, "learning_rate": 0.01, **settings}
+    first = make_learner(BOX, use_numpy, **settings)
+    for seed in range(5):
+        first.update(make_rollout(BOX, seed), 0.1)
+    second = make_learner(BOX, use_numpy, seed=99, **settings)
+    restore(second, snapshot(everything(first)))
+    for seed in range(5, 12):
+        assert first.update(make_rollout(BOX, seed), 0.2, True) == second.update(make_rollout(BOX, seed), 0.2, True)
+    assert_same(everything(first), everything(second))
+    assert second.num_updates == 12
+
+
+def test_set_state_keeps_the_views(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
+    learner = make_learner(BOX)
+    other = make_learner(BOX, seed=4)
+    restore(learner, everything(other))
+    start = 0
+    for p in learner.model.parameters():
+        assert p.data_ptr() == learner.flat.params[start:].data_ptr()
+        start += p.numel()
+    learner.update(make_rollout(BOX), 0.0)
+    assert not torch.equal(learner.flat.params, other.flat.params)  # a copy, not the same memory
+
+
+# --------------------------------------------------------------------------- a train_state elsewhere
+
+
+def master_of(learner: Learner) -> TrainState:
+    """A copy of the learner's own train_state, in memory that NumPy owns."""
+
+    def elsewhere(tensor: Tensor) -> Tensor:
+        return torch.from_numpy(np.array(tensor.numpy()))
+
+    own = learner.train_state
+    return TrainState(
+        elsewhere(own.params),
+        None if own.target_params is None else elsewhere(own.target_params),
+        {key: elsewhere(tensor) for key, tensor in own.optimizer_state.items()},
+    )
+
+
+def follower(learner: Learner, use_numpy: bool, train_state: TrainState) -> Learner:
+    """A learner like ``learner``, before its first update, whose updates move ``train_state``."""
+    model = copy.deepcopy(learner.model)
+    return Learner(model, learner.algorithm, learner.model_config, learner.optim, use_numpy, train_state)
+
+
+def own_tensors(learner: Learner) -> dict[str, Tensor]:
+    """Copies of the parameters a learner computes with."""
+    critic = [] if learner.target_critic is None else list(learner.target_critic.parameters())
+    target = torch.cat([p.detach().reshape(-1) for p in critic]) if critic else torch.zeros(0)
+    return {"params": learner.flat.params.clone(), "target": target}
+
+
+@both_paths
+@pytest.mark.parametrize("critic", ["shared", "target"])
+def test_gradients_stay_here_and_apply_moves_only_the_master(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool, critic: str
+) -> None:
+    fresh = make_learner(BOX, use_numpy, critic=critic, optimizer="adam", learning_rate=0.01)
+    train_state = master_of(fresh)
+    learner, rollout = follower(fresh, use_numpy, train_state), make_rollout(BOX)
+    mine, theirs = own_tensors(learner), train_state.get_state()
+    learner.gradients(rollout)
+    assert learner.flat.grads.abs().max() > 0
+    for name, tensor in own_tensors(learner).items():
+        assert torch.equal(tensor, mine[name])
+    assert_same(train_state.get_state(), theirs)
+    learner.apply(0.0)
+    for name, tensor in own_tensors(learner).items():
+        assert torch.equal(tensor, mine[name])
+    assert not torch.equal(train_state.params, theirs["params"])
+    assert int(train_state.optimizer_state["step"]) == 1
+    if critic == "target":
+        assert train_state.target_params is not None
+        assert not torch.equal(train_state.target_params, theirs["target_params"])
+    learner.pull()
+    pulled = own_tensors(learner)
+    assert torch.equal(pulled["params"], train_state.params)
+    if train_state.target_params is not None:
+        assert torch.equal(pulled["target"], train_state.target_params)
+    obs = torch.from_numpy(rollout.obs)
+    with torch.no_grad():
+        assert not torch.equal(learner.model(obs).params, fresh.model(obs).params)  # it acts with what it pulled
+
+
+@both_paths
+@pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+def test_pull_gradients_apply_is_update(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool, critic: str
+) -> None:
+    """Bit for bit, metrics included: where the parameters live changes nothing."""
+    settings = {"critic": critic, "normalize_advantages": "running", "optimizer": "rmsprop_tf", "learning_rate": 0.01}
+    alone = make_learner(BOX, use_numpy, **settings)
+    learner = follower(alone, use_numpy, master_of(alone))
+    for seed in range(6):
+        rollout, progress = make_rollout(BOX, seed), 0.1 * seed
+        learner.pull()
+        metrics = learner.gradients(rollout, want_metrics=True)
+        metrics.update(learner.apply(progress, rollout.episodes_ended))
+        assert metrics == alone.update(rollout, progress, want_metrics=True)
+        assert_same(everything(alone), everything(learner))
+
+
+@both_paths
+def test_two_learners_take_turns_at_one_master(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+) -> None:
+    """Each pulls what the other has learnt: together they do what one alone does with all rollouts."""
+    alone = make_learner(BOX, use_numpy, critic="target", optimizer="adam", learning_rate=0.01)
+    train_state = master_of(alone)
+    both = [follower(alone, use_numpy, train_state) for _ in range(2)]
+    for turn in range(8):
+        rollout = make_rollout(BOX, turn)
+        learner = both[turn % 2]
+        learner.pull()
+        learner.gradients(rollout)
+        learner.apply(0.0)
+        alone.update(rollout, 0.0)
+    assert_same(train_state.get_state(), alone.train_state.get_state())
+    assert [learner.num_updates for learner in both] == [4, 4]
+
+
+@both_paths
+def test_non_finite_gradients_leave_the_master_alone(
+    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+) -> None:
+    fresh = make_learner(BOX, use_numpy, critic="target", optimizer="adam")
+    train_state = master_of(fresh)
+    learner = follower(fresh, use_numpy, train_state)
+    before = train_state.get_state()
+    learner.gradients(make_rollout(BOX))
+    learner.flat.grads[3] = float("nan")
+    with pytest.raises(NonFiniteError):
+        learner.apply(0.0)
+    assert_same(train_state.get_state(), before)
+    assert learner.num_updates == 0
+
+
+# --------------------------------------------------------------------------- running moments
+
+
+def test_running_moments_are_of_earlier_means_and_of_deviations_from_them(rng: np.random.Generator) -> None:
+    moments, mean_decay, decay = AdvantageNormalizer(0.8, 0.9), 0.8, 0.9
+    batches = [rng.standard_normal((3, 2)) * 4 + 7 for _ in range(6)]
+    valid = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    seen = [b[valid > 0] for b in batches]
+    squares = []
+    for i, batch in enumerate(batches):
+        result = moments(np.where(valid > 0, batch, 1e6), valid)
+        earlier = np.array([mean_decay ** (i - j) for j in range(i)])
+        mean = float(earlier @ [b.mean() for b in seen[:i]] / earlier.sum()) if i else seen[0].mean()
+        squares.append(((seen[i] - mean) ** 2).mean())
+        weights = np.array([decay ** (i - j) for j in range(i + 1)])
+        variance = float(weights @ squares / weights.sum())
+        np.testing.assert_allclose(result, (batch - mean) / math.sqrt(variance) * valid, rtol=1e-6)
+
+
+def test_running_moments_without_data() -> None:
+    moments, x = AdvantageNormalizer(0.99), np.array([[3.0]])
+    assert moments(x, x * 0).tolist() == [[0.0]]
+    assert moments(x, x * 0 + 1).tolist() == [[0.0]]  # the first number is its own mean
+    kept = moments.get_state()
+    assert moments(x * 100, x * 0).tolist() == [[0.0]]
+    assert moments.get_state() == kept
+
+
+def test_running_moments_need_no_batch() -> None:
+    """One number per update comes out standardised in the long run."""
+    moments, rng = AdvantageNormalizer(0.99), np.random.default_rng(0)
+    one = np.ones((1, 1))
+    results = [float(moments(np.full((1, 1), 50 + 3 * rng.standard_normal()), one)[0, 0]) for _ in range(4000)]
+    assert np.mean(results[1000:]) == pytest.approx(0.0, abs=0.1)
+    assert np.std(results[1000:]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_moments_only_where_asked_for(make_learner: LearnerOf) -> None:
+    assert make_learner(BOX).weight_moments is None
+    assert make_learner(BOX, normalize_advantages="running").weight_moments is not None

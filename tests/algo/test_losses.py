@@ -1,0 +1,204 @@
+"""Losses against their written formulas, their derivatives against autograd, and what masks must not let through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from limelight.algo import losses
+from limelight.algo.losses import (
+    entropy_loss,
+    explained_variance,
+    huber_value_loss,
+    policy_gradient_loss,
+    row_weights,
+    squared_value_loss,
+)
+
+T, B = 6, 4
+DELTA = 0.7
+
+
+class Data:
+    """Random [T, B] arrays with a third of the rows invalid, in float64."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.x, self.y = rng.standard_normal((2, T, B))  # log-probabilities, values or entropies; weights or targets
+        self.valid = (rng.random((T, B)) < 0.67).astype(np.float64)
+        self.rows = row_weights(self.valid)
+
+    def pairs(self) -> list[tuple[float, float]]:
+        """(x, y) of the valid rows."""
+        return [(float(self.x[i]), float(self.y[i])) for i in np.ndindex(T, B) if self.valid[i]]
+
+
+@pytest.fixture
+def data() -> Data:
+    return Data()
+
+
+def huber(error: float) -> float:
+    return error**2 if abs(error) <= DELTA else 2 * DELTA * abs(error) - DELTA**2
+
+
+# name → (the loss of x, y, rows; its term for one row; its derivative by x)
+LOSSES: dict[str, tuple[Callable[..., Any], Callable[[float, float], float], Callable[..., Any]]] = {
+    "policy_gradient": (
+        policy_gradient_loss,
+        lambda log_prob, weight: -log_prob * weight,
+        lambda x, y, rows: losses.policy_gradient_loss_grad(y, rows),
+    ),
+    "squared": (squared_value_loss, lambda v, g: (v - g) ** 2, losses.squared_value_loss_grad),
+    "huber": (
+        lambda x, y, rows: huber_value_loss(x, y, rows, DELTA),
+        lambda v, g: huber(v - g),
+        lambda x, y, rows: losses.huber_value_loss_grad(x, y, rows, DELTA),
+    ),
+    "entropy": (
+        lambda x, y, rows: entropy_loss(x, rows),
+        lambda entropy, _: -entropy,
+        lambda x, y, rows: losses.entropy_loss_grad(rows),
+    ),
+}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+@every_loss
+def test_mean_over_valid_rows(name: str, data: Data) -> None:
+    loss, term, _ = LOSSES[name]
+    pairs = data.pairs()
+    expected = sum(term(x, y) for x, y in pairs) / len(pairs)
+    assert float(loss(data.x, data.y, data.rows)) == pytest.approx(expected, rel=1e-12)
+    in_torch = loss(*map(torch.from_numpy, (data.x, data.y, data.rows)))
+    assert float(in_torch) == pytest.approx(expected, rel=1e-12)
+
+
+@every_loss
+def test_derivative_is_autograds(name: str, data: Data) -> None:
+    loss, _, derivative = LOSSES[name]
+    x = torch.from_numpy(data.x).requires_grad_()
+    loss(x, torch.from_numpy(data.y), torch.from_numpy(data.rows)).backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(derivative(data.x, data.y, data.rows), x.grad.numpy(), rtol=1e-12, atol=1e-15)
+
+
+@every_loss
+def test_derivative_of_float32_stays_float32(name: str, data: Data) -> None:
+    x, y, valid = (a.astype(np.float32) for a in (data.x, data.y, data.valid))
+    assert LOSSES[name][2](x, y, row_weights(valid)).dtype == np.float32
+
+
+@every_loss
+def test_invalid_rows_change_nothing(name: str, data: Data) -> None:
+    loss, _, derivative = LOSSES[name]
+    x, y = (np.where(data.valid > 0, a, 1e30) for a in (data.x, data.y))
+    assert loss(x, y, data.rows) == loss(data.x, data.y, data.rows)
+    np.testing.assert_array_equal(derivative(x, y, data.rows), derivative(data.x, data.y, data.rows))
+    assert not derivative(x, y, data.rows)[data.valid == 0].any()
+
+
+@every_loss
+def test_padding_changes_nothing(name: str, data: Data) -> None:
+    loss = LOSSES[name][0]
+
+    def padded(a: NDArray[np.float64], filler: float) -> NDArray[np.float64]:
+        return np.concatenate([a, np.full((3, B), filler)])
+
+    rows = row_weights(padded(data.valid, 0.0))
+    assert loss(padded(data.x, 7.0), padded(data.y, -7.0), rows) == pytest.approx(
+        float(loss(data.x, data.y, data.rows)), rel=1e-12
+    )
+
+
+@every_loss
+def test_no_valid_row_is_no_loss(name: str, data: Data) -> None:
+    loss, _, derivative = LOSSES[name]
+    rows = row_weights(data.valid * 0.0)
+    assert float(loss(data.x, data.y, rows)) == 0.0
+    assert not derivative(data.x, data.y, rows).any()
+
+
+def test_row_weights_sum_to_one(data: Data) -> None:
+    assert float(data.rows.sum()) == pytest.approx(1.0)
+    assert set(np.unique(data.rows)) == {0.0, 1.0 / data.valid.sum()}
+
+
+def test_huber_is_the_squared_loss_for_small_errors(data: Data) -> None:
+    targets = data.x + np.clip(data.y, -DELTA, DELTA)
+    assert huber_value_loss(data.x, targets, data.rows, DELTA) == pytest.approx(
+        squared_value_loss(data.x, targets, data.rows), rel=1e-12
+    )
+    np.testing.assert_allclose(
+        losses.huber_value_loss_grad(data.x, targets, data.rows, DELTA),
+        losses.squared_value_loss_grad(data.x, targets, data.rows),
+        atol=1e-15,
+    )
+
+
+def test_huber_grows_linearly_beyond_delta() -> None:
+    rows = np.ones((1, 1))
+    at = [float(huber_value_loss(rows * error, rows * 0, rows, DELTA)) for error in (10.0, 11.0, -11.0)]
+    assert at[1] - at[0] == pytest.approx(2 * DELTA)
+    assert at[1] == at[2]
+
+
+# --------------------------------------------------------------------------- a bandit, in expectation
+
+REWARDS = torch.tensor([[1.0], [-2.0], [0.5], [3.0]], dtype=torch.float64)  # every arm once: T = 4, B = 1
+
+
+def expected_loss_gradient(logits: Tensor, weights: Tensor) -> Tensor:
+    """∂/∂logits of the loss over all arms, each counted as often as the policy pulls it."""
+    log_probs = logits.log_softmax(-1)[:, None]
+    (gradient,) = torch.autograd.grad(policy_gradient_loss(log_probs, weights, log_probs.detach().exp()), logits)
+    return gradient
+
+
+@pytest.mark.parametrize("baseline", [0.0, 1.0, -40.0])
+def test_policy_gradient_of_a_bandit(baseline: float) -> None:
+    """∂/∂zₐ Σ π(b) r(b) = π(a) (r(a) − Σ π r), whatever constant is subtracted from the weights."""
+    logits = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    p, r = logits.detach().softmax(-1), REWARDS[:, 0]
+    ascent = p * (r - (p * r).sum())
+    torch.testing.assert_close(expected_loss_gradient(logits, REWARDS - baseline), -ascent)
+
+
+def test_sampled_policy_gradient_approaches_the_expectation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.tensor([0.3, -1.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    p, r = logits.detach().softmax(-1), REWARDS[:, 0]
+    actions = p.multinomial(100_000, replacement=True, generator=generator)
+    loss = policy_gradient_loss(logits.log_softmax(-1)[actions], r[actions], row_weights(torch.ones(100_000)))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, -p * (r - (p * r).sum()), atol=0.01, rtol=0.0)
+
+
+# --------------------------------------------------------------------------- explained variance
+
+
+def test_explained_variance(data: Data) -> None:
+    targets = data.y
+    seen = targets[data.valid > 0]
+    assert float(explained_variance(targets, targets, data.rows)) == pytest.approx(1.0)
+    assert float(explained_variance(targets + 5.0, targets, data.rows)) == pytest.approx(1.0)
+    assert float(explained_variance(targets * 0 + 3.0, targets, data.rows)) == pytest.approx(0.0, abs=1e-6)
+    error = (data.y - data.x)[data.valid > 0]
+    expected = 1.0 - float(np.var(error)) / float(np.var(seen))
+    assert float(explained_variance(data.x, targets, data.rows)) == pytest.approx(expected, rel=1e-6)
+    garbage = np.where(data.valid > 0, data.x, 1e9)
+    assert float(explained_variance(garbage, targets, data.rows)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_explained_variance_of_constant_targets_is_finite() -> None:
+    ones = np.ones((2, 2))
+    rows = row_weights(ones)
+    assert float(explained_variance(ones, ones, rows)) == 1.0
+    assert math.isfinite(float(explained_variance(np.eye(2), ones, rows)))

@@ -1,0 +1,271 @@
+"""Which numbers of observations are standardised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import limelight
+from helpers.composite_envs import ROOM
+from helpers.manual_workers import a3c
+from limelight.algo.normalization import ObservationNormalizer, make_normalizer, pixel_scale
+from limelight.envs.make import make_envs
+from limelight.errors import ConfigError
+from limelight.nn.images import ImagePreprocessor
+from limelight.runners.actor_learner import make_actor_learner
+from limelight.runs.agent import Agent
+from limelight.spaces.packed import Packed
+
+
+def test_real_numbers_alone_are_standardised() -> None:
+    packed = Packed(ROOM)
+    normalizer = make_normalizer(packed)
+    assert normalizer is not None
+    assert normalizer.entries is not None
+    real = [leaf for leaf in packed.leaves if leaf.path in {("speed",), ("height",)}]
+    entries = np.concatenate([np.arange(leaf.start, leaf.start + leaf.size) for leaf in real])
+    assert normalizer.entries.tolist() == entries.tolist()
+    rows = np.stack([packed.sample() for _ in range(50)])
+    normalizer.update(rows)
+    result = normalizer(rows)
+    assert result.dtype == np.float32
+    others = np.delete(np.arange(rows.shape[1]), entries)
+    np.testing.assert_array_equal(result[:, others], rows[:, others])
+    plain = ObservationNormalizer((3,))
+    plain.update(rows[:, entries])
+    np.testing.assert_array_equal(result[:, entries], plain(rows[:, entries]))
+    np.testing.assert_array_equal(normalizer(rows[0]), result[0])
+    again = make_normalizer(packed)
+    assert again is not None
+    again.set_state(normalizer.get_state())
+    np.testing.assert_array_equal(again(rows), result)
+
+
+def test_a_plain_box_is_standardised_whole() -> None:
+    normalizer = make_normalizer(Box(-1, 1, (2, 3)))
+    assert normalizer is not None
+    assert normalizer.entries is None
+    assert normalizer.moments.mean.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Discrete(3),
+        Box(0, 10, (9, 9, 3), np.uint8),
+        Box(0, 255, (9,), np.uint8),
+        Box(-3, 3, (2,), np.int64),
+        Packed(Tuple([Discrete(3), MultiBinary(2)])),
+        Packed(Dict({"action_mask": Box(0.0, 1.0, (2,)), "x": Discrete(2)}), "observation"),
+    ],
+)
+def test_nothing_to_standardise(space: object) -> None:
+    with pytest.raises(ConfigError, match="normalize_obs = true: needs Box observations"):
+        make_normalizer(space)
+
+
+def test_it_is_refused_where_there_is_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"normalize_obs = true: needs Box observations .* set it to false"):
+        make_normalizer(make_envs("Blackjack-v1", 1).single_observation_space)
+
+
+# --------------------------------------------------------------------------- images
+
+
+IMAGE = Box(0, 255, (2, 36, 40), np.uint8)
+
+
+def image_normalizer(space: Box = IMAGE, builtin_encoder: bool = False) -> ObservationNormalizer:
+    normalizer = make_normalizer(space, builtin_encoder)
+    assert normalizer is not None
+    return normalizer
+
+
+def frames(seed: int, number: int, highest: int = 255, space: Box = IMAGE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, highest + 1, (number, *space.shape)).astype(np.uint8)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 255)), min_size=1, max_size=5))
+@example([(0, 3)])
+def test_an_image_has_a_mean_for_every_pixel_and_one_deviation(batches: list[tuple[int, int]]) -> None:
+    """The deviation is of what is left once each pixel's mean is taken away."""
+    normalizer = image_normalizer()
+    seen = [frames(seed, number, highest) for seed, (number, highest) in enumerate(batches)]
+    for batch in seen:
+        normalizer.update(batch)
+    whole = np.concatenate(seen).astype(np.float64)
+    assert normalizer.moments.size == len(whole)
+    mean = whole.mean(0) if len(whole) else np.zeros(IMAGE.shape)
+    deviation = np.sqrt(((whole - mean) ** 2).mean() + 1e-8) if len(whole) else 1.0
+    obs = frames(9, 3)
+    result = normalizer(obs)
+    assert (result.dtype, result.shape) == (np.float32, obs.shape)
+    # Where all were alike, the deviation is √1e-8, and what float32 leaves of the mean counts.
+    np.testing.assert_allclose(result, np.clip((obs - mean) / deviation, -10, 10), rtol=2e-4, atol=2e-4)
+    np.testing.assert_array_equal(normalizer(obs[0]), result[0])
+    assert np.ptp(obs) > 200  # as they were
+
+
+def test_images_share_moments_and_save_them() -> None:
+    """As workers do, and a checkpoint: all is as if one had seen everything."""
+    workers, whole = [image_normalizer(), image_normalizer()], image_normalizer()
+    common = whole.moments
+    for turn in range(3):
+        for i, worker in enumerate(workers):
+            common = worker.share(common)
+            batch = frames(10 * turn + i, 2, 100 + 50 * i)
+            worker.update(batch)
+            whole.update(batch)
+    for worker in workers:
+        common = worker.share(common)
+    assert common.size == whole.moments.size
+    np.testing.assert_allclose(common[:2], whole.moments[:2], rtol=1e-9)
+    again = image_normalizer()
+    again.set_state(whole.get_state())
+    np.testing.assert_array_equal(again(frames(1, 2)), whole(frames(1, 2)))
+    again.update(frames(2, 2))
+    whole.update(frames(2, 2))
+    for ours, theirs in zip(again.moments, whole.moments, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(36, 36), (42, 42, 1), (4, 84, 84), (9, 9, 3)])
+def test_every_image_of_brightness_can_be_standardised(shape: tuple[int, ...]) -> None:
+    space = Box(0, 255, shape, np.uint8)
+    assert image_normalizer(space).moments.mean.shape == shape
+    by_network = image_normalizer(space, builtin_encoder=True)
+    obs = frames(0, 2, space=space)
+    by_network.update(obs)
+    assert by_network(obs) is obs  # the network does it
+    assert by_network.moments.size == 2
+
+
+def test_one_mean_of_all_pixels_can_be_gone_on_from() -> None:
+    """As agents had it that were saved before every pixel had its own."""
+    normalizer = image_normalizer()
+    normalizer.set_state({"mean": np.float64(100.0), "var": np.float64(25.0), "count": 1000})
+    obs = frames(3, 2)
+    np.testing.assert_allclose(normalizer(obs), np.clip((obs - 100.0) / 5.0, -10, 10), rtol=1e-5)
+    normalizer.update(obs)
+    assert normalizer.moments.mean.shape == IMAGE.shape
+
+
+def test_images_inside_others_stay(rng: np.random.Generator) -> None:
+    space = Packed(Dict({"camera": IMAGE, "speed": Box(-1.0, 1.0, (2,))}))
+    normalizer = make_normalizer(space)
+    assert normalizer is not None
+    rows = np.stack([space.sample() for _ in range(4)])
+    normalizer.update(rows)
+    camera = space.leaves[0].part
+    np.testing.assert_array_equal(normalizer(rows)[:, camera], rows[:, camera])
+
+
+def test_codes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"normalize_obs = true: needs .* but .* is Box\(7, 7, 3\) uint8; set it to"):
+        make_normalizer(Box(0, 10, (7, 7, 3), np.uint8))
+
+
+def test_a_run_keeps_bytes_and_plays_by_frozen_moments(tmp_path: Path) -> None:
+    """From the rollout to evaluation and to an agent that is saved and loaded."""
+    config = a3c("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
+    actor = make_actor_learner(config, None, 0)
+    rollout = actor.collect()
+    assert rollout.obs.dtype == np.uint8
+    assert actor.normalizer is not None
+    B = rollout.rewards.shape[1]
+    valid = int(rollout.valid[-1].sum())
+    assert actor.normalizer.moments.size == B + valid  # the first ones, and the last row's
+    spaces = actor.collector.envs.single_observation_space, actor.collector.envs.single_action_space
+    agent = Agent(actor.learner.model, actor.normalizer, config, *spaces)
+    before = actor.normalizer.moments
+    agent.save(tmp_path / "agent")
+    loaded = limelight.load(tmp_path / "agent")
+    obs = np.random.default_rng(0).integers(0, 256, (20, 36, 36)).astype(np.uint8)
+    np.testing.assert_array_equal(loaded.predict(obs)[0], agent.predict(obs)[0])
+    assert limelight.evaluate(loaded, episodes=4).returns == limelight.evaluate(agent, episodes=4).returns
+    assert actor.normalizer.moments is before
+    for module in (loaded.model, agent.model):
+        (planes,) = [module for module in module.encoder.modules() if isinstance(module, ImagePreprocessor)]
+        assert planes.mean is not None
+        np.testing.assert_array_equal(planes.mean[0, 0].numpy(), before.mean.astype(np.float32))
+    actor.close()
+
+
+def test_all_networks_see_the_moments_from_before_the_rollout() -> None:
+    """Acting, learning and the target critic; those that the rollout adds count from the next one on."""
+    config = a3c("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
+    actor = make_actor_learner(config, None, 0)
+    learner, normalizer = actor.learner, actor.normalizer
+    assert normalizer is not None
+    assert learner.target_critic is not None
+    for _ in range(3):
+        before = normalizer.moments
+        rollout = actor.collect()
+        found = [
+            m
+            for net in (learner.model, learner.target_critic)
+            for m in net.modules()
+            if isinstance(m, ImagePreprocessor)
+        ]
+        assert len(found) == 3
+        scale = pixel_scale(before)
+        for planes in found:
+            assert planes.mean is not None
+            np.testing.assert_array_equal(planes.mean[0, 0].numpy(), scale.mean)
+            assert planes.factor == scale.factor
+        learner.update(rollout, 0.0)
+    actor.close()
+
+
+class OwnEncoder(nn.Module):
+    """A user's: it takes pictures as they come."""
+
+    num_features = 3
+
+    def __init__(self, space: Box) -> None:
+        super().__init__()
+        self.linear = nn.Linear(36 * 36, 3)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        assert obs.dtype == torch.float32
+        features: Tensor = self.linear(obs.flatten(-2))
+        return features
+
+
+def test_an_encoder_of_ones_own_gets_standardised_numbers(tmp_path: Path) -> None:
+    config = a3c(
+        "a2c", env_id="limelight.envs.toy:Catch", encoder=f"{__name__}:OwnEncoder", normalize_obs=True, backend="sync"
+    )
+    actor = make_actor_learner(config, None, 0)
+    rollout = actor.collect()
+    assert rollout.obs.dtype == np.float32
+    assert np.abs(rollout.obs).max() > 1.0
+    actor.learner.update(rollout, 0.0)
+    spaces = actor.collector.envs.single_observation_space, actor.collector.envs.single_action_space
+    agent = Agent(actor.learner.model, actor.normalizer, config, *spaces)
+    agent.save(tmp_path / "agent")
+    obs = frames(0, 5, space=Box(0, 255, (36, 36), np.uint8))
+    np.testing.assert_array_equal(limelight.load(tmp_path / "agent").predict(obs)[0], agent.predict(obs)[0])
+    actor.close()
+
+
+def test_standardised_pictures_in_bfloat16() -> None:
+    """What acting keeps of them, from the second rollout on in memory that is there, is what the encoder gives."""
+    settings = {"encoder": "a3c", "precision": "bfloat16", "normalize_obs": True}
+    actor = make_actor_learner(a3c("a2c", env_id="limelight.envs.toy:Catch", **settings), None, 0)
+    learner = actor.learner
+    assert learner.kept is not None
+    for _ in range(3):
+        rollout = actor.collect()
+        kept, own = learner.kept.unroll(rollout.obs), learner.model.encoder(torch.from_numpy(rollout.obs))
+        assert float(own.detach().abs().max()) > 0.0
+        torch.testing.assert_close(kept.detach(), own.detach(), rtol=2e-2, atol=2e-2)
+        learner.update(rollout, 0.0)
+    actor.close()

@@ -1,0 +1,593 @@
+"""The command line: what it takes, what it says, its exit statuses. In process, but for imports and pipes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+import limelight
+from limelight.cli import catalog
+from limelight.cli import main as cli
+from limelight.cli.arguments import EvaluateArguments, TrainArguments, train_request
+from limelight.cli.flags import ALIASES, flags_of, parse
+from limelight.errors import ConfigError, WorkerError
+from limelight.runners.sync import SyncRunner
+from limelight.settings.io import field_sections, get_setting, load_yaml, save_yaml
+from limelight.settings.schema import TrainConfig
+from limelight.training.presets import resolve
+
+TINY = ["--total-timesteps", "300", "--eval-every", "150", "--eval-episodes", "2", "--final-episodes", "3"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 300 steps, made by the command itself."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main(["train", "CartPole-v1", *TINY, "--run-dir", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def request(*argv: str) -> tuple[TrainConfig, list[str]]:
+    """The config of a command line, and the notices about it."""
+    notices: list[str] = []
+    return train_request(list(argv), notices.append).config, notices
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line on stderr of a command line that must end with status 2."""
+    assert cli.main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("limelight: error: ")
+    return lines[0].removeprefix("limelight: error: ")
+
+
+# --------------------------------------------------------------------------- help and dispatch
+
+
+def python(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(limelight.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    return done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from limelight.cli.main import main; main(['--help']); print(*sys.modules)"
+    out = python(code)
+    loaded = set(out.splitlines()[-1].split())
+    assert not loaded & {"torch", "tyro", "gymnasium", "numpy", "yaml", "rich", "matplotlib"}
+    assert all(f"limelight {name}" in out for name in cli.COMMANDS)
+
+
+def test_train_help_and_a_refused_setting_do_not_import_torch() -> None:
+    code = (
+        "import sys; from limelight.cli.main import main; main(['train', '--help']); main(['list', 'algos']);"
+        "main(['train', '--gamma', 'x']); print(*sys.modules)"
+    )
+    assert not set(python(code).splitlines()[-1].split()) & {"torch", "matplotlib"}
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"limelight {limelight.__version__}\n"
+
+
+def test_no_command_shows_the_help_as_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("usage: limelight COMMAND") == 2
+    assert "AC, A2C and A3C" in out
+
+
+def test_an_unknown_command_names_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, "trian") == "trian: no such command; did you mean train?"
+    assert refusal(capsys, "zzz") == "zzz: no such command; see limelight --help"
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    assert f"usage: limelight {name}" in capsys.readouterr().out
+
+
+def test_train_help_shows_every_setting_by_its_plain_name_with_the_values_of_the_algorithm(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["train", "--algo", "ac", "-h"]) == 0
+    out = capsys.readouterr().out
+    for name in field_sections():
+        assert f"--{name.replace('_', '-')}" in out
+    words = " ".join(out.replace("│", " ").split())
+    assert "Environment steps per environment and update, T. (default: 1)" in words
+    assert "Discount factor γ." in words
+    for section in ("env", "algorithm", "model", "optim", "workers", "eval", "checkpoint", "log"):
+        assert f" {section} options " in out
+
+
+def test_help_with_a_mistake_beside_it_still_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--help", "--gamma", "x"]) == 0
+    captured = capsys.readouterr()
+    assert "--gamma FLOAT" in captured.out
+    assert "gamma = x: must be a number; these are the general defaults" in captured.err
+
+
+# --------------------------------------------------------------------------- spellings
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--num-envs", "3"],
+        ["--num_envs", "3"],
+        ["--num-envs=3"],
+        ["--env.num-envs", "3"],
+        ["--env.num_envs=3"],
+        ["--num-envs", "9", "--num-envs", "3"],
+    ],
+)
+def test_spellings_of_one_setting(words: list[str]) -> None:
+    config, notices = request("CartPole-v1", *words)
+    assert config == resolve("CartPole-v1", "a2c", "auto", {"num_envs": 3})
+    assert notices == []
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--gamma", "1"], "gamma", 1.0),
+        (["--total-timesteps", "1e6"], "total_timesteps", 1_000_000),
+        (["--total-timesteps", "200_000"], "total_timesteps", 200_000),
+        (["--stop-at-return", "-1e2"], "stop_at_return", -100.0),
+        (["--stop-at-return", "-85"], "stop_at_return", -85.0),
+        (["--max-grad-norm", "none"], "max_grad_norm", None),
+        (["--optim.max-grad-norm=None"], "max_grad_norm", None),
+        (["--env-module", "none"], "env_module", None),
+        (["--preset", "none"], "preset", "none"),
+        (["--hidden-sizes", "32", "16"], "hidden_sizes", (32, 16)),
+        (["--normalize-obs"], "normalize_obs", True),
+        (["--no-normalize-obs"], "normalize_obs", False),
+        (["--env.normalize-obs", "true"], "normalize_obs", True),
+        (["--no-orthogonal-init"], "orthogonal_init", False),
+        (["--orthogonal-init=false"], "orthogonal_init", False),
+        (
+            ["--env-kwargs", "a", "true", "b", "2", "c", "0.5", "d", "x"],
+            "env_kwargs",
+            {"a": True, "b": 2, "c": 0.5, "d": "x"},
+        ),
+        (["--env-kwargs"], "env_kwargs", {}),
+    ],
+)
+def test_values(words: list[str], name: str, value: Any) -> None:
+    for argv in (["CartPole-v1", *words], [*words, "--seed", "1", "CartPole-v1"]):
+        config, _ = request(*argv)
+        assert get_setting(config, name) == value
+        assert type(get_setting(config, name)) is type(value)
+        assert config.env.env_id == "CartPole-v1"
+
+
+def test_a_switch_does_not_swallow_the_environment() -> None:
+    config, _ = request("--normalize-obs", "Acrobot-v1")
+    assert (config.env.env_id, config.env.normalize_obs) == ("Acrobot-v1", True)
+
+
+@pytest.mark.parametrize("words", [[], ["CartPole-v1"], ["--env-id", "CartPole-v1"], ["--env.env_id=CartPole-v1"]])
+def test_the_environment_by_position_by_flag_or_by_default(words: list[str]) -> None:
+    assert request(*words)[0].env.env_id == "CartPole-v1"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--n-envs", "3"], "num_envs", 3),
+        (["--n_steps=4"], "num_steps", 4),
+        (["--n-timesteps", "5000"], "total_timesteps", 5000),
+        (["--entropy-coef", "0.5"], "ent_coef", 0.5),
+        (["--value-loss-coef", "0.25"], "vf_coef", 0.25),
+        (["--lr", "0.1"], "learning_rate", 0.1),
+        (["--max-episode-length", "77"], "max_episode_steps", 77),
+        (["--env-name", "Acrobot-v1"], "env_id", "Acrobot-v1"),
+        (["--env", "Acrobot-v1"], "env_id", "Acrobot-v1"),
+        (["--num-processes", "3", "--algo", "a3c"], "num_workers", 3),
+        (["--algo", "a3c", "--num_processes=3"], "num_workers", 3),
+    ],
+)
+def test_foreign_spellings_are_taken_with_one_notice(words: list[str], name: str, value: Any) -> None:
+    config, notices = request(*words)
+    assert get_setting(config, name) == value
+    assert len(notices) == 1
+    spelling = next(word for word in words if word.startswith("--") and word != "--algo").partition("=")[0]
+    assert notices[0] == f"{spelling} is called --{name.replace('_', '-')} here"
+
+
+def test_a_notice_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--n-envs", "3", "--gamma", "2"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[0] == "limelight: note: --n-envs is called --num-envs here"
+    assert captured.out == ""
+
+
+def test_foreign_spellings_never_hide_a_setting() -> None:
+    assert not set(ALIASES) & set(field_sections())
+
+
+def test_flags_know_their_sections_and_positions() -> None:
+    flags = flags_of(TrainArguments)
+    assert (flags["gamma"].section, flags["seed"].section, flags["env_id"].section) == (
+        "algorithm",
+        None,
+        "env",
+    )
+    assert [name for name, flag in flags.items() if flag.positional] == ["env_id"]
+
+
+def test_what_was_given_is_told_from_what_was_not() -> None:
+    parsed = parse(EvaluateArguments, ["somewhere", "--json"], prog="limelight evaluate", notice=print)
+    assert parsed.given == {"run_dir", "json"}
+    assert (parsed.arguments.run_dir, parsed.arguments.json, parsed.arguments.seed) == (Path("somewhere"), True, 0)
+
+
+# --------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("train --gama 0.9", "--gama: no such setting; did you mean --gamma?"),
+        ("train --zzzzzz 1", "--zzzzzz: no such setting; see limelight train --help"),
+        ("train -gamma 1", "-gamma: no such setting; did you mean --gamma?"),
+        ("train --no-gamma", "--no-gamma: no such setting; did you mean --gamma"),
+        (
+            "train --algorithm.num-envs 2",
+            "--algorithm.num-envs: not a setting of algorithm; write --env.num-envs or --num-envs",
+        ),
+        ("train --env.seed 2", "--env.seed: not a setting of env; write --seed"),
+        ("train --gamma high", "gamma = high: must be a number"),
+        ("train --gamma", "gamma: needs a value, a number"),
+        ("train --gamma --seed 1", "gamma: needs a value, a number"),
+        ("train --gamma=", "gamma = : must be a number"),
+        ("train --num-envs 1.5", "num_envs = 1.5: must be a whole number"),
+        ("train --num-envs 1.5e0", "num_envs = 1.5e0: must be a whole number"),
+        ("train --critic twin", "critic = twin: must be shared | separate | target"),
+        ("train --reward-clip off", "reward_clip = off: must be a number or none"),
+        ("train --hidden-sizes 64 wide", "hidden_sizes = 64 wide: must be a list, each a whole number"),
+        ("train --env-kwargs map", "env_kwargs = map: must be KEY VALUE pairs"),
+        ("train --normalize-obs=3", "normalize_obs = 3: must be true or false"),
+        (
+            "train --no-normalize-obs=true",
+            "--no-normalize-obs: takes no value; write --no-normalize-obs or --normalize-obs",
+        ),
+        ("train CartPole-v1 Acrobot-v1", "Acrobot-v1: one word too many; limelight train takes only ENV_ID"),
+        ("train --gamma 1.5", "gamma = 1.5: must be ≥ 0 and ≤ 1"),
+        ("train --gamma nan", "gamma = nan: must be ≥ 0 and ≤ 1"),
+        ("train --stop-at-return inf", "stop_at_return = inf: must be finite"),
+        ("train --algo a4c", "algo = 'a4c': must be ac | a2c | a3c; did you mean "),
+        ("train --num-workers 4", "num_workers = 4: a2c trains in one process; use algo a3c"),
+        ("train --workers.update-order locked", "update_order = locked: a2c trains in one process; use algo a3c"),
+        ("train --algo a3c --num-workers 0", "num_workers = 0: must be ≥ 1 and ≤ 1024"),
+        (
+            "train --algo a3c --backend async",
+            "backend = async: workers are processes already; use backend sync, vector",
+        ),
+        ("train --algo a3c --on-worker-error ignore", "on_worker_error = ignore: must be restart | raise"),
+        ("train --resume nowhere", "nowhere: no config.yaml there, so it is not a run folder"),
+        ("evaluate", "RUN_DIR: missing; see limelight evaluate --help"),
+        ("evaluate a --which worst", "which = worst: must be best | last"),
+        ("evaluate a --episodes 0", "episodes = 0: must be ≥ 1"),
+        ("evaluate a --seed -1", "seed = -1: must be ≥ 0"),
+        ("evaluate a --video --video-episodes 0", "video_episodes = 0: must be ≥ 1"),
+        ("evaluate a --video-episodes 2", "video_episodes = 2: shows nothing by itself; add --video or --render"),
+        ("train --video-every -5", "video_every = -5: must be ≥ 0"),
+        ("evaluate a --gamma 1", "--gamma: no such setting; see limelight evaluate --help"),
+        ("report", "RUN_DIRS: missing; see limelight report --help"),
+        ("list", "WHAT: missing; see limelight list --help"),
+        ("list games", "what = games: must be envs | algos | presets"),
+        ("check", "ENV_ID: missing; see limelight check --help"),
+        ("check CartPole-v1 --max-episode-steps 0", "max_episode_steps = 0: must be ≥ 1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(argv: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, *argv.split()).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        ("train CartPol-v1", "did you mean CartPole-v1"),
+        ("train helpers.composite_envs:Reader", "helpers.composite_envs:Reader: observation space Text"),
+        ("train --env-module no_such_module", "no_such_module"),
+        ("train --env-kwargs colour red", "colour"),
+        ("evaluate nowhere", "nowhere: no such folder"),
+        ("report nowhere", "nowhere: no such folder"),
+        ("list envs zzzzzz", "zzzzzz: no environment"),
+    ],
+)
+def test_what_only_the_work_itself_can_tell_is_one_line_too(
+    argv: str, part: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert part in refusal(capsys, *argv.split())
+    assert list(tmp_path.iterdir()) == [], "a refused run leaves nothing behind"
+
+
+def test_a_run_folder_is_never_overwritten(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run_dir / "summary.json").read_bytes()
+    assert "is not empty" in refusal(capsys, "train", "--run-dir", str(run_dir))
+    assert (run_dir / "summary.json").read_bytes() == before
+
+
+def test_a_message_of_many_lines_is_put_on_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(argv: list[str]) -> int:
+        raise ConfigError("the environment said:\n  no")
+
+    monkeypatch.setitem(cli.COMMANDS, "train", cli.Command("train", "", fail))
+    assert refusal(capsys, "train") == "the environment said: no"
+
+
+def test_an_unforeseen_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(argv: list[str]) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(cli.COMMANDS, "train", cli.Command("train", "", fail))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train"])
+
+
+# --------------------------------------------------------------------------- train
+
+
+def test_train_leaves_a_run_and_its_last_line_says_what_it_reached(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    assert cli.main(["train", *TINY, "--run-dir", str(folder), "--quiet", "--seed", "3"]) == 0
+    out = capsys.readouterr().out.strip()
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert out.startswith("CartPole-v1 · a2c: best agent ")
+    assert f"{summary['final_eval_return']:.1f} ± " in out
+    assert f"over 3 episodes after {summary['total_timesteps']:,} steps" in out
+    assert out.endswith(f"report: {folder / 'report.html'}")
+    assert "\n" not in out
+    assert (folder / "report.html").is_file()
+    command = (folder / "command.txt").read_text(encoding="utf-8")
+    assert command.startswith("limelight train --total-timesteps 300 ")
+    assert load_yaml(folder / "config.yaml").seed == 3
+
+
+def test_train_without_a_final_evaluation_says_where_the_run_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    argv = ["train", *TINY, "--final-episodes", "0", "--run-dir", str(tmp_path / "run"), "--quiet"]
+    assert cli.main(argv) == 0
+    assert "a2c: completed after " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("signal_number", "status"), [(2, 130), (15, 143)])
+def test_an_interrupted_run_says_how_to_continue(
+    signal_number: int,
+    status: int,
+    run_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    module = importlib.import_module("limelight.training.run")
+    result = module.RunResult(run_dir, "interrupted", summary, None, signal_number)
+    monkeypatch.setattr(module, "run", lambda *args, **kwargs: result)
+    assert cli.main(["train"]) == status
+    out = capsys.readouterr().out
+    assert f"continue with: limelight train --resume {run_dir} · run: {run_dir}" in out
+
+
+DEATH = 'worker 1 (Mine-v0, 8 environments) died: it raised\nTraceback:\n  File "mine.py"\nOSError: no licence'
+
+
+@pytest.mark.parametrize("folder", [None, "runs/a", "runs/with space"])
+def test_dead_workers_are_told_of_in_full_and_how_to_continue(
+    folder: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        error = WorkerError(DEATH)
+        error.run_dir = None if folder is None else Path(folder)
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("limelight.training.run"), "run", fail)
+    assert cli.main(["train", "--algo", "a3c"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"limelight: error: {DEATH}\n")
+    rest = captured.err.removeprefix(f"limelight: error: {DEATH}\n").splitlines()
+    assert len(rest) == (folder is not None)
+    if folder is not None:
+        command = rest[0].partition("continue with: ")[2]
+        assert shlex.split(command) == ["limelight", "train", "--resume", folder]
+
+
+def test_a_run_whose_workers_died_can_be_resumed_by_its_own_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said on the shell, typed in again, goes on from the checkpoint."""
+    advance = SyncRunner.advance
+
+    def die(self: SyncRunner, until: int, seconds: float) -> dict[str, float]:
+        metrics = advance(self, until, seconds)
+        if self.num_steps >= 150:
+            raise WorkerError(DEATH)
+        return metrics
+
+    monkeypatch.setattr(SyncRunner, "advance", die)
+    folder = tmp_path / "run"
+    assert cli.main(["train", *TINY, "--run-dir", str(folder), "--quiet"]) == 1
+    monkeypatch.undo()
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "failed"
+    err = capsys.readouterr().err
+    command = shlex.split(err.splitlines()[-1].partition("continue with: ")[2])
+    assert cli.main([*command[1:], "--quiet"]) == 0
+    assert "resumed at step 2" in capsys.readouterr().err
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "completed"
+
+
+def test_ctrl_c_before_the_run_has_begun_is_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(argv: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "train", cli.Command("train", "", interrupt))
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr().err == "limelight: interrupted\n"
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(limelight.__file__).parents[1])}
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "limelight", "list", "envs", "acrobot"]  # MuJoCo warns of its own files
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_resume_takes_the_run_s_own_config(tmp_path: Path) -> None:
+    saved = resolve("Acrobot-v1", "ac", "auto", {"gamma": 0.5})
+    save_yaml(saved, tmp_path / "config.yaml")
+    config, _ = request("--resume", str(tmp_path))
+    assert config == saved
+    config, _ = request("Acrobot-v1", "--resume", str(tmp_path), "--total-timesteps", "9", "--eval-every", "7")
+    assert (config.total_timesteps, config.eval.eval_every, config.algorithm.gamma) == (9, 7, 0.5)
+
+
+@pytest.mark.parametrize("words", [["--gamma", "0.9"], ["CartPole-v1"], ["--algo", "a2c"], ["--run-dir", "elsewhere"]])
+def test_resume_refuses_to_change_what_was_learnt_with(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_yaml(resolve("Acrobot-v1", "ac", "auto", {"gamma": 0.5}), tmp_path / "config.yaml")
+    assert "cannot change on resume, the run has " in refusal(capsys, "train", *words, "--resume", str(tmp_path))
+
+
+def test_resume_continues_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert cli.main(["train", *TINY, "--run-dir", str(folder), "--quiet"]) == 0
+    assert cli.main(["train", "--resume", str(folder), "--total-timesteps", "600", "--quiet"]) == 0
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["total_timesteps"] >= 600
+    assert capsys.readouterr().out.count("best agent") == 2
+
+
+# --------------------------------------------------------------------------- evaluate, report, list, check
+
+
+def test_evaluate_json_is_one_object_and_the_same_for_the_same_seed(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["evaluate", str(run_dir), "--episodes", "4", "--seed", "5", "--json"]
+    answers = []
+    for _ in range(2):
+        assert cli.main(argv) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0] == answers[1]
+    assert set(answers[0]) == {
+        "mean_return",
+        "std_return",
+        "median_return",
+        "iqm_return",
+        "episodes",
+        "mean_length",
+    }
+    assert answers[0]["episodes"] == 4
+    assert answers[0]["mean_return"] == answers[0]["mean_length"]  # CartPole's reward is 1 a step
+
+
+def test_evaluate_in_words(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [
+        "evaluate",
+        str(run_dir),
+        "--episodes",
+        "4",
+        "--which",
+        "last",
+        "--stochastic",
+        "--env-id",
+        "CartPole-v0",
+    ]
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"CartPole-v0 · last agent of {run_dir}: ")
+    assert "over 4 episodes (median " in out
+
+
+def test_evaluate_elsewhere_than_trained_for_is_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, "evaluate", str(run_dir), "--env-id", "Acrobot-v1")
+    assert "Acrobot-v1" in message
+    assert "observation" in message
+
+
+def test_report_draws_again_and_says_where(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run_dir / "report.html").unlink()
+    assert cli.main(["report", str(run_dir)]) == 0
+    assert capsys.readouterr().out.strip() == str(run_dir / "report.html")
+    assert (run_dir / "report.html").is_file()
+
+
+def test_list_envs_by_family_with_what_prevents_training(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "envs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "classic_control" in lines
+    assert "  CartPole-v1" in lines
+    assert not any("CartPole-v0" in line and "phys2d" not in line for line in lines), "only the newest version"
+    rows = {line.split()[0]: line for line in lines}
+    assert rows["Pendulum-v1"] == "  Pendulum-v1"
+    assert rows["Blackjack-v1"] == "  Blackjack-v1"
+
+
+def test_list_envs_filters_by_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "envs", "acrob"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["classic_control", "  Acrobot-v1"]
+
+
+def test_an_environment_of_a_third_party_is_listed_under_its_package_and_its_failure_does_not_end_the_list(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    monkeypatch.setattr(gym, "registry", gym.envs.registration.registry)
+    gym.register("LimelightTest/Explodes-v0", entry_point=explode)
+    assert cli.main(["list", "envs", "explodes"]) == 0
+    family, row = capsys.readouterr().out.splitlines()
+    assert family == __name__.partition(".")[0]
+    assert row.split(maxsplit=1) == ["LimelightTest/Explodes-v0", "bang bang"]
+
+
+def explode() -> Any:
+    raise RuntimeError("bang\nbang")
+
+
+def test_list_algos_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "algos"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["ac", "a2c", "a3c"]
+    assert cli.main(["list", "presets"]) == 0
+    assert capsys.readouterr().err == ""
+    assert refusal(capsys, "list", "algos", "dqn").startswith("dqn: not in any name")
+    assert [line.split()[0] for line in catalog.algorithms("2")] == ["a2c"]
+    assert "asynchronous" in catalog.algorithms("a3c")[0]
+
+
+def test_check_prints_a_line_per_finding_and_fails_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "CartPole-v1"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"ok"}
+    assert cli.main(["check", "helpers.composite_envs:Reader"]) == 2
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fail")]
+    assert len(failed) == 1
+    assert failed[0].split()[1] == "spaces"

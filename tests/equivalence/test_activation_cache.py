@@ -1,0 +1,398 @@
+"""Activations kept from acting, and their written-out backward, against autograd: the same gradients and runs."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete
+from torch import Tensor
+
+from helpers.manual_workers import a3c, assert_same
+from limelight.algo.collector import RolloutCollector
+from limelight.algo.learner import Learner
+from limelight.algo.rollout import Rollout
+from limelight.envs.gymnasium_backend import SyncBackend
+from limelight.envs.toy import Catch
+from limelight.nn.activation_cache import CachingEncoder, keep
+from limelight.nn.images import NETWORKS, ImageEncoder
+from limelight.nn.model import ActorCritic
+from limelight.nn.policy import ModelPolicy
+from limelight.runners.actor_learner import make_actor_learner
+from limelight.runners.sync import SyncRunner
+from limelight.runs.agent import Agent
+from limelight.settings.io import with_settings
+from limelight.settings.schema import TrainConfig
+from limelight.spaces.packed import Packed
+
+LearnerOf = Callable[..., Learner]
+T, B = 4, 3
+KEPT = ("a3c", "a3c-half", "nature", "universe")
+TOLERANCE = {"float32": 1e-6, "bfloat16": 1e-2}
+"""Of a gradient's own length: what the arithmetic leaves. Eight bits of mantissa are 4e-3 of every number."""
+OF_A_LOSS = 1e-5
+"""Likewise, where advantages came in between, small differences of values that differ in their last digits."""
+
+every_core = pytest.mark.parametrize("core", ["feedforward", "lstm", "gru"])
+every_critic = pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+
+
+@pytest.fixture
+def acting(make_learner: LearnerOf) -> Callable[..., tuple[Learner, ModelPolicy, RolloutCollector]]:
+    """``acting(**settings)``: a learner, its policy, and a collector of pictures."""
+
+    def make(**settings: Any) -> tuple[Learner, ModelPolicy, RolloutCollector]:
+        collector = collector_of()
+        spaces = collector.envs.single_observation_space, collector.envs.single_action_space
+        core = {"core_size": 6} if settings.get("core", "feedforward") != "feedforward" else {}
+        settings = {"encoder": "a3c", "num_steps": T, "num_envs": B, "ent_coef": 0.1, **core, **settings}
+        learner = make_learner(spaces[0], actions=spaces[1], **settings)
+        if learner.target_critic is not None:
+            with torch.no_grad():
+                for p in learner.target_critic.parameters():
+                    p += 0.01
+        return learner, ModelPolicy(learner.model, np.random.default_rng(0), None, kept=learner.kept), collector
+
+    return make
+
+
+def collector_of(seed: int = 0) -> RolloutCollector:
+    collector = RolloutCollector(SyncBackend([Catch() for _ in range(B)]), T, None, "Catch")
+    collector.reset(seed)
+    return collector
+
+
+def gradients(learner: Learner, rollout: Rollout) -> list[Tensor]:
+    learner.gradients(rollout)
+    return [p.grad.clone() for p in learner.model.parameters() if p.grad is not None]
+
+
+def by_autograd(learner: Learner, rollout: Rollout) -> list[Tensor]:
+    """The gradients without anything kept or written out; the learner is as it was."""
+    before = learner.kept, learner.numpy
+    learner.kept = learner.numpy = None
+    try:
+        return gradients(learner, rollout)
+    finally:
+        learner.kept, learner.numpy = before
+
+
+def assert_same_gradients(ours: list[Tensor], theirs: list[Tensor], tolerance: float = OF_A_LOSS) -> None:
+    """Each parameter's, to so much of its own length."""
+    assert len(ours) == len(theirs) > 0
+    for a, b in zip(ours, theirs, strict=True):
+        assert b.norm() > 0
+        assert (a - b).norm() <= tolerance * b.norm()
+
+
+def rows_run(kept: CachingEncoder | None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many observations went through the layers, in every call from now on."""
+    assert kept is not None
+    run, rows = kept._run, []
+
+    def counted(obs: Tensor, into: Any = None) -> list[Tensor]:
+        rows.append(len(obs))
+        return run(obs, into)
+
+    monkeypatch.setattr(kept, "_run", counted)
+    return rows
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("shape", [(4, 42, 42), (40, 36, 3), (36, 36)])
+@pytest.mark.parametrize("network", KEPT)
+def test_the_written_out_backward_is_autograds(
+    network: str, shape: tuple[int, ...], dtype: type, precision: str, rng: np.random.Generator
+) -> None:
+    """Features to the last row, gradients of all rows but that; of bytes and of what was standardised."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = ImageEncoder(Box(0, 255, shape, np.uint8), network, precision)
+    obs = rng.integers(0, 256, (T + 1, B, *shape)).astype(dtype)
+    obs = obs if dtype is np.uint8 else (obs - 128) / 64
+    kept = keep(encoder, T)
+    assert kept is not None
+    for t in range(T):
+        kept.act(obs[t])
+    d_features = torch.from_numpy(rng.standard_normal((T, B, encoder.num_features)).astype(np.float32))
+    both = []
+    for features in (kept.unroll(obs), encoder(torch.from_numpy(obs))):
+        encoder.zero_grad()
+        features[:-1].backward(d_features)
+        both.append((features.detach(), [p.grad for p in encoder.parameters() if p.grad is not None]))
+    torch.testing.assert_close(both[0][0], both[1][0], rtol=TOLERANCE[precision], atol=TOLERANCE[precision])
+    assert both[0][0].dtype == torch.float32
+    assert_same_gradients(both[0][1], both[1][1], TOLERANCE[precision])
+
+
+@every_core
+@every_critic
+@pytest.mark.parametrize("network", KEPT)
+def test_gradients(acting: Any, monkeypatch: pytest.MonkeyPatch, network: str, core: str, critic: str) -> None:
+    """After acting, which leaves the last row alone to be computed."""
+    learner, policy, collector = acting(encoder=network, core=core, critic=critic)
+    rows = rows_run(learner.kept, monkeypatch)
+    for _ in range(2):
+        rollout = collector.collect(policy)
+        ours = gradients(learner, rollout)
+        assert rows == [B] * (T + 1)
+        assert_same_gradients(ours, by_autograd(learner, rollout))
+        rows.clear()
+
+
+@every_core
+@pytest.mark.parametrize("network", KEPT)
+def test_gradients_in_bfloat16(acting: Any, network: str, core: str) -> None:
+    learner, policy, collector = acting(encoder=network, core=core, precision="bfloat16")
+    rollout = collector.collect(policy)
+    assert_same_gradients(gradients(learner, rollout), by_autograd(learner, rollout), 2e-2)
+    assert all(p.dtype == torch.float32 for p in learner.model.parameters())
+
+
+@every_core
+def test_metrics(acting: Any, core: str) -> None:
+    learner, policy, collector = acting(core=core)
+    rollout = collector.collect(policy)
+    ours = learner.gradients(rollout, want_metrics=True)
+    assert 0.0 <= ours.pop("train/dead_filters") < 1.0
+    learner.kept = learner.numpy = None
+    assert ours == pytest.approx(learner.gradients(rollout, want_metrics=True), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(("network", "filters"), [("a3c", 16 + 32), ("nature", 32 + 64 + 64)])
+def test_filters_that_are_off_are_counted(acting: Any, network: str, filters: int) -> None:
+    learner, policy, collector = acting(encoder=network)
+    last = [layer for layer in learner.model.encoder.layers if isinstance(layer, torch.nn.Conv2d)][-1]
+    with torch.no_grad():
+        for p in learner.model.encoder.parameters():
+            p.abs_().add_(0.01)  # bytes are not negative, so everything is on
+    assert learner.gradients(collector.collect(policy), want_metrics=True)["train/dead_filters"] == 0.0
+    with torch.no_grad():
+        last.bias[[0, 3, 5]] = -1e6
+    learner.kept.acted.forget()
+    metrics = learner.gradients(collector.collect(policy), want_metrics=True)
+    assert metrics["train/dead_filters"] == pytest.approx(3 / filters)
+
+
+def test_elu_has_no_filters_that_are_off(acting: Any) -> None:
+    learner, policy, collector = acting(encoder="universe")
+    assert learner.gradients(collector.collect(policy), want_metrics=True)["train/dead_filters"] == 0.0
+
+
+@pytest.mark.parametrize("stream", ["next_step", "same_step"])
+@pytest.mark.parametrize("network", KEPT)
+def test_a_rollout_that_was_not_acted_on(
+    acting: Any, make_rollout: Callable[..., Rollout], monkeypatch: pytest.MonkeyPatch, network: str, stream: str
+) -> None:
+    """All of it is computed, whatever T and B; final observations are valued apart."""
+    learner, _, _ = acting(encoder=network)
+    rows = rows_run(learner.kept, monkeypatch)
+    for seed, (steps, envs) in enumerate([(T, B), (7, 2), (T, B)]):
+        rollout = make_rollout(Box(0, 255, (36, 36), np.uint8), seed, steps, envs, stream)
+        assert_same_gradients(gradients(learner, rollout), by_autograd(learner, rollout))
+    assert rows == [(T + 1) * B, 8 * 2, (T + 1) * B]
+
+
+def other_rollout(same_size: bool) -> Rollout:
+    """Of another collector, acted on by nobody."""
+    rng = np.random.default_rng(5)
+    steps = T if same_size else T + 2
+    return Rollout(
+        obs=rng.integers(0, 256, (steps + 1, B, 36, 36)).astype(np.uint8),
+        actions=rng.integers(0, 3, (steps, B)),
+        rewards=rng.standard_normal((steps, B)).astype(np.float32),
+        terminated=np.zeros((steps, B), np.float32),
+        truncated=np.zeros((steps, B), np.float32),
+        valid=np.ones((steps, B), np.float32),
+        episode_start=np.zeros((steps + 1, B), np.float32),
+        num_valid=steps * B,
+    )
+
+
+def predict(learner: Learner) -> None:
+    agent = Agent(learner.model, None, TrainConfig(), Box(0, 255, (36, 36), np.uint8), Discrete(3))
+    for rows in (1, B):
+        agent.predict(np.full((rows, 36, 36), 9, np.uint8), deterministic=False)
+
+
+def play_elsewhere(learner: Learner) -> None:
+    """By another policy with the same model, in other environments, in rollouts of the same size."""
+    collector_of(9).collect(ModelPolicy(learner.model, None, None))
+
+
+def act_elsewhere(learner: Learner) -> None:
+    """By a policy that shares what is kept."""
+    collector_of(9).collect(ModelPolicy(learner.model, None, None, kept=learner.kept))
+
+
+def learn_elsewhere(learner: Learner) -> None:
+    learner.gradients(other_rollout(same_size=True))
+
+
+def learn_another_size(learner: Learner) -> None:
+    learner.gradients(other_rollout(same_size=False))
+
+
+BETWEEN = [predict, play_elsewhere, act_elsewhere, learn_elsewhere, learn_another_size]
+
+
+@pytest.mark.parametrize("between", BETWEEN, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("row", [1, T])
+def test_what_happens_in_between_does_no_harm(acting: Any, between: Callable[[Learner], None], row: int) -> None:
+    """In the middle of collecting, and between collecting and learning."""
+    learner, policy, collector = acting()
+    act, calls = policy.act, 0
+
+    def interrupted(obs: Any, episode_start: Any) -> Any:
+        nonlocal calls
+        actions, calls = act(obs, episode_start), calls + 1
+        if calls % T == row % T:
+            between(learner)
+        return actions
+
+    policy.act = interrupted
+    for _ in range(3):
+        rollout = collector.collect(policy)
+        assert_same_gradients(gradients(learner, rollout), by_autograd(learner, rollout))
+
+
+def test_learning_twice_from_a_rollout_is_learning_once(acting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, policy, collector = acting()
+    rollout = collector.collect(policy)
+    rows = rows_run(learner.kept, monkeypatch)
+    first, again = gradients(learner, rollout), gradients(learner, rollout)
+    assert rows == [B, B]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def apply(learner: Learner, rollout: Rollout) -> None:
+    learner.gradients(rollout)
+    learner.apply(0.0)
+
+
+def pull(learner: Learner, rollout: Rollout) -> None:
+    learner.train_state.params.add_(0.01)
+    learner.pull()
+
+
+def set_state(learner: Learner, rollout: Rollout) -> None:
+    state = learner.train_state.get_state()
+    learner.train_state.set_state({**state, "params": state["params"] + 0.01})
+    learner.set_state(learner.get_state())
+
+
+@pytest.mark.parametrize("change", [apply, pull, set_state], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("critic", ["shared", "target"])
+def test_new_parameters_make_what_was_kept_worthless(
+    acting: Any, critic: str, change: Callable[[Learner, Rollout], None]
+) -> None:
+    """Learning again from a rollout that earlier parameters have acted on."""
+    learner, policy, collector = acting(critic=critic)
+    if change is pull:  # from elsewhere, as asynchronous workers do
+        params = learner.flat.params.clone()
+        learner.train_state = dataclasses.replace(learner.train_state, params=params)
+    rollout = collector.collect(policy)
+    before = by_autograd(learner, rollout)
+    change(learner, rollout)
+    after = gradients(learner, rollout)
+    assert_same_gradients(after, by_autograd(learner, rollout))
+    assert not all(torch.allclose(a, b, rtol=1e-3) for a, b in zip(before, after, strict=True))
+
+
+# --------------------------------------------------------------------------- the ActorLearner
+
+
+@pytest.mark.parametrize("core", ["feedforward", "lstm"])
+def test_runs_are_the_same(make_runner: Callable[..., SyncRunner], core: str) -> None:
+    """Eight updates with what was kept (and heads written out, without memory), and with autograd alone."""
+    params = []
+    for is_kept in (True, False):
+        envs = SyncBackend([Catch() for _ in range(B)])
+        runner = make_runner(envs, T, encoder="universe", optimizer="adam", core=core, core_size=6)
+        learner, policy = runner.actor_learner.learner, runner.actor_learner.policy
+        assert (learner.numpy is not None) is (policy.fast is not None) is (core == "feedforward")
+        if not is_kept:
+            learner.kept = learner.numpy = None
+            runner.actor_learner.policy = ModelPolicy(learner.model, policy.rng, None)
+        before = runner.actor_learner.learner.flat.params.clone()
+        runner.advance(8 * T * B, np.inf)
+        params.append(runner.actor_learner.learner.flat.params)
+    assert (params[0] - before).abs().max() > 1e-3
+    torch.testing.assert_close(params[0], params[1], rtol=0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["a3c", "impala"])
+def test_a_run_continues_exactly(network: str) -> None:
+    """From a state in the middle of episodes, whatever has been acted on before."""
+    config = a3c(
+        "a2c", env_id="limelight.envs.toy:Catch", encoder=network, normalize_obs=True, total_timesteps=200, core="gru",
+        core_size=6,
+    )  # fmt: skip
+
+    def runner() -> SyncRunner:
+        return SyncRunner(make_actor_learner(config, None, config.seed), 200)
+
+    whole, resumed = runner(), runner()
+    whole.advance(50, np.inf)
+    state = copy.deepcopy(whole.get_state())
+    resumed.advance(30, np.inf)
+    resumed.actor_learner.collect()
+    resumed.set_state(state, seed=0)
+    for one in (whole, resumed):
+        one.advance(100, np.inf)
+    assert_same({**whole.get_state(), "seconds": 0.0}, {**resumed.get_state(), "seconds": 0.0})
+    for one in (whole, resumed):
+        one.close()
+
+
+@pytest.mark.parametrize("settings", [{"encoder": "nature"}, {"encoder": "universe", "normalize_obs": True}])
+@every_core
+def test_atari(settings: dict[str, Any], core: str) -> None:
+    """Through the game's own backend, with frames as they are and standardised, which are bytes in both."""
+    pytest.importorskip("ale_py")
+    size = {"frame_size": 42, "frame_stack": 1} if settings["encoder"] == "universe" else {}
+    memory = {} if core == "feedforward" else {"core": core, "core_size": 8}
+    actor = make_actor_learner(a3c("a2c", env_id="ALE/Pong-v5", backend="ale", **settings, **size, **memory), None, 0)
+    for _ in range(2):
+        rollout = actor.collect()
+        assert rollout.obs.dtype == np.uint8
+        assert_same_gradients(gradients(actor.learner, rollout), by_autograd(actor.learner, rollout), 1e-3)
+    actor.close()
+
+
+# --------------------------------------------------------------------------- what can be kept
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "kept"),
+    [
+        (Box(0, 255, (3, 42, 42), np.uint8), {}, True),
+        *((Box(0, 255, (3, 42, 42), np.uint8), {"encoder": name}, name != "impala") for name in NETWORKS),
+        (Box(0, 255, (7, 7, 3), np.uint8), {}, False),  # hidden layers follow
+        (Packed(Dict({"camera": Box(0, 255, (42, 42), np.uint8)})), {}, False),
+        (Box(-1.0, 1.0, (3,)), {}, False),
+    ],
+)
+def test_what_is_kept(
+    make_network_module: Callable[..., ActorCritic], space: Box, settings: dict[str, Any], kept: bool
+) -> None:
+    assert (keep(make_network_module(space, **settings).encoder, T) is not None) is kept
+
+
+def test_layers_that_are_not_in_pairs_are_not_kept() -> None:
+    encoder = ImageEncoder(Box(0, 255, (42, 42), np.uint8), "a3c")
+    encoder.layers = encoder.layers[:-1]
+    assert keep(encoder, T) is None
+
+
+def test_a_separate_critic_is_not_kept(make_learner: LearnerOf) -> None:
+    settings = with_settings(TrainConfig(), {"critic": "separate"})
+    learner = make_learner(Box(0, 255, (42, 42), np.uint8), critic=settings.model.critic)
+    assert learner.kept is not None
+    assert learner.kept.encoder is learner.model.encoder

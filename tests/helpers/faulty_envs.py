@@ -1,0 +1,157 @@
+"""Environments that fail in chosen workers and write down what happened to them, for the tests of faults."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import current_process
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from limelight.algo import optim
+
+
+def worker_index() -> int | None:
+    """Of the worker that this process is; None in any other."""
+    kind, _, index = current_process().name.rpartition("-")
+    return int(index) if kind == "limelight-worker" else None
+
+
+def raise_error() -> None:
+    raise RuntimeError("the simulator broke")
+
+
+def lose_a_pipe() -> None:
+    raise BrokenPipeError("the simulator's pipe")
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def segfault() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def kill_in_push() -> None:
+    """Not now: in the optimizer's next step, which is in the middle of a push."""
+    optim.RMSprop.step = lambda *_: kill()  # type: ignore[method-assign]
+
+
+def give_nan() -> None:
+    """Seen to in :meth:`Misbehaving.step`."""
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    f.__name__: f for f in (raise_error, lose_a_pipe, kill, segfault, kill_in_push, give_nan)
+}
+
+
+class Misbehaving(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole of one worker; see :class:`Misbehaves`."""
+
+    def __init__(self, plan: Misbehaves, index: int, fault: str | None) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.plan, self.index, self.fault, self.steps = plan, index, fault, 0
+        self.log = plan.folder / f"{index}-{os.getpid()}.log"
+
+    def note(self, text: str) -> None:
+        with self.log.open("a") as log:
+            log.write(text + " ")
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        obs, info = self.env.reset(seed=seed)
+        if self.steps == 0:
+            self.note(f"seed={seed} obs={obs.tolist()}")
+        return obs, info
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        obs, *rest = self.env.step(action)
+        if self.steps <= 20:
+            self.note(f"{action}")
+        if self.steps == self.plan.after and self.fault is not None:
+            (self.plan.folder / f"{self.index}.died").write_text(str(time.time()))
+            FAULTS[self.fault]()
+            if self.fault == "give_nan":
+                obs = np.array([0.0, np.nan, 0.0, 0.0], np.float32)
+        if self.fault is None and self.plan.wait_for_all:
+            self.wait_for_all()
+        return (obs, *rest)
+
+    def wait_for_all(self) -> None:
+        """Until the successors of all that fail have come."""
+        (self.plan.folder / f"{self.index}.back").touch()
+        deadline = time.monotonic() + 60
+        while len(list(self.plan.folder.glob("*.back"))) < len(self.plan.faults):
+            assert time.monotonic() < deadline, "a worker did not come back"
+            time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Misbehaves:
+    """Makes environments that fail in step ``after`` in worker i by ``faults[i]``; nowhere but in workers."""
+
+    folder: Path
+    faults: tuple[str, ...]
+    after: int = 30
+    only_once: bool = False
+    """A worker's successor does not fail."""
+    wait_for_all: bool = False
+    """And waits in its first step until all have a successor."""
+
+    def __call__(self) -> gym.Env[Any, Any]:
+        index = worker_index()
+        if index is None:
+            return gym.make("CartPole-v1")
+        fault = self.faults[index]
+        if fault == "constructor":
+            raise RuntimeError("no license for the simulator")
+        died = self.only_once and (self.folder / f"{index}.died").exists()
+        return Misbehaving(self, index, None if died else fault)
+
+
+class AlwaysRaises(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that raises in step 40 of a worker."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps == 40 and worker_index() is not None:
+            raise_error()
+        return self.env.step(action)
+
+
+class Stuck(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole whose step 40 does not return, in a worker; it touches ``file`` before."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.file, self.steps = file, 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps == 40 and worker_index() is not None:
+            Path(self.file).touch()
+            time.sleep(600)
+        return self.env.step(action)
+
+
+class HugeReward(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole whose rewards are finite, but not the square of any."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+
+    def step(self, action: Any) -> Any:
+        obs, _, *rest = self.env.step(action)
+        return (obs, 1e30, *rest)

@@ -1,0 +1,65 @@
+"""Which models the NumPy path takes, and its pieces; tests/equivalence holds the whole of it to autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+
+from limelight.nn.model import ActorCritic
+from limelight.nn.numpy_engine.layers import MAX_WIDTH
+from limelight.nn.numpy_engine.network import NumpyActorCritic, supports
+
+ModelOf = Callable[..., ActorCritic]
+BOX = Box(-1.0, 1.0, (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "expected"),
+    [
+        (BOX, {}, True),
+        (BOX, {"activation": "relu"}, True),
+        (BOX, {"critic": "target"}, True),
+        (Discrete(4, start=1), {"critic": "separate"}, True),
+        (BOX, {"hidden_sizes": (MAX_WIDTH,)}, True),
+        (BOX, {"hidden_sizes": (8, MAX_WIDTH + 1)}, False),
+        (BOX, {"activation": "elu"}, False),
+        (MultiDiscrete([2, 2]), {}, False),
+        (BOX, {"core": "lstm"}, False),
+        (BOX, {"core": "gru", "critic": "separate"}, False),
+    ],
+)
+def test_supported_models(
+    make_network_module: ModelOf, space: Space[Any], settings: dict[str, Any], expected: bool
+) -> None:
+    assert supports(make_network_module(space, **settings)) is expected
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+@pytest.mark.parametrize("space", [BOX, Box(0, 255, (2, 3), np.uint8), Discrete(5, start=-2)])
+def test_forward_is_the_models(make_network_module: ModelOf, space: Space[Any], critic: str, activation: str) -> None:
+    model = make_network_module(space, critic=critic, activation=activation, policy_init_gain=1.0)
+    space.seed(0)
+    obs = np.stack([np.asarray(space.sample()) for _ in range(20)])
+    logits, values = NumpyActorCritic(model).forward(obs)
+    expected = model(torch.from_numpy(obs)[None])
+    assert logits.dtype == values.dtype == np.float32
+    np.testing.assert_allclose(logits, expected.params[0].detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(values, expected.values[0].detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_edges_of_the_noise_choose_possible_actions(make_network_module: ModelOf) -> None:
+    """As Categorical.sample: never an action whose probability float32 does not see."""
+    rng = np.random.default_rng(0)
+    model = make_network_module(BOX, actions=Discrete(9), policy_init_gain=3.0)
+    with torch.no_grad():
+        model.policy_head.linear.bias[0] = model.policy_head.linear.bias[-1] = -300.0
+    net = NumpyActorCritic(model)
+    obs = rng.standard_normal((2000, 2, 3)).astype(np.float32)
+    assert (net.act(obs, lambda _: np.zeros((2000, 1), np.float32)) == 1).all()
+    assert (net.act(obs, lambda _: np.full((2000, 1), 1 - 2.0**-24, np.float32)) == 7).all()

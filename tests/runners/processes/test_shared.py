@@ -1,0 +1,90 @@
+"""What workers share under the hands of several processes at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from limelight.runners.processes.shared import ProcessLock, SharedArrays
+
+LOCK_FREE, LOCK_FREE_SHARED, LOCKED = "lock_free:per_worker", "lock_free:shared", "locked:shared"
+Results = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module", params=[1, pytest.param(10, marks=pytest.mark.slow)])
+def stressed(request: pytest.FixtureRequest) -> Results:
+    """What eight writers have done in each way, each for so many seconds."""
+    script = Path(__file__).with_name("stress.py")
+    command = [sys.executable, str(script), str(request.param), LOCK_FREE, LOCK_FREE_SHARED, LOCKED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    results: Results = json.loads(done.stdout)
+    for result in results.values():
+        assert result["statuses"] == [0] * 8
+        assert min(result["updates"]) > 0
+        assert result["finite"]
+    return results
+
+
+def test_lock_free_writers_lose_some_updates_and_nothing_worse(stressed: Results) -> None:
+    result = stressed[LOCK_FREE]
+    assert 0.0 < result["least"] <= result["most"] <= result["wanted"]
+    lost = 1.0 - result["mean"] / result["wanted"]
+    print(f"{sum(result['updates'])} updates by 8 writers: {lost:.2%} lost")
+    assert lost < 0.9
+
+
+def test_lock_free_writers_of_shared_statistics_stay_within_the_bound_of_a_step(stressed: Results) -> None:
+    result = stressed[LOCK_FREE_SHARED]
+    assert 0.0 < result["least"] <= result["most"] <= 2 * result["wanted"]  # RMSprop's step is RATE at most
+
+
+def test_locked_writers_lose_nothing(stressed: Results) -> None:
+    result = stressed[LOCKED]
+    assert result["least"] == result["most"] == result["wanted"] > 0.0
+
+
+def test_the_lock_excludes_and_ends_with_its_holder() -> None:
+    lock = ProcessLock()
+    code = f"import fcntl, time; fcntl.lockf({lock._fd}, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    # Without site-packages and torch, so that it is quick; the kernel's side of the lock is all that counts.
+    command = [sys.executable, "-I", "-S", "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=[lock._fd]) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        code = f"import fcntl; fcntl.lockf({lock._fd}, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        other = [sys.executable, "-I", "-S", "-c", code]
+        refused = subprocess.run(other, pass_fds=[lock._fd], capture_output=True, text=True)
+        assert "BlockingIOError" in refused.stderr
+        holder.kill()
+        start = time.monotonic()
+        with lock:
+            assert time.monotonic() - start < 1.0
+            refused = subprocess.run(other, pass_fds=[lock._fd], capture_output=True, text=True)
+            assert "BlockingIOError" in refused.stderr
+        assert subprocess.run(other, pass_fds=[lock._fd]).returncode == 0
+    lock.close()
+
+
+def test_arrays_lie_apart_and_are_what_was_asked_for() -> None:
+    fields = {"a": ((3,), np.float32), "empty": ((0,), np.float32), "b": ((2, 2), np.int64), "c": ((1,), np.uint8)}
+    arrays = SharedArrays(get_context("spawn"), fields)
+    assert arrays.names() == list(fields)
+    assert "a" in arrays
+    assert "x" not in arrays
+    for name, (shape, dtype) in fields.items():
+        assert (arrays[name].shape, arrays[name].dtype) == (shape, dtype)
+        assert arrays[name].ctypes.data % 64 == 0
+        assert not arrays[name].any()
+        arrays[name][...] = 1
+        assert (arrays[name] == 1).all()
+    arrays["a"][:] = 2.0
+    assert (arrays["b"] == 1).all()

@@ -1,0 +1,159 @@
+"""The Ray runner's manners: what it needs, begins with, reports and keeps."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.fake_ray import FakeRay, fake_ray  # noqa: F401  # a fixture
+from helpers.manual_workers import a3c, draw_no_report
+from limelight.cli import main as cli
+from limelight.errors import NonFiniteError, WorkerError
+from limelight.runners.base import ENV_STATE_NOT_RESTORED, MAX_CONSECUTIVE_SKIPS
+from limelight.runners.ray import runner as ray_runner
+from limelight.runners.ray.runner import RayRunner
+from limelight.runners.worker_metrics import Counter
+from limelight.runs.checkpoint import latest_checkpoint, read_state
+from limelight.training.run import build, run
+
+
+def make_runner(algo: str = "a3c", **settings: Any) -> RayRunner:
+    runner, _ = build(a3c(algo, **{"runner": "ray", "num_workers": 2, "total_timesteps": 400, **settings}), None)
+    assert isinstance(runner, RayRunner)
+    return runner
+
+
+def test_without_ray_one_line_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(import_module("limelight.training.run"), "find_spec", lambda name: None)
+    assert cli.main(["train", "CartPole-v1", "--runner", "ray"]) == 2
+    errors = capsys.readouterr().err
+    assert "runner = ray: Ray is not installed; pip install 'limelight-rl[ray]'" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+@pytest.mark.parametrize("worker_output", ["gradients", "rollouts"])
+def test_metrics_episodes_and_counts(fake_ray: FakeRay, algo: str, worker_output: str) -> None:  # noqa: F811
+    runner = make_runner(algo, worker_output=worker_output)
+    metrics = runner.advance(400, 60.0)
+    assert 400 <= runner.num_steps < 400 + 2 * 2 * 5
+    assert {"train/policy_loss", "train/value_loss", "train/entropy", "train/grad_norm"} <= set(metrics)
+    assert ("async/policy_lag" in metrics) == (algo == "a3c")
+    assert metrics["async/worker_restarts"] == 0
+    assert metrics["async/worker_1/updates_per_second"] > 0
+    assert runner.counters[:, 0].sum() == runner.num_steps
+    episodes = runner.pop_episodes()
+    assert {episode.env for episode in episodes} == {0, 1, 2, 3}
+    assert runner.pop_episodes() == runner.pop_messages() == []
+    runner.close()
+    assert [name for name, _ in fake_ray.calls].count("close") == 2
+
+
+def test_fewer_places_than_workers_are_told_and_used(
+    fake_ray: FakeRay,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second worker is never ready: its task is left out of what is done."""
+    begins: list[Any] = []
+    wait = fake_ray.wait
+
+    def first_only(refs: Any, num_returns: int, timeout: float) -> Any:
+        begins.extend(ref for ref in refs if isinstance(ref.value, bool) and ref not in begins)
+        done, rest = wait(refs, num_returns, timeout)
+        return [ref for ref in done if ref not in begins[1:]], rest
+
+    monkeypatch.setattr(fake_ray, "wait", first_only)
+    monkeypatch.setattr(ray_runner, "free_places", lambda workers: 1)
+    runner = make_runner("a2c")
+    runner.advance(100, 60.0)
+    assert runner.num_steps >= 100
+    assert [slot.ready for slot in runner.slots] == [True, False]
+    (message,) = runner.pop_messages()
+    assert message.startswith("1 of 2 workers have begun, and the cluster has room for 1 (each: 1 CPUs, 0 GPUs)")
+    state = runner.get_state()
+    assert [worker is None for worker in state["workers"]] == [False, True]
+    begins.clear()
+    resumed = make_runner("a2c")
+    assert resumed.set_state(state, seed=7) == ENV_STATE_NOT_RESTORED
+    assert [slot.restarts for slot in resumed.slots] == [0, 1]  # one without a state gets fresh seeds
+
+
+def test_after_an_error_a_checkpoint_does_not_claim_to_be_exact(
+    fake_ray: FakeRay,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw_no_report(monkeypatch)
+    config = a3c(
+        "a2c", env_id="helpers.ray_envs:Fails", env_kwargs={"how": "nan", "after": 50}, runner="ray", num_workers=1,
+        total_timesteps=1000, run_dir=str(tmp_path / "r"),
+    )  # fmt: skip
+    monkeypatch.setattr(import_module("helpers.ray_envs"), "in_ray_worker", lambda: True)
+    with pytest.raises(NonFiniteError, match="observation"):
+        run(config, quiet=True)
+    newest = latest_checkpoint(tmp_path / "r")
+    assert newest is not None
+    state = read_state(newest)["training"]["runner"]
+    assert state["num_steps"] > 0
+    assert state["workers"] == [None]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("worker_output", ["gradients", "rollouts"])
+def test_the_learner_is_on_a_gpu_and_workers_are_not(fake_ray: FakeRay, worker_output: str) -> None:  # noqa: F811
+    """What crosses is checked by the stand-in for Ray: no tensor does."""
+    runner = make_runner(device="cuda", worker_output=worker_output)
+    runner.advance(400, 60.0)
+    assert runner.learner.flat.params.device.type == "cuda"
+    assert fake_ray.actors[0].real.actor_learner.learner.flat.params.device.type == "cpu"
+    runner.close()
+
+
+def test_workers_that_cannot_begin_after_a_resumption_lose_no_state(
+    fake_ray: FakeRay,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runner = make_runner("a3c")
+    runner.advance(100, 60.0)
+    state = runner.get_state()
+    resumed = make_runner("a3c")
+    resumed.set_state(state, seed=7)
+
+    def fails(*args: Any) -> None:
+        raise RuntimeError("no license for the simulator")
+
+    monkeypatch.setattr(ray_runner.RayWorker, "start", fails)
+    with pytest.raises(WorkerError, match="it had not begun"):
+        resumed.advance(200, 60.0)
+    assert None not in resumed.get_state()["workers"]
+
+
+@pytest.mark.parametrize(("algo", "bears"), [("a2c", 0), ("a3c", MAX_CONSECUTIVE_SKIPS - 1)])
+def test_gradients_that_are_not_finite(
+    fake_ray: FakeRay,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    algo: str,
+    bears: int,
+) -> None:
+    """Asynchronous: left out, counted, and after so many in a row the end. Synchronous: the end."""
+    runner = make_runner(algo, total_timesteps=10_000)
+    runner.advance(100, 60.0)
+    before, version = runner.learner.flat.params.clone(), runner.version
+
+    def fails(*args: Any) -> None:
+        raise NonFiniteError("learning_rate = 1: the gradient is no longer finite")
+
+    monkeypatch.setattr(runner.learner, "apply", fails)
+    with pytest.raises(NonFiniteError):
+        runner.advance(10_000, 60.0)
+    assert int(runner.counters[:, Counter.SKIPPED].max()) >= bears // 2
+    assert runner._skipped_in_a_row == bears + 1
+    assert runner.version == version
+    assert torch.equal(runner.learner.flat.params, before)

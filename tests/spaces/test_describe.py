@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.spaces import (
+    Box,
+    Dict,
+    Discrete,
+    Graph,
+    MultiBinary,
+    MultiDiscrete,
+    OneOf,
+    Sequence,
+    Space,
+    Text,
+    Tuple,
+)
+
+from limelight.errors import ConfigError
+from limelight.spaces.describe import check_spaces, describe_space, space_from_json, space_to_json
+from limelight.spaces.packed import MaskSource, Packed
+
+SPACES: list[Space[Any]] = [
+    Box(-1.0, 1.0, (3,)),
+    Box(0, 255, (4, 84, 84), np.uint8),
+    Box(np.float32([-np.inf, -0.1, 1e-30]), np.float32([np.inf, 0.1, 4.8]), dtype=np.float32),
+    Box(np.array([[0.1, -np.inf]]), np.array([[0.2, np.inf]]), dtype=np.float64),
+    Box(-np.inf, np.inf, (), np.float32),
+    Box(0, 2**63 - 1, (2,), np.int64),
+    Box(0, 2**64 - 1, (1,), np.uint64),
+    Discrete(5),
+    Discrete(3, start=-1),
+    Discrete(3, dtype=np.int32),
+    MultiDiscrete([2, 3, 4]),
+    MultiDiscrete(np.array([[2, 3], [4, 5]]), start=np.array([[1, 0], [0, -2]]), dtype=np.int32),
+    MultiBinary(3),
+    MultiBinary([2, 3]),
+    Tuple([Discrete(3), Box(0, 1, (2,), np.bool_)]),
+    Dict([("b", Discrete(2)), ("a", Tuple([MultiBinary(2), Dict({"c": Box(-1, 1, (1,))})]))]),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=describe_space)
+def test_a_space_comes_back_from_json_exactly(space: Space[Any]) -> None:
+    text = json.dumps(space_to_json(space), allow_nan=False)
+    back = space_from_json(json.loads(text))
+    assert back == space
+    assert type(back) is type(space)
+    assert back.dtype == space.dtype
+    assert back.shape == space.shape
+    if isinstance(space, Dict) and isinstance(back, Dict):
+        assert list(back.spaces) == list(space.spaces)
+    if isinstance(space, Box) and isinstance(back, Box):
+        assert space.low.tobytes() == back.low.tobytes()
+        assert space.high.tobytes() == back.high.tobytes()
+        assert len(text) < 300  # the bounds of an image are one number
+
+
+def test_only_known_spaces_have_a_json_form() -> None:
+    with pytest.raises(TypeError, match="no JSON form for space Text"):
+        space_to_json(Text(3))
+    with pytest.raises(
+        ConfigError, match="space = 'Text': must be one of Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
+    ):
+        space_from_json({"space": "Text"})
+
+
+@pytest.mark.parametrize("space", SPACES, ids=describe_space)
+def test_supported_spaces_pass(space: Space[Any]) -> None:
+    check_spaces(space, Discrete(2), "x")
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (Text(3), Discrete(2), "observation space Text is not supported (supported: Box, Discrete,"),
+        (Dict({"a": Tuple([Text(3)])}), Discrete(2), "observation space Text at ['a'][0] is not supported"),
+        (Dict({"a": OneOf([Discrete(2)])}), Discrete(2), "observation space OneOf at ['a'] is not supported"),
+        (Sequence(Discrete(2)), Discrete(2), "observation space Sequence is not supported"),
+        (Graph(Discrete(2), None), Discrete(2), "observation space Graph is not supported"),
+        (Tuple([]), Discrete(2), "observation space Tuple() is empty"),
+        (Discrete(2), Dict({"a": Text(3)}), "action space Text at ['a'] is not supported"),
+        (Discrete(2), Box(-1, 1, (0,)), "action space Box(0,) float32 is not supported; it must hold"),
+        (Packed(Dict({"a": Box(0, 1, (0,))})), Discrete(2), "Box(0,) float32 at ['a']"),
+        (Box(0, 1, (2, 0)), Discrete(2), "must hold at least one real number"),
+    ],
+)
+def test_unsupported_spaces_are_named(observation: Space[Any], action: Space[Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_spaces(observation, action, "Some-v0")
+    assert str(error.value).startswith("env_id = Some-v0: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_spaces_are_described_in_a_few_words() -> None:
+    assert describe_space(Box(0, 255, (84, 84), np.uint8)) == "Box(84, 84) uint8"
+    assert describe_space(Discrete(3, start=1)) == "Discrete(3, start=1)"
+    assert describe_space(Discrete(3)) == "Discrete(3)"
+    assert describe_space(MultiDiscrete([2, 3])) == "MultiDiscrete([2, 3])"
+    assert describe_space(MultiBinary(3)) == "MultiBinary(3)"
+    nested = Dict({"a": Tuple([Discrete(3), Box(0, 1, (2,))])})
+    assert describe_space(nested) == "Dict(a: Tuple(Discrete(3), Box(2,) float32))"
+    assert describe_space(Packed(nested)) == describe_space(nested)
+
+
+@pytest.mark.parametrize("mask", [None, "observation", "info"])
+def test_packed_spaces_come_back_from_json(mask: MaskSource | None) -> None:
+    space = Packed(Dict([("observation", SPACES[-1]), ("action_mask", MultiBinary(2))]), mask)
+    back = space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False)))
+    assert back == space
+    assert isinstance(back, Packed)
+    assert back.leaves == space.leaves
+    assert back.mask == space.mask

@@ -1,0 +1,26 @@
+"""One thread, and no denormal numbers, as long as it lasts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from limelight.threads import single_threaded
+
+
+def smallest_halved() -> float:
+    """Half of the smallest normal number of float32, in NumPy and in torch."""
+    numbers = np.full(64, np.finfo(np.float32).tiny, np.float32)
+    ours, theirs = numbers * np.float32(0.5), torch.from_numpy(numbers) * 0.5
+    assert ours.tolist() == theirs.tolist()
+    return float(ours[0])
+
+
+def test_one_thread_without_denormals_as_long_as_it_lasts() -> None:
+    threads = torch.get_num_threads()
+    assert smallest_halved() > 0.0
+    with single_threaded():
+        assert torch.get_num_threads() == 1
+        assert smallest_halved() == 0.0
+    assert smallest_halved() > 0.0
+    assert torch.get_num_threads() == threads

@@ -1,0 +1,221 @@
+"""The progress display, drawn into a buffer with a clock of our own."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from limelight.algo.episodes import Episode
+from limelight.viewing import console as module
+from limelight.viewing.console import ConsoleLogger
+
+
+class Clock:
+    """Stands for ``time.monotonic``."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def plain_console() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def terminal(width: int = 80) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=True, force_interactive=True, color_system=None)
+
+
+def output(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def finished(*returns: float) -> list[Episode]:
+    return [Episode(0, r, 10, True) for r in returns]
+
+
+ASYNC = {
+    "async/policy_lag": 1.75, "async/policy_lag_max": 7, "async/worker_restarts": 0, "async/skipped_updates": 0,
+    "async/worker_0/steps_per_second": 900.0, "async/worker_0/updates_per_second": 14.0,
+}  # fmt: skip
+EVALUATION = {"eval/mean_reward": 475.25, "eval/std_reward": 3.21}
+
+
+def test_plain_lines_now_and_then(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(100_000, console=console)
+    assert output(console) == "  0%  0/100,000 steps  – steps/s  return –  eval –  0:00 elapsed  – left\n"
+    clock.now += 2
+    logger.episodes(20_000, 2.0, finished(10, 20))
+    lines = output(console).splitlines()
+    assert lines[1:] == [" 20%  20,000/100,000 steps  10,000 steps/s  return 15.0  eval –  0:02 elapsed  0:08 left"]
+    for _ in range(9):  # for ten seconds nothing more, however much arrives
+        clock.now += 1
+        logger.log(21_000, 2.5, EVALUATION)
+    assert len(output(console).splitlines()) == 2
+    clock.now += 1
+    logger.log(50_000, 5.0, {"train/entropy": 0.1})
+    assert output(console).splitlines()[2] == (
+        " 50%  50,000/100,000 steps  10,000 steps/s  return 15.0  eval 475.2 ± 3.2  0:12 elapsed  0:12 left"
+    )
+    logger.message("a [bold]message[/bold]")
+    logger.close()
+    logger.close()
+    lines = output(console).splitlines()
+    assert lines[3] == "a [bold]message[/bold]"
+    assert lines[4].startswith(" 50%  50,000/100,000 steps")
+    assert len(lines) == 5
+    assert "\x1b" not in output(console)
+
+
+def test_return_is_the_mean_of_the_last_hundred_episodes(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(1000, console=console)
+    logger.episodes(10, 0.1, finished(*[0.0] * 50))
+    logger.episodes(20, 0.2, finished(*[30.0] * 100))
+    logger.close()
+    assert "return 30.0" in output(console).splitlines()[-1]
+
+
+def test_a_resumed_run_counts_from_where_it_was(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(100_000, initial_step=60_000, console=console)
+    assert output(console).startswith(" 60%  60,000/100,000 steps  – steps/s")
+    clock.now += 1
+    logger.log(70_000, 31.0, {})
+    assert "70%  70,000/100,000 steps  – steps/s  return –  eval –  0:01 elapsed  0:03 left" in output(console)
+    clock.now += 10
+    logger.log(80_000, 33.0, {})
+    assert "80,000/100,000 steps  5,000 steps/s" in output(console)
+
+
+def test_steps_beyond_the_budget_are_no_trouble(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(1000, console=console)
+    clock.now += 5000
+    logger.log(1024, 5000.0, {})
+    assert "100%  1,024/1,000 steps" in output(console)
+    assert "1:23:20 elapsed  0:00 left" in output(console)
+
+
+def test_the_bar_is_there_before_the_first_step_and_redraws_a_few_times_a_second(clock: Clock) -> None:
+    console = terminal()
+    threads = threading.active_count()
+    logger = ConsoleLogger(100_000, console=console)
+    assert "0/100,000 steps" in output(console)
+    drawn = len(output(console))
+    for step in range(1, 100):
+        logger.episodes(step, step / 1000, finished(1.0))
+    assert len(output(console)) == drawn
+    logger.tick(5000, 0.1)
+    assert len(output(console)) == drawn
+    clock.now += 0.25
+    logger.tick(5000, 0.5)
+    assert " 5,000/100,000 steps" in output(console).replace("\n", " ")
+    clock.now += 0.25
+    logger.episodes(10_000, 1.0, finished(1.0))
+    assert "10%  0:00 elapsed  0:04 left" in output(console)
+    assert "10,000/100,000 steps  10,000 steps/s  return 1.0  eval –" in output(console)
+    logger.log(10_001, 1.0, EVALUATION)  # an evaluation does not wait
+    assert "eval 475.2 ± 3.2" in output(console)
+    assert threading.active_count() == threads
+    logger.message("saved")
+    assert "saved\n" in output(console)
+    logger.close()
+    drawn = len(output(console))
+    logger.log(20_000, 2.0, EVALUATION)
+    logger.close()
+    assert len(output(console)) == drawn
+    assert output(console).endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_it_fits_a_terminal_of_eighty_columns(clock: Clock) -> None:
+    console = terminal(80)
+    logger = ConsoleLogger(10_000_000, console=console)
+    clock.now += 20_000
+    logger.episodes(9_999_000, 19_000.0, finished(-234.5))
+    start = len(output(console))
+    logger.log(9_999_000, 19_000.0, {"eval/mean_reward": -1234.5, "eval/std_reward": 123.4})
+    picture = output(console)[start:].split("\x1b[2K")[-1].splitlines()
+    assert len(picture) == 2
+    assert all(len(line) <= 80 for line in picture)
+    assert "–" not in picture[1]
+    assert "eval -1,234.5 ± 123.4" in picture[1]
+    logger.close()
+
+
+def test_a_plain_line_says_how_workers_fare(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(1000, console=console)
+    clock.now += 10
+    logger.log(100, 1.0, {"train/entropy": 0.5, **ASYNC})
+    assert output(console).splitlines()[-1].endswith(" left  policy lag 1.8 (max 7)")
+    logger.log(200, 2.0, {**ASYNC, "async/worker_restarts": 2, "async/skipped_updates": 1_203})
+    logger.log(200, 2.0, EVALUATION)  # a row without workers leaves what is known of them
+    logger.close()
+    last = output(console).splitlines()[-1]
+    assert last.endswith(" left  policy lag 1.8 (max 7)  worker restarts 2  skipped updates 1,203")
+
+
+def test_workers_have_a_third_line_of_eighty_columns(clock: Clock) -> None:
+    console = terminal(80)
+    logger = ConsoleLogger(10_000_000, console=console)
+
+    def picture(metrics: dict[str, float]) -> list[str]:
+        clock.now += 1
+        start = len(output(console))
+        logger.log(9_999_000, 19_000.0, metrics)
+        return output(console)[start:].split("\x1b[2K")[-1].splitlines()
+
+    assert len(picture(EVALUATION)) == 2
+    worst = {"async/policy_lag": 123.4, "async/policy_lag_max": 12_345, "async/worker_restarts": 1_000}
+    lines = picture({**ASYNC, **worst, "async/skipped_updates": 1_000_000})
+    assert [len(line) <= 80 for line in lines] == [True] * 3
+    assert lines[2].strip() == "policy lag 123.4 (max 12345)  worker restarts 1,000  skipped updates 1,000,000"
+    assert picture(ASYNC)[2].strip() == "policy lag 1.8 (max 7)"
+    logger.close()
+
+
+@pytest.mark.parametrize("make", [plain_console, terminal])
+def test_a_message_of_many_lines_keeps_them(clock: Clock, make: type[Console]) -> None:
+    """A worker's traceback: as it is, however long its lines, brackets not taken for markup."""
+    console = make()
+    logger = ConsoleLogger(1000, console=console)
+    message = f'worker 1 died: it raised\n  File "x.py", line 3\n    a[bold] = {"y" * 100}\nIndexError: [/red]'
+    logger.message(message)
+    logger.close()
+    assert f"{message}\n" in output(console)
+
+
+@pytest.mark.parametrize("make", [plain_console, terminal])
+def test_quiet_shows_messages_only(clock: Clock, make: type[Console]) -> None:
+    console = make()
+    logger = ConsoleLogger(1000, quiet=True, console=console)
+    clock.now += 60
+    logger.log(10, 1.0, EVALUATION)
+    logger.episodes(20, 1.0, finished(1.0))
+    logger.message("done")
+    logger.close()
+    assert output(console) == "done\n"
+
+
+def test_standard_output_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = ConsoleLogger(1000)
+    logger.log(10, 1.0, {})
+    logger.close()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "10/1,000 steps" in captured.err

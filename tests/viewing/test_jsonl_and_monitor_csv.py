@@ -1,0 +1,173 @@
+"""metrics.jsonl, monitor.csv and TensorBoard events: what is in them, and what a resumed run does to them."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from limelight.algo.episodes import Episode
+from limelight.viewing.jsonl import JsonlLogger
+from limelight.viewing.monitor_csv import MonitorCsvLogger
+from limelight.viewing.tensorboard import TensorBoardLogger
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def episodes(*returns: float) -> list[Episode]:
+    return [Episode(0, r, 10, True) for r in returns]
+
+
+# --------------------------------------------------------------------------- metrics.jsonl
+
+
+def test_jsonl_rows_are_there_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "metrics.jsonl"
+    logger = JsonlLogger(path)
+    logger.log(8, 0.12345678, {"train/entropy": np.float32(0.5), "time/updates": 3, "x": math.nan, "y": -math.inf})
+    assert read_jsonl(path) == [
+        {"step": 8, "seconds": 0.123457, "train/entropy": 0.5, "time/updates": 3, "x": None, "y": None}
+    ]
+    logger.episodes(9, 0.2, episodes(1.0))
+    logger.message("hello")
+    logger.log(16, 0.3, {})
+    assert len(read_jsonl(path)) == 2
+    logger.close()
+    logger.close()
+
+
+def test_jsonl_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    logger = JsonlLogger(path)
+    for step in (10, 20, 30):
+        logger.log(step, step / 10, {"a": step})
+    logger.close()
+    with path.open("a") as file:
+        file.write('not json\n[1]\n{"step": 5}\n{"step": 15, "secon')  # a kill in the middle of a row
+    resumed = JsonlLogger(path, resume_step=20)
+    resumed.log(25, 2.5, {"a": 25})
+    resumed.close()
+    assert [row["step"] for row in read_jsonl(path)] == [10, 20, 5, 25]
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_new_run_starts_a_new_file_and_a_lost_file_is_begun_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n')
+    JsonlLogger(path).close()
+    assert path.read_text() == ""
+    path.unlink()
+    JsonlLogger(path, resume_step=3).close()
+    assert path.read_text() == ""
+
+
+# --------------------------------------------------------------------------- monitor.csv
+
+
+def test_monitor_csv_is_stable_baselines_format(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.csv"
+    logger = MonitorCsvLogger(path, "CartPole-v1", start_time=1000.5)
+    logger.episodes(16, 0.1234567, [Episode(3, 21.00000001, 21, True), Episode(1, -0.5, 7, False)])
+    lines = path.read_text().splitlines()
+    assert json.loads(lines[0].removeprefix("#")) == {"t_start": 1000.5, "env_id": "CartPole-v1"}
+    assert lines[1:] == ["r,l,t,step", "21.0,21,0.123457,16", "-0.5,7,0.123457,16"]
+    logger.log(1, 1.0, {})
+    logger.message("hello")
+    logger.close()
+    logger.close()
+    assert path.read_text().splitlines() == lines
+
+
+def test_monitor_csv_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.csv"
+    logger = MonitorCsvLogger(path, "E", start_time=1.0)
+    for step in (10, 20, 30):
+        logger.episodes(step, step / 10, episodes(float(step)))
+    logger.close()
+    with path.open("a") as file:
+        file.write("1.0,2\n7.0,1,0.5,1")
+    resumed = MonitorCsvLogger(path, "E", start_time=9.0, resume_step=20)
+    resumed.episodes(24, 2.4, episodes(24.0))
+    resumed.close()
+    lines = path.read_text().splitlines()
+    assert json.loads(lines[0][1:])["t_start"] == 1.0
+    assert lines[1:] == ["r,l,t,step", "10.0,10,1.0,10", "20.0,10,2.0,20", "24.0,10,2.4,24"]
+
+
+def test_training_starts_now_unless_told(tmp_path: Path) -> None:
+    before = time.time()
+    MonitorCsvLogger(tmp_path / "monitor.csv", "E").close()
+    assert before <= json.loads((tmp_path / "monitor.csv").read_text().splitlines()[0][1:])["t_start"] <= time.time()
+
+
+def test_a_lost_monitor_csv_is_begun_again(tmp_path: Path) -> None:
+    MonitorCsvLogger(tmp_path / "monitor.csv", "E", 5.0, resume_step=20).close()
+    assert (tmp_path / "monitor.csv").read_text() == '#{"t_start": 5.0, "env_id": "E"}\nr,l,t,step\n'
+
+
+@pytest.mark.filterwarnings("default")
+def test_stable_baselines_reads_it(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    monitor = pytest.importorskip("stable_baselines3.common.monitor")
+    plotter = pytest.importorskip("stable_baselines3.common.results_plotter")
+    logger = MonitorCsvLogger(tmp_path / "monitor.csv", "CartPole-v1", start_time=1000.0)
+    for i in range(120):
+        logger.episodes(10 * (i + 1), float(i), episodes(float(i)))
+    logger.close()
+    frame = monitor.load_results(str(tmp_path))
+    assert frame["r"].tolist() == [float(i) for i in range(120)]
+    x, y = plotter.ts2xy(frame, plotter.X_TIMESTEPS)
+    np.testing.assert_array_equal(x, 10 * np.arange(1, 121))
+    np.testing.assert_array_equal(y, np.arange(120.0))
+    x, _ = plotter.ts2xy(frame, plotter.X_WALLTIME)
+    np.testing.assert_allclose(x * 3600, np.arange(120.0), atol=1e-6)
+
+
+# --------------------------------------------------------------------------- TensorBoard
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_reads_the_events_of_a_resumed_run(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    for step in (10, 20, 30):
+        logger.log(step, 0.1, {"train/entropy": step / 10, "eval/mean_reward": np.float32(step)})
+    logger.episodes(30, 0.2, episodes(1.0))
+    logger.message("hello")
+    logger.close()
+    logger.close()
+    resumed = TensorBoardLogger(tmp_path, resume_step=20)
+    resumed.log(25, 0.2, {"train/entropy": math.nan, "eval/mean_reward": 25.0})
+    resumed.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert sorted(events.Tags()["scalars"]) == ["eval/mean_reward", "train/entropy"]
+    assert [(e.step, e.value) for e in events.Scalars("eval/mean_reward")] == [
+        (10, 10.0),
+        (20, 20.0),
+        (25, 25.0),
+    ]
+    assert math.isnan(events.Scalars("train/entropy")[-1].value)
+
+
+def test_tensorboard_costs_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    program = (
+        "import sys; from pathlib import Path; from limelight.viewing.tensorboard import TensorBoardLogger\n"
+        "assert not any(name.startswith('tensorboard') for name in sys.modules)\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"logger = TensorBoardLogger(Path({str(tmp_path / 'events')!r}))\n"
+        "logger.log(1, 0.1, {'a': 1.0}); logger.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
