@@ -1,14 +1,71 @@
-"""Finished episodes and the running ones they come from."""
+"""Episode statistics: returns and lengths from raw rewards and valid rows."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from limelight.algo.rollout import Rollout
+from limelight.typing import State
+
 
 class Episode(NamedTuple):
-    """A finished episode, in raw rewards."""
+    """A finished episode; its return is the sum of raw rewards."""
 
     env: int
     episode_return: float
     length: int
     terminated: bool
+
+
+class EpisodeTracker:
+    """Return and length so far of the running episode of each environment, and the episodes that have finished."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.returns = np.zeros(num_envs, np.float64)
+        self.lengths = np.zeros(num_envs, np.float64)
+        self._finished: list[Episode] = []
+
+    def reset(self) -> None:
+        """Start new episodes in all environments."""
+        self.returns[:] = 0.0
+        self.lengths[:] = 0.0
+
+    def add(self, rollout: Rollout, life_lost: NDArray[np.bool_] | None = None) -> None:
+        """Add a rollout to the running episodes and record those that it finished.
+
+        ``life_lost`` [T, B]: rows that count as terminated for learning while the episode goes on.
+        """
+        terminated, truncated = rollout.terminated, rollout.truncated
+        if not (np.count_nonzero(terminated) or np.count_nonzero(truncated)):  # the common case, without a loop
+            self.returns += np.add.reduce(rollout.rewards, axis=0)
+            self.lengths += np.add.reduce(rollout.valid, axis=0)
+            return
+        if life_lost is not None:
+            terminated = terminated * ~life_lost
+        for t in range(len(terminated)):
+            self.returns += rollout.rewards[t]
+            self.lengths += rollout.valid[t]
+            for b in np.flatnonzero(terminated[t] + truncated[t]):
+                self._finish(int(b), bool(terminated[t, b]))
+
+    def _finish(self, b: int, terminated: bool) -> None:
+        self._finished.append(Episode(b, float(self.returns[b]), int(self.lengths[b]), terminated))
+        self.returns[b] = 0.0
+        self.lengths[b] = 0.0
+
+    def pop_finished(self) -> list[Episode]:
+        """Return the episodes finished since the last call, oldest first."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def get_state(self) -> State:
+        """Return the running episodes."""
+        return {"returns": self.returns.copy(), "lengths": self.lengths.copy()}
+
+    def set_state(self, state: State) -> None:
+        """Continue from :meth:`get_state`."""
+        self.returns[:] = state["returns"]
+        self.lengths[:] = state["lengths"]

@@ -1,8 +1,7 @@
-"""Losses of actor-critic learning, to be minimised: free functions on ``[T, B]`` tensors, torch only.
+"""Losses of actor-critic learning, to be minimised: pure functions on ``[T, B]`` arrays, NumPy's or PyTorch's.
 
-They take log-probabilities and entropies, so any action distribution fits. Means run over valid rows; no row
-of a reset, and no padding, counts. Each has its derivative beside it, for networks whose backward pass is
-written out (nn/numpy_mlp.py); the tests hold the two together.
+They take log-probabilities and entropies, so any action distribution fits. Means run over valid rows. Each loss has
+its derivative beside it; the learner hands the derivatives to the network's backward pass.
 """
 
 from __future__ import annotations
@@ -10,71 +9,65 @@ from __future__ import annotations
 from limelight.typing import Array
 
 
-def row_weights(valid: Array) -> Array:
-    """validₜ / Σ valid, [T, B]: Σ x · row_weights is the mean of x over valid rows; all 0 if there is none."""
+def mask_weights(valid: Array) -> Array:
+    """Return validₜ / Σ valid, [T, B]: Σ x · w is the mean of x over valid rows; 0 if there are none."""
     return valid / max(float(valid.sum()), 1.0)
 
 
-def policy_gradient_loss(log_probs: Array, weights: Array, rows: Array) -> Array:
-    """−mean(log π(aₜ|sₜ) · wₜ), whose gradient is the policy gradient estimate.
+def policy_gradient_loss(log_probs: Array, advantages: Array, w: Array) -> Array:
+    """−mean(log π(aₜ|sₜ) · Âₜ), whose gradient is the policy gradient estimate.
 
     Args:
         log_probs: log π(aₜ|sₜ), [T, B].
-        weights:   wₜ, constant: the return estimate Q̂ (plain actor-critic) or the advantage Â (A2C, A3C), [T, B].
-        rows:      :func:`row_weights` of the valid rows, [T, B].
+        advantages: Âₜ, constant, [T, B]; in the plain actor-critic the return estimate Q̂ instead.
+        w: :func:`mask_weights` of the valid rows, [T, B].
     Returns: scalar loss.
     Source: Williams 1992; Sutton et al. 2000.
     """
-    return -(log_probs * weights * rows).sum()
+    return -(log_probs * advantages * w).sum()
 
 
-def policy_gradient_loss_grad(weights: Array, rows: Array) -> Array:
+def policy_gradient_loss_grad(advantages: Array, w: Array) -> Array:
     """∂ policy_gradient_loss / ∂ log_probs, [T, B]."""
-    return -weights * rows
+    return -advantages * w
 
 
-def squared_value_loss(values: Array, targets: Array, rows: Array) -> Array:
-    """Mean (V(sₜ) − Gₜ)², scalar; targets are constant. values, targets, rows: [T, B]."""
-    return ((values - targets) ** 2 * rows).sum()
+def value_loss(values: Array, returns: Array, w: Array, huber_delta: float | None = None) -> Array:
+    """Mean loss of V(sₜ) against the constant Gₜ, scalar: (V − G)², or Huber's with ``huber_delta`` δ.
 
-
-def squared_value_loss_grad(values: Array, targets: Array, rows: Array) -> Array:
-    """∂ squared_value_loss / ∂ values, [T, B]."""
-    return 2.0 * (values - targets) * rows
-
-
-def huber_value_loss(values: Array, targets: Array, rows: Array, delta: float) -> Array:
-    """Mean Huber loss with e = V(sₜ) − Gₜ: e² up to |e| = δ, 2δ|e| − δ² beyond.  Scalar.
-
-    Twice the textbook form, so that it equals the squared loss for small errors and ``vf_coef`` keeps its meaning.
+    Huber's loss of the error e is e² up to |e| = δ and 2δ|e| − δ² beyond: twice the textbook form, so that it equals
+    the squared loss for small errors and ``vf_coef`` keeps its meaning. values, returns, w: [T, B].
     Source: Huber 1964.
     """
-    error = values - targets
-    inside = error.clip(-delta, delta)
-    return (inside * (2.0 * error - inside) * rows).sum()
+    error = values - returns
+    if huber_delta is None:
+        return (error**2 * w).sum()
+    inside = error.clip(-huber_delta, huber_delta)
+    return (inside * (2.0 * error - inside) * w).sum()
 
 
-def huber_value_loss_grad(values: Array, targets: Array, rows: Array, delta: float) -> Array:
-    """∂ huber_value_loss / ∂ values, [T, B]."""
-    return 2.0 * (values - targets).clip(-delta, delta) * rows
+def value_loss_grad(values: Array, returns: Array, w: Array, huber_delta: float | None = None) -> Array:
+    """∂ value_loss / ∂ values, [T, B]."""
+    error = values - returns
+    return 2.0 * (error if huber_delta is None else error.clip(-huber_delta, huber_delta)) * w
 
 
-def entropy_loss(entropies: Array, rows: Array) -> Array:
-    """−mean H(π(·|sₜ)): minimising it explores. entropies, rows: [T, B]. Scalar.
+def entropy_loss(entropies: Array, w: Array) -> Array:
+    """−mean H(π(·|sₜ)), scalar: minimising it keeps the policy exploring. entropies, w: [T, B].
 
     Source: Williams & Peng 1991; Mnih et al. 2016, section 4.
     """
-    return -(entropies * rows).sum()
+    return -(entropies * w).sum()
 
 
-def entropy_loss_grad(rows: Array) -> Array:
+def entropy_loss_grad(w: Array) -> Array:
     """∂ entropy_loss / ∂ entropies, [T, B]."""
-    return -rows
+    return -w
 
 
-def explained_variance(values: Array, targets: Array, rows: Array) -> Array:
-    """1 − Var(G − V) / Var(G) over valid rows, scalar: 1 is a perfect critic, 0 as good as a constant; a metric."""
-    error = targets - values
-    variance = ((targets - (targets * rows).sum()) ** 2 * rows).sum()
-    residual = ((error - (error * rows).sum()) ** 2 * rows).sum()
+def explained_variance(values: Array, returns: Array, w: Array) -> Array:
+    """1 − Var(G − V) / Var(G) over valid rows, a scalar metric: 1 is a perfect critic, 0 as good as a constant."""
+    error = returns - values
+    variance = ((returns - (returns * w).sum()) ** 2 * w).sum()
+    residual = ((error - (error * w).sum()) ** 2 * w).sum()
     return 1.0 - residual / (variance + 1e-8)

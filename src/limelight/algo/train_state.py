@@ -38,7 +38,7 @@ class FlatParameters:
         return self.params.numel()
 
     def span(self, parameters: Iterable[nn.Parameter]) -> slice:
-        """The slice of the vector that holds exactly these parameters.
+        """Return the slice of the vector that holds exactly these parameters.
 
         Raises: ValueError if they do not lie side by side.
         """
@@ -50,17 +50,17 @@ class FlatParameters:
 
 @dataclass(frozen=True)
 class TrainState:
-    """What updates move. A learner's own parameters, or vectors in shared memory that several learners pull from."""
+    """All that updates move: a learner's own parameters, or vectors in shared memory that several learners pull from."""
 
     params: Tensor
     """The parameters, [n]."""
     target_params: Tensor | None
     """The target critic's parameters, [m], if there is one."""
     optimizer_state: dict[str, Tensor]
-    """From :func:`initial_state`."""
+    """The optimizer's state as :func:`limelight.algo.optim.initial_state` makes it."""
 
     def get_state(self) -> State:
-        """Copies of everything."""
+        """Return copies of everything."""
         return {
             "params": self.params.clone(),
             "target_params": None if self.target_params is None else self.target_params.clone(),
@@ -68,7 +68,7 @@ class TrainState:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`get_state`; copies into the tensors that are there."""
+        """Continue from :meth:`get_state`; the values are copied into the existing tensors."""
         self.params.copy_(torch.as_tensor(state["params"]))
         if self.target_params is not None:
             self.target_params.copy_(torch.as_tensor(state["target_params"]))
@@ -77,7 +77,7 @@ class TrainState:
 
 
 def copy_into(tensor: Tensor, array: NDArray[Any]) -> None:
-    """Overwrite a tensor on any device; the array may be read-only, of which PyTorch makes no tensor without a copy."""
+    """Overwrite a tensor on any device; torch.from_numpy would reject a read-only array."""
     if tensor.device.type == "cpu":
         np.copyto(tensor.numpy(), array)
     else:

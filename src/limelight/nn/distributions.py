@@ -216,7 +216,7 @@ class Factor(NamedTuple):
 
     distribution: ActionDistribution
     outputs: slice
-    free: slice
+    state_independent: slice
     """Its parameters among those of the whole."""
     noise: slice
     actions: int | slice
@@ -237,17 +237,17 @@ class FactorizedDistribution:
         output, free, number = 0, self.num_outputs, 0
         for d in distributions:
             outputs = slice(output, output + d.num_outputs)
-            frees = slice(free, free + len(d.initial) - d.num_outputs)
+            own = slice(free, free + len(d.initial) - d.num_outputs)
             noise = slice(number, number + math.prod(d.action_shape))
-            self.parts.append(Factor(d, outputs, frees, noise, noise if d.action_shape else number))
-            output, free, number = outputs.stop, frees.stop, noise.stop
+            self.parts.append(Factor(d, outputs, own, noise, noise if d.action_shape else number))
+            output, free, number = outputs.stop, own.stop, noise.stop
         self.action_shape: tuple[int, ...] = (number,)
         floats = any(d.action_dtype is np.float32 for d in distributions)
         self.action_dtype: ActionDtype = np.float32 if floats else np.int64
         self.initial = np.empty(free, np.float32)
         for part in self.parts:
             d = part.distribution
-            self.initial[part.outputs], self.initial[part.free] = np.split(d.initial, [d.num_outputs])
+            self.initial[part.outputs], self.initial[part.state_independent] = np.split(d.initial, [d.num_outputs])
 
     def noise(self, rng: np.random.Generator, batch: int) -> NDArray[np.float32]:
         """The noise of every part, [batch, A]."""
@@ -279,9 +279,9 @@ class FactorizedDistribution:
 def _own(params: Tensor, part: Factor) -> Tensor:
     """The parameters of a part among those of the whole."""
     outputs = params[..., part.outputs]
-    if part.free.start == part.free.stop:
+    if part.state_independent.start == part.state_independent.stop:
         return outputs
-    return torch.cat((outputs, params[..., part.free]), -1)
+    return torch.cat((outputs, params[..., part.state_independent]), -1)
 
 
 class Gsde(nn.Module):
@@ -309,7 +309,7 @@ class PolicyHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(num_features, distribution.num_outputs)
         outputs, free = np.split(distribution.initial, [distribution.num_outputs])
-        self.free = nn.Parameter(torch.from_numpy(free.copy())) if len(free) else None
+        self.state_independent = nn.Parameter(torch.from_numpy(free.copy())) if len(free) else None
         self.gsde: Gsde | None = None
         if isinstance(distribution, Gaussian) and distribution.gsde_init is not None:
             self.gsde = Gsde(num_features, distribution.size, distribution.gsde_init)
@@ -325,9 +325,9 @@ class PolicyHead(nn.Module):
         outputs: Tensor = self.linear(features)
         if self.gsde is not None:
             return torch.cat((outputs, self.gsde(features)), -1)
-        if self.free is None:
+        if self.state_independent is None:
             return outputs
-        return torch.cat((outputs, self.free.expand(*outputs.shape[:-1], -1)), -1)
+        return torch.cat((outputs, self.state_independent.expand(*outputs.shape[:-1], -1)), -1)
 
 
 def make_distribution(space: Space[Any], config: ModelConfig) -> ActionDistribution:

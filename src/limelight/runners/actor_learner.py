@@ -12,7 +12,7 @@ import numpy as np
 
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner
-from limelight.algo.normalization import ObservationNormalizer, make_normalizer, pixel_scale
+from limelight.algo.normalization import ObservationNormalizer, RunningMeanStd, make_normalizer
 from limelight.algo.rollout import Rollout
 from limelight.algo.train_state import TrainState
 from limelight.envs.make import make_envs
@@ -30,11 +30,9 @@ class ActorLearner:
 
     def __init__(self, collector: RolloutCollector, learner: Learner, rng: np.random.Generator) -> None:
         self.collector, self.learner = collector, learner
-        self.policy = ModelPolicy(learner.model, rng, learner.numpy, learner.algorithm.noise_correlation, learner.kept)
-
-        self.pixels: PixelScale | None = None
-        """What pictures were standardised by in the last rollout."""
-        self._pictures = collector.normalizer if collector.normalizer and collector.normalizer.by_network else None
+        self.policy = ModelPolicy(learner.network, rng, learner.algorithm.noise_correlation)
+        self.image_scale: PixelScale | None = None
+        """Mean and scale by which the network normalised images in the last rollout, where it does."""
 
     @property
     def normalizer(self) -> ObservationNormalizer | None:
@@ -43,9 +41,9 @@ class ActorLearner:
 
     def collect(self) -> Rollout:
         """The next rollout."""
-        if self._pictures is not None:
-            self.pixels = pixel_scale(self._pictures.moments)
-            self.learner.set_image_scale(self.pixels)
+        if self.normalizer is not None and self.normalizer.in_network:
+            self.image_scale = self.normalizer.image_scale()
+            self.learner.network.set_image_scale(self.image_scale)
         return self.collector.collect(self.policy)
 
     def get_state(self) -> State:
@@ -76,11 +74,11 @@ class ActorLearner:
         self.collector.envs.close()
 
 
-def running_statistics(normalizer: ObservationNormalizer | None, learner: Learner) -> dict[str, ObservationNormalizer]:
+def running_statistics(normalizer: ObservationNormalizer | None, learner: Learner) -> dict[str, RunningMeanStd]:
     """By name, what keeps running moments: workers share these."""
     named = {
-        "observations": normalizer,
-        "returns": learner.reward_normalizer.moments if learner.reward_normalizer is not None else None,
+        "observations": normalizer.statistics if normalizer is not None else None,
+        "returns": learner.reward_normalizer.statistics if learner.reward_normalizer is not None else None,
     }
     return {name: tracker for name, tracker in named.items() if tracker is not None}
 
@@ -99,7 +97,7 @@ def make_actor_learner(
     envs = make_envs(config.env, factory=factory)
     spaces = envs.single_observation_space, envs.single_action_space
     model = make_model(*spaces, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
-    learner = Learner(model, config.algorithm, config.model, config.optim, train_state=train_state)
+    learner = Learner(model, config.algorithm, config.optim, train_state)
     normalizer = make_normalizer(spaces[0], is_builtin(config.model.encoder)) if config.env.normalize_obs else None
     collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
     collector.reset(derive_seed(seed, Stream.ENV))

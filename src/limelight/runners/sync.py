@@ -22,17 +22,14 @@ class SyncRunner:
     def advance(self, until: int, seconds: float) -> Metrics:
         """See :class:`limelight.runners.base.Runner`."""
         actor, learner = self.actor_learner, self.actor_learner.learner
-        rows = actor.collector.num_steps * actor.collector.envs.num_envs
         start = now = time.perf_counter()
-        metrics: Metrics = {}
         while self.num_steps < until and now < start + seconds:
             rollout = actor.collect()
-            is_last = self.num_steps + rows >= until
-            metrics = learner.update(rollout, self.num_steps / self.total_timesteps, want_metrics=is_last)
+            learner.update(rollout, self.num_steps / self.total_timesteps)
             self.num_steps += rollout.num_valid
             now = time.perf_counter()
         self.seconds += now - start
-        return metrics
+        return learner.metrics() if self.num_steps >= until else {}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""

@@ -10,14 +10,13 @@ import torch
 from gymnasium.spaces import Space
 from numpy.typing import ArrayLike, NDArray
 
-from limelight.algo.normalization import Moments, ObservationNormalizer, make_normalizer, pixel_scale
+from limelight.algo.normalization import Moments, ObservationNormalizer, make_normalizer
 from limelight.algo.train_state import FlatParameters
 from limelight.envs.packing import to_batch
 from limelight.errors import ConfigError
 from limelight.nn.encoders import is_builtin
-from limelight.nn.images import set_image_scale
 from limelight.nn.model import ActorCritic, make_model
-from limelight.nn.numpy_engine import network as numpy_mlp
+from limelight.nn.network import make_network
 from limelight.nn.policy import ModelPolicy
 from limelight.runs.checkpoint import has_state, latest_checkpoint, read_state, write_state
 from limelight.settings.io import from_dict, to_dict
@@ -46,7 +45,7 @@ class Agent:
         self.observation_space, self.action_space = observation_space, action_space
         self.env_factory = env_factory
         """Makes the environment it was trained on, where that was given as a Python object and not by name."""
-        self._fast = numpy_mlp.NumpyActorCritic(model) if numpy_mlp.supports(model) else None
+        self.network = make_network(model)
         self._greedy = self.policy(None)
         self._sampling = self.policy(np.random.default_rng(config.seed))
         self._stateful = False
@@ -58,15 +57,16 @@ class Agent:
 
         It starts with no memory and shares none with the agent or with another policy.
         """
-        return ModelPolicy(self.model, rng, self._fast)
+        return ModelPolicy(self.network, rng)
 
     def normalize(self, obs: NDArray[Any]) -> NDArray[Any]:
         """Observations as the policy was trained to see them; the moments stay as they are."""
         if self.normalizer is None:
             return obs
-        if self.normalizer.by_network and self.normalizer.moments is not self._applied_moments:
-            self._applied_moments = self.normalizer.moments
-            set_image_scale(self.model, pixel_scale(self._applied_moments))
+        moments = self.normalizer.statistics.moments
+        if self.normalizer.in_network and moments is not self._applied_moments:
+            self._applied_moments = moments
+            self.network.set_image_scale(self.normalizer.image_scale())
         return self.normalizer(obs)
 
     def reset(self) -> None:
@@ -156,7 +156,6 @@ class Agent:
         normalizer = None
         if state["normalizer"] is not None:
             normalizer = make_normalizer(observation_space, is_builtin(config.model.encoder))
-            assert normalizer is not None
             normalizer.set_state(state["normalizer"])
         return cls(model, normalizer, config, observation_space, action_space)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Space
 
-from limelight.nn.activation_cache import keep
+from limelight.nn.activation_cache import make_caching_encoder
 from limelight.nn.encoders import is_builtin
 from limelight.nn.images import ImageEncoder
 from limelight.settings.schema import ModelConfig
@@ -99,12 +99,13 @@ def bfloat16_speedup(picture: Box, network: str | None) -> float:
 def _acting_and_learning(encoder: ImageEncoder) -> Callable[[], None]:
     """Acts and learns once on 16 pictures, as a run does."""
     obs = np.full((2, 16, *encoder.space.shape), 128, np.uint8)
-    kept = keep(encoder, len(obs) - 1)
+    kept = make_caching_encoder(encoder, len(obs) - 1)
 
     def once() -> None:
         if kept is None:
             features = encoder(torch.from_numpy(obs))
         else:
+            kept.rows.begin()
             for row in obs[:-1]:
                 kept.act(row)
             features = kept.unroll(obs)

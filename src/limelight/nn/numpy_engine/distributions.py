@@ -188,16 +188,18 @@ class NumpyFactorized:
             log_prob, entropy, d_own = form.grad(_own(params, part), taken, d_log_probs, d_entropies)
             log_probs += log_prob
             entropies += entropy
-            d_params[:, part.outputs], d_params[:, part.free] = np.split(d_own, [part.distribution.num_outputs], axis=1)
+            d_params[:, part.outputs], d_params[:, part.state_independent] = np.split(
+                d_own, [part.distribution.num_outputs], axis=1
+            )
         return log_probs, entropies, d_params
 
 
 def _own(params: Float, part: Factor) -> Float:
     """The parameters [N, K'] of a part."""
     outputs = params[:, part.outputs]
-    if part.free.start == part.free.stop:
+    if part.state_independent.start == part.state_independent.stop:
         return outputs
-    return np.concatenate((outputs, params[:, part.free]), axis=1)
+    return np.concatenate((outputs, params[:, part.state_independent]), axis=1)
 
 
 def sigmoid(x: Float, out: Float | None = None) -> Float:

@@ -1,128 +1,222 @@
-"""The same small MLP in NumPy: acting, forward and a written-out backward over the model's own flat vectors.
+"""The NumPy engine: acting, forward pass and written-out backward pass over the model's own memory.
 
-For networks of a few thousand parameters PyTorch's per-call overhead is several times the arithmetic; so it is for the
-heads of a convolutional network. learner.py takes this path where :func:`supports` says so; the tests hold it to
-``ActorCritic`` and to autograd.
+For networks of a few thousand parameters PyTorch's overhead per call is several times the arithmetic
+(benchmarks/throughput.py, column "by autograd"); the same holds for the heads of a convolutional network.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import nn
 
-from limelight.nn.activation_cache import Acted, CachingEncoder
+from limelight.nn.activation_cache import CachingEncoder, RolloutRows
 from limelight.nn.cores import FeedForward
 from limelight.nn.encoders import MLP
+from limelight.nn.images import set_image_scale
 from limelight.nn.model import ActorCritic, Critic, ValueHead
 from limelight.nn.noise import Noise
 from limelight.nn.numpy_engine.distributions import numpy_distribution
-from limelight.nn.numpy_engine.layers import MAX_WIDTH, Layer, Trunk, flattener, make_head
+from limelight.nn.numpy_engine.layers import Layer, Trunk, has_small_mlp, make_flattener, make_head
+from limelight.nn.torch_engine import with_final_values
+from limelight.spaces.images import PixelScale
+from limelight.typing import FloatArray
 
-Float = NDArray[np.floating[Any]]
+if TYPE_CHECKING:
+    from limelight.algo.rollout import Rollout
 
 
-def supports(model: ActorCritic, kept: CachingEncoder | None = None) -> bool:
-    """Whether the NumPy path computes this model: a small MLP, or heads on a ``kept`` encoder alone, without memory."""
+def supports(model: ActorCritic, encoder: CachingEncoder | None = None) -> bool:
+    """Whether this engine computes a model: a small MLP, or heads behind a caching encoder; without memory."""
     if not isinstance(model.core, FeedForward):
         return False
-    if kept is None:
+    if encoder is None:
         return has_small_mlp(model)
     return isinstance(model.critic, ValueHead) and numpy_distribution(model.distribution) is not None
 
 
-def has_small_mlp(model: ActorCritic) -> bool:
-    """Whether encoder and distribution have a NumPy form: our MLP with tanh or ReLU, not too wide, on the CPU."""
-    return (
-        numpy_distribution(model.distribution) is not None
-        and model.config.encoder is None  # a user's may be, or derive from, our MLP with other settings
-        and isinstance(model.encoder, MLP)
-        and isinstance(model.encoder.flatten.space, Box | Discrete)
-        and model.config.activation in ("tanh", "relu")
-        and max(model.config.hidden_sizes) <= MAX_WIDTH
-        and next(model.parameters()).device.type == "cpu"
-    )
+class NumpyNetwork:
+    """See :class:`limelight.nn.network.Network`.
 
+    Args:
+        model: the parameters, which :func:`supports` accepts.
+        num_steps: T of the rollouts that are learnt from.
+        target_critic: for bootstrapping.
+        encoder: the model's convolutional encoder with its cache, where only the heads are computed here.
+    """
 
-class NumpyActorCritic:
-    """Forward, act and backward of an ActorCritic that :func:`supports` accepts, over the same memory."""
-
-    def __init__(self, model: ActorCritic, num_steps: int = 0, kept: CachingEncoder | None = None) -> None:
-        """``num_steps``: T of the rollouts that are learnt from; where acting leaves its activations for them.
-
-        ``kept``: the model's encoder, where that is a convolutional one and only the heads are computed here.
-        """
-        self.kept = kept
-        if kept is None:
-            encoder = cast(MLP, model.encoder)
-            self.acted, self.flatten, self.trunk = Acted(num_steps), flattener(encoder.flatten), Trunk(encoder)
+    def __init__(
+        self,
+        model: ActorCritic,
+        num_steps: int = 0,
+        target_critic: ValueHead | Critic | None = None,
+        encoder: CachingEncoder | None = None,
+    ) -> None:
+        self.model = model
+        self.target_critic = target_critic
+        self._front: _MlpFront | _CachedFront = (
+            _MlpFront(cast(MLP, model.encoder), num_steps) if encoder is None else _CachedFront(encoder)
+        )
         self.policy_head = make_head(model.policy_head)
         distribution = numpy_distribution(model.distribution)
         assert distribution is not None
         self.distribution = distribution
-        self.value = NumpyCritic(model.critic)
-        self._features: Float = np.zeros((0, 0), np.float32)
+        self.critic = NumpyCritic(model.critic)
+        self.target = None if target_critic is None else NumpyCritic(target_critic)
+        # Of the rollout last given to values: features [N, F], parameters [T B, K], actions [T B, *action_shape]
+        self._features: FloatArray = np.zeros((0, 0), np.float32)
+        self._params: FloatArray = np.zeros((0, 0), np.float32)
+        self._actions: NDArray[Any] = np.zeros(0)
+        self._shape = (0, 0)
 
-    def act(self, obs: NDArray[Any], noise: Noise | None) -> NDArray[Any]:
-        """Sampled actions [B, *action_shape] for the distribution's noise, or the most probable ones without."""
-        features = self._act_trunk(obs) if self.kept is None else self.kept.act(obs).numpy()
-        return self.distribution.act(self.policy_head.forward(features), None if noise is None else noise(features))
+    def begin_rollout(self) -> None:
+        """Keep the activations of the coming rollout."""
+        self._front.rows.begin()
 
-    def _act_trunk(self, obs: NDArray[Any]) -> Float:
+    def parameters_changed(self) -> None:
+        """Discard the activations that were kept."""
+        self._front.rows.clear()
+
+    def act(
+        self, obs: NDArray[Any], state: FloatArray | None, episode_start: FloatArray, noise: Noise | None
+    ) -> tuple[NDArray[Any], FloatArray | None]:
+        """Act without memory."""
+        features = self._front.act(obs)
+        params = self.policy_head.forward(features)
+        return self.distribution.act(params, None if noise is None else noise(features)), state
+
+    def forward(self, obs: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        """Return distribution parameters [N, K] and values [N] of observations [N, *obs_shape]."""
+        x, self._features = self._front.forward(obs)
+        return self.policy_head.forward(self._features), self.critic.forward(x, self._features)
+
+    def values(self, rollout: Rollout) -> tuple[FloatArray, FloatArray]:
+        """Run the forward pass over the rollout; rows that acting has computed are not computed again."""
+        T, B = self._shape = rollout.rewards.shape
+        obs = rollout.obs.reshape((T + 1) * B, *rollout.obs.shape[2:])
+        params, flat_values = self.forward(obs)
+        self._params = params[: T * B]
+        self._actions = rollout.actions.reshape(T * B, *rollout.actions.shape[2:])
+        values = flat_values.reshape(T + 1, B)
+        next_values = values[1:]
+        if self.target is not None:
+            next_values = self.target.forward(self._front.flatten(obs[B:])).reshape(T, B)
+        return values[:-1], with_final_values(next_values, rollout.final_obs, self.model, self.target_critic)
+
+    def log_probs(self) -> FloatArray:
+        """Compute log π of the rollout's actions; their derivatives are discarded."""
+        zeros = np.zeros(len(self._params), np.float32)
+        return self.distribution.grad(self._params, self._actions, zeros, zeros)[0].reshape(self._shape)
+
+    def backward(
+        self, d_log_probs: FloatArray, d_entropies: FloatArray, d_values: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Run the written-out backward pass: heads, then trunks."""
+        log_probs, entropies, d_params = self.distribution.grad(
+            self._params, self._actions, d_log_probs.reshape(-1), d_entropies.reshape(-1)
+        )
+        self.backward_heads(d_params, d_values.reshape(-1))
+        return log_probs.reshape(self._shape), entropies.reshape(self._shape)
+
+    def backward_heads(self, d_params: FloatArray, d_values: FloatArray) -> None:
+        """Write all gradients from ∂L/∂params [n, K] and ∂L/∂values [n] of the first n rows of the last forward."""
+        features = self._features[: len(d_params)]
+        d_features = cast(FloatArray, self.policy_head.backward(features, features, d_params, need_dx=True))
+        d_shared = self.critic.backward(features, d_values)
+        if d_shared is not None:
+            d_features += d_shared
+        self._front.backward(d_features)
+
+    def set_image_scale(self, scale: PixelScale) -> None:
+        """Set it in the model's encoder, the only one behind these heads."""
+        set_image_scale(self.model, scale)
+
+    def dead_filters(self) -> float | None:
+        """Ask the encoder's cache."""
+        return self._front.dead_filters()
+
+
+class _MlpFront:
+    """The shared part before the heads: an MLP whose activations stay where acting wrote them."""
+
+    def __init__(self, encoder: MLP, num_steps: int) -> None:
+        self.rows = RolloutRows(num_steps)
+        self.flatten = make_flattener(encoder.flatten)
+        self.trunk = Trunk(encoder)
+
+    def act(self, obs: NDArray[Any]) -> FloatArray:
+        """Return features [B, F]."""
         x = self.flatten(obs)
-        rows = self.acted.next_rows(obs)
+        rows = self.rows.next(len(x))
+        total = (self.rows.num_steps + 1) * len(x)
         for layer in self.trunk.layers:
-            x = layer.forward(x, layer.buffer((self.acted.num_steps + 1) * len(x))[rows] if rows else None)
+            x = layer.forward(x, None if rows is None else layer.buffer(total)[rows])
         return x
 
-    def forward(self, obs: NDArray[Any]) -> tuple[Float, Float]:
-        """Distribution parameters [N, K] and values [N] of observations [N, *obs_shape]."""
-        if self.kept is None:
-            x = self.flatten(obs)
-            self._features = self.trunk.forward(x, self.acted.known_rows(obs))
-        else:
-            x = self._features = self.kept.forward(obs).numpy()
-        return self.policy_head.forward(self._features), self.value.forward(x, self._features)
+    def forward(self, obs: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        """Return flat observations [N, D] and features [N, F]."""
+        x = self.flatten(obs)
+        return x, self.trunk.forward(x, self.rows.known(len(obs)))
 
-    def backward(self, d_params: Float, d_values: Float) -> None:
-        """Write all gradients, given ∂L/∂params [n, K] and ∂L/∂values [n] of the first n rows of the last forward."""
-        features = self._features[: len(d_params)]
-        d_features = cast(Float, self.policy_head.backward(features, features, d_params, need_dx=True))
-        d_trunk = self.value.backward(features, d_values)
-        if d_trunk is not None:
-            d_features += d_trunk
-        if self.kept is None:
-            self.trunk.backward(d_features)
-        else:
-            self.kept.backward(torch.from_numpy(d_features))
+    def backward(self, d_features: FloatArray) -> None:
+        """Write the gradients of the trunk."""
+        self.trunk.backward(d_features)
 
-    def forget(self) -> None:
-        """What acting has computed is of no use once parameters change."""
-        (self.acted if self.kept is None else self.kept.acted).forget()
+    def dead_filters(self) -> None:
+        """Return None: there are no filters."""
+
+
+class _CachedFront:
+    """The shared part before the heads: a convolutional encoder with an activation cache."""
+
+    def __init__(self, encoder: CachingEncoder) -> None:
+        self.encoder = encoder
+        self.rows = encoder.rows
+
+    def flatten(self, obs: NDArray[Any]) -> FloatArray:
+        """Return observations as they are: a target critic behind an encoder is not computed here."""
+        return obs
+
+    def act(self, obs: NDArray[Any]) -> FloatArray:
+        """Return features [B, F]."""
+        features: FloatArray = self.encoder.act(obs).numpy()
+        return features
+
+    def forward(self, obs: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        """Return features [N, F], twice."""
+        features: FloatArray = self.encoder.forward(obs).numpy()
+        return features, features
+
+    def backward(self, d_features: FloatArray) -> None:
+        """Write the gradients of the encoder."""
+        self.encoder.backward(torch.from_numpy(d_features))
+
+    def dead_filters(self) -> float | None:
+        """Return the share of filters that were 0 everywhere."""
+        return self.encoder.dead_filters()
 
 
 class NumpyCritic:
-    """The value half: a head on the shared features, or a network of its own (a target critic too)."""
+    """The critic: a head on the shared features, or a network of its own (a target critic too)."""
 
     def __init__(self, critic: nn.Module) -> None:
         self.trunk = Trunk(cast(MLP, critic.encoder)) if isinstance(critic, Critic) else None
         head = critic.value_head if isinstance(critic, Critic) else critic
         self.head = Layer(cast(ValueHead, head).linear, None)
-        self._features: Float = np.zeros((0, 0), np.float32)
+        self._features: FloatArray = np.zeros((0, 0), np.float32)
 
-    def forward(self, x: Float, shared_features: Float | None = None) -> Float:
-        """Values [N] of flat observations [N, D] (or of the shared trunk's features [N, F])."""
-        self._features = cast(Float, shared_features) if self.trunk is None else self.trunk.forward(x)
+    def forward(self, x: FloatArray, shared_features: FloatArray | None = None) -> FloatArray:
+        """Return values [N] of flat observations [N, D] (or of the shared trunk's features [N, F])."""
+        self._features = cast(FloatArray, shared_features) if self.trunk is None else self.trunk.forward(x)
         return self.head.forward(self._features)[:, 0]
 
-    def backward(self, shared_features: Float, d_values: Float) -> Float | None:
-        """Write the critic's gradients; ∂L/∂(shared features) where the trunk is shared, else None."""
+    def backward(self, shared_features: FloatArray, d_values: FloatArray) -> FloatArray | None:
+        """Write the critic's gradients; return ∂L/∂(shared features) where the trunk is shared, else None."""
         features = self._features[: len(d_values)]
-        d_features = cast(Float, self.head.backward(features, features, d_values[:, None], need_dx=True))
+        d_features = cast(FloatArray, self.head.backward(features, features, d_values[:, None], need_dx=True))
         if self.trunk is None:
             return d_features
         self.trunk.backward(d_features)

@@ -102,7 +102,6 @@ class Worker:
         self.skipped_in_a_row = self.last_report = 0
         self.last_state = int(self.control[Control.STATES_WANTED])
         self.recent_updates = self.lag_sum = self.lag_max = 0
-        self.metrics: Metrics = {}
 
     def work(self) -> None:
         """Update until the command is STOP."""
@@ -110,9 +109,7 @@ class Worker:
         while (command := control[Control.COMMAND]) != Command.STOP:
             number = int(control[Control.REPORTS_WANTED])
             if command == Command.RUN and self.steps.sum() < control[Control.LIMIT]:
-                # The first update after a report as well, for runs that are over before the next one is asked for.
-                want_metrics = number != self.last_report or self.recent_updates == 0
-                self.metrics.update(self.update(want_metrics))
+                self.update()
                 nap = _IDLE_SLEEP_MIN
             else:
                 time.sleep(nap)
@@ -122,13 +119,12 @@ class Worker:
             if control[Control.STATES_WANTED] != self.last_state:
                 self.send_state()
 
-    def update(self, want_metrics: bool) -> Metrics:
+    def update(self) -> None:
         """One turn."""
         version = self.pull()
         rollout = self.actor_learner.collect()
-        metrics = self.actor_learner.learner.gradients(rollout, want_metrics)
-        metrics.update(self.push(rollout, version))
-        return metrics
+        self.actor_learner.learner.gradients(rollout)
+        self.push(rollout, version)
 
     def pull(self) -> int:
         """Bring model and normalization up to date; the number of updates made so far, by everybody."""
@@ -139,15 +135,14 @@ class Worker:
             self.share_moments()
         return version
 
-    def push(self, rollout: Rollout, version: int) -> Metrics:
+    def push(self, rollout: Rollout, version: int) -> None:
         """Move the shared parameters by the gradients, which came of parameters of ``version``."""
-        metrics: Metrics = {}
         with self.shared.update_order():
             progress = int(self.steps.sum()) / self.total_timesteps  # no NumPy scalar: it would change the arithmetic
             lag = int(self.updates.sum()) - version
             if rollout.num_valid:  # else nothing happened; momentum must not move the parameters
                 try:
-                    metrics = self.actor_learner.learner.apply(progress, rollout.episodes_ended)
+                    self.actor_learner.learner.apply(progress, rollout.episodes_ended)
                     self.skipped_in_a_row = 0
                     self.mine[Counter.UPDATES] += 1
                 except NonFiniteError:
@@ -159,7 +154,6 @@ class Worker:
         self.recent_updates += 1
         self.lag_sum += lag
         self.lag_max = max(self.lag_max, lag)
-        return metrics
 
     def share_moments(self) -> None:
         """Add what was seen here to the common moments, and take over those of the others."""
@@ -170,8 +164,9 @@ class Worker:
     def report(self, number: int) -> None:
         """Tell the main process of the updates since the last report."""
         episodes = self.actor_learner.collector.pop_episodes()
-        self.channel.send(Report(number, episodes, self.metrics, self.recent_updates, self.lag_sum, self.lag_max))
-        self.last_report, self.metrics = number, {}
+        metrics = self.actor_learner.learner.metrics() if self.recent_updates else {}
+        self.channel.send(Report(number, episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max))
+        self.last_report = number
         self.recent_updates = self.lag_sum = self.lag_max = 0
 
     def send_state(self) -> None:

@@ -224,14 +224,14 @@ class RayRunner:
         if num_valid:  # else nothing happened; momentum must not move the parameters
             metrics = self._gradients([piece for _, piece in pieces], num_valid, self.num_steps + num_valid >= until)
             try:
-                applied = self.learner.apply(
+                self.learner.apply(
                     self.num_steps / self.config.total_timesteps, sum(piece.episodes_ended for _, piece in pieces)
                 )
                 self._skipped_in_a_row = 0
                 self.version += 1
                 self.counters[[slot.index for slot, _ in pieces], Counter.UPDATES] += 1
                 if metrics:
-                    self._reports.append({**metrics, **applied})
+                    self._reports.append({**metrics, **self.learner.apply_metrics})
             except NonFiniteError:
                 self.counters[[slot.index for slot, _ in pieces], Counter.SKIPPED] += 1
                 self._skipped_in_a_row += 1
@@ -261,7 +261,9 @@ class RayRunner:
             self._sum[:] = 0.0
         for piece in pieces:
             if piece.rollout is not None:
-                rows.append(self.learner.gradients(_writable(piece.rollout), want_metrics))
+                self.learner.gradients(_writable(piece.rollout))
+                if want_metrics:
+                    rows.append(self.learner.metrics())
             else:
                 assert piece.gradients is not None
                 rows.append(piece.metrics)

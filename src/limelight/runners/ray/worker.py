@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight.algo.episodes import Episode
-from limelight.algo.normalization import Moments, no_moments
+from limelight.algo.normalization import Moments
 from limelight.algo.rollout import Rollout
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
 from limelight.seeds import worker_seed
@@ -88,7 +88,7 @@ class RayWorker:
         self.running_statistics = running_statistics(self.actor_learner.normalizer, self.actor_learner.learner)
         return state is None or self.actor_learner.set_state(state, restart_seed)
 
-    def collect_rollout(self, version: ParameterSnapshot | None, want_metrics: bool) -> WorkerResult:
+    def collect_rollout(self, version: ParameterSnapshot | None, with_metrics: bool) -> WorkerResult:
         """One rollout, with the parameters of ``version``, or with those it has."""
         before = self._update(version) if version is not None else {}
         actor, learner = self.actor_learner, self.actor_learner.learner
@@ -97,10 +97,11 @@ class RayWorker:
         if self.ship_rollouts:
             log_probs = learner.log_probs(rollout) if self.off_policy else None
             rollout = dataclasses.replace(
-                rollout, log_probs=log_probs, pixels=actor.pixels, learning_rewards=learner.rewards(rollout)
+                rollout, log_probs=log_probs, image_scale=actor.image_scale, learning_rewards=learner.rewards(rollout)
             )
         elif rollout.num_valid:
-            metrics = learner.gradients(rollout, want_metrics)
+            learner.gradients(rollout)
+            metrics = learner.metrics() if with_metrics else {}
         return WorkerResult(
             self.version,
             None if self.ship_rollouts else learner.flat.grads.cpu().numpy(),
@@ -115,8 +116,8 @@ class RayWorker:
     def _update(self, version: ParameterSnapshot) -> dict[str, Moments]:
         """Take over parameters and moments; what was seen that the latter do not have yet."""
         self.version = version.number
-        self.actor_learner.learner.load(version.params, version.target_params, version.progress)
-        before = {name: tracker.unshared() for name, tracker in self.running_statistics.items()}
+        self.actor_learner.learner.set_parameters(version.params, version.target_params, version.progress)
+        before = {name: tracker.pending for name, tracker in self.running_statistics.items()}
         for name, tracker in self.running_statistics.items():
             tracker.share(version.moments[name])
         return before
@@ -124,9 +125,9 @@ class RayWorker:
     def _seen(self, before: Mapping[str, Moments]) -> dict[str, tuple[Moments, Moments]]:
         seen = {}
         for name, tracker in self.running_statistics.items():
-            new = tracker.unshared()
+            new = tracker.pending
             seen[name] = (before[name].merge(new) if name in before else new, tracker.moments)
-            tracker.seen = no_moments(new.mean.shape)
+            tracker.clear_pending()
         return seen
 
     def get_state(self) -> State:
