@@ -17,6 +17,7 @@ from limelight.algo.learner import Learner
 from limelight.algo.rollout import FinalObs, Rollout
 from limelight.envs.base import EnvBackend
 from limelight.nn.model import ActorCritic, make_model
+from limelight.nn.network import Engine
 from limelight.runners.actor_learner import ActorLearner
 from limelight.runners.sync import SyncRunner
 from limelight.settings.io import with_settings
@@ -58,18 +59,18 @@ def make_network_module() -> Callable[..., ActorCritic]:
 
 @pytest.fixture
 def make_learner(make_network_module: Callable[..., ActorCritic]) -> LearnerFactory:
-    """``make_learner(observation_space, use_numpy=None, seed=0, actions=ACTIONS, **settings)``.
+    """``make_learner(observation_space, engine="auto", seed=0, actions=ACTIONS, **settings)``.
 
     The first policy is far from uniform, so that every term of the gradient counts.
     """
 
     def make(
-        space: Space[Any], use_numpy: bool | None = None, seed: int = 0, actions: Space[Any] = ACTIONS, **settings: Any
+        space: Space[Any], engine: Engine = "auto", seed: int = 0, actions: Space[Any] = ACTIONS, **settings: Any
     ) -> Learner:
         settings = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **settings}
         config = with_settings(TrainConfig(), settings)
         model = make_network_module(space, seed, actions, **settings)
-        return Learner(model, config.algorithm, config.model, config.optim, use_numpy)
+        return Learner(model, config.algorithm, config.optim, engine=engine)
 
     return make
 
@@ -141,18 +142,18 @@ def make_rollout() -> RolloutFactory:
 
 @pytest.fixture
 def make_runner(make_learner: LearnerFactory) -> RunnerFactory:
-    """``make_runner(envs, num_steps, seed=0, use_numpy=None, total_timesteps=…, **settings)``, its episodes started."""
+    """``make_runner(envs, num_steps, seed=0, engine="auto", total_timesteps=…, **settings)``, its episodes started."""
 
     def make(
         envs: EnvBackend,
         num_steps: int,
         seed: int = 0,
-        use_numpy: bool | None = None,
+        engine: Engine = "auto",
         total_timesteps: int = 1_000_000,
         **settings: Any,
     ) -> SyncRunner:
         learner = make_learner(
-            envs.single_observation_space, use_numpy, seed, envs.single_action_space,
+            envs.single_observation_space, engine, seed, envs.single_action_space,
             num_envs=envs.num_envs, num_steps=num_steps, **settings,
         )  # fmt: skip
         collector = RolloutCollector(envs, num_steps, None, "toy")

@@ -46,6 +46,9 @@ class Counting:
     def __init__(self) -> None:
         self.seen: list[NDArray[Any]] = []
 
+    def begin_rollout(self) -> None:
+        pass
+
     def act(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         self.seen.append(obs.copy())
         return np.full(len(obs), (len(self.seen) - 1) % 4)
@@ -58,6 +61,9 @@ class Summing:
     """Action 0 always; remembers the sum of the observations of the episode so far."""
 
     recurrent_state: NDArray[np.float32] | None = None
+
+    def begin_rollout(self) -> None:
+        pass
 
     def act(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         assert episode_start.dtype == np.float32
@@ -308,8 +314,10 @@ def test_normalization(mode: str) -> None:
     rollout = collector.collect(Counting())
     raw, valid = plain.obs[:, 0].astype(np.float64), plain.valid[:, 0] > 0
     seen = np.concatenate([raw[:1], raw[1:][valid]])
-    np.testing.assert_allclose([normalizer.moments.mean[0], normalizer.moments.var[0]], [seen.mean(), seen.var()])
-    assert normalizer.moments.size == len(seen)
+    np.testing.assert_allclose(
+        [normalizer.statistics.moments.mean[0], normalizer.statistics.moments.var[0]], [seen.mean(), seen.var()]
+    )
+    assert normalizer.statistics.moments.size == len(seen)
     expected = (raw[-1] - seen.mean()) / np.sqrt(seen.var() + 1e-8)
     np.testing.assert_allclose(rollout.obs[-1, 0], expected, rtol=1e-5)
     np.testing.assert_array_equal(rollout.rewards, plain.rewards)
@@ -388,6 +396,9 @@ class Breaking:
     def __init__(self, at: int, value: float, from_obs: bool = False) -> None:
         self.at, self.value, self.from_obs, self.calls = at, value, from_obs, 0
         self.played: list[NDArray[Any]] = []
+
+    def begin_rollout(self) -> None:
+        pass
 
     def act(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
         actions = np.full((len(obs), 2), 0.5, np.float32)

@@ -16,13 +16,17 @@ import torch
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
+from helpers.learners import gradient_metrics, update_metrics
 from limelight.algo.learner import Learner
 from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer
-from limelight.algo.returns import gae, standardize
+from limelight.algo.returns import discounts_and_traces, gae, standardize
 from limelight.algo.rollout import Rollout
 from limelight.algo.train_state import TrainState
 from limelight.errors import NonFiniteError
 from limelight.nn.model import make_model
+from limelight.nn.network import Engine
+from limelight.nn.numpy_engine.network import NumpyNetwork
+from limelight.nn.torch_engine import TorchNetwork
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
 
@@ -30,7 +34,7 @@ LearnerOf = Callable[..., Learner]
 RolloutOf = Callable[..., Rollout]
 BOX = Box(-1.0, 1.0, (4,))
 
-both_paths = pytest.mark.parametrize("use_numpy", [True, False])
+both_engines = pytest.mark.parametrize("engine", ["numpy", "autograd"])
 every_stream = pytest.mark.parametrize("stream", ["next_step", "same_step"])
 
 
@@ -41,21 +45,21 @@ def masks(rollout: Rollout) -> tuple[Any, Any, Any]:
 # --------------------------------------------------------------------------- the gradient
 
 
-@both_paths
+@both_engines
 def test_the_entropy_bonus_falls_with_progress(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
 ) -> None:
     """After an update at a quarter of the budget, three quarters of it are left; a state keeps where that was."""
     rollout = make_rollout(BOX)
-    falling = make_learner(BOX, use_numpy=use_numpy, ent_coef=0.4, ent_schedule="linear", learning_rate=0.0)
+    falling = make_learner(BOX, engine=engine, ent_coef=0.4, ent_schedule="linear", learning_rate=0.0)
     for progress, expected in ((None, 0.4), (0.25, 0.3), (1.0, 0.0)):
         if progress is not None:
             falling.update(rollout, progress)
-        same = make_learner(BOX, use_numpy=use_numpy, ent_coef=expected)
+        same = make_learner(BOX, engine=engine, ent_coef=expected)
         for learner in (falling, same):
             learner.gradients(rollout)
         torch.testing.assert_close(falling.flat.grads, same.flat.grads, rtol=1e-5, atol=1e-7)
-        again = make_learner(BOX, use_numpy=use_numpy, ent_coef=0.4, ent_schedule="linear")
+        again = make_learner(BOX, engine=engine, ent_coef=0.4, ent_schedule="linear")
         again.set_state(falling.get_state())
         again.gradients(rollout)
         torch.testing.assert_close(again.flat.grads, falling.flat.grads, rtol=0.0, atol=0.0)
@@ -108,9 +112,9 @@ def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
         return float(learner.model(torch.from_numpy(obs)[None, None]).values)
 
     def bootstrap(obs: Any) -> float:
-        if learner.target_critic is None:
+        if learner.network.target_critic is None:
             return online(obs)
-        return float(learner.target_critic(torch.from_numpy(obs)[None, None]))
+        return float(learner.network.target_critic(torch.from_numpy(obs)[None, None]))
 
     final = {}
     if rollout.final_obs is not None:
@@ -120,7 +124,8 @@ def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
         for t, b in np.ndindex(*values.shape):
             values[t, b] = online(rollout.obs[t, b])
             next_values[t, b] = bootstrap(final.get((t, b), rollout.obs[t + 1, b]))
-    advantages = gae(rollout.rewards.astype(float), values, next_values, *masks(rollout), a.gamma, a.gae_lambda)
+    ends = discounts_and_traces(*masks(rollout), a.gamma, a.gae_lambda)
+    advantages = gae(rollout.rewards.astype(float), values, next_values, *ends, rollout.valid)
     weights = advantages if a.policy_weight == "advantage" else values + advantages
     if a.normalize_advantages == "batch":
         weights = standardize(weights, rollout.valid)
@@ -144,15 +149,15 @@ def test_gradient_is_the_finite_difference_of_the_written_loss(
     settings = {"critic": critic, "encoder": double_module, "policy_init_gain": 1.0, **settings}
     config = with_settings(TrainConfig(), settings)
     model = make_model(space, Discrete(3), config.model, seed=1).double()
-    learner = Learner(model, config.algorithm, config.model, config.optim)
-    if learner.target_critic is not None:
+    learner = Learner(model, config.algorithm, config.optim)
+    if learner.network.target_critic is not None:
         with torch.no_grad():
-            for p in learner.target_critic.parameters():
+            for p in learner.network.target_critic.parameters():
                 p += 0.1
     rollout = make_rollout(space, seed=4, T=6, B=3, stream=stream)
     assert (rollout.truncated > rollout.terminated).any()
     assert rollout.final_obs is not None or stream == "next_step"
-    metrics = learner.gradients(rollout, want_metrics=True)
+    metrics = gradient_metrics(learner, rollout)
     returns, weights = written_targets(learner, rollout)
 
     a = learner.algorithm
@@ -173,41 +178,41 @@ def test_gradient_is_the_finite_difference_of_the_written_loss(
     torch.testing.assert_close(learner.flat.grads, differences, rtol=1e-4, atol=1e-5)
 
 
-@both_paths
-def test_gradients_do_not_accumulate(make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool) -> None:
-    learner, rollout = make_learner(BOX, use_numpy), make_rollout(BOX)
+@both_engines
+def test_gradients_do_not_accumulate(make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine) -> None:
+    learner, rollout = make_learner(BOX, engine), make_rollout(BOX)
     learner.gradients(make_rollout(BOX, seed=5))
     learner.gradients(rollout)
     after_another = learner.flat.grads.clone()
     learner.gradients(rollout)
     assert torch.equal(learner.flat.grads, after_another)
-    fresh = make_learner(BOX, use_numpy)
+    fresh = make_learner(BOX, engine)
     fresh.gradients(rollout)
     assert torch.equal(fresh.flat.grads, after_another)
     assert after_another.abs().max() > 0
 
 
-@both_paths
-def test_update_is_gradients_then_apply(make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool) -> None:
+@both_engines
+def test_update_is_gradients_then_apply(make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine) -> None:
     settings = {"critic": "target", "normalize_advantages": "running"}
-    one, two = make_learner(BOX, use_numpy, **settings), make_learner(BOX, use_numpy, **settings)
+    one, two = make_learner(BOX, engine, **settings), make_learner(BOX, engine, **settings)
     for seed in range(5):
         rollout = make_rollout(BOX, seed)
-        together = one.update(rollout, progress=0.1 * seed, want_metrics=True)
-        apart = two.gradients(rollout, want_metrics=True)
+        together = update_metrics(one, rollout, progress=0.1 * seed)
+        two.gradients(rollout)
         before = two.flat.params.clone()
-        apart.update(two.apply(0.1 * seed, rollout.episodes_ended))
-        assert together == apart
+        two.apply(0.1 * seed, rollout.episodes_ended)
+        assert together == two.metrics()
         assert not torch.equal(before, two.flat.params)
         assert_same(everything(one), everything(two))
 
 
-@both_paths
-def test_metrics_on_demand(make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool) -> None:
-    learner, rollout = make_learner(BOX, use_numpy, learning_rate=0.01), make_rollout(BOX)
+@both_engines
+def test_metrics_on_demand(make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine) -> None:
+    learner, rollout = make_learner(BOX, engine, learning_rate=0.01), make_rollout(BOX)
     with torch.no_grad():
         before = learner.model(torch.from_numpy(rollout.obs))
-    metrics = learner.update(rollout, progress=0.25, want_metrics=True)
+    metrics = update_metrics(learner, rollout, progress=0.25)
     assert set(metrics) == {
         "train/policy_loss", "train/value_loss", "train/entropy", "train/explained_variance",
         "train/value_mean", "train/grad_norm", "train/learning_rate",
@@ -218,41 +223,36 @@ def test_metrics_on_demand(make_learner: LearnerOf, make_rollout: RolloutOf, use
     assert metrics["train/entropy"] == pytest.approx(float(entropy), rel=1e-5)
     assert metrics["train/value_mean"] == pytest.approx(float(before.values[:-1][valid].mean()), rel=1e-4)
     assert metrics["train/learning_rate"] == pytest.approx(0.0075)
-    assert set(learner.update(rollout, progress=0.5)) == {"train/grad_norm", "train/learning_rate"}
+    assert make_learner(BOX, engine).metrics() == {}
 
 
-def test_the_numpy_path_is_taken_where_it_can_be(make_learner: LearnerOf) -> None:
-    assert make_learner(BOX).numpy is not None
-    assert make_learner(BOX, activation="silu").numpy is None
-    assert make_learner(BOX, use_numpy=False).numpy is None
+def test_the_numpy_engine_computes_small_networks(make_learner: LearnerOf) -> None:
+    assert isinstance(make_learner(BOX).network, NumpyNetwork)
+    assert isinstance(make_learner(BOX, activation="silu").network, TorchNetwork)
+    assert isinstance(make_learner(BOX, engine="autograd").network, TorchNetwork)
 
 
 # --------------------------------------------------------------------------- targets
 
 
-def target_arrays(rollout: Rollout) -> dict[str, Any]:
-    rng = np.random.default_rng(9)
-    values, next_values = rng.standard_normal((2, *rollout.rewards.shape)).astype(np.float32)
-    return {
-        "rewards": rollout.rewards * 3, "values": values, "next_values": next_values,
-        "terminated": rollout.terminated, "truncated": rollout.truncated, "valid": rollout.valid,
-    }  # fmt: skip
-
-
 def test_advantages_or_returns_weigh_the_policy(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
-    arrays = target_arrays(make_rollout(BOX))
-    valid = arrays["valid"]
-    advantages = gae(*arrays.values(), 0.9, 0.8)
+    rollout = make_rollout(BOX)
+    valid = rollout.valid
+    both = np.random.default_rng(9).standard_normal((2, *valid.shape)).astype(np.float32)
+    values, next_values = both
+    ends = discounts_and_traces(*masks(rollout), 0.9, 0.8)
+    advantages = gae(rollout.rewards, values, next_values, *ends, valid)
     settings = {"gamma": 0.9, "gae_lambda": 0.8}
-    for weight, expected in (("advantage", advantages), ("q", (arrays["values"] + advantages) * valid)):
-        targets = make_learner(BOX, policy_weight=weight, **settings).targets(**arrays)
-        np.testing.assert_array_equal(targets.weights, expected)
-        np.testing.assert_array_equal(targets.returns, arrays["values"] + advantages)
+    for weight, expected in (("advantage", advantages), ("q", (values + advantages) * valid)):
+        targets = make_learner(BOX, policy_weight=weight, **settings).targets(rollout, *both)
+        np.testing.assert_array_equal(targets.advantages, expected)
+        np.testing.assert_array_equal(targets.returns, values + advantages)
         batch = make_learner(BOX, policy_weight=weight, normalize_advantages="batch", **settings)
-        np.testing.assert_array_equal(batch.targets(**arrays).weights, standardize(expected, valid))
+        np.testing.assert_array_equal(batch.targets(rollout, *both).advantages, standardize(expected, valid))
         running = make_learner(BOX, policy_weight=weight, normalize_advantages="running", **settings)
-        np.testing.assert_array_equal(running.targets(**arrays).weights, AdvantageNormalizer(0.99)(expected, valid))
-        np.testing.assert_array_equal(batch.targets(**arrays).returns, targets.returns)
+        normalized = AdvantageNormalizer(0.99)(expected, valid)
+        np.testing.assert_array_equal(running.targets(rollout, *both).advantages, normalized)
+        np.testing.assert_array_equal(batch.targets(rollout, *both).returns, targets.returns)
 
 
 def test_rewards_are_clipped_then_normalised_then_scaled(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
@@ -270,29 +270,29 @@ def test_rewards_are_clipped_then_normalised_then_scaled(make_learner: LearnerOf
     np.testing.assert_array_equal(rollout.rewards, raw)
 
 
-@both_paths
+@both_engines
 def test_the_gradient_is_that_of_the_learners_rewards(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
 ) -> None:
     rollout = make_rollout(BOX)
     settings = {"reward_clip": 0.5, "reward_scale": 3.0, "normalize_rewards": True}
-    learner, plain = make_learner(BOX, use_numpy, **settings), make_learner(BOX, use_numpy)
+    learner, plain = make_learner(BOX, engine, **settings), make_learner(BOX, engine)
     learner.gradients(rollout)
     plain.gradients(dataclasses.replace(rollout, rewards=make_learner(BOX, **settings).rewards(rollout)))
     torch.testing.assert_close(learner.flat.grads, plain.flat.grads, rtol=1e-5, atol=1e-6)
     assert learner.reward_normalizer is not None
-    seen = learner.reward_normalizer.moments.moments.size
+    seen = learner.reward_normalizer.statistics.moments.size
     assert seen == rollout.num_valid  # once per rollout
 
 
 # --------------------------------------------------------------------------- stepping
 
 
-@both_paths
-def test_separate_learning_rates(make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool) -> None:
+@both_engines
+def test_separate_learning_rates(make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine) -> None:
     """Adam's first step is as long as the learning rate: each part moves by its own."""
     learner = make_learner(
-        BOX, use_numpy, critic="separate", optimizer="adam", optim_eps=1e-12, max_grad_norm=None,
+        BOX, engine, critic="separate", optimizer="adam", optim_eps=1e-12, max_grad_norm=None,
         learning_rate=1e-3, critic_learning_rate=5e-2, lr_schedule="linear",
     )  # fmt: skip
     before = learner.flat.params.clone()
@@ -310,11 +310,11 @@ def test_linear_schedule_ends_at_rest(make_learner: LearnerOf, make_rollout: Rol
     assert torch.equal(learner.flat.params, before)
 
 
-@both_paths
+@both_engines
 def test_non_finite_gradients_stop_before_anything_moves(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
 ) -> None:
-    learner = make_learner(BOX, use_numpy, critic="target", learning_rate=0.25)
+    learner = make_learner(BOX, engine, critic="target", learning_rate=0.25)
     learner.update(make_rollout(BOX), 0.0)
     with torch.no_grad():
         learner.model.policy_head.linear.bias[0] = float("nan")
@@ -325,11 +325,11 @@ def test_non_finite_gradients_stop_before_anything_moves(
     assert_same(everything(learner), before)
 
 
-@both_paths
+@both_engines
 def test_a_rollout_without_a_transition_changes_nothing(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
 ) -> None:
-    learner = make_learner(BOX, use_numpy, critic="target", optimizer="adam", normalize_advantages="running")
+    learner = make_learner(BOX, engine, critic="target", optimizer="adam", normalize_advantages="running")
     learner.update(make_rollout(BOX), 0.0)
     before = snapshot(everything(learner))
     rollout = make_rollout(BOX, seed=1)
@@ -337,7 +337,7 @@ def test_a_rollout_without_a_transition_changes_nothing(
     empty = dataclasses.replace(
         rollout, rewards=nothing, terminated=nothing, truncated=nothing, valid=nothing, num_valid=0
     )
-    assert learner.update(empty, 0.5, want_metrics=True) == {}
+    learner.update(empty, 0.5)
     assert_same(everything(learner), before)
 
 
@@ -349,15 +349,15 @@ def ends(rollout: Rollout) -> int:
     return sum(bool(a or b) for a, b in zip(rollout.terminated.flat, rollout.truncated.flat, strict=True))
 
 
-@both_paths
+@both_engines
 @pytest.mark.parametrize(("at", "every"), [("updates", 1), ("updates", 3), ("episode_end", 1), ("episode_end", 4)])
 def test_target_critic_follows(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool, at: str, every: int
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine, at: str, every: int
 ) -> None:
     learner = make_learner(
-        BOX, use_numpy, critic="target", tau=0.25, target_update_at=at, target_update_every=every, learning_rate=0.05
+        BOX, engine, critic="target", tau=0.25, target_update_at=at, target_update_every=every, learning_rate=0.05
     )
-    assert learner.target_critic is not None
+    assert learner.network.target_critic is not None
 
     def flat(module: nn.Module) -> Tensor:
         return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
@@ -371,33 +371,33 @@ def test_target_critic_follows(
         if clock >= every:
             clock, moves = 0, moves + 1
             expected = 0.75 * expected + 0.25 * flat(learner.model.critic)
-        torch.testing.assert_close(flat(learner.target_critic), expected)
+        torch.testing.assert_close(flat(learner.network.target_critic), expected)
     assert 0 < moves <= 12
     assert moves == 12 // every or at == "episode_end"
 
 
 def test_an_episode_that_dies_on_its_time_limit_counts_once(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
     learner = make_learner(BOX, critic="target", target_update_at="episode_end", target_update_every=2)
-    assert learner.target_critic is not None
+    assert learner.network.target_critic is not None
     rollout = make_rollout(BOX, T=1, B=2, stream="same_step")
     both = np.array([[1.0, 0.0]], np.float32)
-    before = [p.clone() for p in learner.target_critic.parameters()]
+    before = [p.clone() for p in learner.network.target_critic.parameters()]
     learner.update(dataclasses.replace(rollout, terminated=both, truncated=both, final_obs=None), 0.0)
-    assert all(torch.equal(p, q) for p, q in zip(before, learner.target_critic.parameters(), strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(before, learner.network.target_critic.parameters(), strict=True))
 
 
-@both_paths
+@both_engines
 def test_only_bootstrapping_uses_the_target_critic(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
 ) -> None:
     def gradients(rollout: Rollout, shift: float) -> Tensor:
-        learner = make_learner(BOX, use_numpy, critic="target")
-        assert learner.target_critic is not None
+        learner = make_learner(BOX, engine, critic="target")
+        assert learner.network.target_critic is not None
         with torch.no_grad():
-            for p in learner.target_critic.parameters():
+            for p in learner.network.target_critic.parameters():
                 p += shift
         learner.gradients(rollout)
-        assert not any(p.grad is not None and p.grad.any() for p in learner.target_critic.parameters())
+        assert not any(p.grad is not None and p.grad.any() for p in learner.network.target_critic.parameters())
         return learner.flat.grads
 
     rollout = make_rollout(BOX)
@@ -443,7 +443,7 @@ def assert_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
             assert value == b[key], key
 
 
-@both_paths
+@both_engines
 @pytest.mark.parametrize("optimizer", ["rmsprop", "rmsprop_tf", "adam"])
 @pytest.mark.parametrize(
     "settings",
@@ -455,16 +455,17 @@ def assert_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     ],
 )
 def test_state_continues_bit_for_bit(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool, optimizer: str, settings: dict[str, Any]
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine, optimizer: str, settings: dict[str, Any]
 ) -> None:
     settings = {"optimizer": optimizer, "learning_rate": 0.01, **settings}
-    first = make_learner(BOX, use_numpy, **settings)
+    first = make_learner(BOX, engine, **settings)
     for seed in range(5):
         first.update(make_rollout(BOX, seed), 0.1)
-    second = make_learner(BOX, use_numpy, seed=99, **settings)
+    second = make_learner(BOX, engine, seed=99, **settings)
     restore(second, snapshot(everything(first)))
     for seed in range(5, 12):
-        assert first.update(make_rollout(BOX, seed), 0.2, True) == second.update(make_rollout(BOX, seed), 0.2, True)
+        rollout = make_rollout(BOX, seed)
+        assert update_metrics(first, rollout, 0.2) == update_metrics(second, rollout, 0.2)
     assert_same(everything(first), everything(second))
     assert second.num_updates == 12
 
@@ -484,7 +485,7 @@ def test_set_state_keeps_the_views(make_learner: LearnerOf, make_rollout: Rollou
 # --------------------------------------------------------------------------- a train_state elsewhere
 
 
-def master_of(learner: Learner) -> TrainState:
+def copy_of_train_state(learner: Learner) -> TrainState:
     """A copy of the learner's own train_state, in memory that NumPy owns."""
 
     def elsewhere(tensor: Tensor) -> Tensor:
@@ -498,27 +499,27 @@ def master_of(learner: Learner) -> TrainState:
     )
 
 
-def follower(learner: Learner, use_numpy: bool, train_state: TrainState) -> Learner:
+def follower(learner: Learner, engine: Engine, train_state: TrainState) -> Learner:
     """A learner like ``learner``, before its first update, whose updates move ``train_state``."""
     model = copy.deepcopy(learner.model)
-    return Learner(model, learner.algorithm, learner.model_config, learner.optim, use_numpy, train_state)
+    return Learner(model, learner.algorithm, learner.optim, train_state, engine)
 
 
 def own_tensors(learner: Learner) -> dict[str, Tensor]:
     """Copies of the parameters a learner computes with."""
-    critic = [] if learner.target_critic is None else list(learner.target_critic.parameters())
+    critic = [] if learner.network.target_critic is None else list(learner.network.target_critic.parameters())
     target = torch.cat([p.detach().reshape(-1) for p in critic]) if critic else torch.zeros(0)
     return {"params": learner.flat.params.clone(), "target": target}
 
 
-@both_paths
+@both_engines
 @pytest.mark.parametrize("critic", ["shared", "target"])
-def test_gradients_stay_here_and_apply_moves_only_the_master(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool, critic: str
+def test_gradients_stay_here_and_apply_moves_only_the_train_state(
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine, critic: str
 ) -> None:
-    fresh = make_learner(BOX, use_numpy, critic=critic, optimizer="adam", learning_rate=0.01)
-    train_state = master_of(fresh)
-    learner, rollout = follower(fresh, use_numpy, train_state), make_rollout(BOX)
+    fresh = make_learner(BOX, engine, critic=critic, optimizer="adam", learning_rate=0.01)
+    train_state = copy_of_train_state(fresh)
+    learner, rollout = follower(fresh, engine, train_state), make_rollout(BOX)
     mine, theirs = own_tensors(learner), train_state.get_state()
     learner.gradients(rollout)
     assert learner.flat.grads.abs().max() > 0
@@ -543,32 +544,32 @@ def test_gradients_stay_here_and_apply_moves_only_the_master(
         assert not torch.equal(learner.model(obs).params, fresh.model(obs).params)  # it acts with what it pulled
 
 
-@both_paths
+@both_engines
 @pytest.mark.parametrize("critic", ["shared", "separate", "target"])
 def test_pull_gradients_apply_is_update(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool, critic: str
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine, critic: str
 ) -> None:
     """Bit for bit, metrics included: where the parameters live changes nothing."""
     settings = {"critic": critic, "normalize_advantages": "running", "optimizer": "rmsprop_tf", "learning_rate": 0.01}
-    alone = make_learner(BOX, use_numpy, **settings)
-    learner = follower(alone, use_numpy, master_of(alone))
+    alone = make_learner(BOX, engine, **settings)
+    learner = follower(alone, engine, copy_of_train_state(alone))
     for seed in range(6):
         rollout, progress = make_rollout(BOX, seed), 0.1 * seed
         learner.pull()
-        metrics = learner.gradients(rollout, want_metrics=True)
-        metrics.update(learner.apply(progress, rollout.episodes_ended))
-        assert metrics == alone.update(rollout, progress, want_metrics=True)
+        learner.gradients(rollout)
+        learner.apply(progress, rollout.episodes_ended)
+        assert learner.metrics() == update_metrics(alone, rollout, progress)
         assert_same(everything(alone), everything(learner))
 
 
-@both_paths
-def test_two_learners_take_turns_at_one_master(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+@both_engines
+def test_two_learners_take_turns_at_one_train_state(
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
 ) -> None:
     """Each pulls what the other has learnt: together they do what one alone does with all rollouts."""
-    alone = make_learner(BOX, use_numpy, critic="target", optimizer="adam", learning_rate=0.01)
-    train_state = master_of(alone)
-    both = [follower(alone, use_numpy, train_state) for _ in range(2)]
+    alone = make_learner(BOX, engine, critic="target", optimizer="adam", learning_rate=0.01)
+    train_state = copy_of_train_state(alone)
+    both = [follower(alone, engine, train_state) for _ in range(2)]
     for turn in range(8):
         rollout = make_rollout(BOX, turn)
         learner = both[turn % 2]
@@ -580,13 +581,13 @@ def test_two_learners_take_turns_at_one_master(
     assert [learner.num_updates for learner in both] == [4, 4]
 
 
-@both_paths
-def test_non_finite_gradients_leave_the_master_alone(
-    make_learner: LearnerOf, make_rollout: RolloutOf, use_numpy: bool
+@both_engines
+def test_non_finite_gradients_leave_the_train_state_alone(
+    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
 ) -> None:
-    fresh = make_learner(BOX, use_numpy, critic="target", optimizer="adam")
-    train_state = master_of(fresh)
-    learner = follower(fresh, use_numpy, train_state)
+    fresh = make_learner(BOX, engine, critic="target", optimizer="adam")
+    train_state = copy_of_train_state(fresh)
+    learner = follower(fresh, engine, train_state)
     before = train_state.get_state()
     learner.gradients(make_rollout(BOX))
     learner.flat.grads[3] = float("nan")
@@ -634,5 +635,5 @@ def test_running_moments_need_no_batch() -> None:
 
 
 def test_moments_only_where_asked_for(make_learner: LearnerOf) -> None:
-    assert make_learner(BOX).weight_moments is None
-    assert make_learner(BOX, normalize_advantages="running").weight_moments is not None
+    assert make_learner(BOX).advantage_normalizer is None
+    assert make_learner(BOX, normalize_advantages="running").advantage_normalizer is not None

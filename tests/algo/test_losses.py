@@ -16,10 +16,10 @@ from limelight.algo import losses
 from limelight.algo.losses import (
     entropy_loss,
     explained_variance,
-    huber_value_loss,
+    mask_weights,
     policy_gradient_loss,
-    row_weights,
-    squared_value_loss,
+    value_loss,
+    value_loss_grad,
 )
 
 T, B = 6, 4
@@ -33,7 +33,7 @@ class Data:
         rng = np.random.default_rng(seed)
         self.x, self.y = rng.standard_normal((2, T, B))  # log-probabilities, values or entropies; weights or targets
         self.valid = (rng.random((T, B)) < 0.67).astype(np.float64)
-        self.rows = row_weights(self.valid)
+        self.rows = mask_weights(self.valid)
 
     def pairs(self) -> list[tuple[float, float]]:
         """(x, y) of the valid rows."""
@@ -56,11 +56,11 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[[float, float], float], Cal
         lambda log_prob, weight: -log_prob * weight,
         lambda x, y, rows: losses.policy_gradient_loss_grad(y, rows),
     ),
-    "squared": (squared_value_loss, lambda v, g: (v - g) ** 2, losses.squared_value_loss_grad),
+    "squared": (value_loss, lambda v, g: (v - g) ** 2, value_loss_grad),
     "huber": (
-        lambda x, y, rows: huber_value_loss(x, y, rows, DELTA),
+        lambda x, y, rows: value_loss(x, y, rows, DELTA),
         lambda v, g: huber(v - g),
-        lambda x, y, rows: losses.huber_value_loss_grad(x, y, rows, DELTA),
+        lambda x, y, rows: value_loss_grad(x, y, rows, DELTA),
     ),
     "entropy": (
         lambda x, y, rows: entropy_loss(x, rows),
@@ -93,7 +93,7 @@ def test_derivative_is_autograds(name: str, data: Data) -> None:
 @every_loss
 def test_derivative_of_float32_stays_float32(name: str, data: Data) -> None:
     x, y, valid = (a.astype(np.float32) for a in (data.x, data.y, data.valid))
-    assert LOSSES[name][2](x, y, row_weights(valid)).dtype == np.float32
+    assert LOSSES[name][2](x, y, mask_weights(valid)).dtype == np.float32
 
 
 @every_loss
@@ -112,7 +112,7 @@ def test_padding_changes_nothing(name: str, data: Data) -> None:
     def padded(a: NDArray[np.float64], filler: float) -> NDArray[np.float64]:
         return np.concatenate([a, np.full((3, B), filler)])
 
-    rows = row_weights(padded(data.valid, 0.0))
+    rows = mask_weights(padded(data.valid, 0.0))
     assert loss(padded(data.x, 7.0), padded(data.y, -7.0), rows) == pytest.approx(
         float(loss(data.x, data.y, data.rows)), rel=1e-12
     )
@@ -121,31 +121,31 @@ def test_padding_changes_nothing(name: str, data: Data) -> None:
 @every_loss
 def test_no_valid_row_is_no_loss(name: str, data: Data) -> None:
     loss, _, derivative = LOSSES[name]
-    rows = row_weights(data.valid * 0.0)
+    rows = mask_weights(data.valid * 0.0)
     assert float(loss(data.x, data.y, rows)) == 0.0
     assert not derivative(data.x, data.y, rows).any()
 
 
-def test_row_weights_sum_to_one(data: Data) -> None:
+def test_mask_weights_sum_to_one(data: Data) -> None:
     assert float(data.rows.sum()) == pytest.approx(1.0)
     assert set(np.unique(data.rows)) == {0.0, 1.0 / data.valid.sum()}
 
 
 def test_huber_is_the_squared_loss_for_small_errors(data: Data) -> None:
     targets = data.x + np.clip(data.y, -DELTA, DELTA)
-    assert huber_value_loss(data.x, targets, data.rows, DELTA) == pytest.approx(
-        squared_value_loss(data.x, targets, data.rows), rel=1e-12
+    assert value_loss(data.x, targets, data.rows, DELTA) == pytest.approx(
+        value_loss(data.x, targets, data.rows), rel=1e-12
     )
     np.testing.assert_allclose(
-        losses.huber_value_loss_grad(data.x, targets, data.rows, DELTA),
-        losses.squared_value_loss_grad(data.x, targets, data.rows),
+        value_loss_grad(data.x, targets, data.rows, DELTA),
+        value_loss_grad(data.x, targets, data.rows),
         atol=1e-15,
     )
 
 
 def test_huber_grows_linearly_beyond_delta() -> None:
     rows = np.ones((1, 1))
-    at = [float(huber_value_loss(rows * error, rows * 0, rows, DELTA)) for error in (10.0, 11.0, -11.0)]
+    at = [float(value_loss(rows * error, rows * 0, rows, DELTA)) for error in (10.0, 11.0, -11.0)]
     assert at[1] - at[0] == pytest.approx(2 * DELTA)
     assert at[1] == at[2]
 
@@ -176,7 +176,7 @@ def test_sampled_policy_gradient_approaches_the_expectation() -> None:
     logits = torch.tensor([0.3, -1.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
     p, r = logits.detach().softmax(-1), REWARDS[:, 0]
     actions = p.multinomial(100_000, replacement=True, generator=generator)
-    loss = policy_gradient_loss(logits.log_softmax(-1)[actions], r[actions], row_weights(torch.ones(100_000)))
+    loss = policy_gradient_loss(logits.log_softmax(-1)[actions], r[actions], mask_weights(torch.ones(100_000)))
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, -p * (r - (p * r).sum()), atol=0.01, rtol=0.0)
 
@@ -199,6 +199,6 @@ def test_explained_variance(data: Data) -> None:
 
 def test_explained_variance_of_constant_targets_is_finite() -> None:
     ones = np.ones((2, 2))
-    rows = row_weights(ones)
+    rows = mask_weights(ones)
     assert float(explained_variance(ones, ones, rows)) == 1.0
     assert math.isfinite(float(explained_variance(np.eye(2), ones, rows)))

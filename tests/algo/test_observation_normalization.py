@@ -15,10 +15,11 @@ from torch import Tensor, nn
 import limelight
 from helpers.composite_envs import ROOM
 from helpers.manual_workers import a3c
-from limelight.algo.normalization import ObservationNormalizer, make_normalizer, pixel_scale
+from limelight.algo.normalization import ObservationNormalizer, make_normalizer
 from limelight.envs.make import make_envs
 from limelight.errors import ConfigError
 from limelight.nn.images import ImagePreprocessor
+from limelight.nn.numpy_engine.network import NumpyNetwork, _CachedFront
 from limelight.runners.actor_learner import make_actor_learner
 from limelight.runs.agent import Agent
 from limelight.spaces.packed import Packed
@@ -28,10 +29,10 @@ def test_real_numbers_alone_are_standardised() -> None:
     packed = Packed(ROOM)
     normalizer = make_normalizer(packed)
     assert normalizer is not None
-    assert normalizer.entries is not None
+    assert normalizer.indices is not None
     real = [leaf for leaf in packed.leaves if leaf.path in {("speed",), ("height",)}]
     entries = np.concatenate([np.arange(leaf.start, leaf.start + leaf.size) for leaf in real])
-    assert normalizer.entries.tolist() == entries.tolist()
+    assert normalizer.indices.tolist() == entries.tolist()
     rows = np.stack([packed.sample() for _ in range(50)])
     normalizer.update(rows)
     result = normalizer(rows)
@@ -51,8 +52,8 @@ def test_real_numbers_alone_are_standardised() -> None:
 def test_a_plain_box_is_standardised_whole() -> None:
     normalizer = make_normalizer(Box(-1, 1, (2, 3)))
     assert normalizer is not None
-    assert normalizer.entries is None
-    assert normalizer.moments.mean.shape == (2, 3)
+    assert normalizer.indices is None
+    assert normalizer.statistics.moments.mean.shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_an_image_has_a_mean_for_every_pixel_and_one_deviation(batches: list[tup
     for batch in seen:
         normalizer.update(batch)
     whole = np.concatenate(seen).astype(np.float64)
-    assert normalizer.moments.size == len(whole)
+    assert normalizer.statistics.moments.size == len(whole)
     mean = whole.mean(0) if len(whole) else np.zeros(IMAGE.shape)
     deviation = np.sqrt(((whole - mean) ** 2).mean() + 1e-8) if len(whole) else 1.0
     obs = frames(9, 3)
@@ -116,35 +117,35 @@ def test_an_image_has_a_mean_for_every_pixel_and_one_deviation(batches: list[tup
 def test_images_share_moments_and_save_them() -> None:
     """As workers do, and a checkpoint: all is as if one had seen everything."""
     workers, whole = [image_normalizer(), image_normalizer()], image_normalizer()
-    common = whole.moments
+    common = whole.statistics.moments
     for turn in range(3):
         for i, worker in enumerate(workers):
-            common = worker.share(common)
+            common = worker.statistics.share(common)
             batch = frames(10 * turn + i, 2, 100 + 50 * i)
             worker.update(batch)
             whole.update(batch)
     for worker in workers:
-        common = worker.share(common)
-    assert common.size == whole.moments.size
-    np.testing.assert_allclose(common[:2], whole.moments[:2], rtol=1e-9)
+        common = worker.statistics.share(common)
+    assert common.size == whole.statistics.moments.size
+    np.testing.assert_allclose(common[:2], whole.statistics.moments[:2], rtol=1e-9)
     again = image_normalizer()
     again.set_state(whole.get_state())
     np.testing.assert_array_equal(again(frames(1, 2)), whole(frames(1, 2)))
     again.update(frames(2, 2))
     whole.update(frames(2, 2))
-    for ours, theirs in zip(again.moments, whole.moments, strict=True):
+    for ours, theirs in zip(again.statistics.moments, whole.statistics.moments, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("shape", [(36, 36), (42, 42, 1), (4, 84, 84), (9, 9, 3)])
 def test_every_image_of_brightness_can_be_standardised(shape: tuple[int, ...]) -> None:
     space = Box(0, 255, shape, np.uint8)
-    assert image_normalizer(space).moments.mean.shape == shape
-    by_network = image_normalizer(space, builtin_encoder=True)
+    assert image_normalizer(space).statistics.moments.mean.shape == shape
+    in_network = image_normalizer(space, builtin_encoder=True)
     obs = frames(0, 2, space=space)
-    by_network.update(obs)
-    assert by_network(obs) is obs  # the network does it
-    assert by_network.moments.size == 2
+    in_network.update(obs)
+    assert in_network(obs) is obs  # the network does it
+    assert in_network.statistics.moments.size == 2
 
 
 def test_one_mean_of_all_pixels_can_be_gone_on_from() -> None:
@@ -154,7 +155,7 @@ def test_one_mean_of_all_pixels_can_be_gone_on_from() -> None:
     obs = frames(3, 2)
     np.testing.assert_allclose(normalizer(obs), np.clip((obs - 100.0) / 5.0, -10, 10), rtol=1e-5)
     normalizer.update(obs)
-    assert normalizer.moments.mean.shape == IMAGE.shape
+    assert normalizer.statistics.moments.mean.shape == IMAGE.shape
 
 
 def test_images_inside_others_stay(rng: np.random.Generator) -> None:
@@ -181,16 +182,16 @@ def test_a_run_keeps_bytes_and_plays_by_frozen_moments(tmp_path: Path) -> None:
     assert actor.normalizer is not None
     B = rollout.rewards.shape[1]
     valid = int(rollout.valid[-1].sum())
-    assert actor.normalizer.moments.size == B + valid  # the first ones, and the last row's
+    assert actor.normalizer.statistics.moments.size == B + valid  # the first ones, and the last row's
     spaces = actor.collector.envs.single_observation_space, actor.collector.envs.single_action_space
     agent = Agent(actor.learner.model, actor.normalizer, config, *spaces)
-    before = actor.normalizer.moments
+    before = actor.normalizer.statistics.moments
     agent.save(tmp_path / "agent")
     loaded = limelight.load(tmp_path / "agent")
     obs = np.random.default_rng(0).integers(0, 256, (20, 36, 36)).astype(np.uint8)
     np.testing.assert_array_equal(loaded.predict(obs)[0], agent.predict(obs)[0])
     assert limelight.evaluate(loaded, episodes=4).returns == limelight.evaluate(agent, episodes=4).returns
-    assert actor.normalizer.moments is before
+    assert actor.normalizer.statistics.moments is before
     for module in (loaded.model, agent.model):
         (planes,) = [module for module in module.encoder.modules() if isinstance(module, ImagePreprocessor)]
         assert planes.mean is not None
@@ -204,18 +205,17 @@ def test_all_networks_see_the_moments_from_before_the_rollout() -> None:
     actor = make_actor_learner(config, None, 0)
     learner, normalizer = actor.learner, actor.normalizer
     assert normalizer is not None
-    assert learner.target_critic is not None
+    assert learner.network.target_critic is not None
     for _ in range(3):
-        before = normalizer.moments
+        scale = normalizer.image_scale()
         rollout = actor.collect()
         found = [
             m
-            for net in (learner.model, learner.target_critic)
+            for net in (learner.model, learner.network.target_critic)
             for m in net.modules()
             if isinstance(m, ImagePreprocessor)
         ]
         assert len(found) == 3
-        scale = pixel_scale(before)
         for planes in found:
             assert planes.mean is not None
             np.testing.assert_array_equal(planes.mean[0, 0].numpy(), scale.mean)
@@ -261,10 +261,12 @@ def test_standardised_pictures_in_bfloat16() -> None:
     settings = {"encoder": "a3c", "precision": "bfloat16", "normalize_obs": True}
     actor = make_actor_learner(a3c("a2c", env_id="limelight.envs.toy:Catch", **settings), None, 0)
     learner = actor.learner
-    assert learner.kept is not None
+    assert isinstance(learner.network, NumpyNetwork)
+    assert isinstance(learner.network._front, _CachedFront)
+    encoder = learner.network._front.encoder
     for _ in range(3):
         rollout = actor.collect()
-        kept, own = learner.kept.unroll(rollout.obs), learner.model.encoder(torch.from_numpy(rollout.obs))
+        kept, own = encoder.unroll(rollout.obs), learner.model.encoder(torch.from_numpy(rollout.obs))
         assert float(own.detach().abs().max()) > 0.0
         torch.testing.assert_close(kept.detach(), own.detach(), rtol=2e-2, atol=2e-2)
         learner.update(rollout, 0.0)

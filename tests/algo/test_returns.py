@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from limelight.algo import returns
-from limelight.algo.returns import gae, monte_carlo, n_step, standardize, td0, td_lambda, vtrace
+from limelight.algo.returns import discounts_and_traces, gae, monte_carlo, n_step, standardize, td0, td_lambda, vtrace
 
 AS = {"numpy": lambda x: np.array(x, np.float32), "torch": lambda x: torch.tensor(x, dtype=torch.float32)}
 
@@ -36,44 +36,49 @@ class Stream:
         self.terminated = column(0, terminated, 0, 0)
         self.truncated = column(0, truncated, 0, 0)
         self.valid = column(1, 1, 0, 1)
-        self.ends = (self.terminated, self.truncated, self.valid)
+        self.discounts, self.traces = discounts_and_traces(self.terminated, self.truncated, self.valid, 0.5, 1.0)
+        self.ends = (self.discounts, self.traces, self.valid)
+
+    def args(self, lam: float) -> tuple[Any, ...]:
+        """Arguments of the estimators for γ = ½ and λ."""
+        return (self.rewards, self.values, self.next_values, self.discounts, lam * self.traces, self.valid)
 
 
 def test_termination_pays_nothing_more(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=1, truncated=0)
-    assert rows(monte_carlo(s.rewards, s.next_values, *s.ends, 0.5)) == [1 + 0.5 * 2, 2, 0, 4 + 0.5 * 8]
-    assert rows(gae(s.rewards, s.values, s.next_values, *s.ends, 0.5, 1.0)) == [2 - 8, 2 - 8, 0, 8 - 8]
-    assert rows(gae(s.rewards, s.values, s.next_values, *s.ends, 0.5, 0.0)) == [1 + 4 - 8, 2 - 8, 0, 0]
-    assert rows(n_step(s.rewards, s.values, s.next_values, *s.ends, 0.5, 1)) == [5, 2, 8, 8]
-    assert rows(n_step(s.rewards, s.values, s.next_values, *s.ends, 0.5, 2)) == [2, 2, 8, 8]
-    assert rows(td0(s.rewards, s.next_values, s.terminated, 0.5))[:2] == [5, 2]
+    assert rows(monte_carlo(s.rewards, s.next_values, *s.ends)) == [1 + 0.5 * 2, 2, 0, 4 + 0.5 * 8]
+    assert rows(gae(*s.args(1.0))) == [2 - 8, 2 - 8, 0, 8 - 8]
+    assert rows(gae(*s.args(0.0))) == [1 + 4 - 8, 2 - 8, 0, 0]
+    assert rows(n_step(*s.args(1.0), 1)) == [5, 2, 8, 8]
+    assert rows(n_step(*s.args(1.0), 2)) == [2, 2, 8, 8]
+    assert rows(td0(s.rewards, s.next_values, s.discounts))[:2] == [5, 2]
 
 
 def test_truncation_bootstraps_from_the_final_observation(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=0, truncated=1)
     cut = 2 + 0.5 * 8
-    assert rows(monte_carlo(s.rewards, s.next_values, *s.ends, 0.5)) == [1 + 0.5 * cut, cut, 0, 8]
-    assert rows(gae(s.rewards, s.values, s.next_values, *s.ends, 0.5, 1.0)) == [1 + 0.5 * cut - 8, cut - 8, 0, 0]
-    assert rows(n_step(s.rewards, s.values, s.next_values, *s.ends, 0.5, 9)) == [1 + 0.5 * cut, cut, 8, 8]
-    assert rows(td0(s.rewards, s.next_values, s.terminated, 0.5))[:2] == [5, cut]
+    assert rows(monte_carlo(s.rewards, s.next_values, *s.ends)) == [1 + 0.5 * cut, cut, 0, 8]
+    assert rows(gae(*s.args(1.0))) == [1 + 0.5 * cut - 8, cut - 8, 0, 0]
+    assert rows(n_step(*s.args(1.0), 9)) == [1 + 0.5 * cut, cut, 8, 8]
+    assert rows(td0(s.rewards, s.next_values, s.discounts))[:2] == [5, cut]
 
 
 def test_terminated_and_truncated_at_once_is_terminated(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=1, truncated=1)
-    assert rows(monte_carlo(s.rewards, s.next_values, *s.ends, 0.5))[:2] == [2, 2]
-    assert rows(td_lambda(s.rewards, s.values, s.next_values, *s.ends, 0.5, 1.0)) == [2, 2, 8, 8]
+    assert rows(monte_carlo(s.rewards, s.next_values, *s.ends))[:2] == [2, 2]
+    assert rows(td_lambda(*s.args(1.0))) == [2, 2, 8, 8]
 
 
 def test_td_lambda_half(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=0, truncated=1)
     first = 0.5 * (1 + 0.5 * 8) + 0.5 * (1 + 0.5 * 6)  # half the one-step, half the full return
-    assert rows(td_lambda(s.rewards, s.values, s.next_values, *s.ends, 0.5, 0.5)) == [first, 6, 8, 8]
+    assert rows(td_lambda(*s.args(0.5))) == [first, 6, 8, 8]
 
 
 def test_vtrace_clips_ratios(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=1, truncated=0)
     ratios = column(3.0, 0.5, 7.0, 0.25)
-    targets, advantages = vtrace(s.rewards, s.values, s.next_values, *s.ends, ratios, 0.5, max_rho=2.0, max_c=1.0)
+    targets, advantages = vtrace(*s.args(1.0), ratios, max_rho=2.0, max_c=1.0)
     last = 0.5 * (2 - 8)  # ρδ of the terminal row
     assert rows(targets) == [8 + 2 * (1 + 4 - 8) + 0.5 * 1.0 * last, 8 + last, 8, 8]
     assert rows(advantages) == [2 * (1 + 0.5 * (8 + last) - 8), 0.5 * (2 - 8), 0, 0]
@@ -93,31 +98,33 @@ def test_arguments_are_left_alone(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=0, truncated=1)
     ratios = column(1, 1, 1, 1)
     before = [x.tolist() for x in (s.rewards, s.values, s.next_values, *s.ends, ratios)]
-    monte_carlo(s.rewards, s.next_values, *s.ends, 0.5)
-    n_step(s.rewards, s.values, s.next_values, *s.ends, 0.5, 2)
-    td_lambda(s.rewards, s.values, s.next_values, *s.ends, 0.5, 0.5)
-    vtrace(s.rewards, s.values, s.next_values, *s.ends, ratios, 0.5)
+    monte_carlo(s.rewards, s.next_values, *s.ends)
+    n_step(*s.args(1.0), 2)
+    td_lambda(*s.args(0.5))
+    vtrace(*s.args(1.0), ratios)
     for x, y in zip(before, (s.rewards, s.values, s.next_values, *s.ends, ratios), strict=True):
         assert x == y.tolist()
 
 
-@pytest.mark.parametrize("estimator", ["gae", "td_lambda", "n_step", "monte_carlo", "td0", "vtrace", "standardize"])
+@pytest.mark.parametrize(
+    "estimator", ["gae", "td_lambda", "n_step", "monte_carlo", "td0", "vtrace", "standardize", "discounts_and_traces"]
+)
 def test_shapes_must_agree(estimator: str, column: Callable[..., Any]) -> None:
     good, bad = column(1, 2, 3), column(1, 2)
-    count = {"monte_carlo": 5, "td0": 3, "vtrace": 7, "standardize": 2}.get(estimator, 6)
-    settings = {"gae": (0.9, 0.9), "td_lambda": (0.9, 0.9), "n_step": (0.9, 2), "standardize": ()}
+    count = {"monte_carlo": 5, "td0": 3, "vtrace": 7, "standardize": 2, "discounts_and_traces": 3}.get(estimator, 6)
+    settings = {"n_step": (2,), "discounts_and_traces": (0.9, 0.9)}
     call = getattr(returns, estimator)
-    call(*[good] * count, *settings.get(estimator, (0.9,)))
+    call(*[good] * count, *settings.get(estimator, ()))
     for wrong in range(count):
         arrays = [bad if i == wrong else good for i in range(count)]
         with pytest.raises(ValueError, match="shapes differ"):
-            call(*arrays, *settings.get(estimator, (0.9,)))
+            call(*arrays, *settings.get(estimator, ()))
 
 
 def test_n_step_needs_a_step(column: Callable[..., Any]) -> None:
     x = column(1, 2)
     with pytest.raises(ValueError, match="n = 0: must be at least 1"):
-        n_step(x, x, x, x, x, x, 0.9, 0)
+        n_step(x, x, x, x, x, x, 0)
 
 
 def test_docstring_examples() -> None:

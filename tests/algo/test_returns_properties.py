@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from limelight.algo.returns import gae, monte_carlo, n_step, standardize, td0, td_lambda, vtrace
+from limelight.algo.returns import discounts_and_traces, gae, monte_carlo, n_step, standardize, td0, td_lambda, vtrace
 
 Floats = NDArray[np.float64]
 
@@ -40,13 +40,13 @@ class Rows:
     def shape(self) -> tuple[int, int]:
         return self.rewards.shape
 
-    @property
-    def gae_args(self) -> tuple[Any, ...]:
-        return (self.rewards, self.values, self.next_values, self.terminated, self.truncated, self.valid)
+    def gae_args(self, gamma: float, lam: float) -> tuple[Any, ...]:
+        ends = discounts_and_traces(self.terminated, self.truncated, self.valid, gamma, lam)
+        return (self.rewards, self.values, self.next_values, *ends, self.valid)
 
-    @property
-    def mc_args(self) -> tuple[Any, ...]:
-        return (self.rewards, self.next_values, self.terminated, self.truncated, self.valid)
+    def mc_args(self, gamma: float) -> tuple[Any, ...]:
+        ends = discounts_and_traces(self.terminated, self.truncated, self.valid, gamma, 1.0)
+        return (self.rewards, self.next_values, *ends, self.valid)
 
     def map(self, f: Callable[[Any], Any]) -> Rows:
         return Rows(*(f(getattr(self, field.name)) for field in fields(self)))
@@ -77,14 +77,6 @@ def per_row(rows: Rows, of_valid: Callable[[int, int], float], invalid: Floats |
     return result
 
 
-def oracle_gae(rows: Rows, gamma: float, lam: float) -> Floats:
-    return per_row(
-        rows,
-        lambda t, b: sum((gamma * lam) ** (k - t) * rows.delta(k, b, gamma) for k in range(t, rows.last(t, b) + 1)),
-        invalid=0.0,
-    )
-
-
 def n_step_return(rows: Rows, t: int, b: int, gamma: float, n: int) -> float:
     stop = min(t + n - 1, rows.last(t, b))
     paid = sum(gamma ** (k - t) * float(rows.rewards[k, b]) for k in range(t, stop + 1))
@@ -96,7 +88,7 @@ def oracle_n_step(rows: Rows, gamma: float, n: int) -> Floats:
 
 
 def oracle_td_lambda(rows: Rows, gamma: float, lam: float) -> Floats:
-    """The λ-return as the weighted mean of all n-step returns; V must be one function (values = next_values before)."""
+    """The λ-return as the weighted mean of all n-step returns, each bootstrapped by ``next_values``."""
 
     def mixture(t: int, b: int) -> float:
         longest = rows.last(t, b) - t + 1
@@ -106,21 +98,26 @@ def oracle_td_lambda(rows: Rows, gamma: float, lam: float) -> Floats:
     return per_row(rows, mixture, invalid=rows.values)
 
 
+def oracle_gae(rows: Rows, gamma: float, lam: float) -> Floats:
+    return (oracle_td_lambda(rows, gamma, lam) - rows.values) * rows.valid
+
+
 def oracle_monte_carlo(rows: Rows, gamma: float) -> Floats:
     return per_row(rows, lambda t, b: n_step_return(rows, t, b, gamma, len(rows.rewards)), invalid=0.0)
 
 
 def oracle_vtrace(rows: Rows, gamma: float, lam: float, max_rho: float, max_c: float) -> tuple[Floats, Floats]:
     def target(t: int, b: int) -> float:
-        total, weight = float(rows.values[t, b]), 1.0
-        for k in range(t, rows.last(t, b) + 1):
-            ratio = float(rows.ratios[k, b])
-            total += weight * min(max_rho, ratio) * rows.delta(k, b, gamma)
-            weight *= gamma * lam * min(max_c, ratio)
+        ratio = float(rows.ratios[t, b])
+        total = float(rows.values[t, b]) + min(max_rho, ratio) * rows.delta(t, b, gamma)
+        if not rows.ends(t, b):
+            total += gamma * lam * min(max_c, ratio) * (target(t + 1, b) - rows.bootstrap(t, b))
         return total
 
     def advantage(t: int, b: int) -> float:
-        following = rows.bootstrap(t, b) if rows.ends(t, b) else target(t + 1, b)
+        following = rows.bootstrap(t, b)
+        if not rows.ends(t, b):
+            following = (1 - lam) * following + lam * target(t + 1, b)
         rho = min(max_rho, float(rows.ratios[t, b]))
         return rho * (float(rows.rewards[t, b]) + gamma * following - float(rows.values[t, b]))
 
@@ -193,32 +190,32 @@ many, few = settings(max_examples=200), settings(max_examples=100)
 @many
 @given(rollouts(), FACTORS, FACTORS)
 def test_gae(rows: Rows, gamma: float, lam: float) -> None:
-    agree_everywhere(lambda r: gae(*r.gae_args, gamma, lam), rows, oracle_gae(rows, gamma, lam))
+    agree_everywhere(lambda r: gae(*r.gae_args(gamma, lam)), rows, oracle_gae(rows, gamma, lam))
 
 
 @many
-@given(rollouts(one_value_function=True), FACTORS, FACTORS)
+@given(rollouts(), FACTORS, FACTORS)
 def test_td_lambda(rows: Rows, gamma: float, lam: float) -> None:
-    agree_everywhere(lambda r: td_lambda(*r.gae_args, gamma, lam), rows, oracle_td_lambda(rows, gamma, lam))
+    agree_everywhere(lambda r: td_lambda(*r.gae_args(gamma, lam)), rows, oracle_td_lambda(rows, gamma, lam))
 
 
 @many
 @given(rollouts(), FACTORS, st.integers(1, 12))
 def test_n_step(rows: Rows, gamma: float, n: int) -> None:
-    agree_everywhere(lambda r: n_step(*r.gae_args, gamma, n), rows, oracle_n_step(rows, gamma, n))
+    agree_everywhere(lambda r: n_step(*r.gae_args(gamma, 1.0), n), rows, oracle_n_step(rows, gamma, n))
 
 
 @many
 @given(rollouts(), FACTORS)
 def test_monte_carlo(rows: Rows, gamma: float) -> None:
-    agree_everywhere(lambda r: monte_carlo(*r.mc_args, gamma), rows, oracle_monte_carlo(rows, gamma))
+    agree_everywhere(lambda r: monte_carlo(*r.mc_args(gamma)), rows, oracle_monte_carlo(rows, gamma))
 
 
 @many
 @given(rollouts(), FACTORS)
 def test_td0(rows: Rows, gamma: float) -> None:
     expected, valid = oracle_n_step(rows, gamma, 1), rows.valid > 0
-    agree_everywhere(lambda r: td0(r.rewards, r.next_values, r.terminated, gamma), rows, expected, valid)
+    agree_everywhere(lambda r: td0(r.rewards, r.next_values, gamma * (1.0 - r.terminated)), rows, expected, valid)
 
 
 @many
@@ -226,7 +223,7 @@ def test_td0(rows: Rows, gamma: float) -> None:
 def test_vtrace(rows: Rows, gamma: float, lam: float, max_rho: float, max_c: float) -> None:
     expected = oracle_vtrace(rows, gamma, lam, max_rho, max_c)
     for i in (0, 1):  # targets, advantages
-        agree_everywhere(lambda r, i=i: vtrace(*r.gae_args, r.ratios, gamma, lam, max_rho, max_c)[i], rows, expected[i])
+        agree_everywhere(lambda r, i=i: vtrace(*r.gae_args(gamma, lam), r.ratios, max_rho, max_c)[i], rows, expected[i])
 
 
 @many
@@ -244,44 +241,56 @@ def test_standardize(rows: Rows) -> None:
 
 
 @few
-@given(rollouts(one_value_function=True), FACTORS)
+@given(rollouts(), FACTORS)
 def test_lambda_1_is_monte_carlo_minus_v(rows: Rows, gamma: float) -> None:
-    expected = (monte_carlo(*rows.mc_args, gamma) - rows.values) * rows.valid
-    agree(gae(*rows.gae_args, gamma, 1.0), expected)
+    expected = (monte_carlo(*rows.mc_args(gamma)) - rows.values) * rows.valid
+    agree(gae(*rows.gae_args(gamma, 1.0)), expected)
 
 
 @few
 @given(rollouts(), FACTORS)
 def test_lambda_0_is_the_td_error(rows: Rows, gamma: float) -> None:
-    error = (td0(rows.rewards, rows.next_values, rows.terminated, gamma) - rows.values) * rows.valid
-    agree(gae(*rows.gae_args, gamma, 0.0), error)
+    error = (td0(rows.rewards, rows.next_values, gamma * (1.0 - rows.terminated)) - rows.values) * rows.valid
+    agree(gae(*rows.gae_args(gamma, 0.0)), error)
 
 
 @few
-@given(rollouts(one_value_function=True), FACTORS, st.integers(0, 3))
+@given(rollouts(), FACTORS, st.integers(0, 3))
 def test_n_from_t_on_is_lambda_1(rows: Rows, gamma: float, more: int) -> None:
-    agree(n_step(*rows.gae_args, gamma, len(rows.rewards) + more), td_lambda(*rows.gae_args, gamma, 1.0))
+    agree(n_step(*rows.gae_args(gamma, 1.0), len(rows.rewards) + more), td_lambda(*rows.gae_args(gamma, 1.0)))
 
 
 @few
 @given(rollouts(), FACTORS)
 def test_n_1_is_td0(rows: Rows, gamma: float) -> None:
-    one_step = td0(rows.rewards, rows.next_values, rows.terminated, gamma)
-    agree(n_step(*rows.gae_args, gamma, 1), np.where(rows.valid > 0, one_step, rows.values))
+    one_step = td0(rows.rewards, rows.next_values, gamma * (1.0 - rows.terminated))
+    agree(n_step(*rows.gae_args(gamma, 1.0), 1), np.where(rows.valid > 0, one_step, rows.values))
 
 
 @few
 @given(rollouts(), FACTORS, FACTORS)
 def test_vtrace_on_policy_is_td_lambda(rows: Rows, gamma: float, lam: float) -> None:
-    targets, _ = vtrace(*rows.gae_args, np.ones(rows.shape), gamma, lam)
-    agree(targets, td_lambda(*rows.gae_args, gamma, lam))
+    targets, _ = vtrace(*rows.gae_args(gamma, lam), np.ones(rows.shape))
+    agree(targets, td_lambda(*rows.gae_args(gamma, lam)))
 
 
 @few
-@given(rollouts(one_value_function=True), FACTORS)
-def test_vtrace_on_policy_without_lambda_has_the_advantages_of_gae(rows: Rows, gamma: float) -> None:
-    _, advantages = vtrace(*rows.gae_args, np.ones(rows.shape), gamma)
-    agree(advantages, gae(*rows.gae_args, gamma, 1.0))
+@given(rollouts(), FACTORS, FACTORS)
+def test_vtrace_on_policy_has_the_advantages_of_gae(rows: Rows, gamma: float, lam: float) -> None:
+    _, advantages = vtrace(*rows.gae_args(gamma, lam), np.ones(rows.shape))
+    agree(advantages, gae(*rows.gae_args(gamma, lam)))
+
+
+@few
+@given(rollouts(one_value_function=True), FACTORS, FACTORS)
+def test_without_a_target_critic_gae_is_a_sum_of_td_errors(rows: Rows, gamma: float, lam: float) -> None:
+    """Schulman et al. 2016, eq. 16: Σ (γλ)ᵏ δₜ₊ₖ, which holds where V(sₜ₊₁) is the next row's V."""
+
+    def sum_of_errors(t: int, b: int) -> float:
+        following = range(t, rows.last(t, b) + 1)
+        return sum((gamma * lam) ** (k - t) * rows.delta(k, b, gamma) for k in following)
+
+    agree(gae(*rows.gae_args(gamma, lam)), per_row(rows, sum_of_errors, invalid=0.0))
 
 
 @few
@@ -290,17 +299,17 @@ def test_a_rollout_may_be_cut_anywhere(rows: Rows, gamma: float, lam: float, dat
     """The first part, bootstrapped with what the second part says, gives what the whole gives."""
     cut = data.draw(st.integers(0, len(rows.rewards)))
     first, second = rows.map(lambda x: x[:cut]), rows.map(lambda x: x[cut:])
-    advantages, returns = gae(*rows.gae_args, gamma, lam), monte_carlo(*rows.mc_args, gamma)
-    agree(gae(*second.gae_args, gamma, lam), advantages[cut:])
-    agree(monte_carlo(*second.mc_args, gamma), returns[cut:])
+    advantages, returns = gae(*rows.gae_args(gamma, lam)), monte_carlo(*rows.mc_args(gamma))
+    agree(gae(*second.gae_args(gamma, lam)), advantages[cut:])
+    agree(monte_carlo(*second.mc_args(gamma)), returns[cut:])
     if cut in (0, len(rows.rewards)):
         return
     goes_on = rows.terminated[cut - 1] + rows.truncated[cut - 1] == 0
     lambda_bootstrap, mc_bootstrap = first.next_values.copy(), first.next_values.copy()
-    lambda_bootstrap[-1] += goes_on * lam * advantages[cut]
+    lambda_bootstrap[-1] += goes_on * lam * (advantages[cut] + rows.values[cut] - rows.next_values[cut - 1])
     mc_bootstrap[-1] = np.where(goes_on & (rows.valid[cut] > 0), returns[cut], mc_bootstrap[-1])
-    agree(gae(*replace(first, next_values=lambda_bootstrap).gae_args, gamma, lam), advantages[:cut])
-    agree(monte_carlo(*replace(first, next_values=mc_bootstrap).mc_args, gamma), returns[:cut])
+    agree(gae(*replace(first, next_values=lambda_bootstrap).gae_args(gamma, lam)), advantages[:cut])
+    agree(monte_carlo(*replace(first, next_values=mc_bootstrap).mc_args(gamma)), returns[:cut])
 
 
 @few
@@ -318,12 +327,12 @@ def test_invalid_rows_never_reach_valid_ones(rows: Rows, gamma: float, lam: floa
     )
     valid = rows.valid > 0
     estimators: list[Callable[[Rows], Any]] = [
-        lambda r: gae(*r.gae_args, gamma, lam),
-        lambda r: td_lambda(*r.gae_args, gamma, lam),
-        lambda r: n_step(*r.gae_args, gamma, n),
-        lambda r: monte_carlo(*r.mc_args, gamma),
-        lambda r: vtrace(*r.gae_args, r.ratios, gamma, lam)[0],
-        lambda r: vtrace(*r.gae_args, r.ratios, gamma, lam)[1],
+        lambda r: gae(*r.gae_args(gamma, lam)),
+        lambda r: td_lambda(*r.gae_args(gamma, lam)),
+        lambda r: n_step(*r.gae_args(gamma, 1.0), n),
+        lambda r: monte_carlo(*r.mc_args(gamma)),
+        lambda r: vtrace(*r.gae_args(gamma, lam), r.ratios)[0],
+        lambda r: vtrace(*r.gae_args(gamma, lam), r.ratios)[1],
         lambda r: standardize(r.values, r.valid),
     ]
     for estimator in estimators:
@@ -334,10 +343,10 @@ def test_invalid_rows_never_reach_valid_ones(rows: Rows, gamma: float, lam: floa
 @given(rollouts(), FACTORS)
 def test_what_invalid_rows_say(rows: Rows, gamma: float) -> None:
     invalid = rows.valid == 0
-    targets, advantages = vtrace(*rows.gae_args, rows.ratios, gamma)
-    for zero in (gae(*rows.gae_args, gamma, 0.9), advantages, monte_carlo(*rows.mc_args, gamma)):
+    targets, advantages = vtrace(*rows.gae_args(gamma, 1.0), rows.ratios)
+    for zero in (gae(*rows.gae_args(gamma, 0.9)), advantages, monte_carlo(*rows.mc_args(gamma))):
         assert not zero[invalid].any()
-    for value in (td_lambda(*rows.gae_args, gamma, 0.9), targets, n_step(*rows.gae_args, gamma, 3)):
+    for value in (td_lambda(*rows.gae_args(gamma, 0.9)), targets, n_step(*rows.gae_args(gamma, 1.0), 3)):
         np.testing.assert_array_equal(value[invalid], rows.values[invalid])
 
 
@@ -352,12 +361,12 @@ def test_both_autoreset_streams_agree(rows: Rows, gamma: float, lam: float, n: i
     same_step = rows.map(lambda x: x[valid])
     same_step.next_values[same_step.terminated > 0] = next_episode  # of truncated rows, final_obs is valued
     estimators: list[Callable[[Rows], Any]] = [
-        lambda r: gae(*r.gae_args, gamma, lam),
-        lambda r: td_lambda(*r.gae_args, gamma, lam),
-        lambda r: n_step(*r.gae_args, gamma, n),
-        lambda r: monte_carlo(*r.mc_args, gamma),
-        lambda r: vtrace(*r.gae_args, r.ratios, gamma, lam)[0],
-        lambda r: vtrace(*r.gae_args, r.ratios, gamma, lam)[1],
+        lambda r: gae(*r.gae_args(gamma, lam)),
+        lambda r: td_lambda(*r.gae_args(gamma, lam)),
+        lambda r: n_step(*r.gae_args(gamma, 1.0), n),
+        lambda r: monte_carlo(*r.mc_args(gamma)),
+        lambda r: vtrace(*r.gae_args(gamma, lam), r.ratios)[0],
+        lambda r: vtrace(*r.gae_args(gamma, lam), r.ratios)[1],
     ]
     for estimator in estimators:
         agree(estimator(same_step), estimator(rows)[valid])
@@ -379,11 +388,11 @@ def ring(next_step: bool, V: float, T: int = 40, limit: int = 6) -> Rows:
 
 
 RING_TARGETS: dict[str, Callable[[Rows], Any]] = {
-    "td_lambda": lambda r: td_lambda(*r.gae_args, RING_GAMMA, 0.95),
-    "n_step": lambda r: n_step(*r.gae_args, RING_GAMMA, 5),
-    "td0": lambda r: td0(r.rewards, r.next_values, r.terminated, RING_GAMMA),
-    "monte_carlo": lambda r: monte_carlo(*r.mc_args, RING_GAMMA),
-    "vtrace": lambda r: vtrace(*r.gae_args, r.ratios, RING_GAMMA)[0],
+    "td_lambda": lambda r: td_lambda(*r.gae_args(RING_GAMMA, 0.95)),
+    "n_step": lambda r: n_step(*r.gae_args(RING_GAMMA, 1.0), 5),
+    "td0": lambda r: td0(r.rewards, r.next_values, RING_GAMMA * (1.0 - r.terminated)),
+    "monte_carlo": lambda r: monte_carlo(*r.mc_args(RING_GAMMA)),
+    "vtrace": lambda r: vtrace(*r.gae_args(RING_GAMMA, 1.0), r.ratios)[0],
 }
 
 

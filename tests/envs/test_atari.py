@@ -490,6 +490,9 @@ class Script:
         self.actions, self.t = actions, 0
         self.recurrent_state: NDArray[np.float32] | None = None
 
+    def begin_rollout(self) -> None:
+        pass
+
     def act(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[np.int64]:
         before = np.zeros((len(obs), 1), np.float32) if self.recurrent_state is None else self.recurrent_state
         self.recurrent_state = before * (1.0 - episode_start[:, None]) + 1.0

@@ -140,6 +140,9 @@ def test_an_end_in_the_last_step_of_the_limit_is_both() -> None:
 class FirstAction:
     """A policy: always the first action."""
 
+    def begin_rollout(self) -> None:
+        pass
+
     def act(self, obs: NDArray[Any], episode_start: object) -> NDArray[np.int64]:
         return np.zeros(len(obs), np.int64)
 

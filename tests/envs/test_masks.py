@@ -21,7 +21,8 @@ from limelight.envs.source import EnvMaker
 from limelight.envs.toy import Ring
 from limelight.errors import ConfigError
 from limelight.nn.model import ActorCritic, make_model
-from limelight.nn.numpy_engine import network as numpy_mlp
+from limelight.nn.network import make_network
+from limelight.nn.numpy_engine.network import supports
 from limelight.nn.policy import ModelPolicy
 from limelight.settings.schema import EnvConfig, ModelConfig
 from limelight.spaces.packed import Packed
@@ -53,8 +54,8 @@ def observations(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.n
 def test_illegal_actions_are_never_taken(core: str, greedy: bool) -> None:
     rng = np.random.default_rng(0)
     model = model_that_prefers_illegal(core)
-    assert not numpy_mlp.supports(model)
-    policy = ModelPolicy(model, None if greedy else rng, None)
+    assert not supports(model)
+    policy = ModelPolicy(make_network(model), None if greedy else rng)
     for _ in range(20):
         obs, legal = observations(rng, 500)
         policy.recurrent_state = None

@@ -61,7 +61,7 @@ def test_one_worker_is_the_synchronous_runner(settings: dict[str, Any], update_o
         (worker,) = group.workers
         initial = group.main.learner.flat.params
         while worker.steps.sum() < total:
-            worker.update(want_metrics=False)
+            worker.update()
         worker.send_state()  # as a checkpoint demands: what the last rollout has seen is shared, too
         assert worker.steps.sum() == sync.num_steps
         assert_same(group.shared.train_state(0).get_state(), sync.actor_learner.learner.train_state.get_state())

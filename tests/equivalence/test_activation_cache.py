@@ -13,16 +13,20 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete
 from torch import Tensor
 
+from helpers.learners import gradient_metrics
 from helpers.manual_workers import a3c, assert_same
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner
 from limelight.algo.rollout import Rollout
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.toy import Catch
-from limelight.nn.activation_cache import CachingEncoder, keep
+from limelight.nn.activation_cache import CachingEncoder, make_caching_encoder
 from limelight.nn.images import NETWORKS, ImageEncoder
 from limelight.nn.model import ActorCritic
+from limelight.nn.network import Network, make_network
+from limelight.nn.numpy_engine.network import NumpyNetwork, _CachedFront
 from limelight.nn.policy import ModelPolicy
+from limelight.nn.torch_engine import TorchNetwork
 from limelight.runners.actor_learner import make_actor_learner
 from limelight.runners.sync import SyncRunner
 from limelight.runs.agent import Agent
@@ -52,11 +56,11 @@ def acting(make_learner: LearnerOf) -> Callable[..., tuple[Learner, ModelPolicy,
         core = {"core_size": 6} if settings.get("core", "feedforward") != "feedforward" else {}
         settings = {"encoder": "a3c", "num_steps": T, "num_envs": B, "ent_coef": 0.1, **core, **settings}
         learner = make_learner(spaces[0], actions=spaces[1], **settings)
-        if learner.target_critic is not None:
+        if learner.network.target_critic is not None:
             with torch.no_grad():
-                for p in learner.target_critic.parameters():
+                for p in learner.network.target_critic.parameters():
                     p += 0.01
-        return learner, ModelPolicy(learner.model, np.random.default_rng(0), None, kept=learner.kept), collector
+        return learner, ModelPolicy(learner.network, np.random.default_rng(0)), collector
 
     return make
 
@@ -73,13 +77,30 @@ def gradients(learner: Learner, rollout: Rollout) -> list[Tensor]:
 
 
 def by_autograd(learner: Learner, rollout: Rollout) -> list[Tensor]:
-    """The gradients without anything kept or written out; the learner is as it was."""
-    before = learner.kept, learner.numpy
-    learner.kept = learner.numpy = None
+    """Return the gradients by plain autograd; the learner's network stays as it was."""
+    before = learner.network
+    learner.network = autograd_network(learner)
     try:
         return gradients(learner, rollout)
     finally:
-        learner.kept, learner.numpy = before
+        learner.network = before
+
+
+def autograd_network(learner: Learner) -> Network:
+    """The learner's model and target critic without cache and written-out passes."""
+    return make_network(
+        learner.model, grads=learner.flat.grads, target_critic=learner.network.target_critic, engine="autograd"
+    )
+
+
+def encoder_of(learner: Learner) -> CachingEncoder:
+    """The caching encoder of a learner's network."""
+    if isinstance(learner.network, TorchNetwork):
+        assert learner.network._encoder is not None
+        return learner.network._encoder
+    assert isinstance(learner.network, NumpyNetwork)
+    assert isinstance(learner.network._front, _CachedFront)
+    return learner.network._front.encoder
 
 
 def assert_same_gradients(ours: list[Tensor], theirs: list[Tensor], tolerance: float = OF_A_LOSS) -> None:
@@ -90,16 +111,15 @@ def assert_same_gradients(ours: list[Tensor], theirs: list[Tensor], tolerance: f
         assert (a - b).norm() <= tolerance * b.norm()
 
 
-def rows_run(kept: CachingEncoder | None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many observations went through the layers, in every call from now on."""
-    assert kept is not None
-    run, rows = kept._run, []
+def rows_run(encoder: CachingEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record how many observations go through the layers in each call from now on."""
+    run, rows = encoder._run, []
 
     def counted(obs: Tensor, into: Any = None) -> list[Tensor]:
         rows.append(len(obs))
         return run(obs, into)
 
-    monkeypatch.setattr(kept, "_run", counted)
+    monkeypatch.setattr(encoder, "_run", counted)
     return rows
 
 
@@ -116,13 +136,14 @@ def test_the_written_out_backward_is_autograds(
         encoder = ImageEncoder(Box(0, 255, shape, np.uint8), network, precision)
     obs = rng.integers(0, 256, (T + 1, B, *shape)).astype(dtype)
     obs = obs if dtype is np.uint8 else (obs - 128) / 64
-    kept = keep(encoder, T)
-    assert kept is not None
+    caching = make_caching_encoder(encoder, T)
+    assert caching is not None
+    caching.rows.begin()
     for t in range(T):
-        kept.act(obs[t])
+        caching.act(obs[t])
     d_features = torch.from_numpy(rng.standard_normal((T, B, encoder.num_features)).astype(np.float32))
     both = []
-    for features in (kept.unroll(obs), encoder(torch.from_numpy(obs))):
+    for features in (caching.unroll(obs), encoder(torch.from_numpy(obs))):
         encoder.zero_grad()
         features[:-1].backward(d_features)
         both.append((features.detach(), [p.grad for p in encoder.parameters() if p.grad is not None]))
@@ -137,7 +158,7 @@ def test_the_written_out_backward_is_autograds(
 def test_gradients(acting: Any, monkeypatch: pytest.MonkeyPatch, network: str, core: str, critic: str) -> None:
     """After acting, which leaves the last row alone to be computed."""
     learner, policy, collector = acting(encoder=network, core=core, critic=critic)
-    rows = rows_run(learner.kept, monkeypatch)
+    rows = rows_run(encoder_of(learner), monkeypatch)
     for _ in range(2):
         rollout = collector.collect(policy)
         ours = gradients(learner, rollout)
@@ -159,10 +180,10 @@ def test_gradients_in_bfloat16(acting: Any, network: str, core: str) -> None:
 def test_metrics(acting: Any, core: str) -> None:
     learner, policy, collector = acting(core=core)
     rollout = collector.collect(policy)
-    ours = learner.gradients(rollout, want_metrics=True)
+    ours = gradient_metrics(learner, rollout)
     assert 0.0 <= ours.pop("train/dead_filters") < 1.0
-    learner.kept = learner.numpy = None
-    assert ours == pytest.approx(learner.gradients(rollout, want_metrics=True), rel=1e-4, abs=1e-6)
+    learner.network = autograd_network(learner)
+    assert ours == pytest.approx(gradient_metrics(learner, rollout), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize(("network", "filters"), [("a3c", 16 + 32), ("nature", 32 + 64 + 64)])
@@ -172,17 +193,17 @@ def test_filters_that_are_off_are_counted(acting: Any, network: str, filters: in
     with torch.no_grad():
         for p in learner.model.encoder.parameters():
             p.abs_().add_(0.01)  # bytes are not negative, so everything is on
-    assert learner.gradients(collector.collect(policy), want_metrics=True)["train/dead_filters"] == 0.0
+    assert gradient_metrics(learner, collector.collect(policy))["train/dead_filters"] == 0.0
     with torch.no_grad():
         last.bias[[0, 3, 5]] = -1e6
-    learner.kept.acted.forget()
-    metrics = learner.gradients(collector.collect(policy), want_metrics=True)
+    learner.network.parameters_changed()
+    metrics = gradient_metrics(learner, collector.collect(policy))
     assert metrics["train/dead_filters"] == pytest.approx(3 / filters)
 
 
 def test_elu_has_no_filters_that_are_off(acting: Any) -> None:
     learner, policy, collector = acting(encoder="universe")
-    assert learner.gradients(collector.collect(policy), want_metrics=True)["train/dead_filters"] == 0.0
+    assert gradient_metrics(learner, collector.collect(policy))["train/dead_filters"] == 0.0
 
 
 @pytest.mark.parametrize("stream", ["next_step", "same_step"])
@@ -192,7 +213,7 @@ def test_a_rollout_that_was_not_acted_on(
 ) -> None:
     """All of it is computed, whatever T and B; final observations are valued apart."""
     learner, _, _ = acting(encoder=network)
-    rows = rows_run(learner.kept, monkeypatch)
+    rows = rows_run(encoder_of(learner), monkeypatch)
     for seed, (steps, envs) in enumerate([(T, B), (7, 2), (T, B)]):
         rollout = make_rollout(Box(0, 255, (36, 36), np.uint8), seed, steps, envs, stream)
         assert_same_gradients(gradients(learner, rollout), by_autograd(learner, rollout))
@@ -222,16 +243,13 @@ def predict(learner: Learner) -> None:
 
 
 def play_elsewhere(learner: Learner) -> None:
-    """By another policy with the same model, in other environments, in rollouts of the same size."""
-    collector_of(9).collect(ModelPolicy(learner.model, None, None))
-
-
-def act_elsewhere(learner: Learner) -> None:
-    """By a policy that shares what is kept."""
-    collector_of(9).collect(ModelPolicy(learner.model, None, None, kept=learner.kept))
+    """Act with another network over the same model, in other environments, in rollouts of the same size."""
+    collector_of(9).collect(ModelPolicy(make_network(learner.model), None))
 
 
 def learn_elsewhere(learner: Learner) -> None:
+    """Learn from a rollout that another policy collected, as the protocol demands: after discarding activations."""
+    learner.network.parameters_changed()
     learner.gradients(other_rollout(same_size=True))
 
 
@@ -239,7 +257,7 @@ def learn_another_size(learner: Learner) -> None:
     learner.gradients(other_rollout(same_size=False))
 
 
-BETWEEN = [predict, play_elsewhere, act_elsewhere, learn_elsewhere, learn_another_size]
+BETWEEN = [predict, play_elsewhere, learn_elsewhere, learn_another_size]
 
 
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda f: f.__name__)
@@ -265,7 +283,7 @@ def test_what_happens_in_between_does_no_harm(acting: Any, between: Callable[[Le
 def test_learning_twice_from_a_rollout_is_learning_once(acting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     learner, policy, collector = acting()
     rollout = collector.collect(policy)
-    rows = rows_run(learner.kept, monkeypatch)
+    rows = rows_run(encoder_of(learner), monkeypatch)
     first, again = gradients(learner, rollout), gradients(learner, rollout)
     assert rows == [B, B]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -316,10 +334,10 @@ def test_runs_are_the_same(make_runner: Callable[..., SyncRunner], core: str) ->
         envs = SyncBackend([Catch() for _ in range(B)])
         runner = make_runner(envs, T, encoder="universe", optimizer="adam", core=core, core_size=6)
         learner, policy = runner.actor_learner.learner, runner.actor_learner.policy
-        assert (learner.numpy is not None) is (policy.fast is not None) is (core == "feedforward")
+        assert isinstance(learner.network, NumpyNetwork) is (core == "feedforward")
         if not is_kept:
-            learner.kept = learner.numpy = None
-            runner.actor_learner.policy = ModelPolicy(learner.model, policy.rng, None)
+            learner.network = autograd_network(learner)
+            runner.actor_learner.policy = ModelPolicy(learner.network, policy.rng)
         before = runner.actor_learner.learner.flat.params.clone()
         runner.advance(8 * T * B, np.inf)
         params.append(runner.actor_learner.learner.flat.params)
@@ -382,17 +400,16 @@ def test_atari(settings: dict[str, Any], core: str) -> None:
 def test_what_is_kept(
     make_network_module: Callable[..., ActorCritic], space: Box, settings: dict[str, Any], kept: bool
 ) -> None:
-    assert (keep(make_network_module(space, **settings).encoder, T) is not None) is kept
+    assert (make_caching_encoder(make_network_module(space, **settings).encoder, T) is not None) is kept
 
 
 def test_layers_that_are_not_in_pairs_are_not_kept() -> None:
     encoder = ImageEncoder(Box(0, 255, (42, 42), np.uint8), "a3c")
     encoder.layers = encoder.layers[:-1]
-    assert keep(encoder, T) is None
+    assert make_caching_encoder(encoder, T) is None
 
 
 def test_a_separate_critic_is_not_kept(make_learner: LearnerOf) -> None:
     settings = with_settings(TrainConfig(), {"critic": "separate"})
     learner = make_learner(Box(0, 255, (42, 42), np.uint8), critic=settings.model.critic)
-    assert learner.kept is not None
-    assert learner.kept.encoder is learner.model.encoder
+    assert encoder_of(learner).encoder is learner.model.encoder

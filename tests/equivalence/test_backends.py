@@ -189,6 +189,9 @@ def test_every_backend_and_mode_yields_the_scripted_stream(envs: EnvBackend) -> 
 class FirstAction:
     """A tiny policy: always the first action."""
 
+    def begin_rollout(self) -> None:
+        pass
+
     def act(self, obs: NDArray[Any], episode_start: object) -> NDArray[np.int64]:
         return np.zeros(len(obs), np.int64)
 

@@ -14,9 +14,10 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor
 
 import limelight
+from helpers.learners import gradient_metrics
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner
-from limelight.algo.normalization import make_normalizer, pixel_scale
+from limelight.algo.normalization import make_normalizer
 from limelight.algo.rollout import Rollout
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.toy import Catch
@@ -80,7 +81,7 @@ def test_gradients(pair: Any, make_rollout: Callable[..., Rollout], case: str, c
     if core != "feedforward":
         state = np.random.default_rng(1).standard_normal((3, learners[0].model.state_size)).astype(np.float32)
         rollout = replace(rollout, recurrent_state=state)
-    metrics = [learner.gradients(rollout, want_metrics=True) for learner in learners]
+    metrics = [gradient_metrics(learner, rollout) for learner in learners]
     assert_close(learners[0].flat.grads, learners[1].flat.grads, 1e-4)
     for name, value in metrics[1].items():
         assert value == pytest.approx(metrics[0][name], rel=1e-3, abs=1e-4)
@@ -109,10 +110,10 @@ def test_pictures_are_acted_on_and_learnt_from(pair: Any, precision: str) -> Non
     for learner in pair("catch", num_steps=5, precision=precision):
         collector = RolloutCollector(SyncBackend([Catch() for _ in range(3)]), 5, make_normalizer(space), "Catch")
         collector.reset(0)
-        policy = ModelPolicy(learner.model, np.random.default_rng(0), learner.numpy, kept=learner.kept)
+        policy = ModelPolicy(learner.network, np.random.default_rng(0))
         assert collector.normalizer is not None
         for _ in range(3):
-            learner.set_image_scale(pixel_scale(collector.normalizer.moments))
+            learner.network.set_image_scale(collector.normalizer.image_scale())
             rollout = collector.collect(policy)
             learner.gradients(rollout)
         seen.append((rollout.actions.copy(), learner.flat.grads.clone()))

@@ -12,13 +12,16 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
+from helpers.learners import gradient_metrics
 from limelight.algo.learner import Learner
 from limelight.algo.rollout import Rollout
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.toy import Bandit, Corridor, Ring
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_engine.network import NumpyActorCritic
+from limelight.nn.network import make_network
+from limelight.nn.numpy_engine.network import NumpyNetwork
 from limelight.nn.policy import ModelPolicy
+from limelight.nn.torch_engine import TorchNetwork
 from limelight.runners.sync import SyncRunner
 from limelight.spaces.packed import Packed
 
@@ -67,7 +70,7 @@ def test_gradients_and_metrics(
     both = [
         make_learner(
             SPACES[space],
-            use_numpy,
+            engine,
             actions=ACTIONS[space],
             critic=critic,
             activation=activation,
@@ -75,21 +78,21 @@ def test_gradients_and_metrics(
             gae_lambda=0.9,
             **settings,
         )
-        for use_numpy in (True, False)
+        for engine in ("numpy", "autograd")
     ]
     fast, slow = both
-    assert fast.numpy is not None
-    assert slow.numpy is None
+    assert isinstance(fast.network, NumpyNetwork)
+    assert isinstance(slow.network, TorchNetwork)
     for learner in both:
-        if learner.target_critic is not None:
+        if learner.network.target_critic is not None:
             with torch.no_grad():
-                for p in learner.target_critic.parameters():
+                for p in learner.network.target_critic.parameters():
                     p += 0.05
     for seed, stream in enumerate(["next_step", "same_step"]):
         rollout = make_rollout(SPACES[space], seed, stream=stream, actions=ACTIONS[space])
         assert rollout.final_obs is None if stream == "next_step" else len(rollout.final_obs.obs) > 0
         assert (stream == "next_step") == (rollout.num_valid < rollout.valid.size)
-        metrics = [learner.gradients(rollout, want_metrics=True) for learner in both]
+        metrics = [gradient_metrics(learner, rollout) for learner in both]
         assert_same_gradients(fast, slow)
         assert metrics[0] == pytest.approx(metrics[1], rel=1e-4, abs=1e-5)
 
@@ -127,13 +130,13 @@ def test_gradients_of_every_family_of_actions(
 ) -> None:
     space, action_space = SPACES["box"], EVERY_ACTION[actions]
     fast, slow = (
-        make_learner(space, use_numpy, actions=action_space, critic=critic, ent_coef=0.1, **settings)
-        for use_numpy in (True, False)
+        make_learner(space, engine, actions=action_space, critic=critic, ent_coef=0.1, **settings)
+        for engine in ("numpy", "autograd")
     )
-    assert fast.numpy is not None
+    assert isinstance(fast.network, NumpyNetwork)
     for seed, stream in enumerate(["next_step", "same_step"]):
         rollout = make_rollout(space, seed, stream=stream, actions=action_space)
-        metrics = [learner.gradients(rollout, want_metrics=True) for learner in (fast, slow)]
+        metrics = [gradient_metrics(learner, rollout) for learner in (fast, slow)]
         assert_same_gradients(fast, slow)
         assert metrics[0] == pytest.approx(metrics[1], rel=1e-4, abs=1e-5)
 
@@ -149,9 +152,8 @@ def test_actions_of_every_family(
     obs = make_rollout(SPACES["box"], T=1, B=500).obs[0]
     for seed in (None, 0):
         rngs = [None if seed is None else np.random.default_rng(seed) for _ in range(2)]
-        ours = ModelPolicy(model, rngs[0], NumpyActorCritic(model) if core == "feedforward" else None)
-        theirs = ModelPolicy(model, rngs[1], None)
-        theirs.act = theirs._act_torch if core == "feedforward" else theirs._act_recurrent
+        ours = ModelPolicy(make_network(model), rngs[0])
+        theirs = ModelPolicy(make_network(model, engine="autograd"), rngs[1])
         fast, slow = (policy.act(obs, NO_START) for policy in (ours, theirs))
         assert fast.dtype == slow.dtype
         np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
@@ -172,9 +174,8 @@ def test_actions_with_noise_that_drifts(
     model = make_network_module(
         SPACES["box"], actions=EVERY_ACTION["box"], policy_init_gain=3.0, core=core, action_std=std
     )
-    net = NumpyActorCritic(model) if core == "feedforward" else None
-    ours, theirs = (ModelPolicy(model, np.random.default_rng(0), path, 0.9) for path in (net, None))
-    theirs.act = theirs._act_torch if core == "feedforward" else theirs._act_recurrent
+    networks = make_network(model), make_network(model, engine="autograd")
+    ours, theirs = (ModelPolicy(network, np.random.default_rng(0), 0.9) for network in networks)
     for obs in make_rollout(SPACES["box"], T=6, B=40).obs:
         fast, slow = (policy.act(obs, NO_START[:40]) for policy in (ours, theirs))
         np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
@@ -183,7 +184,7 @@ def test_actions_with_noise_that_drifts(
 @every_space
 def test_one_transition(make_learner: Callable[..., Learner], make_rollout: Callable[..., Rollout], space: str) -> None:
     """T = B = 1, the plain actor-critic's rollout."""
-    fast, slow = (make_learner(SPACES[space], use_numpy, policy_weight="q") for use_numpy in (True, False))
+    fast, slow = (make_learner(SPACES[space], engine, policy_weight="q") for engine in ("numpy", "autograd"))
     rollout = make_rollout(SPACES[space], seed=1, T=1, B=1)
     fast.gradients(rollout)
     slow.gradients(rollout)
@@ -207,11 +208,11 @@ def test_actions(
         SPACES[space], actions=ACTIONS[space], critic=critic, activation=activation, policy_init_gain=gain
     )
     obs = make_rollout(SPACES[space], T=1, B=500).obs[0]
-    fast, slow = NumpyActorCritic(model), None
+    networks = make_network(model), make_network(model, engine="autograd")
     for seed in (None, 0, 1):
         actions = [
-            ModelPolicy(model, None if seed is None else np.random.default_rng(seed), path).act(obs, NO_START)
-            for path in (fast, slow)
+            ModelPolicy(network, None if seed is None else np.random.default_rng(seed)).act(obs, NO_START)
+            for network in networks
         ]
         assert actions[0].dtype == actions[1].dtype
         np.testing.assert_array_equal(*actions)
@@ -243,10 +244,10 @@ def test_fifty_updates(make_runner: Callable[..., SyncRunner], env: str, optimiz
     fast, slow = (
         make_runner(
             SyncBackend([make() for _ in range(4)], mode),  # type: ignore[arg-type]
-            num_steps=5, use_numpy=use_numpy, critic=critic, optimizer=optimizer, learning_rate=0.01, optim_eps=1e-3,
+            num_steps=5, engine=engine, critic=critic, optimizer=optimizer, learning_rate=0.01, optim_eps=1e-3,
             normalize_advantages="running",
         )
-        for use_numpy in (True, False)
+        for engine in ("numpy", "autograd")
     )  # fmt: skip
     start = fast.actor_learner.learner.flat.params.numpy().copy()
     ours, theirs = train(fast, 50), train(slow, 50)
@@ -257,45 +258,67 @@ def test_fifty_updates(make_runner: Callable[..., SyncRunner], env: str, optimiz
         np.testing.assert_allclose(a, b, rtol=0.0, atol=1e-4)
 
 
-def test_what_acting_computed_is_not_computed_again(make_runner: Callable[..., SyncRunner]) -> None:
+def known_rows(learner: Learner, rollout: Rollout) -> int:
+    """How many rows of a rollout the learner need not run through the network again."""
+    assert isinstance(learner.network, NumpyNetwork)
+    return learner.network._front.rows.known(rollout.obs.shape[0] * rollout.obs.shape[1])
+
+
+def test_activations_of_acting_are_not_computed_again(make_runner: Callable[..., SyncRunner]) -> None:
     """The learner takes over the activations that acting left, and only while the parameters are the same."""
     runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
-    actor, net = runner.actor_learner, runner.actor_learner.learner.numpy
-    assert net is not None
+    actor = runner.actor_learner
     for _ in range(3):
         rollout = actor.collect()
-        flat_obs = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
-        assert net.acted.known_rows(flat_obs) == 12
+        assert known_rows(actor.learner, rollout) == 12
         actor.learner.gradients(rollout)
         taken_over = actor.learner.flat.grads.clone()
-        net.acted.forget()
-        assert net.acted.known_rows(flat_obs) == 0
+        actor.learner.network.parameters_changed()
+        assert known_rows(actor.learner, rollout) == 0
         actor.learner.gradients(rollout)
         torch.testing.assert_close(taken_over, actor.learner.flat.grads, rtol=1e-4, atol=1e-6)
         actor.learner.apply(0.0)
 
 
-def test_activations_of_other_parameters_are_forgotten(make_runner: Callable[..., SyncRunner]) -> None:
+def test_activations_of_other_parameters_are_discarded(make_runner: Callable[..., SyncRunner]) -> None:
     runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
-    actor, net = runner.actor_learner, runner.actor_learner.learner.numpy
-    assert net is not None
+    actor = runner.actor_learner
     rollout = actor.collect()
     actor.learner.gradients(rollout)
     actor.learner.apply(0.0)
-    assert net.acted.known_rows(rollout.obs.reshape(15)) == 0
-    actor.collect()
+    assert known_rows(actor.learner, rollout) == 0
+    rollout = actor.collect()
     actor.learner.pull()
-    assert net.acted.known_rows(rollout.obs.reshape(15)) == 0
+    assert known_rows(actor.learner, rollout) == 0
 
 
-def test_learning_from_another_rollout_first_does_no_harm(
+def test_acting_outside_a_rollout_keeps_nothing(
     make_runner: Callable[..., SyncRunner], make_rollout: Callable[..., Rollout]
 ) -> None:
-    """Its activations take the place of those that acting left."""
+    """Only ``begin_rollout`` opens the cache; more steps than the rollout has do not overwrite it."""
+    runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
+    actor, policy = runner.actor_learner, runner.actor_learner.policy
+    rollout = actor.collect()
+    actor.learner.gradients(rollout)
+    expected = actor.learner.flat.grads.clone()
+    policy.act(np.zeros(3, np.int64), np.zeros(3, np.float32))
+    assert known_rows(actor.learner, rollout) == 12
+    actor.learner.gradients(rollout)
+    torch.testing.assert_close(actor.learner.flat.grads, expected, rtol=0.0, atol=0.0)
+    actor.learner.network.parameters_changed()
+    for _ in range(4):
+        policy.act(np.zeros(3, np.int64), np.zeros(3, np.float32))
+    assert known_rows(actor.learner, rollout) == 0
+
+
+def test_a_rollout_of_another_policy_is_computed_anew(
+    make_runner: Callable[..., SyncRunner], make_rollout: Callable[..., Rollout]
+) -> None:
     runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
     learner, rollout = runner.actor_learner.learner, runner.actor_learner.collect()
     learner.gradients(rollout)
     expected = learner.flat.grads.clone()
+    learner.network.parameters_changed()
     learner.gradients(make_rollout(Discrete(4), T=4, B=3, actions=Discrete(2)))
     assert not torch.allclose(learner.flat.grads, expected, rtol=1e-2)
     learner.gradients(rollout)

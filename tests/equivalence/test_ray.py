@@ -181,7 +181,10 @@ def test_log_probs_are_those_of_the_policy_that_acted(settings: dict[str, Any]) 
     found = actor.learner.log_probs(rollout)
     with torch.no_grad():
         obs, actions = torch.from_numpy(rollout.obs), torch.from_numpy(rollout.actions)
-        output = actor.learner.model(obs, *actor.learner._memory(rollout))
+        memory = (None, None)
+        if rollout.recurrent_state is not None:
+            memory = torch.from_numpy(rollout.recurrent_state), torch.from_numpy(rollout.episode_start)
+        output = actor.learner.model(obs, *memory)
         expected = torch.log_softmax(output.params[:-1], -1).gather(-1, actions[..., None])[..., 0]
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
     actor.close()

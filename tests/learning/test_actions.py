@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.packing import pack_env
 from limelight.envs.toy import Aim
+from limelight.nn.network import make_network
 from limelight.nn.policy import ModelPolicy
 from limelight.runners.sync import SyncRunner
 
@@ -25,7 +26,7 @@ CASES: list[tuple[Space[Any], Any, dict[str, Any]]] = [
     (MultiDiscrete([3, 4]), None, {}),
     (MultiBinary(4), None, {}),
     (NESTED, None, {"log_std_init": -0.5}),
-    (Dict(a=Discrete(3), b=WIDE), None, {"action_bounds": "squash", "use_numpy": False}),
+    (Dict(a=Discrete(3), b=WIDE), None, {"action_bounds": "squash", "engine": False}),
 ]
 
 
@@ -48,7 +49,7 @@ def test_the_target_is_hit(make_runner: RunnerOf, space: Space[Any], target: Any
     last = mean_return(runner)
     assert first < -1.0
     assert last > -0.05
-    policy = ModelPolicy(runner.actor_learner.learner.model, None, None)
+    policy = ModelPolicy(make_network(runner.actor_learner.learner.model), None)
     ones = np.ones((16, 1), np.float32)
     greedy = envs.step(policy.to_env(policy.act(ones, ones[:, 0]))).rewards
     assert (greedy > -0.01).all()

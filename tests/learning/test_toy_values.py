@@ -58,9 +58,9 @@ def probabilities(runner: SyncRunner, obs: torch.Tensor) -> NDArray[np.float32]:
     [
         ("next_step", False, {"critic": "shared"}),
         ("next_step", True, {"critic": "target", "tau": 0.2, "gae_lambda": 0.5}),
-        ("next_step", False, {"critic": "separate", "use_numpy": False}),
+        ("next_step", False, {"critic": "separate", "engine": False}),
         ("same_step", False, {"critic": "separate", "gae_lambda": 1.0}),
-        ("same_step", True, {"critic": "shared", "use_numpy": False}),
+        ("same_step", True, {"critic": "shared", "engine": False}),
         ("disabled", False, {"critic": "target", "tau": 0.2}),
         ("disabled", True, {"critic": "separate", "gae_lambda": 0.5}),
     ],

@@ -19,7 +19,8 @@ from limelight.errors import ConfigError
 from limelight.nn.encoders import MLP, FeaturesMLP, FlattenObs, LeafEncoders, make_encoder, make_leaf_encoder
 from limelight.nn.images import ImageEncoder
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_engine import network as numpy_mlp
+from limelight.nn.numpy_engine.layers import make_flattener
+from limelight.nn.numpy_engine.network import supports
 from limelight.settings.schema import ModelConfig
 from limelight.spaces.packed import MaskSource, Packed
 
@@ -80,7 +81,7 @@ def test_values_outside_are_named(space: Space[Any], values: list[Any]) -> None:
 
 
 def test_values_outside_are_named_by_the_numpy_path_too() -> None:
-    flatten = numpy_mlp.flattener(FlattenObs(Discrete(3, start=1)))
+    flatten = make_flattener(FlattenObs(Discrete(3, start=1)))
     assert flatten(np.array([1, 3])).tolist() == [[1, 0, 0], [0, 0, 1]]
     with pytest.raises(ConfigError, match="observation: values 1 … 4 are not all in Discrete"):
         flatten(np.array([1, 4]))
@@ -115,8 +116,8 @@ def test_packed_numbers_are_one_box_to_the_mlp(make_network_module: Callable[...
     space = Packed(Dict({"a": Box(-1, 1, (2,)), "b": Box(0, 9, (), np.int64)}))
     model = make_network_module(space)
     assert isinstance(model.encoder, MLP)
-    assert numpy_mlp.supports(model)
-    assert not numpy_mlp.supports(make_network_module(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
+    assert supports(model)
+    assert not supports(make_network_module(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
 
 
 def test_a_mask_alone_is_no_observation() -> None:
@@ -130,7 +131,7 @@ def test_images_go_through_a_cnn(make_network_module: Callable[..., ActorCritic]
     assert isinstance(make_encoder(small, ModelConfig()), FeaturesMLP)
     for space in (picture, small):
         model = make_network_module(space, critic="separate")
-        assert not numpy_mlp.supports(model)
+        assert not supports(model)
         output = model(torch.zeros(2, 3, *space.shape, dtype=torch.uint8))
         assert output.values.shape == (2, 3)
 
@@ -294,13 +295,13 @@ def test_users_encoder(make_network_module: Callable[..., ActorCritic], critic: 
     assert output.values.shape == (5, 2)
     bias = model.encoder.linear.bias
     assert bias.abs().max() > 0  # its own initialization was left alone
-    assert not numpy_mlp.supports(model)
+    assert not supports(model)
 
 
 def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(make_network_module: Callable[..., ActorCritic]) -> None:
     model = make_network_module(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
     assert model.policy_head.linear.in_features == 5
-    assert not numpy_mlp.supports(model)
+    assert not supports(model)
 
 
 @pytest.mark.parametrize(

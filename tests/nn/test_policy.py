@@ -14,7 +14,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 from torch import Tensor, nn
 
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_engine.network import NumpyActorCritic, supports
+from limelight.nn.network import Network, make_network
+from limelight.nn.numpy_engine.network import supports
 from limelight.nn.policy import ModelPolicy
 
 ModelOf = Callable[..., ActorCritic]
@@ -27,6 +28,13 @@ SPACES: dict[str, tuple[Space[Any], Any]] = {
 }
 
 
+def networks(model: ActorCritic) -> list[Network]:
+    """The model on every engine that computes it."""
+    return [
+        make_network(model, engine=engine) for engine in (("autograd", "numpy") if supports(model) else ("autograd",))
+    ]
+
+
 def starts(obs: Any) -> Any:
     """No row begins an episode."""
     return np.zeros(len(obs), np.float32)
@@ -37,8 +45,8 @@ def test_greedy_actions_are_the_modes(make_network_module: ModelOf, name: str) -
     space, obs = SPACES[name]
     model = make_network_module(space, policy_init_gain=5.0)
     expected = model(torch.from_numpy(obs)[None]).params[0].argmax(-1).numpy()
-    for fast in [None, NumpyActorCritic(model)] if supports(model) else [None]:
-        actions = ModelPolicy(model, None, fast).act(obs, starts(obs))
+    for network in networks(model):
+        actions = ModelPolicy(network, None).act(obs, starts(obs))
         assert actions.dtype == np.int64
         np.testing.assert_array_equal(actions, expected)
 
@@ -49,11 +57,11 @@ def test_sampled_actions_follow_the_policy_and_the_generator(make_network_module
     model = make_network_module(space, policy_init_gain=2.0)
     many, n = np.repeat(obs[:1], 20_000, axis=0), 20_000
     probabilities = model(torch.from_numpy(obs[:1])[None]).params[0, 0].detach().softmax(-1).numpy()
-    for fast in [None, NumpyActorCritic(model)] if supports(model) else [None]:
-        actions = ModelPolicy(model, np.random.default_rng(3), fast).act(many, starts(many))
+    for network in networks(model):
+        actions = ModelPolicy(network, np.random.default_rng(3)).act(many, starts(many))
         frequencies = np.bincount(actions, minlength=3) / n
         np.testing.assert_allclose(frequencies, probabilities, atol=0.015)
-        again = ModelPolicy(model, np.random.default_rng(3), fast).act(many, starts(many))
+        again = ModelPolicy(network, np.random.default_rng(3)).act(many, starts(many))
         np.testing.assert_array_equal(actions, again)
 
 
@@ -66,7 +74,7 @@ def test_acting_with_memory_is_the_models_forward(
     """Actions and memory, forgotten where the mask says so, step by step."""
     space, obs = SPACES[name]
     model = make_network_module(space, policy_init_gain=5.0, core=core, critic=critic)
-    policy, state = ModelPolicy(model, None, None), torch.zeros(2, model.state_size)
+    policy, state = ModelPolicy(make_network(model), None), torch.zeros(2, model.state_size)
     assert policy.recurrent_state is None
     for start in ([1, 1], [0, 0], [0, 1], [0, 0]):
         mask, before = np.array(start, np.float32), policy.recurrent_state
@@ -82,7 +90,7 @@ def test_acting_with_memory_is_the_models_forward(
 def test_acting_leaves_no_gradients(make_network_module: ModelOf) -> None:
     space, obs = SPACES["float32"]
     model = make_network_module(space)
-    ModelPolicy(model, np.random.default_rng(0), None).act(obs, starts(obs))
+    ModelPolicy(make_network(model, engine="autograd"), np.random.default_rng(0)).act(obs, starts(obs))
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -90,7 +98,8 @@ def test_acting_sees_new_parameters_at_once(make_network_module: ModelOf) -> Non
     """Both paths read the model's own memory: an optimizer step needs no copying."""
     space, obs = SPACES["float32"]
     model = make_network_module(space)
-    policies = [ModelPolicy(model, None, fast) for fast in (None, NumpyActorCritic(model))]
+    policies = [ModelPolicy(network, None) for network in networks(model)]
+    assert len(policies) == 2
     for action in range(3):
         with torch.no_grad():
             model.policy_head.linear.bias.copy_(100.0 * torch.eye(3)[action])
@@ -119,4 +128,4 @@ def test_users_encoders_get_float32_of_float64_observations(
     space, obs = SPACES["float64"]
     model = make_network_module(space, encoder="their_nets:Plain")
     expected = model(torch.from_numpy(obs).float()[None]).params[0].argmax(-1).tolist()
-    assert ModelPolicy(model, None, None).act(obs, starts(obs)).tolist() == expected
+    assert ModelPolicy(make_network(model), None).act(obs, starts(obs)).tolist() == expected

@@ -12,7 +12,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from limelight.algo.train_state import FlatParameters
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_engine.cells import NumpyRecurrent, supports
+from limelight.nn.network import make_network
+from limelight.nn.numpy_engine.cells import RecurrentActor, supports
 from limelight.nn.numpy_engine.layers import MAX_WIDTH
 from limelight.nn.policy import ModelPolicy
 
@@ -51,7 +52,7 @@ def test_steps_are_the_models_forward(
         space, critic=critic, core=core, core_size=7, policy_init_gain=1.0, orthogonal_init=orthogonal_init
     )
     flat, rng = FlatParameters(model), np.random.default_rng(0)
-    net, states = NumpyRecurrent(model), [None]
+    net, states = RecurrentActor(model), [None]
     space.seed(0)
     for t in range(12):
         obs = np.stack([np.asarray(space.sample()) for _ in range(3)])
@@ -68,11 +69,10 @@ def test_steps_are_the_models_forward(
 
 
 @pytest.mark.parametrize("core", ["lstm", "gru"])
-def test_both_paths_of_the_policy_act_alike(make_network_module: ModelOf, core: str, rng: np.random.Generator) -> None:
+def test_both_engines_act_alike(make_network_module: ModelOf, core: str, rng: np.random.Generator) -> None:
     model = make_network_module(BOX, core=core, policy_init_gain=3.0)
-    fast, slow = (ModelPolicy(model, np.random.default_rng(1), None) for _ in range(2))
-    slow.act = slow._act_recurrent
-    assert fast.act == fast._act_recurrent_numpy
+    networks = make_network(model), make_network(model, engine="autograd")
+    fast, slow = (ModelPolicy(network, np.random.default_rng(1)) for network in networks)
     for t in range(20):
         obs, start = rng.standard_normal((8, 2, 3)).astype(np.float32), np.full(8, t % 7 == 0, np.float32)
         np.testing.assert_array_equal(fast.act(obs, start), slow.act(obs, start))

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 
 from limelight.nn.model import ActorCritic
 from limelight.nn.numpy_engine.layers import MAX_WIDTH
-from limelight.nn.numpy_engine.network import NumpyActorCritic, supports
+from limelight.nn.numpy_engine.network import NumpyNetwork, supports
 
 ModelOf = Callable[..., ActorCritic]
 BOX = Box(-1.0, 1.0, (2, 3))
@@ -46,7 +46,7 @@ def test_forward_is_the_models(make_network_module: ModelOf, space: Space[Any], 
     model = make_network_module(space, critic=critic, activation=activation, policy_init_gain=1.0)
     space.seed(0)
     obs = np.stack([np.asarray(space.sample()) for _ in range(20)])
-    logits, values = NumpyActorCritic(model).forward(obs)
+    logits, values = NumpyNetwork(model).forward(obs)
     expected = model(torch.from_numpy(obs)[None])
     assert logits.dtype == values.dtype == np.float32
     np.testing.assert_allclose(logits, expected.params[0].detach(), rtol=1e-5, atol=1e-5)
@@ -59,7 +59,10 @@ def test_the_edges_of_the_noise_choose_possible_actions(make_network_module: Mod
     model = make_network_module(BOX, actions=Discrete(9), policy_init_gain=3.0)
     with torch.no_grad():
         model.policy_head.linear.bias[0] = model.policy_head.linear.bias[-1] = -300.0
-    net = NumpyActorCritic(model)
+    net = NumpyNetwork(model)
     obs = rng.standard_normal((2000, 2, 3)).astype(np.float32)
-    assert (net.act(obs, lambda _: np.zeros((2000, 1), np.float32)) == 1).all()
-    assert (net.act(obs, lambda _: np.full((2000, 1), 1 - 2.0**-24, np.float32)) == 7).all()
+    for number, action in ((0.0, 1), (1 - 2.0**-24, 7)):
+        actions, _ = net.act(
+            obs, None, np.zeros(2000, np.float32), lambda _, n=number: np.full((2000, 1), n, np.float32)
+        )
+        assert (actions == action).all()

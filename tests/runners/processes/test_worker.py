@@ -41,7 +41,7 @@ def test_what_is_pushed_is_the_gradient_at_the_pulled_parameters() -> None:
         pulled = group.shared.train_state(0).params.clone()
         version = one.pull()
         rollout = one.actor_learner.collect()
-        other.update(want_metrics=False)  # moves what is shared in the meantime
+        other.update()  # moves what is shared in the meantime
         one.actor_learner.learner.gradients(rollout)
         grads = one.actor_learner.learner.flat.grads.clone()
         assert torch.equal(one.actor_learner.learner.flat.params, pulled)
@@ -89,7 +89,7 @@ def test_steps_and_updates_are_counted_for_each_worker() -> None:
         for worker, n in zip(group.workers, turns, strict=True):
             before = int(worker.steps.sum())
             for _ in range(n):
-                worker.update(want_metrics=False)
+                worker.update()
             steps.append(int(worker.steps.sum()) - before)
         counters = group.shared.arrays["counters"]
         assert counters[:2, Counter.UPDATES].tolist() == turns
@@ -103,14 +103,14 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted_until_it_lasts() -
         (worker,) = group.workers
         before = group.shared.train_state(0).get_state()
         for _ in range(99):
-            worker.update(want_metrics=False)
+            worker.update()
         assert_same(group.shared.train_state(0).get_state(), before)
         counters = group.shared.arrays["counters"][0]
         assert counters[Counter.SKIPPED] == worker.skipped_in_a_row == 99
         assert counters[Counter.UPDATES] == 0
         assert counters[Counter.STEPS] > 0
         with pytest.raises(NonFiniteError, match=r"^learning_rate = .* no longer finite") as info:
-            worker.update(want_metrics=False)
+            worker.update()
         assert "\n" not in str(info.value)
         assert counters[Counter.SKIPPED] == 100
 
@@ -119,7 +119,7 @@ def test_one_finite_gradient_is_enough_to_go_on() -> None:
     with worker_group(a3c()) as group:
         (worker,) = group.workers
         worker.skipped_in_a_row = 99
-        worker.update(want_metrics=False)
+        worker.update()
         assert worker.skipped_in_a_row == 0
         assert group.shared.arrays["counters"][0, Counter.UPDATES] == 1
 
@@ -245,7 +245,7 @@ def test_a_model_on_the_gpu_learns_for_a_vector_on_the_cpu(critic: str) -> None:
         train_state = group.shared.train_state(0)
         before = train_state.params.clone()
         for worker in (*group.workers, *group.workers):
-            worker.update(want_metrics=False)
+            worker.update()
             assert worker.actor_learner.learner.flat.params.device.type == "cuda"
         assert train_state.params.device.type == "cpu"
         assert (train_state.params - before).abs().max() > 1e-4
