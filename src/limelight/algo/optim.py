@@ -1,7 +1,6 @@
-"""Flat parameters and the optimizers over them. Called by learner.py alone.
+"""Optimizers over one flat parameter vector, gradient clipping, and schedules.
 
-All parameters of a module are views into one vector and all gradients into another, so that a pull is one copy,
-clipping one norm, an optimizer step a handful of vector operations, and the shared state one storage.
+As all parameters are views of one vector, clipping is one norm and an optimizer step a handful of vector operations.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from limelight.settings.schema import OptimConfig
 
 
 def clip_by_norm(grads: Tensor, max_norm: float | None) -> float:
-    """Scale ``grads`` [n] in place to an L2 norm of at most ``max_norm``; the norm before, as a float.
+    """Scale ``grads`` [n] in place to an L2 norm of at most ``max_norm`` and return the norm before.
 
-    Not finite if any gradient is not. ``max_norm`` None only measures.
+    The norm is not finite if any gradient is not. With ``max_norm`` None nothing is scaled.
     """
     norm = math.sqrt(float(torch.dot(grads, grads)))
     if max_norm is not None and max_norm < norm < math.inf:
@@ -31,32 +30,34 @@ def clip_by_norm(grads: Tensor, max_norm: float | None) -> float:
 
 
 class Optimizer(Protocol):
-    """A rule that moves a flat parameter vector [n]; it is given its state, which may live in shared memory."""
+    """An update rule for a flat parameter vector [n]. Its state is given to it and may lie in shared memory."""
 
     state: dict[str, Tensor]
-    """Everything the rule remembers, by name, as :func:`initial_state` made it; shareable, saved in checkpoints."""
+    """The optimizer state by name, as :func:`initial_state` makes it; saved in checkpoints."""
 
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
-        """One update from the gradients as they are now; each slice of the vector has its own learning rate."""
+        """Make one update from the present gradients; each slice of the vector has its own learning rate."""
 
 
 class RMSprop:
-    """RMSprop:  g ← αg + (1 − α)∇²,  θ ← θ − η ∇ / (√g + ε);  ``tf``: √(g + ε), and g starts at 1, not 0.
+    """RMSprop is  g ← αg + (1 − α)∇²,  θ ← θ − η ∇ / (√g + ε).
 
-    The TF form is the one of the A3C paper (ε inside the root); it damps the first steps.
+    With ``tf`` the denominator is √(g + ε) and g starts at 1, as in the A3C paper, which damps the first steps.
     Source: Tieleman & Hinton 2012; Mnih et al. 2016, section 4.
     """
 
     def __init__(
         self, params: Tensor, grads: Tensor, state: dict[str, Tensor], alpha: float, eps: float, tf: bool = False
     ) -> None:
-        self.alpha, self.eps, self.tf = alpha, eps, tf
+        self.alpha = alpha
+        self.eps = eps
+        self.tf = tf
         self.state = state
         self._params, self._grads, self._g = as_arrays(params, grads, state["square_avg"])
         self._xp, self._step = workspace(self._params)
 
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
-        """One update; see :class:`Optimizer`."""
+        """Make one update; see :class:`Optimizer`."""
         xp, grads, g, step = self._xp, self._grads, self._g, self._step
         g *= self.alpha
         xp.multiply(grads, grads, out=step)
@@ -73,10 +74,10 @@ class RMSprop:
 
 
 class Adam:
-    """Adam with bias correction:  θ ← θ − η m̂ / (√v̂ + ε).
+    """Adam is  θ ← θ − η m̂ / (√v̂ + ε)  with bias-corrected moments.
 
-    PyTorch's own in one pass over the as_arrays: 0.5 ms for 677,000 numbers where NumPy's thirteen operations took 2.6,
-    28 µs where they took 55 for 4,675. Source: Kingma & Ba 2015, algorithm 1.
+    PyTorch's fused kernel makes one pass over the vectors, which is faster than separate NumPy operations.
+    Source: Kingma & Ba 2015, algorithm 1.
     """
 
     def __init__(
@@ -84,14 +85,14 @@ class Adam:
     ) -> None:
         self.state = state
         self._vectors = params, grads, state["exp_avg"], state["exp_avg_sq"]
-        self._before = torch.zeros((), device=params.device)  # steps made, in the type that PyTorch wants
+        self._before = torch.zeros((), device=params.device)  # steps before this one, as PyTorch's kernel takes it
         self._step = partial(
             adam, max_exp_avg_sqs=[], state_steps=[self._before], beta1=beta1, beta2=beta2, eps=eps,
             weight_decay=0.0, amsgrad=False, maximize=False, fused=True,
         )  # fmt: skip
 
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
-        """One update; see :class:`Optimizer`."""
+        """Make one update; see :class:`Optimizer`."""
         self.state["step"] += 1
         before = int(self.state["step"]) - 1  # read once: other workers may count in between
         for span, learning_rate in learning_rates:
@@ -101,15 +102,12 @@ class Adam:
 
 
 def as_arrays(*tensors: Tensor) -> tuple[Any, ...]:
-    """The same memory as NumPy arrays on the CPU, where they are faster at every length; else the tensors.
-
-    A step of RMSprop took 30 µs on arrays against 58 for 4,675 numbers, 1,480 against 2,330 for 690,000.
-    """
+    """Return the same memory as NumPy arrays on the CPU, where their arithmetic is faster; else the tensors."""
     return tuple(t.numpy() for t in tensors) if tensors[0].device.type == "cpu" else tensors
 
 
 def workspace(params: Any) -> tuple[Any, Any]:
-    """The module whose functions take these as_arrays, and room for a step: pages that are there already.
+    """Return the module whose functions take these vectors, and room for a step: pages that are there already.
 
     New memory for every intermediate result of 690,000 numbers took ten times as long as the arithmetic.
     """
@@ -118,14 +116,14 @@ def workspace(params: Any) -> tuple[Any, Any]:
 
 
 def apply_step(params: Any, step: Any, learning_rates: Sequence[tuple[slice, float]]) -> None:
-    """θ ← θ − η · step, in place, slice by slice; ``step`` is used up."""
+    """Move θ ← θ − η · step in place, slice by slice; ``step`` is overwritten."""
     for span, learning_rate in learning_rates:
         step[span] *= learning_rate
     params -= step
 
 
 def initial_state(config: OptimConfig, params: Tensor) -> dict[str, Tensor]:
-    """What the optimizer of ``config`` remembers before its first step on ``params`` [n]."""
+    """Return the optimizer state of ``config`` before the first step on ``params`` [n]."""
     if config.optimizer == "adam":
         return {
             "exp_avg": torch.zeros_like(params),
@@ -136,12 +134,12 @@ def initial_state(config: OptimConfig, params: Tensor) -> dict[str, Tensor]:
 
 
 def make_optimizer(config: OptimConfig, params: Tensor, grads: Tensor, state: dict[str, Tensor]) -> Optimizer:
-    """The optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n] and remembers in ``state``."""
+    """Make the optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n] and keeps its state in ``state``."""
     if config.optimizer == "adam":
         return Adam(params, grads, state, config.adam_beta1, config.adam_beta2, config.optim_eps)
     return RMSprop(params, grads, state, config.rms_alpha, config.optim_eps, tf=config.optimizer == "rmsprop_tf")
 
 
 def schedule(kind: Literal["constant", "linear"], progress: float) -> float:
-    """Factor on the learning rate after ``progress`` (0 to 1) of the step budget; linear ends at 0."""
+    """Return the factor on the learning rate after ``progress`` (0 to 1) of the step budget; linear ends at 0."""
     return 1.0 if kind == "constant" else max(0.0, 1.0 - progress)

@@ -16,10 +16,10 @@ from limelight.typing import State
 
 
 class FlatParameters:
-    """The parameters of a module as views of ``params`` [n], their gradients as views of ``grads`` [n].
+    """Makes the parameters of a module views of ``params`` [n] and their gradients views of ``grads`` [n].
 
-    Order and layout are those of ``module.parameters()``. Moving the module to another device, or setting a
-    ``.grad`` to None, breaks the views: make this last, and clear gradients with ``grads.zero_()``.
+    The order is that of ``module.parameters()``. Moving the module to another device, or setting a ``.grad`` to None,
+    breaks the views: construct this last, and clear gradients with ``grads.zero_()``.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -50,7 +50,7 @@ class FlatParameters:
 
 @dataclass(frozen=True)
 class TrainState:
-    """All that updates move: a learner's own parameters, or vectors in shared memory that several learners pull from."""
+    """All that updates move: a learner's own parameters, or vectors in shared memory that learners pull from."""
 
     params: Tensor
     """The parameters, [n]."""
