@@ -312,6 +312,49 @@ def test_named_code_exists(page: Path) -> None:
             thing = getattr(thing, name)
 
 
+# First folders of paths that are a run's or a reader's own, not this repository's.
+FOREIGN_FOLDERS = {"agents", "best", "checkpoints", "my_package", "plots", "runs", "videos"}
+BASES = (ROOT, ROOT / "src" / "limelight", ROOT / "docs", ROOT / "tests")
+
+
+def expand_braces(path: str) -> list[str]:
+    """``a/{b,c}.py`` as ``a/b.py`` and ``a/c.py``."""
+    braces = re.search(r"\{([^{}]*)\}", path)
+    if not braces:
+        return [path]
+    start, end = path[: braces.start()], path[braces.end() :]
+    return [each for part in braces[1].split(",") for each in expand_braces(f"{start}{part.strip()}{end}")]
+
+
+def named_paths(page: Path) -> list[str]:
+    """Return inline code that is a path of this repository: a Python file, or a file or folder with a slash."""
+    paths = [path for code in inline_code(page) for path in expand_braces(code)]
+    looks_like_path = re.compile(r"[\w.-]+\.py|[\w.-]+(?:/[\w.*-]+)*/(?:[\w.*-]+\.(?:py|md|json|yaml|png|gif|toml))?")
+    return [p for p in paths if looks_like_path.fullmatch(p) and p.partition("/")[0] not in FOREIGN_FOLDERS]
+
+
+@per_page()
+def test_named_paths_exist(page: Path) -> None:
+    files = {
+        path.name for base in ("src", "tests", "benchmarks", "examples", "docs") for path in (ROOT / base).rglob("*.py")
+    }
+    for path in named_paths(page):
+        if "/" in path:
+            assert any(next(base.glob(path.rstrip("/")), None) for base in (*BASES, page.parent)), path
+        else:
+            assert path in files, path
+
+
+def test_named_paths_are_found(tmp_path: Path) -> None:
+    """Guards the guard: paths are recognised, and metrics, spaces and files of a run are not."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`algo/learner.py`, `nn/{model,noise}.py`, `tests/`, `train/entropy`, `best/`, `Box`", encoding="utf-8"
+    )
+    assert named_paths(page) == ["algo/learner.py", "nn/model.py", "nn/noise.py", "tests/"]
+    assert len(named_paths(ROOT / "docs" / "algorithms" / "a2c.md")) >= 6
+
+
 @per_page(OURS)
 def test_named_settings_exist(page: Path) -> None:
     """A name with an underscore in code is a setting, a name of ours, or one of a known few."""
