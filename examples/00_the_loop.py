@@ -14,17 +14,17 @@ TOTAL_STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 150_000
 # Environments, a network over their spaces, a learner, and the policy that acts with the learner's parameters
 envs = limelight.make_envs("CartPole-v1", num_envs=16)
 model = make_model(envs.single_observation_space, envs.single_action_space, ModelConfig(), seed=0)
-learner = Learner(model, AlgorithmConfig(num_steps=16, reward_scale=0.05, ent_coef=0.0), OptimConfig(learning_rate=4e-3))
+algorithm = AlgorithmConfig(num_steps=16, reward_scale=0.05, ent_coef=0.0)
+learner = Learner(model, algorithm, OptimConfig(learning_rate=4e-3))
 policy = ModelPolicy(learner.network, np.random.default_rng(0))
-collector = RolloutCollector(envs, num_steps=16)
+collector = RolloutCollector(envs, algorithm.num_steps)
 collector.reset(seed=0)
 
-num_steps, returns = 0, [0.0]
-while num_steps < TOTAL_STEPS:
+steps, returns = 0, [0.0]
+while steps < TOTAL_STEPS:
     rollout = collector.collect(policy)
-    learner.update(rollout, progress=num_steps / TOTAL_STEPS)
-    num_steps += rollout.num_valid
+    learner.update(rollout, progress=steps / TOTAL_STEPS)
+    steps += rollout.num_valid
     returns += [episode.episode_return for episode in collector.pop_episodes()]
-    if learner.num_updates % 50 == 0:
-        print(f"{num_steps:7,} steps: mean return of the last 50 episodes {np.mean(returns[-50:]):.1f}")
-envs.close()
+    if learner.num_updates % 50 == 0 or steps >= TOTAL_STEPS:
+        print(f"{steps:7,} steps: mean return of the last 50 episodes {np.mean(returns[-50:]):.1f}")
