@@ -22,11 +22,11 @@ Run = dict[str, Any]
 def train_and_judge(algo: str, settings: dict[str, Any], seed: int, total_timesteps: int, every: int) -> Run:
     """One seed: when and after how many steps the agent first passed, and how good it was at the end."""
     from limelight.runs.evaluation import evaluate
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
     from limelight.training.run import build, prepare, single_threaded
 
     own = {**settings, "seed": seed, "total_timesteps": total_timesteps}
-    config = prepare(resolve(ENV_ID, algo, "auto", own), None)
+    config = prepare(resolve_config(ENV_ID, algo, "auto", own), None)
     copies: list[tuple[float, int, Any]] = []
     with single_threaded():
         runner, agent = build(config, None)
@@ -108,7 +108,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, save, print."""
     args = parse(argv)
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
 
     rivals: dict[str, tuple[str, dict[str, Any]]] = {
         "a2c": ("a2c", {}),
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rivals[f"a3c on Ray, {args.workers} workers, rollouts"] = ("a3c", {**own, "worker_output": "rollouts"})
     settings = {name: value for name, value in vars(args).items() if name != "output"}
     head = provenance("time_to_solve", {**settings, "env_id": ENV_ID})
-    configs = {name: flat_settings(resolve(ENV_ID, algo, "auto", own)) for name, (algo, own) in rivals.items()}
+    configs = {name: flat_settings(resolve_config(ENV_ID, algo, "auto", own)) for name, (algo, own) in rivals.items()}
     results: dict[str, list[Run]] = {name: [] for name in rivals}
     start = time.perf_counter()
     for seed in range(args.first_seed, args.first_seed + args.seeds):

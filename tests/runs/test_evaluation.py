@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 import limelight
+from limelight.envs.make import num_cores
 from limelight.envs.toy import Corridor, Ring, Scripted
 from limelight.errors import CheckpointError, ConfigError
 from limelight.nn.model import make_model
@@ -212,9 +216,8 @@ def test_after_reset_the_agent_keeps_its_own_state(recurrent_agent: limelight.Ag
         seen = []
         for row in OBS:
             seen.append(int(recurrent_agent.predict(row)[0]))
-            predict_each(
-                recurrent_agent, OBS[:2], np.zeros((1, recurrent_agent.model.state_size))
-            )  # a given state does not change the agent's own
+            given = np.zeros((1, recurrent_agent.model.state_size))
+            predict_each(recurrent_agent, OBS[:2], given)  # which does not change the agent's own state
         assert seen == expected
     assert len(set(expected)) > 1
     with pytest.raises(ValueError, match=r"must be \[6, \d+\]; reset\(\)"):
@@ -314,3 +317,59 @@ def test_the_public_names_stay_functions() -> None:
 
     assert callable(limelight.train)
     assert callable(limelight.evaluate)
+
+
+# --------------------------------------------------------------------------- termination
+
+SLOW = """
+import time
+import gymnasium as gym
+import numpy as np
+
+class Slow(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1.0, 1.0, (4,)), gym.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+    def step(self, action):
+        time.sleep(0.01)
+        open("stepped", "w").close()
+        return np.zeros(4, np.float32), 0.0, False, False, {}
+"""
+
+
+@pytest.mark.skipif(num_cores() < 2 or sys.platform != "linux", reason="needs environments in processes of their own")
+def test_terminating_an_evaluation_closes_its_environments_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "slow_env.py").write_text(SLOW)
+    config = with_settings(TrainConfig(), {"env_id": "slow_env:Slow"})
+    spaces = gym.spaces.Box(-1.0, 1.0, (4,)), gym.spaces.Discrete(2)
+    limelight.Agent(make_model(*spaces, config.model, 0), None, config, *spaces).save(tmp_path / "agent")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "limelight", "evaluate", "agent", "--episodes", "2"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 60
+    # Environments that are processes: two of them, and the resource tracker
+    while len(workers.read_text().split()) < 3 or not (tmp_path / "stepped").exists():
+        assert time.monotonic() < deadline, "the evaluation did not start"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    (tmp_path / "stepped").unlink()
+    while not (tmp_path / "stepped").exists():
+        time.sleep(0.01)
+    pids = workers.read_text().split()
+    process.terminate()
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 128 + signal.SIGTERM
+    deadline = time.monotonic() + 10
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a process of an environment still runs"
+        time.sleep(0.05)
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
