@@ -80,9 +80,9 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
         assert a == b, where
 
 
-@pytest.mark.parametrize(("quiet", "episodes", "told"), [(False, 2, True), (True, 2, False), (False, 0, False)])
+@pytest.mark.parametrize(("quiet", "episodes", "announced"), [(False, 2, True), (True, 2, False), (False, 0, False)])
 def test_the_final_evaluation_is_announced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool, episodes: int, told: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool, episodes: int, announced: bool
 ) -> None:
     """It can take minutes, in which the progress display does not move."""
     limelight.train(
@@ -90,7 +90,7 @@ def test_the_final_evaluation_is_announced(
         final_episodes=episodes, tensorboard=False,
     )  # fmt: skip
     printed = "".join(capsys.readouterr())
-    assert (f"final evaluation: {episodes} greedy episodes" in printed) == told
+    assert (f"final evaluation: {episodes} greedy episodes" in printed) == announced
 
 
 def test_a_run_leaves_all_its_files(tmp_path: Path) -> None:

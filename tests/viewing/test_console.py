@@ -59,7 +59,7 @@ def test_plain_lines_now_and_then(clock: Clock) -> None:
     logger = ConsoleLogger(100_000, console=console)
     logger.message("preset classic")
     logger.tick(0, 0.0)
-    assert output(console).splitlines() == [  # what the run is comes before its first line
+    assert output(console).splitlines() == [  # the messages on the choices of the run come first
         "preset classic",
         "  0%  0/100,000 steps  – steps/s  return –  eval –  0:00 elapsed  – left",
     ]
@@ -223,7 +223,7 @@ def test_a_plain_line_has_the_policy_lag_and_failures_of_workers(clock: Clock) -
     logger.log(100, 1.0, {"train/entropy": 0.5, **ASYNC})
     assert output(console).splitlines()[-1].endswith(" left  policy lag 1.8 (max 7)")
     logger.log(200, 2.0, {**ASYNC, "async/worker_restarts": 2, "async/skipped_updates": 1_203})
-    logger.log(200, 2.0, EVALUATION)  # a row without workers leaves what is known of them
+    logger.log(200, 2.0, EVALUATION)  # a row without workers does not change their numbers
     logger.close()
     last = output(console).splitlines()[-1]
     assert last.endswith(" left  policy lag 1.8 (max 7)  worker restarts 2  skipped updates 1,203")

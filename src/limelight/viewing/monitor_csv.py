@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class MonitorCsvLogger:
     """Writes return, length, training seconds and the environment step at which the end of the episode was seen.
 
-    The fourth column is an addition to SB3's format, whose readers accept any extra columns: the lengths of episodes
-    that run side by side do not add up to steps.
+    The fourth column is an addition to SB3's format, whose readers accept any extra columns: the lengths of
+    episodes in parallel environments do not add up to steps.
 
     Args:
         path: the file, whose name must end in ``monitor.csv`` for SB3; replaced unless the run is resumed.

@@ -198,7 +198,7 @@ def _rendered(config: EnvConfig, factory: EnvFactory | None) -> Iterator[_Render
     Raises: EnvError if it renders no images.
     """
     maker = resolve_env(config, factory)
-    # Its class tells the render modes
+    # Find out its render modes
     plain = maker()
     offered = plain.metadata.get("render_modes") or []
     plain.close()

@@ -30,8 +30,8 @@ _RESULTS = {
     "steps_per_second": "steps per second",
     "best_eval_return": "best evaluation",
     "final_eval_return": "final evaluation of the best agent",
-    "final_eval_std": "its standard deviation",
-    "final_eval_episodes": "its episodes",
+    "final_eval_std": "standard deviation of the final evaluation",
+    "final_eval_episodes": "episodes of the final evaluation",
     "solved_at_step": "solved at step",
     "solved_at_seconds": "solved after, s",
 }
