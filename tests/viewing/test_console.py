@@ -137,6 +137,16 @@ def test_a_terminal_says_that_workers_are_starting(clock: Clock) -> None:
     logger.close()
 
 
+def test_small_returns_are_shown_with_their_digits(clock: Clock) -> None:
+    """MiniGrid's are below 1: 0.961 ± 0.012 is not 1.0 ± 0.0."""
+    console = plain_console()
+    logger = ConsoleLogger(1000, console=console)
+    logger.episodes(10, 0.1, finished(0.95, 0.97))
+    logger.log(10, 0.1, {"eval/mean_reward": 0.961, "eval/std_reward": 0.012})
+    logger.close()
+    assert "return 0.96  eval 0.961 ± 0.012" in output(console)
+
+
 def test_return_is_the_mean_of_the_last_hundred_episodes(clock: Clock) -> None:
     console = plain_console()
     logger = ConsoleLogger(1000, console=console)

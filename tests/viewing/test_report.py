@@ -138,8 +138,15 @@ def test_the_report_of_a_whole_run_has_all_its_parts(tmp_path: Path) -> None:
     assert '<th scope="row">algorithm.gae_lambda</th><td>0.95</td>' in page
     assert '<th scope="row">solved at step</th><td>–</td>' in page
     assert page.count("<svg") == 2
+    assert "--accent: #1f6fc4" in page  # the style sheet is a part of the page
     assert "currentColor" in page
     assert plots.INK not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def test_the_final_evaluation_has_the_digits_of_its_spread(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "summary.json").write_text(json.dumps({**SUMMARY, "final_eval_return": 0.961, "final_eval_std": 0.012}))
+    assert "0.961 ± 0.012" in check_page(write_report([run]))[1]
 
 
 def test_several_runs_share_one_figure(tmp_path: Path) -> None:
