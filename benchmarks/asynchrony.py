@@ -49,12 +49,12 @@ class Workers:
     """Asynchronous workers as ``limelight.train`` builds them; they pause during the turns of other contenders."""
 
     def __init__(self, name: str, env_id: str, settings: dict[str, Any]) -> None:
-        from limelight.training.presets import resolve
+        from limelight.training.presets import resolve_config
         from limelight.training.run import build, prepare
 
         settings = {"preset": "auto", **settings, "total_timesteps": ENDLESS}
         self.name = name
-        self.config = prepare(resolve(env_id, "a3c", settings.pop("preset"), settings), None)
+        self.config = prepare(resolve_config(env_id, "a3c", settings.pop("preset"), settings), None)
         self.runner, _ = build(self.config, None)
 
     def turn(self, seconds: float) -> AsyncSample:

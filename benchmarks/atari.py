@@ -109,11 +109,11 @@ def contenders(args: argparse.Namespace, peer: bool) -> list[Contender]:
 def shares(game: str, settings: dict[str, Any], seconds: float) -> dict[str, float]:
     """Return the shares of one worker's time: environment steps, acting, gradients, optimizer, and the rest."""
     from limelight.runners.actor_learner import make_actor_learner
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
     from limelight.training.run import prepare
 
     own = {**settings, "num_workers": None, "env_threads": 1, "total_timesteps": NEVER}
-    actor = make_actor_learner(prepare(resolve(game, "a2c", "auto", own), None), None, settings["seed"])
+    actor = make_actor_learner(prepare(resolve_config(game, "a2c", "auto", own), None), None, settings["seed"])
     spent: dict[str, float] = defaultdict(float)
 
     def timed(name: str, function: Callable[..., T]) -> Callable[..., T]:

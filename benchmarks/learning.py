@@ -36,7 +36,7 @@ from stats import (
 )
 
 from limelight.errors import ConfigError
-from limelight.training.presets import resolve
+from limelight.training.presets import resolve_config
 
 Row = dict[str, Any]
 """The results of one seed's run."""
@@ -59,7 +59,7 @@ def config_of(job: Job) -> dict[str, Any]:
 
     settings = {**job.settings, "total_timesteps": job.total_timesteps}
     preset = settings.pop("preset", "auto")
-    flat = flat_settings(validate(resolve(job.env_id, job.algo, preset, settings)))
+    flat = flat_settings(validate(resolve_config(job.env_id, job.algo, preset, settings)))
     return {name: value for name, value in flat.items() if name not in ("seed", "run_dir", "tensorboard")}
 
 

@@ -95,14 +95,14 @@ class Sample:
 
 def make_config(shape: Shape, critic: str, seed: int, env_backend: str = "auto") -> TrainConfig:
     """Return Limelight's resolved configuration at ``shape``."""
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
     from limelight.training.run import prepare
 
     own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
     settings = {**shape.settings, **own, **continuous_settings(shape), "backend": env_backend}
     settings["total_timesteps"] = ENDLESS
     preset = settings.pop("preset", "auto")
-    return prepare(resolve(shape.env_id, shape.algo, preset, settings), None)
+    return prepare(resolve_config(shape.env_id, shape.algo, preset, settings), None)
 
 
 def continuous_settings(shape: Shape) -> dict[str, Any]:

@@ -22,11 +22,11 @@ Run = dict[str, Any]
 def train_and_evaluate(algo: str, settings: dict[str, Any], seed: int, total_timesteps: int, every: int) -> Run:
     """Train one seed; return after how many seconds and steps the agent first passed, and its last return."""
     from limelight.runs.evaluation import evaluate
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
     from limelight.training.run import build, prepare, single_threaded
 
     own = {**settings, "seed": seed, "total_timesteps": total_timesteps}
-    config = prepare(resolve(ENV_ID, algo, "auto", own), None)
+    config = prepare(resolve_config(ENV_ID, algo, "auto", own), None)
     copies: list[tuple[float, int, Any]] = []
     with single_threaded():
         runner, agent = build(config, None)
@@ -108,7 +108,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, save and print."""
     args = parse(argv)
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
 
     contenders: dict[str, tuple[str, dict[str, Any]]] = {
         "a2c": ("a2c", {}),
@@ -121,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         contenders[f"a3c on Ray, {args.workers} workers, rollouts"] = ("a3c", {**own, "worker_output": "rollouts"})
     settings = {name: value for name, value in vars(args).items() if name != "output"}
     head = provenance("time_to_solve", {**settings, "env_id": ENV_ID})
-    configs = {name: flat_settings(resolve(ENV_ID, algo, "auto", own)) for name, (algo, own) in contenders.items()}
+    configs = {
+        name: flat_settings(resolve_config(ENV_ID, algo, "auto", own)) for name, (algo, own) in contenders.items()
+    }
     results: dict[str, list[Run]] = {name: [] for name in contenders}
     start = time.perf_counter()
     for seed in range(args.first_seed, args.first_seed + args.seeds):

@@ -73,10 +73,10 @@ def _environments(preset: Preset) -> str:
     if preset.any_continuous:
         return "others with real observations and continuous actions"
     if "*" in preset.games:
-        return "Atari games"
+        return "Atari games with a recurrent core" if preset.recurrent else "Atari games"
     if preset.games:
         return f"Atari's {', '.join(preset.games)}"
-    return prefixes or "Atari games, where a memory is asked for"
+    return prefixes
 
 
 def _section(title: str, kind: type[Any]) -> str:

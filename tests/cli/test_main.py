@@ -23,7 +23,7 @@ from limelight.errors import ConfigError, WorkerError
 from limelight.runners.sync import SyncRunner
 from limelight.settings.io import field_sections, get_setting, load_yaml, save_yaml
 from limelight.settings.schema import TrainConfig
-from limelight.training.presets import resolve
+from limelight.training.presets import resolve_config
 
 TINY = ["--total-timesteps", "300", "--eval-every", "150", "--eval-episodes", "2", "--final-episodes", "3"]
 
@@ -139,7 +139,7 @@ def test_help_with_a_mistake_beside_it_still_helps(capsys: pytest.CaptureFixture
 )
 def test_spellings_of_one_setting(words: list[str]) -> None:
     config, notices = request("CartPole-v1", *words)
-    assert config == resolve("CartPole-v1", "a2c", "auto", {"num_envs": 3})
+    assert config == resolve_config("CartPole-v1", "a2c", "auto", {"num_envs": 3})
     assert notices == []
 
 
@@ -462,7 +462,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 def test_resume_takes_the_run_s_own_config(tmp_path: Path) -> None:
-    saved = resolve("Acrobot-v1", "ac", "auto", {"gamma": 0.5})
+    saved = resolve_config("Acrobot-v1", "ac", "auto", {"gamma": 0.5})
     save_yaml(saved, tmp_path / "config.yaml")
     config, _ = request("--resume", str(tmp_path))
     assert config == saved
@@ -474,7 +474,7 @@ def test_resume_takes_the_run_s_own_config(tmp_path: Path) -> None:
 def test_resume_refuses_to_change_what_was_learnt_with(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_yaml(resolve("Acrobot-v1", "ac", "auto", {"gamma": 0.5}), tmp_path / "config.yaml")
+    save_yaml(resolve_config("Acrobot-v1", "ac", "auto", {"gamma": 0.5}), tmp_path / "config.yaml")
     assert "cannot change on resume, the run has " in refusal(capsys, "train", *words, "--resume", str(tmp_path))
 
 

@@ -617,7 +617,7 @@ def test_check_knows_games() -> None:
     assert found["seeding"].level == "ok"
     assert found["time limit"].message == "episodes are truncated after 300 steps"
     assert found["backend"].message.startswith("ale, for 8 environments")
-    assert found["preset"].message.startswith("breakout (knows breakout)")
+    assert found["preset"].message.startswith("breakout (for breakout)")
 
 
 def test_check_says_what_is_not_used() -> None:

@@ -18,7 +18,7 @@ from limelight.runners.processes.shared import Command, Control, Shared
 from limelight.runners.processes.worker import Worker, WorkerSpec
 from limelight.seeds import worker_seed
 from limelight.settings.schema import TrainConfig
-from limelight.training.presets import resolve
+from limelight.training.presets import resolve_config
 from limelight.typing import EnvFactory
 
 
@@ -49,7 +49,7 @@ def a3c(algo: str = "a3c", **settings: Any) -> TrainConfig:
     }  # fmt: skip
     if algo == "a3c":
         quick["num_workers"] = 1
-    return resolve(settings.pop("env_id", "CartPole-v1"), algo, "none", {**quick, **settings})
+    return resolve_config(settings.pop("env_id", "CartPole-v1"), algo, "none", {**quick, **settings})
 
 
 def draw_no_report(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""metrics.jsonl, monitor.csv and TensorBoard events: what is in them, and what a resumed run does to them."""
+"""metrics.jsonl, monitor.csv and TensorBoard events: their content, and how a resumed run continues them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def episodes(*returns: float) -> list[Episode]:
 # --------------------------------------------------------------------------- metrics.jsonl
 
 
-def test_jsonl_rows_are_there_at_once(tmp_path: Path) -> None:
+def test_jsonl_rows_are_written_at_once(tmp_path: Path) -> None:
     path = tmp_path / "new" / "metrics.jsonl"
     logger = JsonlLogger(path)
     logger.log(8, 0.12345678, {"train/entropy": np.float32(0.5), "time/updates": 3, "x": math.nan, "y": -math.inf})
@@ -45,7 +45,7 @@ def test_jsonl_rows_are_there_at_once(tmp_path: Path) -> None:
     logger.close()
 
 
-def test_jsonl_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
+def test_jsonl_resumes_at_the_step_of_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     logger = JsonlLogger(path)
     for step in (10, 20, 30):
@@ -60,7 +60,7 @@ def test_jsonl_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_new_run_starts_a_new_file_and_a_lost_file_is_begun_again(tmp_path: Path) -> None:
+def test_a_new_run_and_a_lost_file_start_a_new_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n')
     JsonlLogger(path).close()
@@ -73,7 +73,7 @@ def test_a_new_run_starts_a_new_file_and_a_lost_file_is_begun_again(tmp_path: Pa
 # --------------------------------------------------------------------------- monitor.csv
 
 
-def test_monitor_csv_is_stable_baselines_format(tmp_path: Path) -> None:
+def test_monitor_csv_has_the_format_of_stable_baselines(tmp_path: Path) -> None:
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "CartPole-v1", start_time=1000.5)
     logger.episodes(16, 0.1234567, [Episode(3, 21.00000001, 21, True), Episode(1, -0.5, 7, False)])
@@ -87,7 +87,7 @@ def test_monitor_csv_is_stable_baselines_format(tmp_path: Path) -> None:
     assert path.read_text().splitlines() == lines
 
 
-def test_monitor_csv_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
+def test_monitor_csv_resumes_at_the_step_of_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "E", start_time=1.0)
     for step in (10, 20, 30):
@@ -103,13 +103,13 @@ def test_monitor_csv_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
     assert lines[1:] == ["r,l,t,step", "10.0,10,1.0,10", "20.0,10,2.0,20", "24.0,10,2.4,24"]
 
 
-def test_training_starts_now_unless_told(tmp_path: Path) -> None:
+def test_training_starts_now_by_default(tmp_path: Path) -> None:
     before = time.time()
     MonitorCsvLogger(tmp_path / "monitor.csv", "E").close()
     assert before <= json.loads((tmp_path / "monitor.csv").read_text().splitlines()[0][1:])["t_start"] <= time.time()
 
 
-def test_a_lost_monitor_csv_is_begun_again(tmp_path: Path) -> None:
+def test_a_lost_monitor_csv_starts_again(tmp_path: Path) -> None:
     MonitorCsvLogger(tmp_path / "monitor.csv", "E", 5.0, resume_step=20).close()
     assert (tmp_path / "monitor.csv").read_text() == '#{"t_start": 5.0, "env_id": "E"}\nr,l,t,step\n'
 
@@ -159,7 +159,7 @@ def test_tensorboard_reads_the_events_of_a_resumed_run(tmp_path: Path) -> None:
     assert math.isnan(events.Scalars("train/entropy")[-1].value)
 
 
-def test_tensorboard_costs_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
+def test_the_tensorboard_logger_loads_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     program = (

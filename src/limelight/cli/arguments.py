@@ -108,7 +108,7 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
 
     Raises: ConfigError about anything that cannot be.
     """
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
 
     parsed = parse(TrainArguments, argv, prog="limelight train", notice=notice)
     arguments, settings = parsed.arguments, _given_settings(parsed)
@@ -117,7 +117,7 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
         config = for_resume(load_yaml(folder / "config.yaml"), settings)
         return TrainRequest(validate(config), folder, arguments.quiet)
     start = arguments.config
-    config = resolve(arguments.env_id, start.algorithm.algo, start.preset, settings)
+    config = resolve_config(arguments.env_id, start.algorithm.algo, start.preset, settings)
     return TrainRequest(validate(config), None, arguments.quiet)
 
 

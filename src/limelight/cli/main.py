@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -154,17 +156,20 @@ def _resume_command(run_dir: Path) -> str:
 
 def _last_line(result: RunResult) -> str:
     """What the run reached and where it is, in one line."""
+    from limelight.viewing.numbers import with_spread
+
     summary = result.summary
     head = f"{summary['env_id']} · {summary['algorithm']}: "
-    after = f"after {summary['total_timesteps']:,} steps in {summary['wall_seconds']:.1f} s"
+    after = f"after {summary['total_timesteps']:,} steps in {summary['wall_seconds']:.1f} s of training"
     where = f"report: {result.report}" if result.report else f"run: {result.run_dir}"
     if result.status == "interrupted":
         return f"{head}interrupted {after} · continue with: {_resume_command(result.run_dir)} · {where}"
     if summary["final_eval_return"] is None:
         return f"{head}{result.status} {after} · {where}"
-    spread = f"{summary['final_eval_return']:.1f} ± {summary['final_eval_std']:.1f}"
-    score = f"{spread} over {summary['final_eval_episodes']} episodes"
-    return f"{head}best agent {score} {after} · {where}"
+    spread = with_spread(summary["final_eval_return"], summary["final_eval_std"])
+    which = "last" if summary["best_eval_return"] is None else "best"
+    score = f"{which} agent {spread} over {summary['final_eval_episodes']} episodes"
+    return f"{head}{score} {after} · {where}"
 
 
 def _evaluate(argv: list[str]) -> int:
@@ -175,9 +180,11 @@ def _evaluate(argv: list[str]) -> int:
         return 0
     wanted = checked(arguments)
     from limelight.runs.agent import load
+    from limelight.viewing.numbers import decimal, with_spread
 
     agent = load(wanted.run_dir, wanted.which)
-    result, video = _evaluate_and_show(agent, wanted)
+    with _exit_on_sigterm():
+        result, video = _evaluate_and_show(agent, wanted)
     if wanted.json:
         import json
 
@@ -185,13 +192,32 @@ def _evaluate(argv: list[str]) -> int:
         return 0
     print(
         f"{wanted.env_id or agent.config.env.env_id} · {wanted.which} agent of {wanted.run_dir}: "
-        f"{result.mean_return:.1f} ± {result.std_return:.1f} over {result.episodes} episodes (median "
-        f"{result.median_return:.1f}, IQM {result.iqm_return:.1f}, mean length {result.mean_length:.1f})"
+        f"{with_spread(result.mean_return, result.std_return)} over {result.episodes} episodes (median "
+        f"{decimal(result.median_return)}, IQM {decimal(result.iqm_return)}, mean length {decimal(result.mean_length)})"
     )
     if video:
         path, played = video
         print(f"video: {path}" + (f" (cut after {sum(played.lengths):,} steps)" if played.cut else ""))
     return 0
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit(143), so that environments and their processes are closed before the exit."""
+
+    def leave(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # Python sets signal handlers in the main thread only
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _evaluate_and_show(agent: Agent, wanted: EvaluateArguments) -> tuple[Evaluation, tuple[Path, Evaluation] | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, final
@@ -250,7 +251,9 @@ class VectorBackend:
             self.envs.close()
             return
         try:
-            self.envs.close(timeout=_CLOSE_TIMEOUT)
+            with warnings.catch_warnings():  # an interrupted step is pending, and is waited for
+                warnings.filterwarnings("ignore", ".*waiting for a pending call", UserWarning)
+                self.envs.close(timeout=_CLOSE_TIMEOUT)
         except (OSError, EOFError):  # a worker is already gone
             self.envs.close(terminate=True)
 

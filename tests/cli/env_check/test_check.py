@@ -389,7 +389,7 @@ def test_what_the_preset_sets_is_not_asked_for() -> None:
     assert {f.level for f in found.values()} == {"ok"}
     assert found["rewards"].message.endswith("the preset sets normalize_rewards")
     assert found["observations"].message.endswith("standardised by the preset")
-    assert found["preset"].message.startswith("pendulum (knows Pendulum-v1)")
+    assert found["preset"].message.startswith("pendulum (for Pendulum-v1)")
 
 
 def test_continuous_actions_of_an_unknown_environment_take_the_preset_that_fits_the_spaces() -> None:

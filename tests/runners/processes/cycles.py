@@ -14,13 +14,13 @@ import threading
 import warnings
 from multiprocessing import heap
 
-from limelight.training.presets import resolve
+from limelight.training.presets import resolve_config
 from limelight.training.run import build
 
 
 def cycle(workers: int) -> dict[str, object]:
     """One run; what is there after it."""
-    config = resolve("CartPole-v1", "a3c", "none", {
+    config = resolve_config("CartPole-v1", "a3c", "none", {
         "num_workers": workers, "num_envs": 2, "num_steps": 5, "backend": "sync", "device": "cpu",
         "total_timesteps": 200,
     })  # fmt: skip

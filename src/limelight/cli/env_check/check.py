@@ -24,7 +24,7 @@ from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError
 from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
 from limelight.spaces.packed import MASK_KEY, MaskSource, Packed, Path, part_of, path_name, walk
-from limelight.training.presets import choose_preset, resolve
+from limelight.training.presets import choose_preset, resolve_config
 
 Env = gym.Env[Any, Any]
 
@@ -58,7 +58,7 @@ def _run(config: EnvConfig, env: Env) -> TrainConfig:
     given = {f.name: getattr(config, f.name) for f in fields(config)}
     given = {name: value for name, value in given.items() if value != getattr(EnvConfig(), name)}
     preset = choose_preset(config.env_id, "auto", lambda: (env.observation_space, env.action_space))
-    return resolve(config.env_id, AlgorithmConfig.algo, preset, given)
+    return resolve_config(config.env_id, AlgorithmConfig.algo, preset, given)
 
 
 def _inspect(env: Env, run: TrainConfig) -> list[Finding]:

@@ -228,10 +228,11 @@ def speed(play: RandomPlay) -> Finding:
 
 def plan(env: AnyEnv, maker: EnvMaker, config: TrainConfig) -> list[Finding]:
     """Network, backend and preset of ``limelight train``."""
+    spaces = env.observation_space, env.action_space
     return [
         _network(env, config),
         _backend(config.env, maker),
-        Finding("ok", "preset", explain_preset(config.env.env_id, config.preset).removeprefix("preset ")),
+        Finding("ok", "preset", explain_preset(config, spaces).removeprefix("preset ")),
     ]
 
 
