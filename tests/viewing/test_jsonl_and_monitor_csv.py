@@ -23,8 +23,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def episodes(*returns: float) -> list[Episode]:
-    return [Episode(0, r, 10, True) for r in returns]
+def episodes(*returns: float, step: int = 0) -> list[Episode]:
+    return [Episode(0, r, 10, True, step) for r in returns]
 
 
 # --------------------------------------------------------------------------- metrics.jsonl
@@ -76,10 +76,10 @@ def test_a_new_run_starts_a_new_file_and_a_lost_file_is_begun_again(tmp_path: Pa
 def test_monitor_csv_is_stable_baselines_format(tmp_path: Path) -> None:
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "CartPole-v1", start_time=1000.5)
-    logger.episodes(16, 0.1234567, [Episode(3, 21.00000001, 21, True), Episode(1, -0.5, 7, False)])
+    logger.episodes(20, 0.1234567, [Episode(3, 21.00000001, 21, True, 12), Episode(1, -0.5, 7, False, 16)])
     lines = path.read_text().splitlines()
     assert json.loads(lines[0].removeprefix("#")) == {"t_start": 1000.5, "env_id": "CartPole-v1"}
-    assert lines[1:] == ["r,l,t,step", "21.0,21,0.123457,16", "-0.5,7,0.123457,16"]
+    assert lines[1:] == ["r,l,t,step", "21.0,21,0.123457,12", "-0.5,7,0.123457,16"]
     logger.log(1, 1.0, {})
     logger.message("hello")
     logger.close()
@@ -91,12 +91,12 @@ def test_monitor_csv_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "E", start_time=1.0)
     for step in (10, 20, 30):
-        logger.episodes(step, step / 10, episodes(float(step)))
+        logger.episodes(step + 5, step / 10, episodes(float(step), step=step))
     logger.close()
     with path.open("a") as file:
         file.write("1.0,2\n7.0,1,0.5,1")
     resumed = MonitorCsvLogger(path, "E", start_time=9.0, resume_step=20)
-    resumed.episodes(24, 2.4, episodes(24.0))
+    resumed.episodes(25, 2.4, episodes(24.0, step=24))
     resumed.close()
     lines = path.read_text().splitlines()
     assert json.loads(lines[0][1:])["t_start"] == 1.0

@@ -14,7 +14,7 @@ import pytest
 
 import limelight
 from helpers.faulty_envs import Misbehaves
-from helpers.manual_workers import a3c, draw_no_report
+from helpers.manual_workers import draw_no_report, quick_config
 from limelight.algo.episodes import Episode
 from limelight.cli import main as cli
 from limelight.errors import LimelightError, NonFiniteError
@@ -53,7 +53,7 @@ def test_all_workers_die_at_once_and_are_replaced(tmp_path: Path) -> None:
     faults = ("raise_error", "kill_in_push", "segfault")  # the second one while it holds the lock
     makes = Misbehaves(tmp_path, faults, only_once=True, wait_for_all=True)
     recorder = Recorder()
-    config = a3c(
+    config = quick_config(
         env_id=ENV, num_workers=3, update_order="locked", optimizer_statistics="per_worker", total_timesteps=3_000,
         log_every=100, run_dir=str(tmp_path / "r"),
     )  # fmt: skip
@@ -67,7 +67,7 @@ def test_all_workers_die_at_once_and_are_replaced(tmp_path: Path) -> None:
     assert preset[1].startswith("preset none")
     assert len(deaths) == 3
     for worker, why in enumerate(whys):
-        named = f"worker {worker} ({ENV}, 2 environments) died: {why}"
+        named = f"worker {worker} ({ENV}, 2 environments) exited: {why}"
         ((noticed, message),) = [(t, m) for t, m in deaths if m.startswith(named)]
         assert noticed - float((tmp_path / f"{worker}.died").read_text()) < 10.0
         assert "restarted in 0.1 s with fresh seeds (restart " in message.splitlines()[-1]
@@ -97,7 +97,7 @@ def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint(
     ])  # fmt: skip
     assert status == 1
     err = capsys.readouterr().err
-    assert "worker 0 (helpers.faulty_envs:AlwaysRaises, 2 environments) died: it raised" in err
+    assert "worker 0 (helpers.faulty_envs:AlwaysRaises, 2 environments) exited: it raised" in err
     assert "RuntimeError: the simulator broke" in err
     assert "restarted in 0.1 s with fresh seeds (restart 1 of 1)" in err
     assert "max_worker_restarts = 1 are used up" in err
@@ -110,7 +110,7 @@ def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint(
 
 def fails(folder: Path, fault: str, **settings: Any) -> str:
     """The message that a run of one worker ends with; errors of the library begin with their name."""
-    config = a3c(env_id=ENV, total_timesteps=100_000, run_dir=str(folder / "r"), **settings)
+    config = quick_config(env_id=ENV, total_timesteps=100_000, run_dir=str(folder / "r"), **settings)
     with pytest.raises(LimelightError) as info:
         run(config, factory=Misbehaves(folder, (fault,)), quiet=True)
     assert latest_checkpoint(folder / "r") is not None
@@ -120,7 +120,7 @@ def fails(folder: Path, fault: str, **settings: Any) -> str:
 
 def test_the_first_death_may_end_the_run(tmp_path: Path) -> None:
     message = fails(tmp_path, "lose_a_pipe", on_worker_error="raise")
-    assert message.startswith(f"worker 0 ({ENV}, 2 environments) died: it raised\nTraceback")
+    assert message.startswith(f"worker 0 ({ENV}, 2 environments) exited: it raised\nTraceback")
     assert "BrokenPipeError: the simulator's pipe\n" in message  # not taken for the end of the main process
     assert message.endswith("on_worker_error = raise, so the run ends")
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import ray
 
-from helpers.manual_workers import a3c, draw_no_report
+from helpers.manual_workers import draw_no_report, quick_config
 from limelight.errors import LimelightError, WorkerError
 from limelight.runners.ray.runner import RayRunner
 from limelight.runs.checkpoint import latest_checkpoint, read_state
@@ -39,7 +39,7 @@ def cluster() -> Iterator[None]:
 
 
 def config_of(algo: str = "a3c", **settings: Any) -> TrainConfig:
-    return a3c(algo, **{"runner": "ray", "num_workers": 2, "total_timesteps": 1_000, **settings})
+    return quick_config(algo, **{"runner": "ray", "num_workers": 2, "total_timesteps": 1_000, **settings})
 
 
 def advance(runner: RayRunner, until: int) -> list[str]:
@@ -66,11 +66,11 @@ def test_a_killed_worker_is_replaced_and_brought_up_to_date(algo: str, worker_ou
             messages += advance(runner, runner.num_steps + 20)
         messages += advance(runner, runner.num_steps + 40)
         (message,) = messages
-        assert message.startswith("worker 1 (CartPole-v1, 2 environments) died: ")
+        assert message.startswith("worker 1 (CartPole-v1, 2 environments) exited: ")
         assert message.endswith("restarted in 0.1 s with fresh seeds (restart 1 of 10)")
         assert runner.slots[1].actor is not victim
         assert runner.slots[1].version > version
-        assert runner.restarts.count == 1
+        assert runner.restart_policy.count == 1
     finally:
         runner.close()
 
@@ -82,7 +82,7 @@ def test_an_environment_that_ends_its_worker_once(tmp_path: Path, how: str) -> N
     assert isinstance(runner, RayRunner)
     try:
         messages = advance(runner, 400)
-        while runner.restarts.count == 0 or not all(slot.ready for slot in runner.slots):
+        while runner.restart_policy.count == 0 or not all(slot.ready for slot in runner.slots):
             messages += advance(runner, runner.num_steps + 20)
     finally:
         runner.close()
