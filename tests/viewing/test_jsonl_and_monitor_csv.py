@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.manual_workers import draw_no_report, quick_config
 from limelight.algo.episodes import Episode
+from limelight.training.run import run
 from limelight.viewing.jsonl import JsonlLogger
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.tensorboard import TensorBoardLogger
@@ -101,6 +103,18 @@ def test_monitor_csv_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     assert json.loads(lines[0][1:])["t_start"] == 1.0
     assert lines[1:] == ["r,l,t,step", "10.0,10,1.0,10", "20.0,10,2.0,20", "24.0,10,2.4,24"]
+
+
+def test_steps_in_monitor_csv_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+    columns = []
+    for heartbeat in (1e-6, 60.0):
+        monkeypatch.setattr("limelight.training.loop.HEARTBEAT", heartbeat)
+        config = quick_config("a2c", total_timesteps=1_000, run_dir=str(tmp_path / f"{heartbeat}"))
+        lines = (run(config, quiet=True).run_dir / "monitor.csv").read_text().splitlines()[2:]
+        columns.append([(r, length, step) for r, length, _, step in (line.split(",") for line in lines)])
+    assert columns[0] == columns[1]
+    assert len({step for _, _, step in columns[0]}) > 10
 
 
 def test_training_starts_now_unless_told(tmp_path: Path) -> None:

@@ -393,6 +393,18 @@ def test_episodes_reported_together_are_spread_over_the_time_before(tmp_path: Pa
     np.testing.assert_allclose(episodes.seconds, [2, 4, 5, 5 + 4 / 3, 5 + 8 / 3, 9])
 
 
+def test_episodes_of_several_rollouts_in_one_report_are_spread_over_its_time(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", episodes=0)
+    monitor = MonitorCsvLogger(run / "monitor.csv", "E", 0.0)
+    monitor.episodes(100, 4.0, [Episode(0, float(step), 20, True, step) for step in (40, 60, 60, 90)])
+    monitor.episodes(200, 6.0, [Episode(0, float(step), 20, True, step) for step in (80, 120)])  # of a slower worker
+    monitor.close()
+    episodes = read_run(run).episodes
+    assert episodes.values.tolist() == [40, 60, 60, 80, 90, 120]
+    np.testing.assert_allclose(episodes.steps, [40, 50, 60, 80, 90, 120])
+    np.testing.assert_allclose(episodes.seconds, [4 / 3, 8 / 3, 4, 6, 4, 6])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -110,7 +110,7 @@ def test_adam_counts_every_update_except_those_lost_to_races(finished: Run) -> N
 def test_a_resumed_run_continues_from_its_state(finished: Run) -> None:
     with make_runner(total_timesteps=MORE, **SETTINGS) as runner:
         assert runner.set_state(finished.state, 1) == (
-            "asynchronous workers meet in no fixed order, so this continues the run but does not repeat it"
+            "the order of asynchronous updates is not reproducible, so this continues the run but does not repeat it"
         )
         assert (runner.num_steps, runner.seconds) == (finished.state["num_steps"], finished.state["seconds"])
         assert_same({**runner.get_state(), "seconds": 0}, {**finished.state, "seconds": 0})
