@@ -150,7 +150,7 @@ class Supervisor:
 
     @contextmanager
     def paused(self) -> Iterator[list[State | None]]:
-        """Pause all workers inside this context, which gives their states: None of those not started or too slow."""
+        """Pause all workers inside this context; yield their states: None of workers not started or too slow."""
         before = self.control[Control.COMMAND]
         self.control[Control.COMMAND] = Command.PAUSE
         for worker in self.workers:
@@ -282,7 +282,7 @@ class Supervisor:
 
 
 def _stop(process: BaseProcess, seconds: float, kill: bool) -> None:
-    """Wait for a process to exit; kill it after ``seconds``, or at once: one still in its imports ignores STOP."""
+    """Wait for a process to exit and kill it after ``seconds``; with ``kill`` at once, as during its imports."""
     if kill:
         process.kill()
     process.join(seconds)
@@ -294,7 +294,7 @@ def _stop(process: BaseProcess, seconds: float, kill: bool) -> None:
 
 @contextmanager
 def _inheritable() -> Iterator[None]:
-    """Prepare what a process inherits that is spawned inside this context, where multiprocessing does not.
+    """Set up the state that a process spawned inside this context inherits, where multiprocessing does not.
 
     A main module without a file ("<stdin>") is hidden: the spawned process could not import it. SIGINT and SIGTERM are
     blocked: Ctrl-C reaches the whole process group, and a worker can ignore it only after its imports.

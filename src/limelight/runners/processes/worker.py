@@ -39,7 +39,7 @@ class WorkerSpec:
 
     index: int
     restarts: int
-    """Workers that this one's slot has had before."""
+    """How often the worker's slot has been restarted."""
     config: TrainConfig
     state: State | None
     """:meth:`limelight.runners.actor_learner.ActorLearner.get_state` of a checkpoint to continue from, if any."""
@@ -52,7 +52,7 @@ class Ready:
     """Message: the worker has started."""
 
     exact: bool
-    """False if it continues from a state, but with new episodes."""
+    """False if the worker continues from a state, but with new episodes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Report:
     """Message: episodes and metrics since the last report. Steps and updates are counted in shared memory."""
 
     number: int
-    """The :attr:`Control.REPORTS_WANTED` that it answers."""
+    """The value of :attr:`Control.REPORTS_WANTED` that the report answers."""
     episodes: list[Episode]
     metrics: Metrics
     """Metrics of an update since the last report; empty where there was none."""
@@ -76,7 +76,7 @@ class StateReply:
     """Message: the state of the worker, which pauses until the command is RUN again."""
 
     number: int
-    """The :attr:`Control.STATES_WANTED` that it answers."""
+    """The value of :attr:`Control.STATES_WANTED` that the reply answers."""
     state: State
 
 
@@ -100,6 +100,7 @@ class Worker:
         self.running_statistics = running_statistics(actor_learner.normalizer, actor_learner.learner)
         self.total_timesteps = spec.config.total_timesteps
         self.first_env = spec.index * spec.config.env.num_envs
+        self.consecutive_skips = 0
         # Views of the shared counters
         counters = shared.arrays["counters"]
         self.control = shared.arrays["control"]
@@ -115,7 +116,6 @@ class Worker:
         self.lag_max = 0
         self.metrics: Metrics = {}
         self.episodes: list[Episode] = []
-        self.consecutive_skips = 0
 
     def work(self) -> None:
         """Update until the command is STOP; report when the main process asks for it."""
@@ -155,7 +155,7 @@ class Worker:
     def push(self, rollout: Rollout, version: int) -> Metrics:
         """Update the shared parameters by the gradients, and count the rollout; return the metrics of the update.
 
-        ``version``: what :meth:`pull` returned for the parameters that the gradients belong to.
+        ``version``: the result of the :meth:`pull` before the rollout.
         """
         metrics: Metrics = {}
         with self.shared.update_order():
@@ -205,7 +205,7 @@ class Worker:
         self.episodes = []
 
     def send_state(self) -> None:
-        """Send the state for a checkpoint; the command is PAUSE, so it does not change afterwards."""
+        """Send the state for a checkpoint; the command is PAUSE, so the state does not change afterwards."""
         self.last_state = int(self.control[Control.STATES_WANTED])
         if self.running_statistics:
             self.share_statistics()

@@ -85,7 +85,7 @@ class WorkerPool:
     def start(self, seconds: float) -> bool:
         """Start all workers at the first call; return whether the run can begin, after at most ``seconds``.
 
-        It can once every worker is ready that the cluster has room for, or after a minute with those that are.
+        The run can begin once every worker is ready that the cluster has room for, or after a minute with one or more.
         """
         if self.started:
             return True
@@ -176,12 +176,12 @@ class WorkerPool:
         return len(self._pending)
 
     def idle_workers(self, prefetch: int) -> list[PooledWorker]:
-        """Return the workers to request rollouts from, each as often as it lacks requests."""
+        """Return the ready workers that have fewer than ``prefetch + 1`` requests, once per missing request."""
         ready = [worker for worker in self.workers if worker.slot.ready]
         return [worker for worker in ready for _ in range(worker.pending, prefetch + 1)]
 
     def request_rollout(self, worker: PooledWorker, snapshot: Any, want_metrics: bool) -> None:
-        """Request a rollout, with the stored parameters of ``snapshot``; None: with those that the worker has."""
+        """Request a rollout; ``snapshot`` refers to new parameters, None keeps those that the worker has."""
         self._pending[worker.actor.collect_rollout.remote(snapshot, want_metrics)] = worker
         worker.pending += 1
 
@@ -209,7 +209,7 @@ class WorkerPool:
     # ------------------------------------------------------------------ states
 
     def request_states(self) -> list[State | None]:
-        """Return the state of every worker: that of the checkpoint where it has not started, None if it is too slow."""
+        """Return the states of all workers: those of the checkpoint of workers not started, None of slow ones."""
         ready = [worker for worker in self.workers if worker.slot.ready]
         tasks = {worker.actor.get_state.remote(): worker for worker in ready if not worker.pending}
         states = list(self.states)

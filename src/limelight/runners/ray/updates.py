@@ -58,7 +58,7 @@ class SynchronousSchedule:
 
 
 class AsynchronousSchedule:
-    """Every rollout leads to an update as it arrives, whatever parameters it was collected with."""
+    """Every rollout leads to an update as it arrives; its parameters may be older than the learner's."""
 
     reproducible = False
     max_consecutive_skips = MAX_CONSECUTIVE_SKIPS

@@ -46,9 +46,9 @@ class StatisticsUpdate(NamedTuple):
     """Running statistics of one worker."""
 
     new: Moments
-    """Statistics of what was observed since the last result."""
+    """Statistics of the observations since the last result."""
     total: Moments
-    """Statistics of everything that the worker knows of."""
+    """Statistics of all observations that the worker has statistics of, its own and shared ones."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class RayWorker:
         )
 
     def _for_learner(self, rollout: Rollout) -> Rollout:
-        """Add what the learner needs and only the worker knows: rewards to learn from, the policy that acted."""
+        """Add the fields that only the worker can compute: rewards to learn from, log π of the policy that acted."""
         learner = self.actor_learner.learner
         return dataclasses.replace(
             rollout,
