@@ -39,7 +39,8 @@ class Ref:
     """A reference to the result or the error of a task, or to an object in the store."""
 
     def __init__(self, value: Any = None, error: Exception | None = None) -> None:
-        self.value, self.error = value, error
+        self.value = value
+        self.error = error
 
 
 @dataclass
@@ -101,7 +102,8 @@ class FakeActor:
     """Replaces the result of ``ray.remote(cls).remote()``; ``real`` is the object itself."""
 
     def __init__(self, ray: FakeRay, real: Any) -> None:
-        self.ray, self.real = ray, real
+        self.ray = ray
+        self.real = real
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.real, name)

@@ -28,7 +28,10 @@ class Fails(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, how: str = "raise", after: int = 40, once: str = "") -> None:
         super().__init__(gym.make("CartPole-v1"))
-        self.how, self.after, self.once, self.steps = how, after, once, 0
+        self.how = how
+        self.after = after
+        self.once = once
+        self.steps = 0
         if how == "constructor" and in_ray_worker():
             raise RuntimeError("no license for the simulator")
 

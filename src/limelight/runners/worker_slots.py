@@ -12,6 +12,7 @@ from limelight.settings.schema import TrainConfig
 _FIRST_DELAY = 0.1
 """Seconds before the first restart of a slot; each further restart waits twice as long."""
 _MAX_DELAY = 10.0
+"""Seconds before a restart, at most."""
 
 
 @dataclass
@@ -34,12 +35,13 @@ class WorkerSlot:
         self.was_ready = True
 
 
+@dataclass
 class RestartPolicy:
     """Schedules the replacement of workers, up to ``max_worker_restarts`` times over all slots."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.count = 0
+    config: TrainConfig
+    count: int = 0
+    """Restarts so far, over all slots."""
 
     def handle_exit(self, slot: WorkerSlot, reason: str) -> str:
         """Schedule the next worker of a slot whose worker exited for ``reason``; return the message for the user.
