@@ -73,9 +73,9 @@ class Workers:
             time.sleep(min(max(deadline - time.perf_counter(), 0.0), 0.2))
             runner.pop_episodes()
         elapsed, after = time.perf_counter() - start, runner.counters.sum(0)
-        runner.control[Control.COMMAND] = Command.WAIT
+        runner.control[Control.COMMAND] = Command.PAUSE
         steps, updates = (int(after[c] - before[c]) for c in (Counter.STEPS, Counter.UPDATES))
-        megabytes = max(resident_megabytes(slot.process.pid) for slot in runner.supervisor.slots)
+        megabytes = max(resident_megabytes(worker.process.pid) for worker in runner.supervisor.workers)
         lag, lag_max = metrics.get("async/policy_lag", 0.0), metrics.get("async/policy_lag_max", 0)
         return AsyncSample(steps, updates, elapsed, lag, lag_max, megabytes)
 

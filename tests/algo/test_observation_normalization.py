@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import limelight
 from helpers.composite_envs import ROOM
-from helpers.manual_workers import a3c
+from helpers.manual_workers import quick_config
 from limelight.algo.normalization import ObservationNormalizer, make_normalizer
 from limelight.envs.make import make_envs
 from limelight.errors import ConfigError
@@ -175,7 +175,7 @@ def test_codes_are_refused() -> None:
 
 def test_a_run_keeps_bytes_and_plays_by_frozen_moments(tmp_path: Path) -> None:
     """From the rollout to evaluation and to an agent that is saved and loaded."""
-    config = a3c("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
+    config = quick_config("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
     actor = make_actor_learner(config, None, 0)
     rollout = actor.collect()
     assert rollout.obs.dtype == np.uint8
@@ -201,7 +201,7 @@ def test_a_run_keeps_bytes_and_plays_by_frozen_moments(tmp_path: Path) -> None:
 
 def test_all_networks_see_the_moments_from_before_the_rollout() -> None:
     """Acting, learning and the target critic; those that the rollout adds count from the next one on."""
-    config = a3c("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
+    config = quick_config("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
     actor = make_actor_learner(config, None, 0)
     learner, normalizer = actor.learner, actor.normalizer
     assert normalizer is not None
@@ -240,7 +240,7 @@ class OwnEncoder(nn.Module):
 
 
 def test_an_encoder_of_ones_own_gets_standardised_numbers(tmp_path: Path) -> None:
-    config = a3c(
+    config = quick_config(
         "a2c", env_id="limelight.envs.toy:Catch", encoder=f"{__name__}:OwnEncoder", normalize_obs=True, backend="sync"
     )
     actor = make_actor_learner(config, None, 0)
@@ -259,7 +259,7 @@ def test_an_encoder_of_ones_own_gets_standardised_numbers(tmp_path: Path) -> Non
 def test_standardised_pictures_in_bfloat16() -> None:
     """What acting keeps of them, from the second rollout on in memory that is there, is what the encoder gives."""
     settings = {"encoder": "a3c", "precision": "bfloat16", "normalize_obs": True}
-    actor = make_actor_learner(a3c("a2c", env_id="limelight.envs.toy:Catch", **settings), None, 0)
+    actor = make_actor_learner(quick_config("a2c", env_id="limelight.envs.toy:Catch", **settings), None, 0)
     learner = actor.learner
     assert isinstance(learner.network, NumpyNetwork)
     assert isinstance(learner.network._front, _CachedFront)

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.manual_workers import draw_no_report, quick_config
 from limelight.algo.episodes import Episode
+from limelight.training.run import run
 from limelight.viewing.jsonl import JsonlLogger
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.tensorboard import TensorBoardLogger
@@ -23,8 +25,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def episodes(*returns: float) -> list[Episode]:
-    return [Episode(0, r, 10, True) for r in returns]
+def episodes(*returns: float, step: int = 0) -> list[Episode]:
+    return [Episode(0, r, 10, True, step) for r in returns]
 
 
 # --------------------------------------------------------------------------- metrics.jsonl
@@ -76,10 +78,10 @@ def test_a_new_run_and_a_lost_file_start_a_new_file(tmp_path: Path) -> None:
 def test_monitor_csv_has_the_format_of_stable_baselines(tmp_path: Path) -> None:
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "CartPole-v1", start_time=1000.5)
-    logger.episodes(16, 0.1234567, [Episode(3, 21.00000001, 21, True), Episode(1, -0.5, 7, False)])
+    logger.episodes(20, 0.1234567, [Episode(3, 21.00000001, 21, True, 12), Episode(1, -0.5, 7, False, 16)])
     lines = path.read_text().splitlines()
     assert json.loads(lines[0].removeprefix("#")) == {"t_start": 1000.5, "env_id": "CartPole-v1"}
-    assert lines[1:] == ["r,l,t,step", "21.0,21,0.123457,16", "-0.5,7,0.123457,16"]
+    assert lines[1:] == ["r,l,t,step", "21.0,21,0.123457,12", "-0.5,7,0.123457,16"]
     logger.log(1, 1.0, {})
     logger.message("hello")
     logger.close()
@@ -91,19 +93,31 @@ def test_monitor_csv_resumes_at_the_step_of_the_checkpoint(tmp_path: Path) -> No
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "E", start_time=1.0)
     for step in (10, 20, 30):
-        logger.episodes(step, step / 10, episodes(float(step)))
+        logger.episodes(step + 5, step / 10, episodes(float(step), step=step))
     logger.close()
     with path.open("a") as file:
         file.write("1.0,2\n7.0,1,0.5,1")
     resumed = MonitorCsvLogger(path, "E", start_time=9.0, resume_step=20)
-    resumed.episodes(24, 2.4, episodes(24.0))
+    resumed.episodes(25, 2.4, episodes(24.0, step=24))
     resumed.close()
     lines = path.read_text().splitlines()
     assert json.loads(lines[0][1:])["t_start"] == 1.0
     assert lines[1:] == ["r,l,t,step", "10.0,10,1.0,10", "20.0,10,2.0,20", "24.0,10,2.4,24"]
 
 
-def test_training_starts_now_by_default(tmp_path: Path) -> None:
+def test_steps_in_monitor_csv_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+    columns = []
+    for heartbeat in (1e-6, 60.0):
+        monkeypatch.setattr("limelight.training.loop.HEARTBEAT", heartbeat)
+        config = quick_config("a2c", total_timesteps=1_000, run_dir=str(tmp_path / f"{heartbeat}"))
+        lines = (run(config, quiet=True).run_dir / "monitor.csv").read_text().splitlines()[2:]
+        columns.append([(r, length, step) for r, length, _, step in (line.split(",") for line in lines)])
+    assert columns[0] == columns[1]
+    assert len({step for _, _, step in columns[0]}) > 10
+
+
+def test_training_starts_now_unless_told(tmp_path: Path) -> None:
     before = time.time()
     MonitorCsvLogger(tmp_path / "monitor.csv", "E").close()
     assert before <= json.loads((tmp_path / "monitor.csv").read_text().splitlines()[0][1:])["t_start"] <= time.time()

@@ -40,7 +40,7 @@ def make_run(folder: Path, episodes: int = 300, rows: int = 10, evaluations: int
     save_yaml(with_settings(TrainConfig(), {"seed": 7, **settings}), folder / "config.yaml")
     monitor = MonitorCsvLogger(folder / "monitor.csv", "CartPole-v1", 0.0)
     for i in range(episodes):
-        monitor.episodes(100 * i, i / 10, [Episode(0, float(i % 50), 20, True)])
+        monitor.episodes(100 * i, i / 10, [Episode(0, float(i % 50), 20, True, 100 * i)])
     monitor.close()
     metrics = JsonlLogger(folder / "metrics.jsonl")
     for i in range(1, rows + 1):
@@ -393,12 +393,24 @@ def test_episodes_reported_together_are_spread_over_the_time_before(tmp_path: Pa
     run = make_run(tmp_path / "run", episodes=0)
     monitor = MonitorCsvLogger(run / "monitor.csv", "E", 0.0)
     for step, seconds, returns in ((40, 4.0, [1.0, 2.0]), (100, 5.0, [3.0]), (400, 9.0, [4.0, 5.0, 6.0])):
-        monitor.episodes(step, seconds, [Episode(0, value, 20, True) for value in returns])
+        monitor.episodes(step, seconds, [Episode(0, value, 20, True, step) for value in returns])
     monitor.close()
     episodes = read_run(run).episodes
     assert episodes.values.tolist() == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(episodes.steps, [20, 40, 100, 200, 300, 400])
     np.testing.assert_allclose(episodes.seconds, [2, 4, 5, 5 + 4 / 3, 5 + 8 / 3, 9])
+
+
+def test_episodes_of_several_rollouts_in_one_report_are_spread_over_its_time(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", episodes=0)
+    monitor = MonitorCsvLogger(run / "monitor.csv", "E", 0.0)
+    monitor.episodes(100, 4.0, [Episode(0, float(step), 20, True, step) for step in (40, 60, 60, 90)])
+    monitor.episodes(200, 6.0, [Episode(0, float(step), 20, True, step) for step in (80, 120)])  # of a slower worker
+    monitor.close()
+    episodes = read_run(run).episodes
+    assert episodes.values.tolist() == [40, 60, 60, 80, 90, 120]
+    np.testing.assert_allclose(episodes.steps, [40, 50, 60, 80, 90, 120])
+    np.testing.assert_allclose(episodes.seconds, [4 / 3, 8 / 3, 4, 6, 4, 6])
 
 
 @pytest.mark.parametrize(

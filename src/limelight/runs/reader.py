@@ -139,15 +139,17 @@ def _read_episodes(path: Path) -> Series:
         returns, _, seconds, steps = np.loadtxt(lines, delimiter=",", ndmin=2).T
     except ValueError:
         raise CheckpointError(f"{path}: damaged (not lines of {','.join(MONITOR_COLUMNS)})") from None
-    return Series(_spread(steps, steps), _spread(seconds, steps), returns)
+    order = np.argsort(steps, kind="stable")  # reports of asynchronous workers may overlap
+    returns, seconds, steps = returns[order], seconds[order], steps[order]
+    return Series(_spread(steps), _spread(seconds), returns)
 
 
-def _spread(values: Floats, steps: Floats) -> Floats:
-    """Place the episodes that were reported together, at one step, evenly since the report before, [N] → [N]."""
-    first = np.flatnonzero(np.diff(steps, prepend=np.nan))  # nan differs from everything
-    counts = np.diff(first, append=len(steps))
+def _spread(values: Floats) -> Floats:
+    """Place episodes with equal values in a row evenly between these and the values before, [N] → [N]."""
+    first = np.flatnonzero(np.diff(values, prepend=np.nan))  # nan differs from everything
+    counts = np.diff(first, append=len(values))
     ends = values[first]
     starts = np.concatenate([[0.0], ends[:-1]])
-    share = (np.arange(len(steps)) - np.repeat(first, counts) + 1) / np.repeat(counts, counts)
+    share = (np.arange(len(values)) - np.repeat(first, counts) + 1) / np.repeat(counts, counts)
     spread: Floats = np.repeat(starts, counts) + np.repeat(ends - starts, counts) * share
     return spread

@@ -134,14 +134,18 @@ class TrainingLoop:
         metrics = self.runner.advance(due, HEARTBEAT)
         for message in self.runner.pop_messages():
             self.logger.message(message)
+        self._report_episodes()
+        self._last_reported_step = self.runner.num_steps
+        self.logger.tick(self._last_reported_step, self.seconds)
+        return metrics
+
+    def _report_episodes(self) -> None:
+        """Count the episodes that have finished since the last call, and pass them to the loggers."""
         episodes = self.runner.pop_episodes()
         if episodes:
             self._num_episodes += len(episodes)
             self._recent.extend((e.episode_return, e.length) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
-        self._last_reported_step = self.runner.num_steps
-        self.logger.tick(self._last_reported_step, self.seconds)
-        return metrics
 
     def _log(self, metrics: Metrics) -> None:
         """Log a row: statistics of the latest episodes, speed since the row before, and ``metrics``."""
@@ -195,8 +199,10 @@ class TrainingLoop:
 
     def get_state(self) -> State:
         """Return the state of the runner, of the evaluator and of the loop itself."""
+        runner = self.runner.get_state()
+        self._report_episodes()  # those that workers finished before they paused count as finished in this state
         return {
-            "runner": self.runner.get_state(),
+            "runner": runner,
             "evaluator": self.evaluator.get_state(),
             "recent": [list(pair) for pair in self._recent],
             "num_episodes": self._num_episodes,

@@ -24,7 +24,7 @@ from limelight.envs.spawn import why_no_workers
 from limelight.errors import CheckpointError, ConfigError, WorkerError
 from limelight.runners.actor_learner import make_actor_learner
 from limelight.runners.base import Runner
-from limelight.runners.processes.runner import SharedMemoryRunner
+from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import latest_checkpoint, read_state
@@ -252,7 +252,7 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
         from limelight.runners.ray.runner import RayRunner
 
         return RayRunner(config, learner, normalizer, factory), agent
-    return SharedMemoryRunner(config, learner, normalizer, factory), agent
+    return ProcessRunner(config, learner, normalizer, factory), agent
 
 
 def reward_threshold(config: TrainConfig) -> float | None:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class MonitorCsvLogger:
-    """Writes return, length, training seconds and the environment step at which the end of the episode was seen.
+    """Writes return, length, training seconds when the episode was reported, and :attr:`Episode.step`.
 
-    The fourth column is an addition to SB3's format, whose readers accept any extra columns: the lengths of
-    episodes in parallel environments do not add up to steps.
+    The fourth column is not in SB3's format (its reader accepts extra columns): the lengths of episodes that run side
+    by side do not add up to steps. It does not depend on how often episodes are reported.
 
     Args:
         path: the file, whose name must end in ``monitor.csv`` for SB3; replaced unless the run is resumed.
@@ -46,8 +46,8 @@ class MonitorCsvLogger:
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Write a line per episode."""
-        end = f"{round(seconds, 6)},{step}\n"
-        self._file.write("".join(f"{round(e.episode_return, 6)},{e.length},{end}" for e in episodes))
+        at = round(seconds, 6)
+        self._file.write("".join(f"{round(e.episode_return, 6)},{e.length},{at},{e.step}\n" for e in episodes))
         self._file.flush()
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
