@@ -1,7 +1,8 @@
-"""The command line: what it takes, what it says, its exit statuses. In process, but for imports and pipes."""
+"""The command line: its spellings, messages and exit statuses. In process, but for imports and pipes."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -17,12 +18,12 @@ import pytest
 import limelight
 from limelight.cli import catalog
 from limelight.cli import main as cli
-from limelight.cli.arguments import EvaluateArguments, TrainArguments, train_request
-from limelight.cli.flags import ALIASES, flags_of, parse
+from limelight.cli.arguments import EVALUATE, TRAIN, evaluation_env, train_request
+from limelight.cli.flags import parse
 from limelight.errors import ConfigError, WorkerError
 from limelight.runners.sync import SyncRunner
-from limelight.settings.io import field_sections, get_setting, load_yaml, save_yaml
-from limelight.settings.schema import TrainConfig
+from limelight.settings.io import ALIASES, all_settings, get_setting, load_yaml, save_yaml
+from limelight.settings.schema import EnvConfig, TrainConfig
 from limelight.training.presets import resolve
 
 TINY = ["--total-timesteps", "300", "--eval-every", "150", "--eval-episodes", "2", "--final-episodes", "3"]
@@ -96,33 +97,6 @@ def test_an_unknown_command_names_near_ones(capsys: pytest.CaptureFixture[str]) 
     assert refusal(capsys, "zzz") == "zzz: no such command; see limelight --help"
 
 
-@pytest.mark.parametrize("name", list(cli.COMMANDS))
-def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([name, "--help"]) == 0
-    assert f"usage: limelight {name}" in capsys.readouterr().out
-
-
-def test_train_help_shows_every_setting_by_its_plain_name_with_the_values_of_the_algorithm(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert cli.main(["train", "--algo", "ac", "-h"]) == 0
-    out = capsys.readouterr().out
-    for name in field_sections():
-        assert f"--{name.replace('_', '-')}" in out
-    words = " ".join(out.replace("│", " ").split())
-    assert "Environment steps per environment and update, T. (default: 1)" in words
-    assert "Discount factor γ." in words
-    for section in ("env", "algorithm", "model", "optim", "workers", "eval", "checkpoint", "log"):
-        assert f" {section} options " in out
-
-
-def test_help_with_a_mistake_beside_it_still_helps(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--help", "--gamma", "x"]) == 0
-    captured = capsys.readouterr()
-    assert "--gamma FLOAT" in captured.out
-    assert "gamma = x: must be a number; these are the general defaults" in captured.err
-
-
 # --------------------------------------------------------------------------- spellings
 
 
@@ -134,6 +108,7 @@ def test_help_with_a_mistake_beside_it_still_helps(capsys: pytest.CaptureFixture
         ["--num-envs=3"],
         ["--env.num-envs", "3"],
         ["--env.num_envs=3"],
+        ["--num-envs=9", "--env.num-envs", "3"],
         ["--num-envs", "9", "--num-envs", "3"],
     ],
 )
@@ -175,6 +150,12 @@ def test_values(words: list[str], name: str, value: Any) -> None:
         assert get_setting(config, name) == value
         assert type(get_setting(config, name)) is type(value)
         assert config.env.env_id == "CartPole-v1"
+
+
+@pytest.mark.parametrize("flag", ["--frame-size", "--atari.frame-size", "--env.frame-size", "--env.atari.frame_size"])
+def test_a_setting_may_be_written_with_its_section_or_one_around_it(flag: str) -> None:
+    settings = parse(TRAIN, [flag, "42"], print).settings
+    assert settings == {"frame_size": 42}
 
 
 def test_a_switch_does_not_swallow_the_environment() -> None:
@@ -219,23 +200,25 @@ def test_a_notice_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_foreign_spellings_never_hide_a_setting() -> None:
-    assert not set(ALIASES) & set(field_sections())
+    assert not set(ALIASES) & set(all_settings())
+    assert set(ALIASES.values()) <= set(all_settings())
 
 
 def test_flags_know_their_sections_and_positions() -> None:
-    flags = flags_of(TrainArguments)
-    assert (flags["gamma"].section, flags["seed"].section, flags["env_id"].section) == (
-        "algorithm",
-        None,
-        "env",
-    )
-    assert [name for name, flag in flags.items() if flag.positional] == ["env_id"]
+    flags = TRAIN.flags()
+    sections = [flags[name].section for name in ("gamma", "seed", "env_id", "frame_size", "quiet")]
+    assert sections == ["algorithm", "", "env", "env.atari", ""]
+    assert TRAIN.positional == ("env_id",)
 
 
-def test_what_was_given_is_told_from_what_was_not() -> None:
-    parsed = parse(EvaluateArguments, ["somewhere", "--json"], prog="limelight evaluate", notice=print)
-    assert parsed.given == {"run_dir", "json"}
-    assert (parsed.arguments.run_dir, parsed.arguments.json, parsed.arguments.seed) == (Path("somewhere"), True, 0)
+def test_a_subcommands_own_arguments_are_apart_from_the_settings_that_were_given() -> None:
+    parsed = parse(TRAIN, ["Acrobot-v1", "--quiet", "--gamma", "0.5"], print)
+    assert parsed.settings == {"env_id": "Acrobot-v1", "gamma": 0.5}
+    assert (parsed.arguments.quiet, parsed.arguments.resume) == (True, None)
+    evaluate = parse(EVALUATE, ["somewhere", "--json"], print)
+    assert evaluate.settings == {}
+    arguments = evaluate.arguments
+    assert (arguments.run_dir, arguments.json, arguments.seed) == (Path("somewhere"), True, 0)
 
 
 # --------------------------------------------------------------------------- refusals
@@ -253,6 +236,14 @@ def test_what_was_given_is_told_from_what_was_not() -> None:
             "--algorithm.num-envs: not a setting of algorithm; write --env.num-envs or --num-envs",
         ),
         ("train --env.seed 2", "--env.seed: not a setting of env; write --seed"),
+        (
+            "train --ray.frame-size 42",
+            "--ray.frame-size: not a setting of ray; write --atari.frame-size or --frame-size",
+        ),
+        (
+            "train --ray.update-order locked",
+            "--ray.update-order: not a setting of ray; write --shared-memory.update-order or --update-order",
+        ),
         ("train --gamma high", "gamma = high: must be a number"),
         ("train --gamma", "gamma: needs a value, a number"),
         ("train --gamma --seed 1", "gamma: needs a value, a number"),
@@ -286,6 +277,8 @@ def test_what_was_given_is_told_from_what_was_not() -> None:
         ("evaluate a --which worst", "which = worst: must be best | last"),
         ("evaluate a --episodes 0", "episodes = 0: must be ≥ 1"),
         ("evaluate a --seed -1", "seed = -1: must be ≥ 0"),
+        ("evaluate a --max-episode-steps 0", "max_episode_steps = 0: must be ≥ 1"),
+        ("evaluate a --env-kwargs map", "env_kwargs = map: must be KEY VALUE pairs"),
         ("evaluate a --video --video-episodes 0", "video_episodes = 0: must be ≥ 1"),
         ("evaluate a --video-episodes 2", "video_episodes = 2: shows nothing by itself; add --video or --render"),
         ("train --video-every -5", "video_every = -5: must be ≥ 0"),
@@ -308,6 +301,7 @@ def test_a_mistake_is_one_line_and_status_2(argv: str, message: str, capsys: pyt
         ("train helpers.composite_envs:Reader", "helpers.composite_envs:Reader: observation space Text"),
         ("train --env-module no_such_module", "no_such_module"),
         ("train --env-kwargs colour red", "colour"),
+        ("train --frame-size 42", "frame_size = 42: only Atari games use it, CartPole-v1 is none; leave it out"),
         ("evaluate nowhere", "nowhere: no such folder"),
         ("report nowhere", "nowhere: no such folder"),
         ("list envs zzzzzz", "zzzzzz: no environment"),
@@ -528,6 +522,67 @@ def test_evaluate_in_words(run_dir: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "over 4 episodes (median " in out
 
 
+def test_evaluate_with_another_time_limit_and_other_arguments_of_the_constructor(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def evaluated(*argv: str) -> dict[str, float]:
+        assert cli.main(["evaluate", str(run_dir), "--episodes", "3", "--json", *argv]) == 0
+        result: dict[str, float] = json.loads(capsys.readouterr().out)
+        return result
+
+    assert evaluated("--max-episode-steps", "5")["mean_length"] == 5
+    rewards = evaluated("--max-episode-steps", "5", "--env-kwargs", "sutton_barto_reward", "true")
+    assert rewards["mean_return"] == 0  # of five steps without a fall
+    other = evaluated("--env-id", "CartPole-v0", "--max-episode-steps", "4")
+    assert other["mean_length"] == 4
+    assert "colour" in refusal(capsys, "evaluate", str(run_dir), "--env-kwargs", "colour", "red")
+
+
+def test_evaluate_adds_arguments_of_the_constructor_to_those_of_the_run(run_dir: Path) -> None:
+    agent = limelight.load(run_dir)
+    env = dataclasses.replace(agent.config.env, env_kwargs={"a": 1, "b": 2})
+    agent.config = dataclasses.replace(agent.config, env=env)
+    arguments = parse(EVALUATE, [str(run_dir), "--env-kwargs", "b", "3", "c", "x"], print).arguments
+    changed = evaluation_env(arguments, agent)
+    assert isinstance(changed, EnvConfig)
+    assert changed == dataclasses.replace(env, env_kwargs={"a": 1, "b": 3, "c": "x"})
+    assert evaluation_env(parse(EVALUATE, [str(run_dir)], print).arguments, agent) is None
+
+
+NOISY = """
+import ctypes, os, sys
+import gymnasium as gym
+print("on import")
+class Noisy(gym.Wrapper):
+    def reset(self, **kwargs):
+        print("by print")
+        sys.__stdout__.write("by the stream\\n")
+        os.write(1, b"by the file descriptor\\n")
+        ctypes.CDLL(None).puts(b"by the C library")
+        return super().reset(**kwargs)
+    def close(self):
+        print("on close")
+        super().close()
+def make():
+    return Noisy(gym.make("CartPole-v1"))
+"""
+
+
+def test_json_is_all_that_evaluate_writes_to_stdout_whatever_the_environment_prints(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "noisy.py").write_text(NOISY, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(Path(limelight.__file__).parents[1])}
+    command = [sys.executable, "-m", "limelight", "evaluate", str(run_dir), "--json", "--episodes", "2"]
+    done = subprocess.run(
+        [*command, "--env-id", "noisy:make"], capture_output=True, text=True, env=environment, check=True, cwd=tmp_path
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["episodes"] == 2
+    said = ("on import", "by print", "by the stream", "by the file descriptor", "by the C library", "on close")
+    assert all(text in done.stderr for text in said)
+
+
 def test_evaluate_elsewhere_than_trained_for_is_refused(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refusal(capsys, "evaluate", str(run_dir), "--env-id", "Acrobot-v1")
     assert "Acrobot-v1" in message
@@ -567,6 +622,38 @@ def test_an_environment_of_a_third_party_is_listed_under_its_package_and_its_fai
     family, row = capsys.readouterr().out.splitlines()
     assert family == __name__.partition(".")[0]
     assert row.split(maxsplit=1) == ["LimelightTest/Explodes-v0", "bang bang"]
+
+
+def test_environments_that_register_on_import_are_listed_and_leave_nothing_behind(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("minigrid")
+    monkeypatch.chdir(tmp_path)
+    for family in ("MiniGrid", "BabyAI"):
+        assert cli.main(["list", "envs", family]) == 0
+        first, *rows = capsys.readouterr().out.splitlines()
+        assert first == "minigrid"
+        assert len(rows) > 30
+        assert all(row.startswith(f"  {family}-") for row in rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_environment_may_write_a_log_and_print_while_it_is_listed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    monkeypatch.setattr(gym, "registry", gym.envs.registration.registry)
+    gym.register("LimelightTest/Logs-v0", entry_point=log_and_print)
+    assert cli.main(["list", "envs", "LimelightTest/Logs"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["  LimelightTest/Logs-v0"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def log_and_print() -> Any:
+    print("a warning")
+    Path("LOG.TXT").write_text("a warning", encoding="utf-8")
+    return gym.make("CartPole-v1")
 
 
 def explode() -> Any:

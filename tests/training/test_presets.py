@@ -78,7 +78,7 @@ def test_an_id_that_a_row_knows_decides_without_making_the_environment(env_id: s
 
 
 def test_a_game_takes_the_row_with_a_memory_where_one_is_asked_for() -> None:
-    assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "lstm"}).env.frame_size == 42
+    assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "lstm"}).env.atari.frame_size == 42
     assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
     assert resolve("ALE/Breakout-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
     assert explain_preset("ALE/Breakout-v5", "atari-lstm").startswith("preset atari-lstm (for a memory): ")

@@ -185,9 +185,9 @@ def prepare(
     if config.log.video_every:
         check_video(config.env, maker, f"video_every = {config.log.video_every}")
     env = dataclasses.replace(config.env, backend=choice.backend)
-    if choice.backend == "ale" and env.env_threads is None:
-        share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.worker_cpus)
-        env = dataclasses.replace(env, env_threads=max(1, share))
+    if choice.backend == "ale" and env.atari.env_threads is None:
+        share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.ray.worker_cpus)
+        env = dataclasses.replace(env, atari=dataclasses.replace(env.atari, env_threads=max(1, share)))
 
     def get_spaces() -> Space[Any]:
         return spaces_of(config.env, factory)[0]

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from limelight import __version__
 from limelight.errors import ConfigError
 from limelight.runs.reader import RunData, read_run
-from limelight.settings.io import field_sections, get_setting
+from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import TrainConfig
 from limelight.viewing import plots
 
@@ -219,10 +219,10 @@ def _workers_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
 def _settings_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
     default = TrainConfig()
     rows = []
-    for name, section in field_sections().items():
+    for name, setting in all_settings().items():
         usual = get_setting(default, name)
         cells = [(value := get_setting(run.config, name), value != usual) for run in runs]
-        rows.append((f"{section}.{name}" if section else name, [(_text(value), changed) for value, changed in cells]))
+        rows.append((f"{setting.section}.{name}".strip("."), [(_text(value), changed) for value, changed in cells]))
     note = '<p class="note">Coloured: differs from the default.</p>'
     return note + _table(labels, rows)
 

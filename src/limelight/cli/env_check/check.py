@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
@@ -22,6 +21,7 @@ from limelight.envs.masks import choices, flat_mask, has_legal_action, random_ac
 from limelight.envs.packing import PackActions, PackObservations
 from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError
+from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
 from limelight.spaces.packed import MASK_KEY, MaskSource, Packed, Path, part_of, path_name, walk
 from limelight.training.presets import choose_preset, resolve
@@ -41,7 +41,7 @@ def check_env(config: EnvConfig) -> list[Finding]:
         try:
             maker = resolve_env(config)
             env = maker()
-            run = _run(config, env)
+            run = _resolve(config, env)
         except Exception as error:
             return [Finding("fail", "make", _raised("it", error))]
         try:
@@ -53,10 +53,11 @@ def check_env(config: EnvConfig) -> list[Finding]:
     return found
 
 
-def _run(config: EnvConfig, env: Env) -> TrainConfig:
-    """What training would be configured like: the preset, and what ``config`` sets."""
-    given = {f.name: getattr(config, f.name) for f in fields(config)}
-    given = {name: value for name, value in given.items() if value != getattr(EnvConfig(), name)}
+def _resolve(config: EnvConfig, env: Env) -> TrainConfig:
+    """The configuration that training would have: the preset's settings, and those of ``config``."""
+    asked = TrainConfig(env=config)
+    settings = {s.name: get_setting(asked, s.name) for s in all_settings().values() if s.is_under("env")}
+    given = {name: value for name, value in settings.items() if value != all_settings()[name].default}
     preset = choose_preset(config.env_id, "auto", lambda: (env.observation_space, env.action_space))
     return resolve(config.env_id, AlgorithmConfig.algo, preset, given)
 

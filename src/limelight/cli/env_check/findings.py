@@ -100,9 +100,9 @@ def game(env: AnyEnv, config: EnvConfig) -> list[Finding]:
     """How an Atari game is played; empty for anything else."""
     if not isinstance(env.unwrapped, AtariGame):
         return []
-    held = f"an action is held for {config.frame_skip} frames"
-    sticky = f"sticks with probability {config.sticky_actions:g}"
-    said = f"{held} and {sticky}; up to {config.noop_max} frames without action come first"
+    held = f"an action is held for {config.atari.frame_skip} frames"
+    sticky = f"sticks with probability {config.atari.sticky_actions:g}"
+    said = f"{held} and {sticky}; up to {config.atari.noop_max} frames without action come first"
     return [Finding("ok", "game", f"{env.unwrapped.game}: {said}")]
 
 

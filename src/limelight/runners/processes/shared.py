@@ -127,7 +127,7 @@ class Shared:
         workers = config.workers
         assert workers.num_workers is not None
         self.num_workers = W = workers.num_workers
-        self.own_statistics = workers.optimizer_statistics == "per_worker"
+        self.own_statistics = workers.shared_memory.optimizer_statistics == "per_worker"
         rows = W if self.own_statistics else 1
         state = initial_state(config.optim, train_state.params.cpu())
         fields: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
@@ -144,7 +144,7 @@ class Shared:
         self.arrays = SharedArrays(context, fields)
         self.lock = ProcessLock()
         """Orders what must not interleave: the moments always, updates where they are ``locked``."""
-        self._locked = workers.update_order == "locked"
+        self._locked = workers.shared_memory.update_order == "locked"
         for worker in range(rows):
             self.train_state(worker).set_state({**train_state.get_state(), "optimizer": state})
 

@@ -103,8 +103,8 @@ class RayRunner:
         self._leave, dashboard = join(config)
         if dashboard:
             self._messages.append(f"Ray's dashboard: {dashboard}")
-        self._places = min(len(self.slots), free_places(config.workers))
-        device: Literal["cuda", "cpu"] = "cuda" if config.workers.worker_gpus else "cpu"
+        self._places = min(len(self.slots), free_places(config.workers.ray))
+        device: Literal["cuda", "cpu"] = "cuda" if config.workers.ray.worker_gpus else "cpu"
         self._worker_config = ray.put(dataclasses.replace(config, device=device))
 
     # ------------------------------------------------------------------ training
@@ -138,7 +138,7 @@ class RayRunner:
         if self._began:
             self._pace.start()
         if ready < len(self.slots) and (self._began or late):
-            workers = self.config.workers
+            workers = self.config.workers.ray
             self._messages.append(
                 f"{ready} of {len(self.slots)} workers have begun, and the cluster has room for {self._places} "
                 f"(each: {workers.worker_cpus:g} CPUs, {workers.worker_gpus:g} GPUs); the others join when they can"
@@ -163,17 +163,17 @@ class RayRunner:
 
     def _dispatch(self, until: int) -> None:
         """A rollout of everybody who does nothing."""
-        ahead = self.config.workers.prefetch
+        ahead = self.config.workers.ray.prefetch
         idle = [slot for slot in self.slots if slot.ready for _ in range(slot.pending, ahead + 1)]
         if not idle:
             return
         rows = len(idle) * self.config.env.num_envs * self.config.algorithm.num_steps
         now = time.perf_counter()
         want_metrics = now - self._metrics_at >= _METRICS_EVERY or self.num_steps + rows >= until
-        if want_metrics and self.config.workers.worker_output == "gradients":
+        if want_metrics and self.config.workers.ray.worker_output == "gradients":
             self._metrics_at = now
         for slot in idle:
-            is_old = slot.version < 0 or self.version - slot.version > self.config.workers.max_policy_lag
+            is_old = slot.version < 0 or self.version - slot.version > self.config.workers.ray.max_policy_lag
             if is_old:
                 slot.version = self.version
             slot.pending += 1
@@ -278,7 +278,7 @@ class RayRunner:
     # ------------------------------------------------------------------ workers
 
     def _make(self, slot: WorkerSlot) -> None:
-        workers = self.config.workers
+        workers = self.config.workers.ray
         options = {
             "num_cpus": workers.worker_cpus,
             "num_gpus": workers.worker_gpus,

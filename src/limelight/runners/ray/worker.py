@@ -82,7 +82,7 @@ class RayWorker:
         restart_seed: int,
     ) -> bool:
         """Make it all; whether it continues ``state``, of a checkpoint, exactly (restarted episodes are seeded)."""
-        self.ship_rollouts = config.workers.worker_output == "rollouts"
+        self.ship_rollouts = config.workers.ray.worker_output == "rollouts"
         self.off_policy = self.ship_rollouts and config.workers.asynchronous
         self.actor_learner = make_actor_learner(config, factory, worker_seed(config.seed, index, restarts))
         self.running_statistics = running_statistics(self.actor_learner.normalizer, self.actor_learner.learner)
