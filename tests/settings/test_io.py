@@ -12,8 +12,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from helpers.settings import one_line, train_config
 from limelight import __version__
-from limelight.errors import ConfigError, did_you_mean
+from limelight.errors import CheckpointError, ConfigError, LimelightError, did_you_mean
 from limelight.settings import schema as module
 from limelight.settings.io import (
     all_settings,
@@ -26,16 +27,6 @@ from limelight.settings.io import (
     with_settings,
 )
 from limelight.settings.schema import AtariConfig, EnvConfig, TrainConfig
-
-
-def settings(**values: Any) -> TrainConfig:
-    return with_settings(TrainConfig(), values)
-
-
-def one_line(error: pytest.ExceptionInfo[ConfigError]) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 def test_settings_touch_nothing_else_and_leave_the_original_alone() -> None:
@@ -57,7 +48,7 @@ def test_names_are_unique_over_all_sections_and_documented() -> None:
 
 
 def test_settings_of_a_section_in_a_section_are_set_by_plain_name() -> None:
-    config = settings(frame_size=42, update_order="locked", prefetch=2, num_envs=3)
+    config = train_config(frame_size=42, update_order="locked", prefetch=2, num_envs=3)
     assert config.env == EnvConfig(num_envs=3, atari=AtariConfig(frame_size=42))
     assert (config.workers.shared_memory.update_order, config.workers.ray.prefetch) == ("locked", 2)
 
@@ -72,6 +63,7 @@ def test_a_setting_is_under_its_section_and_those_around_it() -> None:
 def test_did_you_mean_names_at_most_three() -> None:
     assert did_you_mean("num_env", ["num_envs", "seed"]) == "; did you mean num_envs?"
     assert did_you_mean("qqq", ["num_envs"]) == ""
+    assert did_you_mean("A3C", ["ac", "a3c"]).startswith("; did you mean a3c")
     assert did_you_mean("aab", ["aaa", "aac", "aad", "aae"]).count(" or ") == 2
 
 
@@ -99,7 +91,7 @@ ANY_SETTINGS = st.fixed_dictionaries({}, optional={name: strategy(name) for name
 @hypothesis.settings(deadline=None, max_examples=50)
 @hypothesis.given(ANY_SETTINGS)
 def test_any_settings_survive_yaml_with_their_types(tmp_path_factory: Any, values: dict[str, Any]) -> None:
-    config = settings(**values)
+    config = train_config(**values)
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     save_yaml(config, path)
     again = load_yaml(path)
@@ -115,7 +107,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_a_partial_yaml_takes_the_defaults_for_the_rest(tmp_path: Path) -> None:
-    assert load_yaml(write(tmp_path, "seed: 4\nalgorithm: {gamma: 0.5}\n")) == settings(seed=4, gamma=0.5)
+    assert load_yaml(write(tmp_path, "seed: 4\nalgorithm: {gamma: 0.5}\n")) == train_config(seed=4, gamma=0.5)
 
 
 @pytest.mark.parametrize(
@@ -128,11 +120,11 @@ def test_a_partial_yaml_takes_the_defaults_for_the_rest(tmp_path: Path) -> None:
     ],
 )
 def test_a_yaml_may_write_a_setting_under_its_section_or_one_around_it(tmp_path: Path, text: str) -> None:
-    assert load_yaml(write(tmp_path, text)) == settings(num_envs=3, frame_size=42)
+    assert load_yaml(write(tmp_path, text)) == train_config(num_envs=3, frame_size=42)
 
 
 def test_the_saved_yaml_has_the_sections(tmp_path: Path) -> None:
-    save_yaml(settings(frame_size=42), tmp_path / "config.yaml")
+    save_yaml(train_config(frame_size=42), tmp_path / "config.yaml")
     text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
     assert "\n  atari:\n    frame_size: 42\n" in text
     assert "\n  ray:\n    ray_address: null\n" in text
@@ -145,7 +137,7 @@ def test_a_yaml_of_a_newer_version_is_named_as_such(tmp_path: Path, text: str) -
         load_yaml(write(tmp_path, text))
     said = one_line(error)
     assert said.startswith(f"{tmp_path / 'config.yaml'}: ")
-    assert said.endswith(f"; perhaps a newer version of limelight wrote the file (this is {__version__})")
+    assert said.endswith(f"; perhaps a newer version of limelight saved it (this is {__version__})")
 
 
 @pytest.mark.parametrize(
@@ -166,28 +158,28 @@ def test_a_yaml_of_a_newer_version_is_named_as_such(tmp_path: Path, text: str) -
     ],
 )
 def test_a_broken_yaml_is_one_line(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(LimelightError) as error:
         load_yaml(write(tmp_path, text))
     assert message in one_line(error)
 
 
 def test_a_yaml_that_is_not_there_or_is_no_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no config\.yaml there, so it is not a run folder"):
+    with pytest.raises(CheckpointError, match=r"no config\.yaml there, so it is not a run folder"):
         load_yaml(tmp_path / "config.yaml")
     (tmp_path / "config.yaml").mkdir()
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         load_yaml(tmp_path / "config.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(ConfigError, match="not readable as YAML"):
+    with pytest.raises(CheckpointError, match="not readable as YAML"):
         load_yaml(tmp_path / "bytes.yaml")
 
 
 # --------------------------------------------------------------------------- resuming
 
 
-def test_on_resume_the_budget_and_the_watching_can_change() -> None:
+def test_on_resume_the_budget_and_the_reporting_can_change() -> None:
     changes = {"total_timesteps": 9, "eval_episodes": 7, "keep_last": 1, "log_every": 5, "gamma": 0.99}
-    assert for_resume(TrainConfig(), changes) == settings(**changes)
+    assert for_resume(TrainConfig(), changes) == train_config(**changes)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from helpers.settings import one_line, train_config
 from limelight.errors import ConfigError
-from limelight.settings.io import all_settings, get_setting, with_settings
+from limelight.settings.io import all_settings, get_setting
 from limelight.settings.rules import validate
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import describe_type
@@ -18,16 +19,6 @@ RANGES = {name: setting.range for name, setting in all_settings().items() if set
 
 def is_whole(name: str) -> bool:
     return "a number" not in describe_type(all_settings()[name].annotation)
-
-
-def settings(**values: Any) -> TrainConfig:
-    return with_settings(TrainConfig(), values)
-
-
-def one_line(error: pytest.ExceptionInfo[ConfigError]) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 def edges(name: str) -> tuple[list[float], list[float]]:
@@ -60,14 +51,14 @@ COMPANIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(("name", "value"), CASES_IN)
 def test_the_edge_of_every_range_is_allowed(name: str, value: float) -> None:
-    checked = validate(settings(**{name: value}, **COMPANIONS.get(name, {})))
+    checked = validate(train_config(**{name: value}, **COMPANIONS.get(name, {})))
     assert get_setting(checked, name) == value
 
 
 @pytest.mark.parametrize(("name", "value"), CASES_OUT)
 def test_beyond_every_range_is_refused_with_field_value_and_range(name: str, value: float) -> None:
     with pytest.raises(ConfigError) as error:
-        validate(settings(**{name: value}, **COMPANIONS.get(name, {})))
+        validate(train_config(**{name: value}, **COMPANIONS.get(name, {})))
     text = one_line(error)
     assert text.startswith(f"{name} = {int(value) if is_whole(name) else float(value)}: must be ")
     bounds = RANGES[name]
@@ -79,7 +70,7 @@ def test_beyond_every_range_is_refused_with_field_value_and_range(name: str, val
 @pytest.mark.parametrize("name", [name for name in RANGES if not is_whole(name)])
 def test_no_number_may_be_nan_or_infinite(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} = {value}: must be "):
-        validate(settings(**{name: value}, **COMPANIONS.get(name, {})))
+        validate(train_config(**{name: value}, **COMPANIONS.get(name, {})))
 
 
 def test_every_number_has_a_range() -> None:
@@ -132,7 +123,7 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
 )
 def test_contradictions_are_refused_with_a_hint(values: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
-        validate(settings(**values))
+        validate(train_config(**values))
     text = one_line(error)
     for part in parts:
         assert part in text
@@ -155,7 +146,7 @@ def test_contradictions_are_refused_with_a_hint(values: dict[str, Any], parts: l
     ],
 )
 def test_workers_go_with_everything_else(values: dict[str, Any]) -> None:
-    config = settings(**values)
+    config = train_config(**values)
     assert validate(config) is config
 
 
@@ -176,6 +167,6 @@ def test_every_setting_of_a_section_that_the_run_does_not_have_is_refused(used: 
             choices = getattr(setting.annotation, "__args__", (setting.annotation,))
             values = [c for c in choices if isinstance(c, str)] or [others[c] for c in choices if c in others]
             value = next(v for v in values if v != setting.default)
-            validate(settings(**used, **{setting.name: setting.default}))
+            validate(train_config(**used, **{setting.name: setting.default}))
             with pytest.raises(ConfigError, match=f"{setting.name} = {value}: "):
-                validate(settings(**used, **{setting.name: value}))
+                validate(train_config(**used, **{setting.name: value}))

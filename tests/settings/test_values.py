@@ -8,20 +8,10 @@ from typing import Any, Literal
 
 import pytest
 
+from helpers.settings import one_line, train_config
 from limelight.errors import ConfigError
-from limelight.settings.io import with_settings
-from limelight.settings.schema import EnvKwargs, TrainConfig
+from limelight.settings.schema import EnvKwargs
 from limelight.settings.values import Range, parse_words, to_text
-
-
-def settings(**values: Any) -> TrainConfig:
-    return with_settings(TrainConfig(), values)
-
-
-def one_line(error: pytest.ExceptionInfo[ConfigError]) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize(
@@ -55,17 +45,17 @@ def one_line(error: pytest.ExceptionInfo[ConfigError]) -> str:
 )
 def test_wrong_names_and_types_are_refused_in_words(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        settings(**values)
+        train_config(**values)
     assert one_line(error) == message
 
 
 def test_numbers_and_lists_are_converted_to_their_type_and_values_of_a_union_stay() -> None:
-    config = settings(gamma=1, num_envs=8.0, hidden_sizes=[32.0, 16], reward_clip=2, run_dir=None)
+    config = train_config(gamma=1, num_envs=8.0, hidden_sizes=[32.0, 16], reward_clip=2, run_dir=None)
     assert (config.algorithm.gamma, type(config.algorithm.gamma)) == (1.0, float)
     assert (config.env.num_envs, type(config.env.num_envs)) == (8, int)
     assert config.model.hidden_sizes == (32, 16)
     assert type(config.algorithm.reward_clip) is float
-    kwargs = settings(env_kwargs={"f": 10.0, "i": 1, "b": True, "s": "1"}).env.env_kwargs
+    kwargs = train_config(env_kwargs={"f": 10.0, "i": 1, "b": True, "s": "1"}).env.env_kwargs
     assert [type(value) for value in kwargs.values()] == [float, int, bool, str]
 
 

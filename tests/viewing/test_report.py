@@ -18,7 +18,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from limelight.algo.episodes import Episode
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError, ConfigError, LimelightError
 from limelight.runs.reader import read_run
 from limelight.settings.io import save_yaml, with_settings
 from limelight.settings.schema import TrainConfig
@@ -408,14 +408,14 @@ def test_episodes_reported_together_are_spread_over_the_time_before(tmp_path: Pa
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
     run = make_run(tmp_path / "run", 1, 1, 1)
     (run / name).write_text(content)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(LimelightError, match=message):
         write_report([run])
 
 
 def test_what_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere: no such folder"):
         write_report([tmp_path / "nowhere"])
-    with pytest.raises(ConfigError, match=r"no config\.yaml there"):
+    with pytest.raises(CheckpointError, match=r"no config\.yaml there"):
         write_report([tmp_path])
     with pytest.raises(ConfigError, match="at least one run folder"):
         write_report([])

@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from limelight.envs import minigrid
 from limelight.envs.games import INSTALL, all_games, id_of, is_registered_by_ale
 from limelight.envs.source import known_ids, near_ids, resolve_env
-from limelight.errors import ConfigError, did_you_mean
+from limelight.errors import ConfigError, LimelightError, did_you_mean
 from limelight.settings.schema import EnvConfig
 from limelight.spaces.describe import check_spaces
 from limelight.training.algorithms import ALGORITHMS
@@ -27,7 +27,7 @@ def environments(text: str = "") -> list[str]:
 
     Atari games are listed by ALE's ids without making each: they are all of one kind.
     """
-    with contextlib.suppress(ConfigError):  # which says that minigrid is not installed
+    with contextlib.suppress(LimelightError):  # which says that minigrid is not installed
         minigrid.register(minigrid.PREFIXES[0])
     shown = {env_id for env_id in known_ids() if text.lower() in env_id.lower()}
     played = [f"  {id_of(game):28} {game}" for game in all_games().values() if shown & {id_of(game)} or text in game]
@@ -106,7 +106,7 @@ def _obstacle(spec: EnvSpec) -> str:
         return " ".join(str(error).removeprefix(f"env_id = {spec.id}: ").split())
     try:
         check_spaces(env.observation_space, env.action_space, spec.id)
-    except ConfigError as error:
+    except LimelightError as error:
         return str(error).removeprefix(f"env_id = {spec.id}: ").partition(";")[0]
     finally:
         env.close()

@@ -57,12 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, argv: list[str]) -> int:
-    from limelight.errors import ConfigError, LimelightError, did_you_mean
+    from limelight.errors import ConfigError, LimelightError, WorkerError, did_you_mean
 
     try:
         if name not in COMMANDS:
             raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}")
         return COMMANDS[name].run(argv)
+    except WorkerError as error:
+        print(f"limelight: error: {error}", file=sys.stderr)  # with the traceback of the worker
+        if error.run_dir is not None:
+            print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
+        return WORKERS_FAILED
     except LimelightError as error:
         print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
         return USAGE_ERROR
@@ -117,17 +122,10 @@ def _train(argv: list[str]) -> int:
     if {*argv} & {*_HELP}:
         return _train_help(argv)
     request = train_request(argv, _notice)
-    from limelight.errors import WorkerError
     from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
 
     command = shlex.join(["limelight", "train", *argv])
-    try:
-        result = run(request.config, resume_from=request.resume, quiet=request.quiet, command=command)
-    except WorkerError as error:
-        print(f"limelight: error: {error}", file=sys.stderr)
-        if error.run_dir is not None:
-            print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
-        return WORKERS_FAILED
+    result = run(request.config, resume_from=request.resume, quiet=request.quiet, command=command)
     print(_last_line(result))
     return 128 + result.signal_number if result.signal_number else 0
 
@@ -136,12 +134,12 @@ def _train_help(argv: list[str]) -> int:
     """Print the help with the defaults and the sections of the run that the rest of ``argv`` asks for."""
     from limelight.cli.arguments import TRAIN, train_request
     from limelight.cli.help import help_text, hidden_sections
-    from limelight.errors import ConfigError
+    from limelight.errors import LimelightError
 
     try:
         config = train_request([word for word in argv if word not in _HELP], _notice).config
         hidden = [] if "--help-all" in argv else hidden_sections(config)
-    except ConfigError as error:
+    except LimelightError as error:
         _notice(f"{error}; these are the general defaults")
         print(help_text(TRAIN))
     else:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import yaml
 
 from limelight import __version__
-from limelight.errors import ConfigError, did_you_mean
+from limelight.errors import CheckpointError, ConfigError, did_you_mean
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import Range, coerce
 
@@ -155,9 +155,13 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 def from_dict(data: dict[str, Any]) -> TrainConfig:
     """The TrainConfig of nested plain data; the inverse of :func:`to_dict`.
 
-    Raises: ConfigError on unknown names or wrong types.
+    Raises: ConfigError on unknown names or wrong types, which a newer version may have written.
     """
-    return with_settings(TrainConfig(), dict(_flatten(data)))
+    try:
+        return with_settings(TrainConfig(), dict(_flatten(data)))
+    except ConfigError as error:
+        newer = f"perhaps a newer version of limelight saved it (this is {__version__})"
+        raise ConfigError(f"{error}; {newer}") from None
 
 
 def _flatten(data: dict[Any, Any], section: str = "") -> Iterator[tuple[str, Any]]:
@@ -184,20 +188,19 @@ def save_yaml(config: TrainConfig, path: Path) -> None:
 def load_yaml(path: Path) -> TrainConfig:
     """Read a ``config.yaml``.
 
-    Raises: ConfigError if there is no such file or it is not a configuration of this version.
+    Raises: CheckpointError if there is no such file or it cannot be read, ConfigError for a setting in it.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path.parent}: no {path.name} there, so it is not a run folder") from None
+        raise CheckpointError(f"{path.parent}: no {path.name} there, so it is not a run folder") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+        raise CheckpointError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must be a mapping of settings")
+        raise CheckpointError(f"{path}: must be a mapping of settings")
     try:
         return from_dict(data)
     except ConfigError as error:
-        newer = f"perhaps a newer version of limelight wrote the file (this is {__version__})"
-        raise ConfigError(f"{path}: {error}; {newer}") from None
+        raise ConfigError(f"{path}: {error}") from None
