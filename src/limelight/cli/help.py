@@ -22,6 +22,8 @@ from limelight.settings.values import Range, options, takes_many, to_text
 
 _COLUMN = 32
 """Where descriptions begin."""
+_NO_BREAK = "\u00a0"
+"""A space at which no line ends."""
 _WORDS: dict[Any, str] = {int: "INT", float: "FLOAT", bool: "true|false", str: "TEXT", Path: "PATH", type(None): "none"}
 
 
@@ -118,7 +120,8 @@ def _own_rows(syntax: Syntax[Any]) -> list[tuple[str, str]]:
     rows = [(_metavar(flags[name]), _description(docs[name], flags[name])) for name in syntax.positional]
     for name, flag in own.items():
         if name not in syntax.positional:
-            rows.append((_spelling(flag), _description(docs[name], flag, flag.default or MISSING)))
+            default = MISSING if flag.default is None or flag.default is False else flag.default
+            rows.append((_spelling(flag).removesuffix("|none"), _description(docs[name], flag, default)))
     return rows
 
 
@@ -135,7 +138,7 @@ def _description(doc: str, flag: Setting, value: Any = MISSING) -> str:
     if value is not MISSING and to_text(value):
         notes.append(f"default: {to_text(value)}")
     if flag.range not in (None, Range()):
-        notes.append(f"range {flag.range}")
+        notes.append(f"range {flag.range}".replace(" ", _NO_BREAK))
     return plain(doc) + (f" ({', '.join(notes)})" if notes else "")
 
 
@@ -146,6 +149,7 @@ def _rows(rows: list[tuple[str, str]], width: int) -> Iterator[str]:
         lines = textwrap.wrap(
             text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
+        lines = [line.replace(_NO_BREAK, " ") for line in lines]
         if len(left) + 4 > _COLUMN:
             yield f"  {left}"
             yield from lines

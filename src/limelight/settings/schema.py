@@ -46,7 +46,7 @@ class EnvConfig:
     env_id: str = "CartPole-v1"
     """A Gymnasium id (``CartPole-v1``), an Atari game (``pong``), or a callable as ``package.module:callable``."""
     env_kwargs: EnvKwargs = field(default_factory=dict)
-    """Keyword arguments for the environment's constructor, as ``--env-kwargs KEY VALUE ...``."""
+    """Keyword arguments for the environment's constructor; on the command line KEY VALUE pairs."""
     env_module: str | None = None
     """Module to import first because it registers the environment id."""
     max_episode_steps: Annotated[int | None, Range(ge=1)] = None
