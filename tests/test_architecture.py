@@ -342,7 +342,7 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_importing_limelight_loads_nothing_heavy() -> None:
     loaded = loaded_by("import limelight; assert limelight.__version__")
-    assert not loaded & {"torch", "gymnasium", "numpy", "yaml", "rich", "tyro", "matplotlib"}
+    assert not loaded & {"torch", "gymnasium", "numpy", "yaml", "rich", "matplotlib"}
 
 
 def test_the_settings_and_the_command_line_load_no_torch() -> None:

@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from limelight.cli.main import main; main(['--help']); print(*sys.modules)"
     out = python(code)
     loaded = set(out.splitlines()[-1].split())
-    assert not loaded & {"torch", "tyro", "gymnasium", "numpy", "yaml", "rich", "matplotlib"}
+    assert not loaded & {"torch", "gymnasium", "numpy", "yaml", "rich", "matplotlib"}
     assert all(f"limelight {name}" in out for name in cli.COMMANDS)
 
 

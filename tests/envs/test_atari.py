@@ -612,6 +612,7 @@ def test_check_knows_games() -> None:
     assert {finding.level for finding in found.values()} <= {"ok", "warn"}
     assert found["make"].message == "breakout is an AtariGame"
     assert "an action is held for 4 frames" in found["game"].message
+    assert found["network"].message.startswith("Box(4, 42, 42) uint8 through the CNN a3c-half")  # as the preset has it
     assert found["seeding"].level == "ok"
     assert found["time limit"].message == "episodes are truncated after 300 steps"
     assert found["backend"].message.startswith("ale, for 8 environments")

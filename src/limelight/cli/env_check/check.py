@@ -39,6 +39,10 @@ def check_env(config: EnvConfig) -> list[Finding]:
             maker = resolve_env(config)
             env = maker()
             run = _resolve(config, env)
+            if run.env.atari != config.atari:  # the preset has other frames
+                env.close()
+                maker = resolve_env(run.env)
+                env = maker()
         except Exception as error:
             return [Finding("fail", "make", _raised("making the environment", error))]
         try:
