@@ -58,7 +58,7 @@ preset for the environment's id, else one for its spaces; `--preset none` takes 
 
 
 def page() -> str:
-    """The text of docs/settings.md."""
+    """Return the text of docs/settings.md."""
     parts = [_HEAD, *(_section(path, kind) for path, kind in sections_of(TrainConfig).items())]
     rows = [(_code(a.name), a.summary, _values(a.settings)) for a in ALGORITHMS.values()]
     parts.append(_ALGORITHMS + "\n" + _table(("algorithm", "what it is", "sets"), rows))
@@ -94,12 +94,12 @@ def _section(section: str, kind: type[Any]) -> str:
 
 
 def _markdown(doc: str | None) -> str:
-    """A docstring on one line."""
+    """Return a docstring on one line."""
     return " ".join((doc or "").split()).replace("``", "`")
 
 
 def _type(setting: Setting) -> str:
-    """The type of a setting in words, and its range as an interval."""
+    """Return the type of a setting in words, and its range as an interval."""
     words = describe_type(setting.annotation)
     return words if setting.range is None else f"{words}, in {setting.range}"
 

@@ -107,7 +107,7 @@ class TrainRequest:
 
 
 def train_request(argv: list[str], notice: Notice) -> TrainRequest:
-    """The run that ``limelight train ARGV`` asks for.
+    """Return the run that ``limelight train ARGV`` asks for.
 
     Raises: ConfigError about anything that cannot work.
     """
@@ -124,7 +124,7 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
 
 
 def evaluate_arguments(argv: list[str], notice: Notice) -> EvaluateArguments:
-    """The evaluation that ``limelight evaluate ARGV`` asks for.
+    """Return the evaluation that ``limelight evaluate ARGV`` asks for.
 
     Raises: ConfigError about anything that cannot work.
     """
@@ -137,7 +137,7 @@ def evaluate_arguments(argv: list[str], notice: Notice) -> EvaluateArguments:
 
 
 def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | str | None:
-    """The environment of an evaluation: None for the one of the run, its settings if they differ, or another id."""
+    """Return the environment of an evaluation: None for that of the run, another id, or changed settings."""
     changes: dict[str, Any] = {}
     if arguments.env_kwargs:
         changes["env_kwargs"] = {**agent.config.env.env_kwargs, **arguments.env_kwargs}
@@ -152,7 +152,7 @@ def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | st
 
 
 def check_config(argv: list[str], notice: Notice) -> EnvConfig:
-    """The environment that ``limelight check ARGV`` asks about.
+    """Return the environment that ``limelight check ARGV`` asks about.
 
     Raises: ConfigError for a setting out of its range.
     """

@@ -23,7 +23,7 @@ from limelight.training.presets import PRESETS
 
 
 def environments(text: str = "") -> list[str]:
-    """The newest versions of the environments with ``text`` in their id, by family, with what prevents training.
+    """Return the newest environments with ``text`` in their id, by family, with what prevents training.
 
     Atari games are listed by ALE's ids without making each: they are all of one kind.
     """
@@ -54,12 +54,12 @@ def environments(text: str = "") -> list[str]:
 
 
 def algorithms(text: str = "") -> list[str]:
-    """The algorithms whose name contains ``text``."""
+    """Return the algorithms whose name contains ``text``."""
     return _table(((row.name, row.summary) for row in ALGORITHMS.values()), text)
 
 
 def presets(text: str = "") -> list[str]:
-    """The presets whose name contains ``text``."""
+    """Return the presets whose name contains ``text``."""
     return _table(((row.name, row.summary) for row in PRESETS.values()), text)
 
 
@@ -89,7 +89,7 @@ def _newest(specs: Iterable[EnvSpec]) -> list[EnvSpec]:
 
 
 def _family(spec: EnvSpec) -> str:
-    """``box2d`` of ``gymnasium.envs.box2d.lunar_lander:LunarLander``; of other environments their package."""
+    """Return ``box2d`` for ``gymnasium.envs.box2d.lunar_lander:LunarLander``, and the package for others."""
     entry = spec.entry_point
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "other")
     inside = re.match(r"gymnasium\.envs\.(\w+)", module)
@@ -97,7 +97,7 @@ def _family(spec: EnvSpec) -> str:
 
 
 def _obstacle(spec: EnvSpec) -> str:
-    """Why this environment cannot be trained on here, in a few words; empty if it can."""
+    """Return why this environment cannot be trained on here, in a few words; empty if it can."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

@@ -31,7 +31,7 @@ class Syntax(Generic[T]):
     """Plain names of the settings of a run that it takes as well."""
 
     def flags(self) -> dict[str, Setting]:
-        """Everything that can be given, by plain name."""
+        """Return everything that can be given, by plain name."""
         return {**{name: all_settings()[name] for name in self.settings}, **settings_of(self.kind)}
 
 
@@ -63,7 +63,7 @@ def parse(syntax: Syntax[T], argv: Sequence[str], notice: Notice) -> Parsed[T]:
 
 
 def dashed(name: str) -> str:
-    """``--num-envs`` of ``num_envs``."""
+    """Return ``--num-envs`` for ``num_envs``."""
     return "--" + name.replace("_", "-")
 
 
@@ -107,7 +107,7 @@ def _is_flag(word: str) -> bool:
 
 
 def _find(flags: Mapping[str, Setting], spelling: str, prog: str, notice: Notice) -> tuple[Setting, bool]:
-    """The flag of a spelling such as ``--env.num_envs``, and whether it is the ``--no-`` of a switch."""
+    """Return the flag of a spelling such as ``--env.num_envs``, and whether it is the ``--no-`` of a switch."""
     section, _, name = spelling.lstrip("-").replace("-", "_").rpartition(".")
     switch = flags.get(name.removeprefix("no_"))
     negated = name not in flags and switch is not None and switch.annotation is bool
@@ -138,7 +138,7 @@ def _num_values(flag: Setting, negated: bool, rest: Sequence[str]) -> int:
 def _positionals(
     flags: Mapping[str, Setting], syntax: Syntax[Any], given: Collection[str], words: Sequence[str]
 ) -> dict[str, list[str]]:
-    """The words of each positional argument that was not given by its flag.
+    """Return the words of each positional argument that was not given by its flag.
 
     Raises: ConfigError if a required one is missing, or there are more words than arguments.
     """

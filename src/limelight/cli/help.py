@@ -28,7 +28,7 @@ _WORDS: dict[Any, str] = {int: "INT", float: "FLOAT", bool: "true|false", str: "
 
 
 def help_text(syntax: Syntax[Any], config: TrainConfig | None = None, hidden: Collection[str] = ()) -> str:
-    """The help of a subcommand, as wide as the terminal.
+    """Return the help of a subcommand, as wide as the terminal.
 
     Args:
         syntax: its arguments.
@@ -51,7 +51,7 @@ def help_text(syntax: Syntax[Any], config: TrainConfig | None = None, hidden: Co
 
 
 def hidden_sections(config: TrainConfig) -> list[str]:
-    """Paths of the sections that a run does not use: of Atari games, or of another runner."""
+    """Return paths of the sections that a run does not use: of Atari games, or of another runner."""
     from limelight.envs.games import game_of  # here, as it may load Gymnasium
 
     atari = ["env.atari"] if game_of(config.env.env_id) is None else []
@@ -59,7 +59,7 @@ def hidden_sections(config: TrainConfig) -> list[str]:
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The docstring under each field of a dataclass, on one line."""
+    """Return the docstring under each field of a dataclass, on one line."""
     tree = next(c for c in _tree(kind.__module__).body if isinstance(c, ast.ClassDef) and c.name == kind.__name__)
     docs = {}
     for field, doc in zip(tree.body, tree.body[1:], strict=False):
@@ -74,7 +74,7 @@ def _tree(module: str) -> ast.Module:
 
 
 def plain(doc: str) -> str:
-    """A docstring on one line, without the quotes around code."""
+    """Return a docstring on one line, without the quotes around code."""
     return " ".join(doc.split()).replace("``", "")
 
 
@@ -89,14 +89,14 @@ def _usage(syntax: Syntax[Any]) -> str:
 
 
 def _metavar(flag: Setting) -> str:
-    """The placeholder of a positional argument."""
+    """Return the placeholder of a positional argument."""
     if typing.get_origin(flag.annotation) is Literal:
         return _placeholder(flag.annotation)
     return flag.name.upper().removesuffix("S") + "..." if takes_many(flag.annotation) else flag.name.upper()
 
 
 def _spelling(flag: Setting) -> str:
-    """A flag and the placeholder of its value."""
+    """Return a flag and the placeholder of its value."""
     if flag.annotation is bool:
         return dashed(flag.name) if flag.section == "" else f"--[no-]{dashed(flag.name)[2:]}"
     return f"{dashed(flag.name)} {_placeholder(flag.annotation)}"
@@ -114,7 +114,7 @@ def _placeholder(annotation: Any) -> str:
 
 
 def _own_rows(syntax: Syntax[Any]) -> list[tuple[str, str]]:
-    """Positional arguments, then the flags that are not settings of a run; each with its description."""
+    """Return positional arguments, then flags that are not settings of a run, with their descriptions."""
     flags, own = syntax.flags(), settings_of(syntax.kind)
     docs = field_docs(EnvConfig) | field_docs(syntax.kind)
     rows = [(_metavar(flags[name]), _description(docs[name], flags[name])) for name in syntax.positional]
@@ -126,14 +126,14 @@ def _own_rows(syntax: Syntax[Any]) -> list[tuple[str, str]]:
 
 
 def _section_rows(syntax: Syntax[Any], section: str, kind: type[Any], config: TrainConfig) -> list[tuple[str, str]]:
-    """The settings of a section that the subcommand takes; each with its description."""
+    """Return the settings of a section that the subcommand takes, with their descriptions."""
     shown = [s for s in all_settings().values() if s.section == section and s.name in syntax.settings]
     docs = field_docs(kind)
     return [(_spelling(s), _description(docs[s.name], s, get_setting(config, s.name))) for s in shown]
 
 
 def _description(doc: str, flag: Setting, value: Any = MISSING) -> str:
-    """The docstring of a flag, with its default and its range."""
+    """Return the docstring of a flag, with its default and its range."""
     notes = []
     if value is not MISSING and to_text(value):
         notes.append(f"default: {to_text(value)}")
@@ -143,7 +143,7 @@ def _description(doc: str, flag: Setting, value: Any = MISSING) -> str:
 
 
 def _rows(rows: list[tuple[str, str]], width: int) -> Iterator[str]:
-    """Lines of two columns; a long first column has a line of its own."""
+    """Yield lines of two columns; a long first column has a line of its own."""
     indent = " " * _COLUMN
     for left, text in rows:
         lines = textwrap.wrap(

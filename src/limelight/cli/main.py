@@ -152,7 +152,7 @@ def _resume_command(run_dir: Path) -> str:
 
 
 def _last_line(result: RunResult) -> str:
-    """The result of a run and its folder, in one line."""
+    """Return the result of a run and its folder, in one line."""
     summary = result.summary
     head = f"{summary['env_id']} · {summary['algorithm']}: "
     after = f"after {summary['total_timesteps']:,} steps in {summary['wall_seconds']:.1f} s"

@@ -54,12 +54,12 @@ class Setting:
     """Default value; ``dataclasses.MISSING`` if the field is required."""
 
     def is_under(self, section: str) -> bool:
-        """Whether it may be written under ``section``: its own (``atari``, ``env.atari``) or an outer one (``env``)."""
+        """Return whether ``section`` is its own section (``atari``, ``env.atari``) or an outer one (``env``)."""
         return not section or {*section.split(".")} <= {*self.section.split(".")}
 
 
 def sections_of(kind: type[Any], path: str = "") -> dict[str, type[Any]]:
-    """A dataclass by the empty path and its sections by theirs, such as ``env.atari``."""
+    """Return a dataclass by the empty path and its sections by theirs, such as ``env.atari``."""
     found = {path: kind}
     for name, hint in typing.get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
@@ -68,7 +68,7 @@ def sections_of(kind: type[Any], path: str = "") -> dict[str, type[Any]]:
 
 
 def settings_of(kind: type[Any]) -> dict[str, Setting]:
-    """All fields of a dataclass and of its sections, by name."""
+    """Return all fields of a dataclass and of its sections, by name."""
     found: dict[str, Setting] = {}
     for section, owner in sections_of(kind).items():
         hints = typing.get_type_hints(owner, include_extras=True)
@@ -83,12 +83,12 @@ def settings_of(kind: type[Any]) -> dict[str, Setting]:
 
 @functools.cache
 def all_settings() -> dict[str, Setting]:
-    """Every setting of a run by its plain name."""
+    """Return every setting of a run by its plain name."""
     return settings_of(TrainConfig)
 
 
 def get_setting(config: TrainConfig, name: str) -> Any:
-    """The value of a setting by its plain name."""
+    """Return the value of a setting by its plain name."""
     owner: Any = config
     for part in all_settings()[name].section.split("."):
         owner = getattr(owner, part) if part else owner
@@ -96,7 +96,7 @@ def get_setting(config: TrainConfig, name: str) -> Any:
 
 
 def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
-    """A copy of ``config`` with settings replaced by their plain names, types checked.
+    """Return a copy of ``config`` with settings replaced by their plain names, types checked.
 
     Raises: ConfigError naming an unknown setting (and near ones) or a value of the wrong type.
     """
@@ -111,7 +111,7 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
 
 
 def _replace(config: Any, changes: dict[str, dict[str, Any]], section: str = "") -> Any:
-    """A copy of a dataclass with the changes of its fields and sections, given by section."""
+    """Return a copy of a dataclass with the changes of its fields and sections, given by section."""
     inner = {
         f.name: _replace(part, changes, f"{section}.{f.name}".strip("."))
         for f in dataclasses.fields(config)
@@ -146,14 +146,14 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Nested plain data, as in config.yaml."""
+    """Return ``config`` as nested plain data, as in config.yaml."""
     data = dataclasses.asdict(config)
     data["model"]["hidden_sizes"] = list(config.model.hidden_sizes)
     return data
 
 
 def from_dict(data: dict[str, Any]) -> TrainConfig:
-    """The TrainConfig of nested plain data; the inverse of :func:`to_dict`.
+    """Return the TrainConfig of nested plain data; the inverse of :func:`to_dict`.
 
     Raises: ConfigError on unknown names or wrong types, which a newer version may have written.
     """
@@ -165,7 +165,7 @@ def from_dict(data: dict[str, Any]) -> TrainConfig:
 
 
 def _flatten(data: dict[Any, Any], section: str = "") -> Iterator[tuple[str, Any]]:
-    """Plain name and value of every setting in nested data."""
+    """Yield the plain name and value of every setting in nested data."""
     sections = {part for setting in all_settings().values() for part in setting.section.split(".")}
     for key, value in data.items():
         path = f"{section}.{key}".strip(".")

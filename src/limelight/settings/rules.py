@@ -55,7 +55,7 @@ def refuse_unused(section: Any, reason: str, *names: str) -> None:
 
 
 def unused_sections(config: TrainConfig) -> dict[str, str]:
-    """The sections of ``config.workers`` that the runner does not use, each with the reason for an error."""
+    """Return the sections of ``config.workers`` that the runner does not use, each with the reason for an error."""
     workers, unused = config.workers, {}
     if workers.runner == "ray":
         unused["shared_memory"] = "on Ray one process updates the parameters; leave it out"
@@ -67,7 +67,7 @@ def unused_sections(config: TrainConfig) -> dict[str, str]:
 
 
 def _one_process(config: TrainConfig) -> str:
-    """The reason for an error where a run has no workers."""
+    """Return the reason for an error where a run has no workers."""
     return f"{config.algorithm.algo} trains in one process; use algo a3c, set asynchronous to true, or runner to ray"
 
 

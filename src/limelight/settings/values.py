@@ -36,7 +36,7 @@ class Range:
     """Bound above all values."""
 
     def __contains__(self, value: float) -> bool:
-        """Whether ``value`` is finite and within the bounds; NaN is not."""
+        """Return whether ``value`` is finite and within the bounds; NaN is not."""
         return (
             float("-inf") < value < float("inf")
             and (self.ge is None or value >= self.ge)
@@ -56,20 +56,20 @@ class Range:
         raise ConfigError(f"{name} = {value}: must be {' and '.join(bounds)}")
 
     def __str__(self) -> str:
-        """The interval in mathematical notation."""
+        """Return the interval in mathematical notation."""
         left = f"[{self.ge:.12g}" if self.ge is not None else f"({self.gt:.12g}" if self.gt is not None else "(−∞"
         right = f"{self.le:.12g}]" if self.le is not None else f"{self.lt:.12g})" if self.lt is not None else "∞)"
         return f"{left}, {right}"
 
 
 def options(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union; of any other type the type itself."""
+    """Return the members of a union; of any other type, the type itself."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
 def takes_many(annotation: Any) -> bool:
-    """Whether a value of this type is several words on the command line."""
+    """Return whether a value of this type is several words on the command line."""
     return typing.get_origin(annotation) in (dict, tuple)
 
 
@@ -137,7 +137,7 @@ def parse_words(name: str, words: Sequence[str], annotation: Any) -> Any:
 
 
 def _scalar(word: str, annotation: Any) -> Any:
-    """The value that one word stands for where ``annotation`` is wanted; the word itself if there is no such value."""
+    """Return the value that a word stands for as ``annotation``, or the word itself if it stands for none."""
     kinds = options(annotation)
     if type(None) in kinds and word.lower() == "none":
         return None
@@ -151,7 +151,7 @@ def _scalar(word: str, annotation: Any) -> Any:
 
 
 def to_text(value: Any) -> str:
-    """A value as the command line takes it; an empty list or mapping is an empty text."""
+    """Return a value as the command line takes it; an empty list or mapping is an empty text."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -32,7 +32,7 @@ REPEATED_STEPS = 100
 
 
 def check_env(config: EnvConfig) -> list[Finding]:
-    """Findings about the environment of ``config``, in the order of the checks; no fault of it is raised."""
+    """Return findings about the environment of ``config``, in the order of the checks; no fault is raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's own checker would repeat the findings
         try:
@@ -55,7 +55,7 @@ def check_env(config: EnvConfig) -> list[Finding]:
 
 
 def _resolve(config: EnvConfig, env: Env) -> TrainConfig:
-    """The configuration that training would have: the preset's settings, and those of ``config``."""
+    """Return the configuration that training would have: the preset's settings, and those of ``config``."""
     asked = TrainConfig(env=config)
     settings = {s.name: get_setting(asked, s.name) for s in all_settings().values() if s.is_under("env")}
     given = {name: value for name, value in settings.items() if value != all_settings()[name].default}
@@ -64,7 +64,7 @@ def _resolve(config: EnvConfig, env: Env) -> TrainConfig:
 
 
 def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
-    """Findings about the environment itself, up to the first fault that prevents playing it."""
+    """Return findings about the environment itself, up to the first fault that prevents playing it."""
     source = env.observation_space.mask_source if isinstance(env.observation_space, Packed) else None
     while isinstance(env, PackObservations | PackActions):  # check the spaces under the wrappers
         env = env.env
@@ -190,7 +190,7 @@ def _first(wrong: Any) -> tuple[int, ...]:
 
 
 def _unknown_part(space: Space[Any], obs: Any, what: str, path: Path = ()) -> str:
-    """A warning about the first part of an observation that its space lacks, as agents would not receive it."""
+    """Return a warning about the first part of an observation that its space lacks; agents do not receive it."""
     if isinstance(space, Dict):
         parts: list[tuple[str | int, Space[Any]]] = list(space.spaces.items())
         extra: list[str | int] = [key for key in obs if key not in space.spaces]

@@ -87,7 +87,7 @@ def spaces(env: AnyEnv, env_id: str) -> Finding:
 
 
 def _flat_images(space: Space[Any]) -> list[str]:
-    """Warnings about parts of observations that may be images but are not bytes."""
+    """Return warnings about parts of observations that may be images but are not bytes."""
     return [
         f"{path_name(path)} {describe_space(part)} is flattened; if it is an image, make it uint8".strip()
         for path, part in walk(space)
@@ -97,7 +97,7 @@ def _flat_images(space: Space[Any]) -> list[str]:
 
 
 def game(env: AnyEnv, config: EnvConfig) -> list[Finding]:
-    """The pre-processing of an Atari game; empty for other environments."""
+    """Report the pre-processing of an Atari game; return nothing for other environments."""
     if not isinstance(env.unwrapped, AtariGame):
         return []
     atari = config.atari
@@ -107,7 +107,7 @@ def game(env: AnyEnv, config: EnvConfig) -> list[Finding]:
 
 
 def actions(space: Space[Any], config: TrainConfig) -> list[Finding]:
-    """How samples of continuous actions are brought into their bounds; empty if there are no such actions."""
+    """Report how samples of continuous actions are brought into their bounds; return nothing without them."""
     boxes = [(path_name(path), part) for path, part in walk(space) if isinstance(part, Box) and part.dtype.kind == "f"]
     if not boxes:
         return []
@@ -140,7 +140,7 @@ def _odd_bounds(box: Box) -> list[str]:
 
 
 def masks(env: AnyEnv, source: MaskSource | None, play: RandomPlay) -> list[Finding]:
-    """Where action masks are found, and how many actions they allow; empty if there are none."""
+    """Report where action masks are found and how many actions they allow; return nothing without them."""
     total = sum(choices(env.action_space))
     if source is None:
         space = env.observation_space
@@ -218,7 +218,7 @@ def observations(space: Space[Any], play: RandomPlay, config: EnvConfig) -> Find
 
 
 def speed(play: RandomPlay) -> Finding:
-    """The speed of one environment."""
+    """Report the speed of one environment."""
     per_step = play.seconds / len(play.rewards)
     return Finding("ok", "speed", f"{per_step * 1e6:,.0f} µs a step, {1 / per_step:,.0f} steps/s in one environment")
 
@@ -227,7 +227,7 @@ def speed(play: RandomPlay) -> Finding:
 
 
 def plan(env: AnyEnv, maker: EnvMaker, config: TrainConfig) -> list[Finding]:
-    """Network, backend and preset of ``limelight train``."""
+    """Report the network, backend and preset of ``limelight train``."""
     return [
         _network(env, config),
         _backend(config.env, maker),
@@ -236,7 +236,7 @@ def plan(env: AnyEnv, maker: EnvMaker, config: TrainConfig) -> list[Finding]:
 
 
 def _backend(config: EnvConfig, maker: EnvMaker) -> Finding:
-    """The backend that would step the environments; settings that neither would use are refused."""
+    """Report the backend that would step the environments; settings that neither would use are refused."""
     try:
         choice = explain_backend(config, maker)
     except LimelightError as error:
@@ -246,7 +246,7 @@ def _backend(config: EnvConfig, maker: EnvMaker) -> Finding:
 
 
 def _network(env: AnyEnv, config: TrainConfig) -> Finding:
-    """The network that would learn; spaces that no network or distribution supports are refused."""
+    """Report the network that would learn; spaces that no network or distribution supports are refused."""
     try:
         model = make_model(env.observation_space, env.action_space, config.model, config.seed)
     except LimelightError as error:
