@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import limelight
 from limelight.runs.folder import system_info
-from limelight.settings.io import field_sections, get_setting
+from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,7 +139,7 @@ def provenance(benchmark: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def flat_settings(config: TrainConfig) -> dict[str, Any]:
     """Return every setting of a run by its plain name, with tuples as lists, as in JSON."""
-    values = {name: get_setting(config, name) for name in field_sections()}
+    values = {name: get_setting(config, name) for name in all_settings()}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 

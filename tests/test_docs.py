@@ -17,30 +17,18 @@ from typing import Any, NamedTuple
 import pytest
 
 import limelight
-from limelight.cli.arguments import (
-    CheckArguments,
-    EvaluateArguments,
-    ListArguments,
-    ReportArguments,
-    TrainArguments,
-    train_request,
-)
-from limelight.cli.flags import ALIASES, flags_of, parse
+from limelight.cli.arguments import CHECK, EVALUATE, LIST, REPORT, TRAIN, train_request
+from limelight.cli.flags import Syntax, parse
 from limelight.cli.main import COMMANDS, main
 from limelight.envs import minigrid
 from limelight.envs.games import game_of
+from limelight.settings.io import ALIASES
 from limelight.training.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
-ARGUMENTS: dict[str, type[Any]] = {
-    "train": TrainArguments,
-    "evaluate": EvaluateArguments,
-    "report": ReportArguments,
-    "list": ListArguments,
-    "check": CheckArguments,
-}
+SYNTAXES: dict[str, Syntax[Any]] = {s.prog.split()[1]: s for s in (TRAIN, EVALUATE, REPORT, LIST, CHECK)}
 SHELL = ("sh", "bash", "console")
 # Flags that are mentioned and belong to other programs.
 OTHERS_FLAGS = {"--index-url", "--logdir", "--no-cov", "--check", "--strict"}
@@ -111,7 +99,7 @@ def check_command(words: list[str]) -> None:
     assert name in COMMANDS or words in (["--help"], ["--version"])
     if not argv:
         return
-    parsed = parse(ARGUMENTS[name], argv, prog=name, notice=refuse_notice)
+    parsed = parse(SYNTAXES[name], argv, refuse_notice)
     needs_more = {"ENV_ID", "--env-module"} & {*argv} or argv[0].startswith(("my_package.", *minigrid.PREFIXES))
     if name == "train" and not needs_more and parsed.arguments.resume is None:
         train_request(argv, refuse_notice)
@@ -144,7 +132,12 @@ def test_environments_exist(page: Path) -> None:
 
 @per_page(OURS)
 def test_mentioned_flags_exist(page: Path) -> None:
-    known = {name for kind in ARGUMENTS.values() for name in flags_of(kind)} | {*ALIASES, "help", "version"}
+    known = {name for syntax in SYNTAXES.values() for name in syntax.flags()} | {
+        *ALIASES,
+        "help",
+        "help_all",
+        "version",
+    }
     scripts = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     benchmarks = set(re.findall(r'"(--[a-z-]+)"', scripts))
     mentioned = {flag for code in inline_code(page) for flag in re.findall(r"--[a-z][a-z-]*(?:\.[a-z-]+)?", code)}
@@ -358,7 +351,7 @@ def test_named_paths_are_found(tmp_path: Path) -> None:
 @per_page(OURS)
 def test_named_settings_exist(page: Path) -> None:
     """A name with an underscore in code is a setting, a name of ours, or one of a known few."""
-    known = {name for kind in ARGUMENTS.values() for name in flags_of(kind)}
+    known = {name for syntax in SYNTAXES.values() for name in syntax.flags()}
     sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
     others = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     for code in inline_code(page):

@@ -18,6 +18,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
+from helpers.settings import env_config
 from limelight.algo.collector import RolloutCollector
 from limelight.cli import catalog
 from limelight.cli.env_check.check import check_env
@@ -64,7 +65,7 @@ def actions_of(envs: EnvBackend, steps: int, seed: int = 0) -> NDArray[np.int64]
 
 def games_of(game: str, num_envs: int = 2, seed: int | None = 0, **settings: Any) -> AtariBackend:
     """Games that have begun, from ``seed``."""
-    envs = AtariBackend(game, EnvConfig(game, **settings), num_envs, 1)
+    envs = AtariBackend(game, env_config(game, **settings), num_envs, 1)
     envs.reset(seed)
     return envs
 
@@ -208,19 +209,19 @@ def test_arguments_of_games_are_settings(key: str, expected: str) -> None:
         ("pong", {"sticky_actions": 1.1}, "sticky_actions = 1.1: must be ≥ 0 and ≤ 1"),
         ("pong", {"noop_max": -1}, "noop_max = -1: must be ≥ 0"),
         ("pong", {"env_threads": 0}, "env_threads = 0: must be ≥ 1"),
-        ("pong", {"backend": "ale", "autoreset_mode": "same_step"}, "same_step: ALE has next_step alone; set that"),
+        ("pong", {"backend": "ale", "autoreset_mode": "same_step"}, "same_step: ALE has only next_step; set that"),
         ("pong", {"backend": "vector"}, "backend = vector: pong has no vectorised class"),
         ("pong", {"backend": "sync", "env_threads": 2}, "only backend ale uses it, but backend = sync; set it to none"),
         (
             "pong",
             {"backend": "sync", "terminal_on_life_loss": True},
-            "terminal_on_life_loss = true: backend sync tells of no lives; use backend ale, or set it to false",
+            "terminal_on_life_loss = true: backend sync does not report lives; use backend ale, or set it to false",
         ),
         ("CartPole-v1", {"backend": "ale"}, "backend = ale: CartPole-v1 is no Atari game; use backend auto"),
         ("CartPole-v1", {"frame_skip": 2}, "frame_skip = 2: only Atari games use it, CartPole-v1 is none"),
         ("CartPole-v1", {"fire_reset": False}, "fire_reset = false: only Atari games use it, CartPole-v1 is none"),
         (Ring, {"frame_size": 42}, "frame_size = 42: only Atari games use it, limelight.envs.toy:Ring is none"),
-        ("CartPole-v1", {"env_threads": 2}, "env_threads = 2: only backend ale uses it"),
+        ("CartPole-v1", {"env_threads": 2}, "env_threads = 2: only Atari games use it, CartPole-v1 is none"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_named(env: Any, settings: dict[str, Any], expected: str) -> None:
@@ -233,8 +234,8 @@ def test_a_run_refuses_what_its_environment_does_not_use(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
-def test_an_agent_of_a_game_is_judged_elsewhere_by_the_settings_of_there() -> None:
-    config = EnvConfig("pong", frame_size=42, frame_stack=1, env_threads=3, max_episode_steps=9)
+def test_an_agent_of_a_game_is_evaluated_elsewhere_without_the_settings_of_games() -> None:
+    config = env_config("pong", frame_size=42, frame_stack=1, env_threads=3, max_episode_steps=9)
     assert for_other(config, "ALE/Breakout-v5") == dataclasses.replace(config, env_id="ALE/Breakout-v5")
     assert for_other(config, "CartPole-v1") == EnvConfig("CartPole-v1", max_episode_steps=9)
     assert for_other(config, None) == EnvConfig("pong", max_episode_steps=9)
@@ -243,7 +244,7 @@ def test_an_agent_of_a_game_is_judged_elsewhere_by_the_settings_of_there() -> No
 def test_settings_reach_the_game() -> None:
     def frames(**settings: Any) -> tuple[int, int]:
         """Of the game, after reset and after a step."""
-        game = AtariGame("pong", EnvConfig("pong", **{"noop_max": 0, **settings}))
+        game = AtariGame("pong", env_config("pong", **{"noop_max": 0, **settings}))
         before = game.reset(seed=0)[1]
         return before["episode_frame_number"], game.step(0)[-1]["episode_frame_number"]
 
@@ -267,7 +268,7 @@ def test_the_limit_counts_steps(frame_skip: int) -> None:
 
 def test_without_other_orders_a_game_is_cut_after_half_an_hour() -> None:
     for frame_skip in (1, 4, 7):
-        assert games.step_limit(EnvConfig(frame_skip=frame_skip)) * frame_skip == pytest.approx(108_000, abs=7)
+        assert games.step_limit(env_config(frame_skip=frame_skip)) * frame_skip == pytest.approx(108_000, abs=7)
     assert games_of("pong", 1, max_episode_steps=10**12).step(np.zeros(1, np.int64)).valid.all()
 
 
@@ -328,7 +329,7 @@ def assert_equal(ours: Step, theirs: Step) -> None:
 def test_one_game_is_the_vector_environment_frame_for_frame(frame_stack: int) -> None:
     """With sticky actions, over the ends of games and their limit."""
     settings: dict[str, Any] = {"max_episode_steps": 180, "frame_stack": frame_stack, **STICKY}
-    envs, game = games_of("breakout", 1, **settings), AtariGame("breakout", EnvConfig("breakout", **settings))
+    envs, game = games_of("breakout", 1, **settings), AtariGame("breakout", env_config("breakout", **settings))
     np.testing.assert_array_equal(envs.reset(9)[0], game.reset(seed=9)[0])
     ends, is_over = set(), False
     for actions in actions_of(envs, 500):
@@ -428,9 +429,9 @@ def test_cores_are_shared_among_workers(
     monkeypatch.setattr(sys.modules["limelight.training.run"], "num_cores", lambda: 8)
     asynchronous = {"asynchronous": True} if settings else {}
     config = with_settings(TrainConfig(), {"env_id": "pong", **settings, **asynchronous})
-    assert prepare(config, None).env.env_threads == threads
+    assert prepare(config, None).env.atari.env_threads == threads
     given = prepare(with_settings(config, {"env_threads": 5}), None)
-    assert given.env.env_threads == 5
+    assert given.env.atari.env_threads == 5
 
 
 # --------------------------------------------------------------------------- rewards and lives
@@ -529,7 +530,7 @@ def test_whoever_learns_sees_an_end_in_a_lost_life_and_statistics_see_the_game()
 
 def test_evaluation_plays_whole_games() -> None:
     def judged(terminal_on_life_loss: bool) -> Any:
-        config = EnvConfig("breakout", terminal_on_life_loss=terminal_on_life_loss)
+        config = env_config("breakout", terminal_on_life_loss=terminal_on_life_loss)
         envs = make_eval_envs(config, 2, None)
         assert envs.name == "ale"
         return play(envs, Script(actions_of(envs, 997)), lambda obs: obs, 2, seed=3)
@@ -581,7 +582,7 @@ def shrunk(picture: NDArray[np.uint8], size: int = 84) -> NDArray[np.float64]:
 @pytest.mark.parametrize("seed", [7, None])
 def test_the_picture_is_of_what_the_agent_sees(game: str, height: int, seed: int | None) -> None:
     """In colour and full size, of the same moment, even if nobody gave a seed."""
-    env = AtariGame(game, EnvConfig(**STICKY), "rgb_array")
+    env = AtariGame(game, env_config(**STICKY), "rgb_array")
     rng = np.random.default_rng(0)
     obs, _ = env.reset(seed=seed)
     for t in range(25):
@@ -614,6 +615,7 @@ def test_check_knows_games() -> None:
     assert {finding.level for finding in found.values()} <= {"ok", "warn"}
     assert found["make"].message == "breakout is an AtariGame"
     assert "an action is held for 4 frames" in found["game"].message
+    assert found["network"].message.startswith("Box(4, 42, 42) uint8 through the CNN a3c-half")  # as the preset has it
     assert found["seeding"].level == "ok"
     assert found["time limit"].message == "episodes are truncated after 300 steps"
     assert found["backend"].message.startswith("ale, for 8 environments")
@@ -621,7 +623,7 @@ def test_check_knows_games() -> None:
 
 
 def test_check_says_what_is_not_used() -> None:
-    (finding,) = [f for f in check_env(EnvConfig("CartPole-v1", frame_skip=2)) if f.level == "fail"]
+    (finding,) = [f for f in check_env(env_config("CartPole-v1", frame_skip=2)) if f.level == "fail"]
     assert finding.subject == "backend"
     assert finding.message.startswith("frame_skip = 2: only Atari games use it")
 

@@ -259,7 +259,7 @@ def test_env_kwargs_are_options_of_envpool() -> None:
         ("CartPole-v1", {"env_kwargs": {"sutton_barto_reward": True}}, "has no option sutton_barto_reward"),
         ("Pendulum-v3", {}, "EnvPool has no Pendulum-v3 (it has Pendulum-v1, "),
         ("Blackjack-v1", {}, "cannot carry the composite spaces or action masks of Blackjack-v1"),
-        ("CartPole-v1", {"autoreset_mode": "same_step"}, "autoreset_mode = same_step: EnvPool has next_step alone"),
+        ("CartPole-v1", {"autoreset_mode": "same_step"}, "autoreset_mode = same_step: EnvPool has only next_step"),
         ("limelight.envs.toy:Ring", {}, "limelight.envs.toy:Ring is a callable, and EnvPool knows ids alone"),
     ],
 )

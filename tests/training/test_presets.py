@@ -82,7 +82,7 @@ def test_an_id_that_a_row_matches_decides_without_making_the_environment(env_id:
 
 
 def test_a_game_takes_the_recurrent_row_with_a_recurrent_core() -> None:
-    assert resolve_config("ALE/Pong-v5", "a3c", "auto", {"core": "lstm"}).env.frame_size == 42
+    assert resolve_config("ALE/Pong-v5", "a3c", "auto", {"core": "lstm"}).env.atari.frame_size == 42
     assert resolve_config("ALE/Pong-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
     assert resolve_config("ALE/Breakout-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
     assert [row.name for row in PRESETS.values() if row.recurrent] == ["atari-lstm"]

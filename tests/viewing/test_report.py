@@ -435,7 +435,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: str, messag
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere: no such folder"):
         write_report([tmp_path / "nowhere"])
-    with pytest.raises(LimelightError, match=r"no config\.yaml there"):
+    with pytest.raises(CheckpointError, match=r"no config\.yaml there"):
         write_report([tmp_path])
     with pytest.raises(ConfigError, match="at least one run folder"):
         write_report([])

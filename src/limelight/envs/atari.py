@@ -42,15 +42,15 @@ def make_games(game: str, config: EnvConfig, num_envs: int, num_threads: int, **
     """
     own = {
         "num_threads": min(num_threads, num_envs),
-        "max_num_frames_per_episode": min(step_limit(config) * config.frame_skip, _MOST_FRAMES),
-        "repeat_action_probability": config.sticky_actions,
-        "full_action_space": config.full_action_set,
-        "img_height": config.frame_size,
-        "img_width": config.frame_size,
-        "stack_num": config.frame_stack,
-        "frameskip": config.frame_skip,
-        "noop_max": config.noop_max,
-        "use_fire_reset": config.fire_reset,
+        "max_num_frames_per_episode": min(step_limit(config) * config.atari.frame_skip, _MOST_FRAMES),
+        "repeat_action_probability": config.atari.sticky_actions,
+        "full_action_space": config.atari.full_action_set,
+        "img_height": config.atari.frame_size,
+        "img_width": config.atari.frame_size,
+        "stack_num": config.atari.frame_stack,
+        "frameskip": config.atari.frame_skip,
+        "noop_max": config.atari.noop_max,
+        "use_fire_reset": config.atari.fire_reset,
         "reward_clipping": False,
         "episodic_life": False,
         "autoreset_mode": "NextStep",
@@ -138,7 +138,7 @@ class AtariBackend:
         self.single_observation_space: Space[Any] = self._envs.single_observation_space
         self.single_action_space: Space[Any] = self._envs.single_action_space
         self._num_actions = int(self._envs.single_action_space.n)
-        self._lives = Lives() if config.terminal_on_life_loss else None
+        self._lives = Lives() if config.atari.terminal_on_life_loss else None
         self._done = np.zeros(num_envs, np.bool_)
         self._begun = False
 
@@ -196,7 +196,7 @@ class AtariGame(gym.Env[Any, Any]):
 
     def __init__(self, game: str, config: EnvConfig, render_mode: str | None = None) -> None:
         self.game, self.render_mode = game, render_mode
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(60 / config.frame_skip))}
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(60 / config.atari.frame_skip))}
         arguments = {"game": game, "config": config}
         self.spec = EnvSpec(
             id_of(game), f"{__name__}:AtariGame", max_episode_steps=step_limit(config), kwargs=arguments

@@ -59,7 +59,7 @@ class EnvPoolBackend:
         self._id, self._options = source.env_id, {**source.options, **own}
         actions = self.single_action_space
         self._num_actions = int(actions.n) if isinstance(actions, Discrete) and maker.game() is not None else None
-        self._lives = Lives() if maker.config.terminal_on_life_loss else None
+        self._lives = Lives() if maker.config.atari.terminal_on_life_loss else None
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment, with a seed the i-th by ``seed + i``; observations [B, *obs_shape]."""
@@ -134,14 +134,14 @@ def _source(maker: EnvMaker) -> _Source:
 def _game_options(config: EnvConfig) -> dict[str, Any]:
     """EnvPool's names for the settings of Atari games; rewards are raw, games whole."""
     return {
-        "frame_skip": config.frame_skip,
-        "stack_num": config.frame_stack,
-        "img_height": config.frame_size,
-        "img_width": config.frame_size,
-        "repeat_action_probability": config.sticky_actions,
-        "noop_max": config.noop_max,
-        "use_fire_reset": config.fire_reset,
-        "full_action_space": config.full_action_set,
+        "frame_skip": config.atari.frame_skip,
+        "stack_num": config.atari.frame_stack,
+        "img_height": config.atari.frame_size,
+        "img_width": config.atari.frame_size,
+        "repeat_action_probability": config.atari.sticky_actions,
+        "noop_max": config.atari.noop_max,
+        "use_fire_reset": config.atari.fire_reset,
+        "full_action_space": config.atari.full_action_set,
         "reward_clip": False,
         "episodic_life": False,
     }
@@ -162,7 +162,7 @@ def why_no_envpool(maker: EnvMaker) -> str | None:
         return f"EnvPool cannot take the wrappers that {maker.name} is registered with"
     if config.autoreset_mode != "next_step":
         return f"EnvPool does not have autoreset_mode {config.autoreset_mode}"
-    if game is not None and config.noop_max == 0:  # with which it would not return from a reset
+    if game is not None and config.atari.noop_max == 0:  # with which it would not return from a reset
         return "EnvPool's games begin with a frame or more, but noop_max = 0 (1 is the least)"
     if find_spec("envpool") is None:
         return 'EnvPool is not installed (pip install "limelight-rl[envpool]")'

@@ -12,7 +12,8 @@ import re
 from importlib.util import find_spec
 
 from limelight.errors import ConfigError, did_you_mean
-from limelight.settings.schema import EnvConfig
+from limelight.settings.rules import refuse_unused
+from limelight.settings.schema import AtariConfig, EnvConfig
 
 # ALE/Pong-v5, PongNoFrameskip-v4, PongDeterministic-v4, pong; Gymnasium writes ale_py:ALE/Pong-v5, too
 _IDS = re.compile(r"(?:ale_py:)?(?:ALE/(?P<ale>\w+)-v5|(?P<old>\w+?)(?:NoFrameskip|Deterministic)-v4)|(?P<plain>\w+)")
@@ -24,17 +25,8 @@ _TWO_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """Games that ALE lists and cannot play, as they need a second player: it would end the process."""
 INSTALL = 'pip install "limelight-rl[atari]"'
 
-SETTINGS = (
-    "frame_size",
-    "frame_stack",
-    "frame_skip",
-    "sticky_actions",
-    "noop_max",
-    "fire_reset",
-    "full_action_set",
-    "terminal_on_life_loss",
-)
-"""The fields of EnvConfig that Atari games alone use."""
+SETTINGS = tuple(field.name for field in dataclasses.fields(AtariConfig))
+"""The settings that only Atari games use."""
 _DEFAULT_LIMIT = 27_000 * 4
 _SETTING_FOR_KWARG = {
     "frameskip": "frame_skip",
@@ -51,7 +43,7 @@ _SETTING_FOR_KWARG = {
     "life_loss_info": "terminal_on_life_loss",
     "reward_clipping": "reward_clip",
     "num_threads": "env_threads",
-    **{name: name for name in (*SETTINGS, "max_episode_steps", "env_threads")},
+    **{name: name for name in (*SETTINGS, "max_episode_steps")},
 }
 """Arguments that Gymnasium's and ALE's environments have, and our setting for each."""
 
@@ -136,7 +128,7 @@ def _pascal(game: str) -> str:
 
 def step_limit(config: EnvConfig) -> int:
     """Steps after which a game is cut: half an hour of play if nothing else is set, as in the literature."""
-    return config.max_episode_steps or max(1, _DEFAULT_LIMIT // config.frame_skip)
+    return config.max_episode_steps or max(1, _DEFAULT_LIMIT // config.atari.frame_skip)
 
 
 def refuse_kwargs(config: EnvConfig) -> None:
@@ -152,21 +144,16 @@ def refuse_kwargs(config: EnvConfig) -> None:
         raise ConfigError(f"{start}is an Atari game, which takes no such argument{near or '; leave it out'}")
 
 
-def refuse_unused(config: EnvConfig, name: str, is_game: bool, backend: str) -> None:
-    """Raises: ConfigError for a setting that is not the default, and that this environment or backend would not use."""
-    for field in () if is_game else SETTINGS:
-        value = getattr(config, field)
-        if value != getattr(EnvConfig, field):
-            written = str(value).lower() if isinstance(value, bool) else value
-            raise ConfigError(f"{field} = {written}: only Atari games use it, {name} is none; leave it out")
-    if config.env_threads is not None and backend != "ale":
-        raise ConfigError(
-            f"env_threads = {config.env_threads}: only backend ale uses it, but backend = {backend}; set it to none"
-        )
-    if config.terminal_on_life_loss and backend not in ("ale", "envpool"):
-        raise ConfigError(
-            f"terminal_on_life_loss = true: backend {backend} tells of no lives; use backend ale, or set it to false"
-        )
+def check_settings(config: EnvConfig, name: str, is_game: bool, backend: str) -> None:
+    """Raise ConfigError for a setting of Atari games that this environment or backend would not use."""
+    if not is_game:
+        refuse_unused(config.atari, f"only Atari games use it, {name} is none; leave it out")
+    if backend != "ale":
+        only = f"only backend ale uses it, but backend = {backend}; set it to none"
+        refuse_unused(config.atari, only, "env_threads")
+    if backend not in ("ale", "envpool"):
+        lives = f"backend {backend} does not report lives; use backend ale, or set it to false"
+        refuse_unused(config.atari, lives, "terminal_on_life_loss")
 
 
 def for_other(config: EnvConfig, env_id: str | None) -> EnvConfig:
@@ -176,5 +163,4 @@ def for_other(config: EnvConfig, env_id: str | None) -> EnvConfig:
     """
     if env_id is not None and game_of(env_id) is not None:
         return dataclasses.replace(config, env_id=env_id)
-    unused = {name: getattr(EnvConfig, name) for name in (*SETTINGS, "env_threads")}
-    return dataclasses.replace(config, env_id=env_id or config.env_id, **unused)
+    return dataclasses.replace(config, env_id=env_id or config.env_id, atari=AtariConfig())

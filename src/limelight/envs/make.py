@@ -5,7 +5,6 @@ Used by train.py, evaluate.py and cli.py. What cannot work is refused here, in o
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import os
 import statistics
@@ -18,13 +17,13 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from limelight.envs.atari import AtariBackend
 from limelight.envs.base import EnvBackend
 from limelight.envs.envpool_backend import EnvPoolBackend, why_no_envpool
-from limelight.envs.games import refuse_unused
+from limelight.envs.games import check_settings
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
 from limelight.envs.masks import random_action
 from limelight.envs.source import EnvMaker, callable_name, resolve_env
 from limelight.envs.spawn import why_no_workers
 from limelight.errors import ConfigError, did_you_mean
-from limelight.settings.io import with_settings
+from limelight.settings.io import all_settings, with_settings
 from limelight.settings.rules import validate
 from limelight.settings.schema import EnvConfig, TrainConfig
 from limelight.spaces.describe import check_spaces, describe_space
@@ -73,7 +72,7 @@ def make_envs(
         num_envs: instead of ``config.num_envs``.
         seed: if given, the environments are reset with it, so that a later ``reset()`` needs none.
         factory: a callable that makes an environment, used instead of ``config.env_id``.
-        settings: fields of EnvConfig by their names.
+        settings: fields of EnvConfig and AtariConfig by their names.
     Raises: ConfigError naming what cannot work and the mend: the id, a setting, a space, a missing package.
     """
     if not isinstance(config, EnvConfig | str):
@@ -118,7 +117,7 @@ def explain_backend(
         choice = Choice(config.backend, "as set")
     else:
         choice = _fastest(config, maker, may_start_workers, may_use_envpool)
-    refuse_unused(config, maker.name, maker.game() is not None, choice.backend)
+    check_settings(config, maker.name, maker.game() is not None, choice.backend)
     return choice
 
 
@@ -158,7 +157,7 @@ def _why_not_envpool(maker: EnvMaker) -> str | None:
 
 
 def _with_settings(env: EnvConfig, settings: dict[str, Any]) -> EnvConfig:
-    names = [f.name for f in dataclasses.fields(EnvConfig)]
+    names = [setting.name for setting in all_settings().values() if setting.is_under("env")]
     for name in settings:
         if name not in names:
             raise ConfigError(f"{name}: no such setting of environments{did_you_mean(name, names)}")
@@ -194,7 +193,7 @@ def _build_ale(config: EnvConfig, maker: EnvMaker) -> EnvBackend:
     game = maker.game()
     if game is None:
         raise ConfigError(f"backend = ale: {maker.name} is no Atari game; use backend auto")
-    return AtariBackend(game, config, config.num_envs, config.env_threads or num_cores())
+    return AtariBackend(game, config, config.num_envs, config.atari.env_threads or num_cores())
 
 
 def _build_vector(config: EnvConfig, maker: EnvMaker, probe: AnyEnv) -> EnvBackend:

@@ -232,10 +232,10 @@ def _prepare_workers(config: TrainConfig) -> WorkersConfig:
 
 def _prepare_env(env: EnvConfig, workers: WorkersConfig) -> EnvConfig:
     """Return the environment's settings with the threads of ALE's emulator filled in: every worker's share of cores."""
-    if env.backend != "ale" or env.env_threads is not None:
+    if env.backend != "ale" or env.atari.env_threads is not None:
         return env
-    share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.worker_cpus)
-    return dataclasses.replace(env, env_threads=max(1, share))
+    share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.ray.worker_cpus)
+    return dataclasses.replace(env, atari=dataclasses.replace(env.atari, env_threads=max(1, share)))
 
 
 def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agent]:

@@ -15,7 +15,7 @@ from limelight import __version__
 from limelight.errors import ConfigError
 from limelight.runs.folder import VideoInfo
 from limelight.runs.reader import RunData, read_run
-from limelight.settings.io import field_sections, get_setting
+from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import TrainConfig
 from limelight.viewing import plots
 from limelight.viewing.numbers import compact, decimal, with_spread
@@ -192,10 +192,10 @@ def _settings_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
     """Return all settings; those that differ from the default are coloured."""
     defaults = TrainConfig()
     rows = []
-    for name, section in field_sections().items():
-        default = get_setting(defaults, name)
-        cells = [(value := get_setting(run.config, name), value != default) for run in runs]
-        rows.append((f"{section}.{name}" if section else name, [(_text(value), changed) for value, changed in cells]))
+    for name, setting in all_settings().items():
+        usual = get_setting(defaults, name)
+        cells = [(value := get_setting(run.config, name), value != usual) for run in runs]
+        rows.append((f"{setting.section}.{name}".strip("."), [(_text(value), changed) for value, changed in cells]))
     note = '<p class="note">Coloured: differs from the default.</p>'
     return note + _table(labels, rows)
 

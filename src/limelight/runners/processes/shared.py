@@ -129,7 +129,7 @@ class SharedState:
         workers = config.workers
         assert workers.num_workers is not None
         self.num_workers = W = workers.num_workers
-        self.num_train_states = W if workers.optimizer_statistics == "per_worker" else 1
+        self.num_train_states = W if workers.shared_memory.optimizer_statistics == "per_worker" else 1
         state = initial_state(config.optim, train_state.params.cpu())
         fields: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
             "control": ((len(Control),), np.int64),
@@ -145,7 +145,7 @@ class SharedState:
         self.arrays = SharedArrays(context, fields)
         self.lock = ProcessLock()
         """Held while running statistics are shared, and during updates where ``update_order`` is ``locked``."""
-        self._locked = workers.update_order == "locked"
+        self._locked = workers.shared_memory.update_order == "locked"
         for worker in range(self.num_train_states):
             self.train_state(worker).set_state({**train_state.get_state(), "optimizer": state})
 

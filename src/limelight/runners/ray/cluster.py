@@ -13,7 +13,7 @@ import ray
 
 from limelight.envs.make import num_cores
 from limelight.errors import ConfigError
-from limelight.settings.schema import TrainConfig, WorkersConfig
+from limelight.settings.schema import RayConfig, TrainConfig
 
 
 def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
@@ -27,21 +27,21 @@ def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
         return lambda: None, None
     workers, verbose = config.workers, config.log.verbose
     level = logging.INFO if verbose else logging.ERROR
-    if workers.ray_address is not None:
+    if workers.ray.ray_address is not None:
         try:
-            _require_answer(workers.ray_address)
-            context = ray.init(workers.ray_address, log_to_driver=verbose, logging_level=level)
+            _require_answer(workers.ray.ray_address)
+            context = ray.init(workers.ray.ray_address, log_to_driver=verbose, logging_level=level)
         except (OSError, RuntimeError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ConfigError(
-                f"ray_address = {workers.ray_address}: no Ray cluster could be joined there ({reason}); "
+                f"ray_address = {workers.ray.ray_address}: no Ray cluster could be joined there ({reason}); "
                 "start one with `ray start --head`, or leave it out to train on this machine"
             ) from None
     else:
         assert workers.num_workers is not None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics of local runs
         # More workers than cores are allowed here: Ray's CPUs are reservations.
-        num_cpus = max(num_cores(), math.ceil(workers.num_workers * workers.worker_cpus))
+        num_cpus = max(num_cores(), math.ceil(workers.num_workers * workers.ray.worker_cpus))
         context = ray.init("local", num_cpus=num_cpus, log_to_driver=verbose, logging_level=level)
     _show_warnings(verbose)
     return ray.shutdown, context.dashboard_url or None
@@ -62,10 +62,10 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5.0).close()
 
 
-def free_places(workers: WorkersConfig) -> int:
+def free_places(settings: RayConfig) -> int:
     """Return how many workers the cluster has room for, at most: free CPUs may be spread over several nodes."""
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    places = free.get("CPU", 0.0) / workers.worker_cpus
-    if workers.worker_gpus:
-        places = min(places, free.get("GPU", 0.0) / workers.worker_gpus)
+    places = free.get("CPU", 0.0) / settings.worker_cpus
+    if settings.worker_gpus:
+        places = min(places, free.get("GPU", 0.0) / settings.worker_gpus)
     return int(places + 1e-6)

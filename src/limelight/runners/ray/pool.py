@@ -76,8 +76,8 @@ class WorkerPool:
         self._leave, dashboard = join(config)
         if dashboard:
             self.messages.append(f"Ray's dashboard: {dashboard}")
-        self._places = min(len(self.workers), free_places(config.workers))
-        device: Literal["cuda", "cpu"] = "cuda" if config.workers.worker_gpus else "cpu"
+        self._places = min(len(self.workers), free_places(config.workers.ray))
+        device: Literal["cuda", "cpu"] = "cuda" if config.workers.ray.worker_gpus else "cpu"
         self._worker_config = ray.put(dataclasses.replace(config, device=device))
 
     # ------------------------------------------------------------------ starting and replacing workers
@@ -101,7 +101,8 @@ class WorkerPool:
             workers = self.config.workers
             self.messages.append(
                 f"{ready} of {len(self.workers)} workers have started, and the cluster has room for {self._places} "
-                f"(each: {workers.worker_cpus:g} CPUs, {workers.worker_gpus:g} GPUs); the others join when they can"
+                f"(each: {workers.ray.worker_cpus:g} CPUs, {workers.ray.worker_gpus:g} GPUs); "
+                "the others join when they can"
             )
             self._start_deadline = time.monotonic() + _START_TIMEOUT
         return self.started
@@ -116,9 +117,9 @@ class WorkerPool:
     def _start_actor(self, worker: PooledWorker) -> None:
         workers, slot = self.config.workers, worker.slot
         options = {
-            "num_cpus": workers.worker_cpus,
-            "num_gpus": workers.worker_gpus,
-            "scheduling_strategy": "SPREAD" if workers.worker_placement == "spread" else "DEFAULT",
+            "num_cpus": workers.ray.worker_cpus,
+            "num_gpus": workers.ray.worker_gpus,
+            "scheduling_strategy": "SPREAD" if workers.ray.worker_placement == "spread" else "DEFAULT",
         }
         path = [folder or os.getcwd() for folder in sys.path]
         worker.actor = ray.remote(RayWorker).options(**options).remote(path)

@@ -97,12 +97,12 @@ class RayRunner:
         self._learn(self.pool.receive_results(self.schedule.num_awaited(self.pool.num_pending), seconds), until)
 
     def _request_rollouts(self, until: int) -> None:
-        idle = self.pool.idle_workers(self.config.workers.prefetch)
+        idle = self.pool.idle_workers(self.config.workers.ray.prefetch)
         # Metrics take time: only rollouts of which one may reach ``until`` have them.
         rows = self.config.env.num_envs * self.config.algorithm.num_steps
         with_metrics = self.num_steps + (self.pool.num_pending + len(idle)) * rows >= until
         for worker in idle:
-            is_old = worker.version < 0 or self.version - worker.version > self.config.workers.max_policy_lag
+            is_old = worker.version < 0 or self.version - worker.version > self.config.workers.ray.max_policy_lag
             if is_old:
                 worker.version = self.version
             self.pool.request_rollout(worker, self._snapshot() if is_old else None, with_metrics)

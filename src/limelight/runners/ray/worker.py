@@ -104,7 +104,7 @@ class RayWorker:
             restart_seed: seeds the episodes where the environments of ``state`` cannot be restored.
         """
         self.index = index
-        self.sends_rollouts = config.workers.worker_output == "rollouts"
+        self.sends_rollouts = config.workers.ray.worker_output == "rollouts"
         self.is_off_policy = self.sends_rollouts and config.workers.asynchronous
         self.actor_learner = make_actor_learner(config, factory, worker_seed(config.seed, index, restarts))
         self.running_statistics = running_statistics(self.actor_learner.normalizer, self.actor_learner.learner)
