@@ -16,12 +16,13 @@ from gymnasium.spaces import Dict, Discrete, Text
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 
+from helpers.toys import Corridor
 from limelight.envs import envpool_backend
 from limelight.envs import make as make_module
 from limelight.envs.gymnasium_backend import SyncBackend, VectorBackend
 from limelight.envs.make import EnvMaker, choose_backend, explain_backend, make_envs, resolve_env
 from limelight.envs.source import near_ids
-from limelight.envs.toy import Corridor, Ring
+from limelight.envs.toy import Ring
 from limelight.errors import ConfigError
 from limelight.settings.schema import EnvConfig
 
@@ -146,7 +147,7 @@ def test_a_missing_extra_of_gymnasium_comes_with_its_pip_line(monkeypatch: pytes
 # --------------------------------------------------------------------------- callables and arguments
 
 
-@pytest.mark.parametrize("source", ["limelight.envs.toy:Corridor", Corridor, lambda length=6: Corridor(length)])
+@pytest.mark.parametrize("source", ["helpers.toys:Corridor", Corridor, lambda length=6: Corridor(length)])
 def test_callables_work_wherever_ids_do(source: Any) -> None:
     envs = make_envs(source, 2, seed=0, env_kwargs={"length": 3}, max_episode_steps=4)
     right = np.ones(2, np.int64)
@@ -186,11 +187,11 @@ def test_time_limits_override_the_environments_own() -> None:
             "CartPole-v1", {"gravity": 1.0},
             "env_kwargs.gravity: CartPole-v1 has no such argument; it takes sutton_barto_reward, render_mode",
         ),
-        ("limelight.envs.toy:Corridor", {"lenght": 3}, "it takes length; did you mean length?"),
+        ("helpers.toys:Corridor", {"lenght": 3}, "it takes length; did you mean length?"),
         (lambda: Ring(), {"size": 3}, "has no such argument; it takes none"),
         (lambda **kwargs: Ring(**kwargs), {"depth": 3}, "env_kwargs = {'depth': 3}: "),
         ("FrozenLake-v1", {"map_name": "9x9"}, "FrozenLake-v1 refuses them (KeyError: '9x9')"),
-        ("limelight.envs.toy:Scripted", {}, "limelight.envs.toy:Scripted needs episodes; give a value"),
+        ("helpers.toys:Scripted", {}, "helpers.toys:Scripted needs episodes; give a value"),
     ],
 )  # fmt: skip
 def test_arguments_that_do_not_fit_are_named(source: Any, kwargs: dict[str, Any], expected: str) -> None:

@@ -15,11 +15,12 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import DelayObservation, FrameStackObservation, TimeLimit, TransformReward
 from numpy.typing import NDArray
 
+from helpers.toys import Bandit, TwoState
 from limelight.envs.base import EnvBackend
 from limelight.envs.gymnasium_backend import SyncBackend, VectorBackend, make_async
 from limelight.envs.make import make_envs
 from limelight.envs.snapshot import get_env_state, set_env_state
-from limelight.envs.toy import Bandit, Ring, TwoState
+from limelight.envs.toy import Ring
 from limelight.errors import ConfigError
 from limelight.runs.checkpoint import read_state, write_state
 

@@ -11,7 +11,8 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.utils.env_checker import check_env
 
-from limelight.envs.toy import Aim, Bandit, Catch, Corridor, Match, Recall, Ring, Scripted, TwoState
+from helpers.toys import Bandit, Corridor, Scripted, TwoState
+from limelight.envs.toy import Aim, Catch, Match, Recall, Ring
 
 SCRIPT = [[(0.0, 0.0, False, False), (1.0, 2.0, False, False), (2.0, 3.0, True, False)]]
 

@@ -12,8 +12,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import limelight
+from helpers.toys import Bandit
 from limelight.envs.snapshot import get_env_state, set_env_state
-from limelight.envs.toy import Bandit, Ring
+from limelight.envs.toy import Ring
 from limelight.envs.wrappers import POSITIONS, HideVelocities, masked_cartpole
 from limelight.errors import ConfigError
 

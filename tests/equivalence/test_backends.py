@@ -18,12 +18,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from helpers.toys import Scripted, ScriptRow
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.episodes import Episode
 from limelight.envs.base import EnvBackend, Step
 from limelight.envs.gymnasium_backend import MODES, SyncBackend, VectorBackend, make_async
 from limelight.envs.make import make_envs
-from limelight.envs.toy import Ring, Scripted, ScriptRow
+from limelight.envs.toy import Ring
 from limelight.errors import ConfigError
 
 # Terminations, truncations, both at once, and lengths 1 to 4; the first row is the reset.

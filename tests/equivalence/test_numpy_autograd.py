@@ -12,10 +12,11 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
+from helpers.toys import Bandit, Corridor
 from limelight.algo.learner import Learner
 from limelight.algo.rollout import Rollout
 from limelight.envs.gymnasium_backend import SyncBackend
-from limelight.envs.toy import Bandit, Corridor, Ring
+from limelight.envs.toy import Ring
 from limelight.nn.model import ActorCritic
 from limelight.nn.numpy_engine.network import NumpyActorCritic
 from limelight.nn.policy import ModelPolicy

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import limelight
-from limelight.envs.toy import Corridor, Ring, Scripted
+from helpers.toys import Corridor, Scripted
+from limelight.envs.toy import Ring
 from limelight.errors import ConfigError
 from limelight.nn.model import make_model
 from limelight.runs.evaluation import Evaluation, play

@@ -19,10 +19,10 @@ import torch
 
 import limelight
 from helpers.manual_workers import draw_no_report
+from helpers.toys import Corridor
 from limelight.algo.normalization import make_normalizer
 from limelight.cli import main as cli
 from limelight.envs.make import make_envs
-from limelight.envs.toy import Corridor
 from limelight.errors import ConfigError
 from limelight.nn.model import make_model
 from limelight.runs.checkpoint import latest_checkpoint, read_state
@@ -289,7 +289,7 @@ class Broken(Still):
 
 
 def still(cls: type[Still]) -> limelight.Agent:
-    agent = agent_of("limelight.envs.toy:Corridor")
+    agent = agent_of("helpers.toys:Corridor")
     agent.env_factory = cls
     return agent
 
@@ -297,7 +297,7 @@ def still(cls: type[Still]) -> limelight.Agent:
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        (Corridor, "video: limelight.envs.toy:Corridor draws no pictures; its render modes are none, and rgb_array"),
+        (Corridor, "video: helpers.toys:Corridor draws no pictures; its render modes are none, and rgb_array"),
         (lambda **given: Corridor(**given), "draws no pictures; its render modes are none"),
         (lambda **given: Wrong(**given), r"cannot be made with render_mode rgb_array \(.*render_mode"),
         (lambda: Still(), "draws no pictures, as it takes no render_mode; give it this argument"),
@@ -307,7 +307,7 @@ def still(cls: type[Still]) -> limelight.Agent:
     ],
 )
 def test_an_environment_that_cannot_be_filmed(env: Any, words: str, tmp_path: Path) -> None:
-    agent = agent_of("limelight.envs.toy:Corridor")
+    agent = agent_of("helpers.toys:Corridor")
     with pytest.raises(ConfigError, match=words) as error:
         watch.record(agent, tmp_path / "game.mp4", env)
     assert "\n" not in str(error.value)
@@ -445,8 +445,8 @@ def test_a_cut_video_is_said_to_be_one(
     [
         (["--render"], "render: there is no display here"),
         (
-            ["--video", "--env-id", "limelight.envs.toy:Corridor"],
-            "video: limelight.envs.toy:Corridor draws no pictures",
+            ["--video", "--env-id", "helpers.toys:Corridor"],
+            "video: helpers.toys:Corridor draws no pictures",
         ),
     ],
 )

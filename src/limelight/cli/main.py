@@ -136,11 +136,11 @@ def _train(argv: list[str]) -> int:
 def _train_help(argv: list[str]) -> int:
     from limelight.cli.arguments import TrainArguments, train_request
     from limelight.cli.flags import print_help
-    from limelight.errors import ConfigError
+    from limelight.errors import LimelightError
 
     try:
         config = train_request(argv, _notice).config
-    except ConfigError as error:
+    except LimelightError as error:
         _notice(f"{error}; these are the general defaults")
         print_help(TrainArguments, "limelight train")
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import with_settings
-from limelight.settings.schema import EnvConfig, TrainConfig
+from limelight.settings.schema import TrainConfig
 from limelight.training.algorithms import get_algorithm
 
 if TYPE_CHECKING:
@@ -346,24 +346,18 @@ def resolve(
     own = get_algorithm(algo).settings
     asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
     if asked.env.env_module is not None:  # before the id is looked at: it may be of an environment registered there
-        from limelight.envs.source import import_env_module  # here for the same reason as below
+        from limelight.envs.source import (
+            import_env_module,  # here, as the command line loads this module to show its help
+        )
 
         import_env_module(asked.env)
-    name = choose_preset(env_id, preset, lambda: spaces_of(asked.env, factory), asked.model.core)
+
+    def get_spaces() -> tuple[Space[Any], Space[Any]]:
+        from limelight.envs.source import resolve_env  # not needed where the id is known: --help is to stay fast
+
+        return resolve_env(asked.env, factory).spaces()
+
+    name = choose_preset(env_id, preset, get_spaces, asked.model.core)
     rows = PRESETS[name].settings if name in PRESETS else {}
     merged = {**own, **rows.get("*", {}), **rows.get(algo, {}), **settings}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
-
-
-def spaces_of(config: EnvConfig, factory: EnvFactory | None) -> tuple[Space[Any], Space[Any]]:
-    """Observation and action space of an environment, which is made for it.
-
-    Raises: ConfigError if it cannot be made.
-    """
-    from limelight.envs.source import resolve_env  # not needed where the id is known: --help is to stay fast
-
-    env = resolve_env(config, factory)()
-    try:
-        return env.observation_space, env.action_space
-    finally:
-        env.close()

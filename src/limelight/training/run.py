@@ -17,10 +17,11 @@ import gymnasium as gym
 import torch
 from gymnasium.spaces import Space
 
-from limelight.envs.make import explain_backend, num_cores, resolve_env
+from limelight.envs.make import explain_backend, num_cores, try_envs
+from limelight.envs.source import qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
 from limelight.errors import ConfigError, WorkerError
-from limelight.runners.actor_learner import make_actor_learner
+from limelight.runners.actor_learner import make_actor_learner, make_learner
 from limelight.runners.base import Runner
 from limelight.runners.processes.runner import SharedMemoryRunner
 from limelight.runners.sync import SyncRunner
@@ -29,14 +30,14 @@ from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import create_run_folder, require_empty, write_json
 from limelight.seeds import Stream, derive_seed
-from limelight.settings.io import for_resume, load_yaml, save_yaml
+from limelight.settings.io import for_resume, load_yaml, save_yaml, with_settings
 from limelight.settings.rules import validate
 from limelight.settings.schema import TrainConfig
 from limelight.threads import single_threaded
 from limelight.training.evaluator import Evaluator
 from limelight.training.loop import TrainingLoop, catch_signals
 from limelight.training.precision import choose_device, choose_precision
-from limelight.training.presets import explain_preset, resolve, spaces_of
+from limelight.training.presets import explain_preset, resolve
 from limelight.typing import EnvFactory
 from limelight.viewing.console import ConsoleLogger
 from limelight.viewing.jsonl import JsonlLogger
@@ -87,9 +88,11 @@ def train(
     Raises: ConfigError with one line for anything that cannot work.
     """
     factory = None if isinstance(env, str) else env
-    env_id = env if isinstance(env, str) else name_of(env)
-    config = resolve(env_id, algo, preset, settings, factory)
-    return run(config, factory=factory, quiet=quiet, loggers=loggers)
+    env_id = env if isinstance(env, str) else qualified_name(env)
+    # What one copy of the environment shows is kept in the source, for the preset as for everything that follows.
+    source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
+    config = resolve(env_id, algo, preset, settings, source)
+    return run(config, factory=source, quiet=quiet, loggers=loggers)
 
 
 def resume(run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger] = (), **settings: Any) -> RunResult:
@@ -97,12 +100,6 @@ def resume(run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger
     folder = Path(run_dir)
     config = for_resume(load_yaml(folder / "config.yaml"), settings)
     return run(config, resume_from=folder, quiet=quiet, loggers=loggers)
-
-
-def name_of(factory: Callable[..., Any]) -> str:
-    """``module:qualname`` of a callable, under which a later process can find it if it is importable."""
-    owner = factory if hasattr(factory, "__qualname__") else type(factory)
-    return f"{owner.__module__}:{owner.__qualname__}"
 
 
 def run(
@@ -120,7 +117,8 @@ def run(
     written, whatever a failing environment raises, and WorkerError (with ``run_dir``) where workers have failed.
     """
     notes = [] if resume_from is not None else [explain_preset(config.env.env_id, config.preset)]
-    config = prepare(config, factory, notes.append)
+    source = resolve_env(config.env, factory)
+    config = prepare(config, source, notes.append)
     state = read_checkpoint(resume_from) if resume_from is not None else None
     resume_step = int(state["training"]["runner"]["num_steps"]) if state is not None else None
     if resume_from is None:
@@ -128,7 +126,7 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(single_threaded())
         interrupt = stack.enter_context(catch_signals())
-        runner, agent = build(config, factory)
+        runner, agent = build(config, source)
         stack.callback(runner.close)
         run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config))
@@ -177,20 +175,20 @@ def prepare(
         if because is not None:
             raise ConfigError(f"algo = {config.algorithm.algo}: {because}; or use algo a2c, which needs no workers")
         workers = dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
-    maker = resolve_env(config.env, factory)
+    source = resolve_env(config.env, factory)
     has_workers = workers.asynchronous or workers.runner == "ray"
-    choice = explain_backend(config.env, maker, may_start_workers=not has_workers)
+    choice = explain_backend(source, may_start_workers=not has_workers)
     if config.env.backend == "auto":
         notify(f"backend {choice.backend}: {choice.reason}")
     if config.log.video_every:
-        check_video(config.env, maker, f"video_every = {config.log.video_every}")
+        check_video(config.env, source, f"video_every = {config.log.video_every}")
     env = dataclasses.replace(config.env, backend=choice.backend)
     if choice.backend == "ale" and env.env_threads is None:
         share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.worker_cpus)
         env = dataclasses.replace(env, env_threads=max(1, share))
 
     def get_spaces() -> Space[Any]:
-        return spaces_of(config.env, factory)[0]
+        return source.spaces()[0]
 
     device, because = choose_device(config.device, has_workers, config.model, get_spaces)
     precision, why = choose_precision(config.model, device, get_spaces)
@@ -203,19 +201,21 @@ def prepare(
 
 def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agent]:
     """The runner of ``config``, and the agent that shares its model."""
-    actor = make_actor_learner(config, factory, config.seed)
-    envs, learner, normalizer = actor.collector.envs, actor.learner, actor.normalizer
-    spaces = envs.single_observation_space, envs.single_action_space
-    agent = Agent(learner.model, normalizer, config, *spaces, env_factory=factory)
-    workers = config.workers
+    source, workers = resolve_env(config.env, factory), config.workers
     if workers.runner == "local" and not workers.asynchronous:
+        actor = make_actor_learner(config, source, config.seed)
+        envs, model = actor.collector.envs, actor.learner.model
+        spaces = envs.single_observation_space, envs.single_action_space
+        agent = Agent(model, actor.normalizer, config, *spaces, env_factory=source)
         return SyncRunner(actor, config.total_timesteps), agent
-    envs.close()  # these were only to see that they can be made: each worker makes its own
+    try_envs(config.env, source)  # the workers make their own
+    learner, normalizer = make_learner(config, *source.spaces())
+    agent = Agent(learner.model, normalizer, config, *source.spaces(), env_factory=source)
     if workers.runner == "ray":
         from limelight.runners.ray.runner import RayRunner
 
-        return RayRunner(config, learner, normalizer, factory), agent
-    return SharedMemoryRunner(config, learner, normalizer, factory), agent
+        return RayRunner(config, learner, normalizer, source), agent
+    return SharedMemoryRunner(config, learner, normalizer, source), agent
 
 
 def reward_threshold(config: TrainConfig) -> float | None:

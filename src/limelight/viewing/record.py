@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from limelight.envs.gymnasium_backend import SyncBackend
-from limelight.envs.source import EnvMaker, resolve_env
-from limelight.errors import ConfigError
+from limelight.envs.source import EnvSource, resolve_env
+from limelight.errors import ConfigError, EnvError
 from limelight.runs.evaluation import EnvLike, Evaluation, check_fits, env_of, play
 from limelight.runs.folder import write_json
 from limelight.runs.reader import VIDEOS
@@ -120,8 +120,8 @@ def _prefix_errors(what: str) -> Iterator[None]:
     """Complaints begin with ``what``."""
     try:
         yield
-    except ConfigError as error:
-        raise ConfigError(f"{what}: {error}") from error
+    except (ConfigError, EnvError) as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 # --------------------------------------------------------------------------- playing
@@ -130,10 +130,10 @@ def _prefix_errors(what: str) -> Iterator[None]:
 class _RenderedEnv:
     """An environment that draws pictures, to play in."""
 
-    def __init__(self, env: AnyEnv, maker: EnvMaker) -> None:
-        self.env, self.name = env, maker.name
+    def __init__(self, env: AnyEnv, source: EnvSource) -> None:
+        self.env, self.name = env, source.name
         self.fps = float(env.metadata.get("render_fps") or 30)
-        self._pixel = None if maker.game() is None else ATARI_PIXEL_ASPECT
+        self._pixel = None if source.kind != "atari" else ATARI_PIXEL_ASPECT
 
     def frame(self, caption: list[str]) -> Frame:
         """What the environment shows now.
@@ -176,30 +176,29 @@ def _stage(config: EnvConfig, factory: EnvFactory | None) -> Iterator[_RenderedE
 
     Raises: ConfigError if it has none that gives pictures.
     """
-    maker = resolve_env(config, factory)
-    plain = maker()
-    offered = plain.metadata.get("render_modes") or []
-    plain.close()
+    source = resolve_env(config, factory)
+    offered = source.render_modes()
     if "rgb_array" not in offered:
         modes = ", ".join(map(str, offered)) or "none"
-        raise ConfigError(f"{maker.name} draws no pictures; its render modes are {modes}, and rgb_array is needed")
+        raise ConfigError(f"{source.name} draws no pictures; its render modes are {modes}, and rgb_array is needed")
     with _headless_mujoco():
-        env = _drawing(maker)
+        env = _drawing(source)
         try:
             if env.render_mode != "rgb_array":
                 raise ConfigError(
-                    f"{maker.name} draws no pictures, as it takes no render_mode; give it this argument, and hand it on"
+                    f"{source.name} draws no pictures, as it takes no render_mode; give it this argument, "
+                    "and hand it on"
                 )
-            yield _RenderedEnv(env, maker)
+            yield _RenderedEnv(env, source)
         finally:
             env.close()
 
 
-def _drawing(maker: EnvMaker) -> AnyEnv:
+def _drawing(source: EnvSource) -> AnyEnv:
     try:
-        return maker("rgb_array")
+        return source.make("rgb_array")
     except Exception as error:  # a callable hands on what it is given, and its environment knows no render mode
-        raise ConfigError(f"{maker.name} cannot be made with render_mode rgb_array ({_one_line(error)})") from error
+        raise ConfigError(f"{source.name} cannot be made with render_mode rgb_array ({_one_line(error)})") from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
+from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any
 
@@ -20,8 +21,8 @@ from limelight.cli.env_check import findings
 from limelight.cli.env_check.findings import BrokenError, Finding, RandomPlay
 from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action
 from limelight.envs.packing import PackActions, PackObservations
-from limelight.envs.source import resolve_env
-from limelight.errors import ConfigError
+from limelight.envs.source import EnvSource, resolve_env
+from limelight.errors import LimelightError
 from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
 from limelight.spaces.packed import MASK_KEY, MaskSource, Packed, Path, part_of, path_name, walk
 from limelight.training.presets import choose_preset, resolve
@@ -38,26 +39,25 @@ def check_env(config: EnvConfig) -> list[Finding]:
     """Findings about the environment of ``config``, in the order they were looked at; none of them raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's own checker would say the same again, in other words
-        try:
-            maker = resolve_env(config)
-            env = maker()
-            run = _run(config, env)
-        except Exception as error:
-            return [Finding("fail", "make", _raised("it", error))]
-        try:
+        with ExitStack() as stack:
+            try:
+                source = resolve_env(config)
+                env = source.make()
+                stack.callback(env.close)
+                run = _run(config, source)
+            except Exception as error:
+                return [Finding("fail", "make", _raised("it", error))]
             found = _inspect(env, run)
-            if all(finding.level != "fail" for finding in found):
-                found += findings.plan(env, maker, run)
-        finally:
-            env.close()
+        if all(finding.level != "fail" for finding in found):  # the copy is closed: planning may make another one
+            found += findings.plan(resolve_env(run.env, source), run)
     return found
 
 
-def _run(config: EnvConfig, env: Env) -> TrainConfig:
+def _run(config: EnvConfig, source: EnvSource) -> TrainConfig:
     """What training would be configured like: the preset, and what ``config`` sets."""
     given = {f.name: getattr(config, f.name) for f in fields(config)}
     given = {name: value for name, value in given.items() if value != getattr(EnvConfig(), name)}
-    preset = choose_preset(config.env_id, "auto", lambda: (env.observation_space, env.action_space))
+    preset = choose_preset(config.env_id, "auto", source.spaces)
     return resolve(config.env_id, AlgorithmConfig.algo, preset, given)
 
 
@@ -95,7 +95,7 @@ def _with_article(name: str) -> str:
 
 
 def _raised(what: str, error: Exception) -> str:
-    if isinstance(error, ConfigError):  # which says all by itself
+    if isinstance(error, LimelightError):  # whose message is complete
         return " ".join(str(error).split())
     lines = str(error).strip().splitlines()
     return f"{what} raised {type(error).__name__}" + (f": {lines[0]}" if lines else "")

@@ -11,8 +11,8 @@ from gymnasium.spaces import Box, Dict, Space
 from limelight.envs.atari import AtariGame
 from limelight.envs.make import explain_backend
 from limelight.envs.masks import choices
-from limelight.envs.source import EnvMaker
-from limelight.errors import ConfigError
+from limelight.envs.source import EnvSource
+from limelight.errors import ConfigError, EnvError
 from limelight.nn.bounds import choose_bounds
 from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
@@ -79,7 +79,7 @@ def spaces(env: AnyEnv, env_id: str) -> Finding:
     """Whether they are supported."""
     try:
         check_spaces(env.observation_space, env.action_space, env_id)
-    except ConfigError as error:
+    except EnvError as error:
         return Finding("fail", "spaces", str(error))
     seen = f"{describe_space(env.observation_space)} → {describe_space(env.action_space)}"
     flat = _flat_images(env.observation_space)
@@ -226,29 +226,29 @@ def speed(play: RandomPlay) -> Finding:
 # --------------------------------------------------------------------------- what training would do
 
 
-def plan(env: AnyEnv, maker: EnvMaker, config: TrainConfig) -> list[Finding]:
+def plan(source: EnvSource, config: TrainConfig) -> list[Finding]:
     """Network, backend and preset of ``limelight train``."""
     return [
-        _network(env, config),
-        _backend(config.env, maker),
+        _network(source, config),
+        _backend(source),
         Finding("ok", "preset", explain_preset(config.env.env_id, config.preset).removeprefix("preset ")),
     ]
 
 
-def _backend(config: EnvConfig, maker: EnvMaker) -> Finding:
+def _backend(source: EnvSource) -> Finding:
     """What would step the environments; settings that it or they would not use are refused here."""
     try:
-        choice = explain_backend(config, maker)
-    except ConfigError as error:
+        choice = explain_backend(source)
+    except (ConfigError, EnvError) as error:
         return Finding("fail", "backend", str(error))
-    number = f"for {config.num_envs} environments side by side"
+    number = f"for {source.config.num_envs} environments side by side"
     return Finding("ok", "backend", f"{choice.backend}, {number}: {choice.reason}")
 
 
-def _network(env: AnyEnv, config: TrainConfig) -> Finding:
+def _network(source: EnvSource, config: TrainConfig) -> Finding:
     """The network that would learn, made once: what no network or distribution takes is refused here."""
     try:
-        model = make_model(env.observation_space, env.action_space, config.model, config.seed)
+        model = make_model(*source.spaces(), config.model, config.seed)
     except ConfigError as error:
         return Finding("fail", "network", str(error))
     hidden = f"hidden layers of {', '.join(map(str, config.model.hidden_sizes))}"
