@@ -1,9 +1,10 @@
-"""Environments that write down when they are made and closed, in all processes, and one of which there can be one."""
+"""Environments that log when they are made and closed, in all processes, and of which only one may be allowed."""
 
 from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from gymnasium.spaces import Box, Discrete
 class Counted(gym.Env[Any, Any]):
     """Episodes of 20 steps; appends a line to ``folder/log`` when it is made and when it is closed.
 
-    With ``single``, a second live copy cannot be made, in whichever process, as of a port or a licence.
+    With ``single``, a second live copy cannot be made in any process, as with a port or a licence.
     """
 
     def __init__(self, folder: str, single: bool = False) -> None:
         self.observation_space, self.action_space = Box(-1.0, 1.0, (3,)), Discrete(2)
         self.folder, self.single, self.open, self.steps = Path(folder), single, False, 0
         if single:
-            os.close(os.open(self.folder / "port", os.O_CREAT | os.O_EXCL))  # FileExistsError: it is taken
+            os.close(
+                os.open(self.folder / "port", os.O_CREAT | os.O_EXCL)
+            )  # raises FileExistsError if another copy is open
         self.open = True
         self._write("+")
 
@@ -47,8 +50,19 @@ class Counted(gym.Env[Any, Any]):
                 (self.folder / "port").unlink()
 
 
+@dataclass(frozen=True)
+class CountedFactory:
+    """Makes :class:`Counted` environments that write into ``folder``."""
+
+    folder: Path
+    single: bool = False
+
+    def __call__(self) -> Counted:
+        return Counted(str(self.folder), self.single)
+
+
 def copies(folder: Path) -> tuple[int, int]:
-    """How many :class:`Counted` of ``folder`` were made in all, and how many lived at the same time."""
+    """Return how many :class:`Counted` of ``folder`` were made, and how many were open at the same time at most."""
     lines = sorted(line.split() for line in (folder / "log").read_text().splitlines())
     signs = [1 if sign == "+" else -1 for _, _, sign in lines]
     return signs.count(1), int(np.cumsum(signs).max())

@@ -19,7 +19,7 @@ from limelight.envs.envpool_backend import EnvPoolBackend, why_no_envpool
 from limelight.envs.games import refuse_unused
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
 from limelight.envs.masks import random_action
-from limelight.envs.source import EnvSource, qualified_name, resolve_env
+from limelight.envs.source import EnvSource, Spaces, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
 from limelight.errors import ConfigError, EnvError, did_you_mean
 from limelight.settings.io import with_settings
@@ -99,6 +99,18 @@ def try_envs(config: EnvConfig, source: EnvSource) -> None:
         envs.close()
 
 
+def inspect_env(source: EnvSource, may_start_workers: bool = True) -> Spaces:
+    """Return observation and action space of ``source``.
+
+    A copy that has to be made for them also serves to time steps, if :func:`explain_backend` will do this.
+    """
+    has_vector = source.spec is not None and source.spec.vector_entry_point is not None
+    is_timed = source.config.backend == "auto" and source.kind != "atari" and not has_vector
+    if source.inspection.spaces is None and is_timed and _may_be_async(source.config, may_start_workers):
+        _time_steps(source)
+    return source.spaces()
+
+
 def explain_backend(source: EnvSource, may_start_workers: bool = True, may_use_envpool: bool = True) -> Choice:
     """Return the backend of ``source.config``, or for ``auto`` the fastest.
 
@@ -133,11 +145,15 @@ def _fastest(source: EnvSource, may_start_workers: bool, may_use_envpool: bool) 
     no_envpool = _why_not_envpool(source) if may_use_envpool else "EnvPool is used only for training"
     if no_envpool is None:
         return Choice("envpool", f"faster, and EnvPool has {source.name} with the same spaces")
-    if config.num_envs == 1 or not may_start_workers or num_cores() == 1 or why_no_workers() is not None:
+    if not _may_be_async(config, may_start_workers):
         return Choice("sync", no_envpool)
     seconds = _time_steps(source)
     backend: Backend = "async" if seconds >= _ASYNC_FROM_SECONDS else "sync"
     return Choice(backend, f"a step takes {seconds * 1e6:.0f} µs; {no_envpool}")
+
+
+def _may_be_async(config: EnvConfig, may_start_workers: bool) -> bool:
+    return config.num_envs > 1 and may_start_workers and num_cores() > 1 and why_no_workers() is None
 
 
 def _why_not_envpool(source: EnvSource) -> str | None:

@@ -344,18 +344,18 @@ def resolve(
     Raises: ConfigError for an unknown algorithm, preset or setting, or an environment that cannot be made.
     """
     own = get_algorithm(algo).settings
-    asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
+    asked = with_settings(TrainConfig(), {**own, **settings, "env_id": env_id})
     if asked.env.env_module is not None:  # before the id is looked at: it may be of an environment registered there
-        from limelight.envs.source import (
-            import_env_module,  # here, as the command line loads this module to show its help
-        )
+        from limelight.envs.source import import_env_module  # here, as --help loads this module and shall be fast
 
         import_env_module(asked.env)
 
     def get_spaces() -> tuple[Space[Any], Space[Any]]:
-        from limelight.envs.source import resolve_env  # not needed where the id is known: --help is to stay fast
+        from limelight.envs.make import inspect_env  # here for the same reason
+        from limelight.envs.source import resolve_env
 
-        return resolve_env(asked.env, factory).spaces()
+        has_workers = asked.workers.asynchronous or asked.workers.runner == "ray"
+        return inspect_env(resolve_env(asked.env, factory), may_start_workers=not has_workers)
 
     name = choose_preset(env_id, preset, get_spaces, asked.model.core)
     rows = PRESETS[name].settings if name in PRESETS else {}
