@@ -516,7 +516,7 @@ def test_a_lost_life_is_an_end_for_the_learner_and_not_for_the_statistics() -> N
     assert same_episodes == episodes
     np.testing.assert_array_equal(remembered, same_remembered)
     assert remembered is not None
-    assert remembered.min() > 10, "a game was cut somewhere in the middle of the rollout, too"
+    assert remembered.min() > 10, "a game was truncated in the middle of the rollout"
     games_over, ends = int(whole.terminated.sum()), int(lives.terminated.sum())
     assert len(episodes) == games_over >= 2
     assert all(episode.terminated for episode in episodes)

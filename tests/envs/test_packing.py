@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Text
+from gymnasium.utils.env_checker import check_env
 
 import limelight
 from helpers.composite_envs import ROOM, Gripper, Room
@@ -117,6 +118,32 @@ def test_spaces_that_cannot_be_packed_are_named_with_their_place(space: Any, wor
         make_envs(Odd, 1)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the checker's advice on spaces and wrappers
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "Blackjack-v1",
+        "Taxi-v4",
+        "MiniGrid-Empty-5x5-v0",
+        "helpers.composite_envs:Room",
+        "helpers.composite_envs:Gripper",
+    ],
+)
+def test_gymnasiums_checker_accepts_packed_environments(env_id: str) -> None:
+    """It makes a second one from the spec, with all wrappers."""
+    if env_id.startswith("MiniGrid"):
+        pytest.importorskip("minigrid")
+    env = resolve_env(EnvConfig(env_id)).make()
+    assert isinstance(env, PackObservations | PackActions)
+    check_env(env)
+    if env.spec is not None:
+        again = env.spec.make()
+        assert type(again) is type(env)
+        assert again.observation_space == env.observation_space
+        again.close()
+    env.close()
 
 
 def test_exact_resume_of_a_packed_environment() -> None:

@@ -145,7 +145,7 @@ def test_one_that_can_be_had_once_trains(tmp_path: Path) -> None:
     factory = CountedFactory(tmp_path, single=True)
     result = limelight.train(factory, num_envs=1, backend="sync", run_dir=str(tmp_path / "run"), **QUICK)
     assert result.status == "completed"
-    assert copies(tmp_path) == (2, 1)  # one to look at, one to train in
+    assert copies(tmp_path) == (2, 1)  # one to inspect, one to train in
 
 
 @pytest.mark.parametrize(("num_envs", "cores", "made"), [(1, 2, 2), (4, 1, 5), (4, 2, 5)])
@@ -204,3 +204,16 @@ def test_what_one_copy_shows_serves_preset_and_preparation(tmp_path: Path) -> No
     assert prepared.env.backend == "sync"
     assert copies(tmp_path) == (1, 1)
     assert source.spaces() == (Box(-1.0, 1.0, (3,)), Discrete(2))
+
+
+def test_the_backend_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = []
+    fastest = make_module._fastest
+
+    def counted(*args: Any) -> Any:
+        chosen.append(args)
+        return fastest(*args)
+
+    monkeypatch.setattr(make_module, "_fastest", counted)
+    limelight.train(Ring, num_envs=2, run_dir=str(tmp_path / "run"), **QUICK)
+    assert len(chosen) == 1

@@ -111,10 +111,10 @@ def test_the_value_of_recall_is_gamma_to_the_steps_left_with_memory(num_cues: in
         cues.append(int(obs))
         shown, rewards, over = [], [], False
         while not over:
-            obs, reward, over, cut, _ = env.step(np.int64(cues[-1]))
+            obs, reward, over, truncated, _ = env.step(np.int64(cues[-1]))
             shown.append(int(obs))
             rewards.append(reward)
-            assert not cut
+            assert not truncated
         assert shown == [*[blank] * delay, query, blank]
         returns = [sum(gamma**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))]
         assert returns == pytest.approx(value)
@@ -136,10 +136,10 @@ def test_match_pays_only_for_the_right_answer_and_neither_cue_tells_it(delay: in
         first = int(env.reset(seed=0 if episode == 0 else None)[0])
         answer, shown, rewards, over = episode % 2, [], [], False
         while not over:
-            obs, reward, over, cut, _ = env.step(np.int64(answer))
+            obs, reward, over, truncated, _ = env.step(np.int64(answer))
             shown.append(int(obs))
             rewards.append(reward)
-            assert not cut
+            assert not truncated
         second = shown[delay] - 3
         assert shown == [*[2] * delay, 3 + second, 2]
         right = answer == (first == second)
@@ -166,10 +166,10 @@ def played(env: Catch, seed: int, policy: Callable[[Catch], int]) -> tuple[list[
     obs, _ = env.reset(seed=seed)
     images, rewards, over = [obs], [], False
     while not over:
-        obs, reward, over, cut, _ = env.step(np.int64(policy(env)))
+        obs, reward, over, truncated, _ = env.step(np.int64(policy(env)))
         images.append(obs)
         rewards.append(reward)
-        assert not cut
+        assert not truncated
     return images, rewards
 
 

@@ -23,9 +23,7 @@ class Counted(gym.Env[Any, Any]):
         self.observation_space, self.action_space = Box(-1.0, 1.0, (3,)), Discrete(2)
         self.folder, self.single, self.open, self.steps = Path(folder), single, False, 0
         if single:
-            os.close(
-                os.open(self.folder / "port", os.O_CREAT | os.O_EXCL)
-            )  # raises FileExistsError if another copy is open
+            (self.folder / "port").touch(exist_ok=False)  # FileExistsError if another copy is open
         self.open = True
         self._write("+")
 

@@ -1,4 +1,4 @@
-"""Environments that fail in chosen workers and write down what happened to them, for the tests of faults."""
+"""Environments that fail in chosen workers and log their seeds and actions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from limelight.algo import optim
 
 
 def worker_index() -> int | None:
-    """Of the worker that this process is; None in any other."""
+    """Return the index of the worker that runs in this process; None in any other process."""
     kind, _, index = current_process().name.rpartition("-")
     return int(index) if kind == "limelight-worker" else None
 
@@ -40,12 +40,12 @@ def segfault() -> None:
 
 
 def kill_in_push() -> None:
-    """Not now: in the optimizer's next step, which is in the middle of a push."""
+    """Kill the process in the optimizer's next step, which is in the middle of a push."""
     optim.RMSprop.step = lambda *_: kill()  # type: ignore[method-assign]
 
 
 def give_nan() -> None:
-    """Seen to in :meth:`Misbehaving.step`."""
+    """Return a NaN, which is done by :meth:`Misbehaving.step`."""
 
 
 FAULTS: dict[str, Callable[[], None]] = {
@@ -54,7 +54,7 @@ FAULTS: dict[str, Callable[[], None]] = {
 
 
 class Misbehaving(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole of one worker; see :class:`Misbehaves`."""
+    """The CartPole of one worker, which fails as :class:`Misbehaves` says."""
 
     def __init__(self, plan: Misbehaves, index: int, fault: str | None) -> None:
         super().__init__(gym.make("CartPole-v1"))
@@ -86,25 +86,25 @@ class Misbehaving(gym.Wrapper[Any, Any, Any, Any]):
         return (obs, *rest)
 
     def wait_for_all(self) -> None:
-        """Until the successors of all that fail have come."""
+        """Wait until all workers that failed have been restarted."""
         (self.plan.folder / f"{self.index}.back").touch()
         deadline = time.monotonic() + 60
         while len(list(self.plan.folder.glob("*.back"))) < len(self.plan.faults):
-            assert time.monotonic() < deadline, "a worker did not come back"
+            assert time.monotonic() < deadline, "a worker was not restarted"
             time.sleep(0.02)
 
 
 @dataclass(frozen=True)
 class Misbehaves:
-    """Makes environments that fail in step ``after`` in worker i by ``faults[i]``; nowhere but in workers."""
+    """Makes environments that fail in step ``after`` of worker i by ``faults[i]``, and only in workers."""
 
     folder: Path
     faults: tuple[str, ...]
     after: int = 30
     only_once: bool = False
-    """A worker's successor does not fail."""
+    """A restarted worker does not fail."""
     wait_for_all: bool = False
-    """And waits in its first step until all have a successor."""
+    """A restarted worker waits in its first step until all have been restarted."""
 
     def __call__(self) -> gym.Env[Any, Any]:
         index = worker_index()
@@ -132,7 +132,7 @@ class AlwaysRaises(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class Stuck(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole whose step 40 does not return, in a worker; it touches ``file`` before."""
+    """CartPole whose step 40 touches ``file`` and does not return, in a worker."""
 
     def __init__(self, file: str) -> None:
         super().__init__(gym.make("CartPole-v1"))
@@ -147,7 +147,7 @@ class Stuck(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class HugeReward(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole whose rewards are finite, but not the square of any."""
+    """CartPole whose rewards are finite, but whose squares overflow float32."""
 
     def __init__(self) -> None:
         super().__init__(gym.make("CartPole-v1"))

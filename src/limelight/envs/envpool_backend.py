@@ -31,7 +31,7 @@ _NO_LIMIT = 2**31 - 2
 
 @final
 class EnvPoolBackend:
-    """``num_envs`` environments of one EnvPool, on one thread.
+    """Steps ``num_envs`` environments of one EnvPool, on one thread.
 
     EnvPool calls a step truncated, and not terminated, when it both ends the episode and is the last one of the time
     limit; Gymnasium calls it both. EnvPool therefore gets a limit of one step more, and the limit is applied here: a
@@ -197,7 +197,7 @@ def _compare_spaces(source: EnvSource, theirs: Any) -> str | None:
 
 
 def _alike(ours: Space[Any], theirs: Space[Any], bounds: bool) -> bool:
-    """Tell whether EnvPool's space can replace Gymnasium's.
+    """Return whether EnvPool's space can replace Gymnasium's.
 
     EnvPool's MuJoCo takes float64 actions, and the bounds of observations of its Box2D do not hold.
     """

@@ -90,7 +90,7 @@ def _is_third_party(env_id: str) -> bool:
 
 
 def is_registered_by_ale(entry_point: object) -> bool:
-    """Tell whether ale-py has registered the environment, as Gymnasium's without pre-processing."""
+    """Return whether ale-py has registered the environment, as Gymnasium's without pre-processing."""
     return isinstance(entry_point, str) and entry_point.startswith("ale_py.")
 
 

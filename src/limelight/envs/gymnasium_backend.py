@@ -275,7 +275,7 @@ def make_async(
         num_envs: B.
         autoreset_mode: when a finished episode restarts.
         env_id: the environment's name in messages.
-        spaces: of observations and actions; without them, an environment is made to look at.
+        spaces: of observations and actions; without them, an environment is made to read them.
     Raises: ConfigError if ``factory`` cannot be sent to another process.
     """
     obstacle = why_no_workers()

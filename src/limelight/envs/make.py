@@ -7,7 +7,7 @@ import inspect
 import os
 import statistics
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
@@ -59,7 +59,7 @@ def make_envs(
 ) -> EnvBackend:
     """Make environments that are stepped together, ready for ``reset``.
 
-    If nothing is known of the environment yet, one copy is made to look at, and closed before these are made.
+    If nothing is known of the environment yet, one copy is made to inspect, and closed before these are made.
 
     Args:
         config: settings; or an id, or a callable that makes an environment, with the default settings.
@@ -107,7 +107,8 @@ def inspect_env(source: EnvSource, may_start_workers: bool = True) -> Spaces:
     has_vector = source.spec is not None and source.spec.vector_entry_point is not None
     is_timed = source.config.backend == "auto" and source.kind != "atari" and not has_vector
     if source.inspection.spaces is None and is_timed and _may_be_async(source.config, may_start_workers):
-        _time_steps(source)
+        with suppress(Exception):  # errors are reported when the environment is actually used
+            _time_steps(source)
     return source.spaces()
 
 
@@ -178,7 +179,7 @@ def _with_settings(env: EnvConfig, settings: dict[str, Any]) -> EnvConfig:
 
 
 def _build(source: EnvSource, backend: Backend) -> EnvBackend:
-    """Build ``backend``; copies that were made to look at are closed by then."""
+    """Build ``backend``; copies that were made to be inspected are closed by then."""
     config = source.config
     if backend == "ale":
         return _build_ale(source)

@@ -21,7 +21,7 @@ def choices(space: Space[Any]) -> list[int]:
 
 
 def observes_mask(env: AnyEnv, name: str) -> bool:
-    """Tell whether observations hold a mask: a top-level key ``action_mask`` with a number for every action.
+    """Return whether observations hold a mask: a top-level key ``action_mask`` with a number for every action.
 
     Raises: EnvError if the mask has another size.
     """
@@ -60,7 +60,7 @@ def flat_mask(mask: Any) -> NDArray[Any]:
 
 
 def has_legal_action(mask: NDArray[Any], sizes: list[int]) -> bool:
-    """Tell whether every choice has a legal action."""
+    """Return whether every choice has a legal action."""
     starts = np.cumsum([0, *sizes[:-1]])
     return bool((np.add.reduceat(mask != 0, starts, dtype=np.int64) > 0).all())
 

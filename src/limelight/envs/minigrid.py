@@ -50,7 +50,7 @@ def register(env_id: str) -> None:
 
 
 def has_mission(space: Space[Any]) -> bool:
-    """Tell whether ``space`` is of MiniGrid's observations, with a mission in words."""
+    """Return whether ``space`` is of MiniGrid's observations, with a mission in words."""
     return isinstance(space, Dict) and type(space.spaces.get("mission")).__module__.startswith("minigrid.")
 
 

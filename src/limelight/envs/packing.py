@@ -37,7 +37,7 @@ def pack_env(env: AnyEnv, name: str, mask: MaskSource | None = None) -> AnyEnv:
 
 
 def is_composite(space: Space[Any]) -> bool:
-    """Tell whether ``space`` is a Dict or Tuple that can be packed."""
+    """Return whether ``space`` is a Dict or Tuple that can be packed."""
     parts = list(walk(space))
     return isinstance(space, Dict | Tuple) and bool(parts) and all(type(part) in SIMPLE for _, part in parts)
 

@@ -135,7 +135,7 @@ def _set_layer(layer: Any, data: State, made: list[Any]) -> None:
 
 
 def _is_static(layer: Any, name: str, value: Any) -> bool:
-    """Tell whether only construction decides the attribute: configuration, spaces, functions without state."""
+    """Return whether only construction decides the attribute: configuration, spaces, functions without state."""
     if name in _STATIC or isinstance(value, Space | EnvSpec | type | np.ufunc):
         return True
     if name == "env" and isinstance(layer, gym.Wrapper | VectorWrapper):

@@ -79,14 +79,14 @@ def resolve_env(config: EnvConfig, factory: EnvFactory | None = None) -> EnvSour
 
 
 def _same_copies(a: EnvConfig, b: EnvConfig) -> bool:
-    """Whether both settings describe the same environment, however many copies are stepped in whichever way."""
+    """Return whether both settings describe the same environment; how its copies are stepped may differ."""
     default = {name: getattr(EnvConfig, name) for name in _FOR_STEPPING}
     return dataclasses.replace(a, **default) == dataclasses.replace(b, **default)
 
 
 @dataclass
 class Inspection:
-    """What the copies of an environment have shown so far; None is what has not been looked at."""
+    """Facts that copies of an environment have shown so far; None is unknown."""
 
     spaces: Spaces | None = None
     """Spaces of a copy as :meth:`EnvSource.make` returns it."""
@@ -108,7 +108,7 @@ class EnvSource:
 
     Composite spaces and masks of actions are packed (envs/packing.py), everything else is left as it is. The object is
     also an ``EnvFactory``. It can be sent to another process if the callable or the entry point can, and takes with it
-    what the copies have shown, so that no other process has to make one to look at.
+    what the copies have shown, so that no other process has to make one to inspect.
     """
 
     config: EnvConfig
@@ -162,11 +162,11 @@ class EnvSource:
         return self.inspection.render_modes
 
     def is_packed(self) -> bool:
-        """Tell whether composite spaces or masks are packed; make a copy as :meth:`spaces` does."""
+        """Return whether composite spaces or masks are packed; make a copy as :meth:`spaces` does."""
         return any(isinstance(space, Packed) for space in self.spaces())
 
     def is_first(self, env: AnyEnv) -> bool:
-        """Tell whether ``env`` is the very copy that was made first, which a callable must not return again."""
+        """Return whether ``env`` is the very copy that was made first, which a callable must not return again."""
         first = self.inspection.first
         return first is not None and first() is env.unwrapped
 

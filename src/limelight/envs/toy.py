@@ -1,4 +1,4 @@
-"""Tiny environments with known values, for tests, examples and a first look at an algorithm.
+"""Tiny environments with known values, for tests, examples and first experiments.
 
 None is registered with Gymnasium; their ids are paths such as ``limelight.envs.toy:Ring``, or pass the class itself.
 """

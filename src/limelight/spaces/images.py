@@ -27,7 +27,7 @@ class PixelScale(NamedTuple):
 
 
 def is_image(space: Space[Any]) -> bool:
-    """Tell whether ``space`` is an image: bytes, 36 × 36 or more, or 4 × 4 or more with channels first or last."""
+    """Return whether ``space`` is an image: bytes, 36 × 36 or more, or 4 × 4 or more with channels first or last."""
     if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
         return False
     smallest = MIN_CNN_SIZE if len(space.shape) == 2 else MIN_IMAGE_SIZE
@@ -43,7 +43,7 @@ def image_size(space: Box) -> tuple[int, int, int]:
 
 
 def channels_first(space: Box) -> bool:
-    """Tell whether three dimensions are C × H × W: by the square sides, else the smaller end is the channels."""
+    """Return whether three dimensions are C × H × W: by the square sides, else the smaller end is the channels."""
     a, b, c = space.shape
     return b == c if (a == b) != (b == c) else a < c
 
@@ -56,5 +56,5 @@ def highest_values(space: Box) -> NDArray[np.int64]:
 
 
 def is_categorical_image(space: Box) -> bool:
-    """Tell whether an image holds categories, whose codes have no order, and not brightness."""
+    """Return whether an image holds categories, whose codes have no order, and not brightness."""
     return bool(1 < highest_values(space).max() < MAX_CATEGORIES)

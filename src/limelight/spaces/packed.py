@@ -33,7 +33,7 @@ class Leaf(NamedTuple):
 
     @property
     def part(self) -> slice:
-        """The slice of its numbers in the packed vector."""
+        """Slice of its numbers in the packed vector."""
         return slice(self.start, self.start + self.size)
 
 
