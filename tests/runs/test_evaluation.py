@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import limelight
+from helpers.toys import Corridor, Scripted
 from limelight.envs.make import num_cores
-from limelight.envs.toy import Corridor, Ring, Scripted
+from limelight.envs.toy import Ring
 from limelight.errors import CheckpointError, ConfigError
 from limelight.nn.model import make_model
 from limelight.runs.evaluation import Evaluation, play

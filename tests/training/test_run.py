@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import limelight
-from limelight.envs.toy import Corridor
+from helpers.toys import Corridor
 from limelight.errors import ConfigError, NonFiniteError, WorkerError
 from limelight.runners.sync import SyncRunner
 from limelight.runs.checkpoint import latest_checkpoint, read_state
@@ -256,7 +256,7 @@ def test_a_callable_with_discrete_observations_is_learnt(tmp_path: Path) -> None
     )  # fmt: skip
     evaluation = limelight.evaluate(result.agent, Corridor, episodes=8)
     assert evaluation.mean_return == pytest.approx(1.0)
-    assert load_yaml(result.run_dir / "config.yaml").env.env_id == "limelight.envs.toy:Corridor"
+    assert load_yaml(result.run_dir / "config.yaml").env.env_id == "helpers.toys:Corridor"
 
 
 @pytest.mark.parametrize("device", ["cuda"])

@@ -19,10 +19,10 @@ import torch
 
 import limelight
 from helpers.manual_workers import draw_no_report
+from helpers.toys import Corridor
 from limelight.algo.normalization import make_normalizer
 from limelight.cli import main as cli
 from limelight.envs.make import make_envs
-from limelight.envs.toy import Corridor
 from limelight.errors import ConfigError, EnvError, LimelightError
 from limelight.nn.model import make_model
 from limelight.runs.checkpoint import latest_checkpoint, read_state
@@ -291,7 +291,7 @@ class Broken(Still):
 
 
 def corridor_agent(cls: type[Still]) -> limelight.Agent:
-    agent = make_agent("limelight.envs.toy:Corridor")
+    agent = make_agent("helpers.toys:Corridor")
     agent.env_factory = cls
     return agent
 
@@ -299,7 +299,7 @@ def corridor_agent(cls: type[Still]) -> limelight.Agent:
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        (Corridor, "video: limelight.envs.toy:Corridor renders no images; its render modes are none, and rgb_array"),
+        (Corridor, "video: helpers.toys:Corridor renders no images; its render modes are none, and rgb_array"),
         (lambda **given: Corridor(**given), "renders no images; its render modes are none"),
         (lambda **given: Wrong(**given), r"cannot be made with render_mode rgb_array \(.*render_mode"),
         (lambda: Still(), "renders no images, as its callable takes no render_mode; add this argument"),
@@ -309,7 +309,7 @@ def corridor_agent(cls: type[Still]) -> limelight.Agent:
     ],
 )
 def test_an_environment_that_cannot_be_recorded_is_named(env: Any, words: str, tmp_path: Path) -> None:
-    agent = make_agent("limelight.envs.toy:Corridor")
+    agent = make_agent("helpers.toys:Corridor")
     with pytest.raises(LimelightError, match=words) as error:
         record(agent, tmp_path / "game.mp4", env)
     assert "\n" not in str(error.value)
@@ -451,8 +451,8 @@ def test_a_cut_video_is_reported_as_cut(
     [
         (["--render"], "render: there is no display here"),
         (
-            ["--video", "--env-id", "limelight.envs.toy:Corridor"],
-            "video: limelight.envs.toy:Corridor renders no images",
+            ["--video", "--env-id", "helpers.toys:Corridor"],
+            "video: helpers.toys:Corridor renders no images",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from limelight.envs import minigrid
 from limelight.envs.games import INSTALL, all_games, id_of, is_registered_by_ale
 from limelight.envs.source import known_ids, near_ids, resolve_env
-from limelight.errors import ConfigError, LimelightError, did_you_mean
+from limelight.errors import ConfigError, EnvError, LimelightError, did_you_mean
 from limelight.settings.schema import EnvConfig
 from limelight.spaces.describe import check_spaces
 from limelight.training.algorithms import ALGORITHMS
@@ -101,13 +101,11 @@ def _obstacle(spec: EnvSpec) -> str:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            env = resolve_env(EnvConfig(env_id=spec.id))()
+            spaces = resolve_env(EnvConfig(env_id=spec.id)).spaces()
     except Exception as error:  # an environment's constructor may raise anything, and one must not end the list
         return " ".join(str(error).removeprefix(f"env_id = {spec.id}: ").split())
     try:
-        check_spaces(env.observation_space, env.action_space, spec.id)
-    except LimelightError as error:
+        check_spaces(*spaces, spec.id)
+    except EnvError as error:
         return str(error).removeprefix(f"env_id = {spec.id}: ").partition(";")[0]
-    finally:
-        env.close()
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner
@@ -93,10 +94,17 @@ def make_actor_learner(
         train_state: the parameters that its updates move; None makes its own.
     """
     envs = make_envs(config.env, factory=factory)
-    spaces = envs.single_observation_space, envs.single_action_space
-    model = make_model(*spaces, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
-    learner = Learner(model, config.algorithm, config.optim, train_state)
-    normalizer = make_normalizer(spaces[0], is_builtin(config.model.encoder)) if config.env.normalize_obs else None
+    learner, normalizer = make_learner(config, envs.single_observation_space, envs.single_action_space, train_state)
     collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
     collector.reset(derive_seed(seed, Stream.ENV))
     return ActorLearner(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))
+
+
+def make_learner(
+    config: TrainConfig, observations: Space[Any], actions: Space[Any], train_state: TrainState | None = None
+) -> tuple[Learner, ObservationNormalizer | None]:
+    """Make a learner with its model, and the normalization of observations if the run has one, without environments."""
+    model = make_model(observations, actions, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
+    learner = Learner(model, config.algorithm, config.optim, train_state)
+    normalizer = make_normalizer(observations, is_builtin(config.model.encoder)) if config.env.normalize_obs else None
+    return learner, normalizer

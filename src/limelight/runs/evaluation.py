@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from limelight.algo.collector import Policy
 from limelight.envs.base import EnvBackend
-from limelight.envs.games import for_other, game_of
+from limelight.envs.games import for_other
 from limelight.envs.make import make_envs
+from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError
 from limelight.settings.schema import EnvConfig
 from limelight.spaces.describe import describe_space
@@ -152,9 +153,9 @@ def check_fits(agent: Agent, envs: EnvBackend, env_id: str) -> None:
 def make_eval_envs(config: EnvConfig, episodes: int, factory: EnvFactory | None) -> EnvBackend:
     """Make the environments of an evaluation: at most as many as episodes, and as many as make it faster."""
     config = dataclasses.replace(config, autoreset_mode="next_step", backend="auto")
-    spec = gym.registry.get(config.env_id) if factory is None and game_of(config.env_id) is None else None
-    most = 100 if spec is not None and spec.vector_entry_point else 10
-    return make_envs(config, num_envs=min(episodes, most), factory=factory)
+    source = resolve_env(config, factory)
+    most = 100 if source.spec is not None and source.spec.vector_entry_point else 10
+    return make_envs(config, num_envs=min(episodes, most), factory=source)
 
 
 def play(

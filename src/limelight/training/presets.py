@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import with_settings
-from limelight.settings.schema import EnvConfig, TrainConfig
+from limelight.settings.schema import TrainConfig
 from limelight.training.algorithms import get_algorithm
 
 if TYPE_CHECKING:
@@ -356,26 +356,20 @@ def resolve_config(
     Raises: ConfigError for an unknown algorithm, preset or setting; EnvError for an environment that cannot be made.
     """
     algorithm = get_algorithm(algo)
-    given = with_settings(TrainConfig(), {**settings, "env_id": env_id})
-    if given.env.env_module is not None:  # first, as it may register the id
-        from limelight.envs.source import import_env_module
+    asked = with_settings(TrainConfig(), {**algorithm.settings, **settings, "env_id": env_id})
+    if asked.env.env_module is not None:  # first, as it may register the id
+        from limelight.envs.source import import_env_module  # here, because --help loads this module
 
-        import_env_module(given.env)
-    name = choose_preset(env_id, preset, lambda: spaces_of(given.env, factory), given.model.core)
+        import_env_module(asked.env)
+
+    def get_spaces() -> tuple[Space[Any], Space[Any]]:
+        from limelight.envs.make import inspect_env
+        from limelight.envs.source import resolve_env
+
+        has_workers = asked.workers.asynchronous or asked.workers.runner == "ray"
+        return inspect_env(resolve_env(asked.env, factory), may_start_workers=not has_workers)
+
+    name = choose_preset(env_id, preset, get_spaces, asked.model.core)
     tuned = PRESETS[name].settings if name in PRESETS else {}
     merged = {**algorithm.settings, **tuned.get("*", {}), **tuned.get(algorithm.presets, {}), **settings}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
-
-
-def spaces_of(config: EnvConfig, factory: EnvFactory | None) -> tuple[Space[Any], Space[Any]]:
-    """Return the observation and the action space of an environment, which is made for this and closed.
-
-    Raises: EnvError if it cannot be made.
-    """
-    from limelight.envs.source import resolve_env
-
-    env = resolve_env(config, factory)()
-    try:
-        return env.observation_space, env.action_space
-    finally:
-        env.close()

@@ -18,11 +18,11 @@ import gymnasium as gym
 import torch
 from gymnasium.spaces import Space
 
-from limelight.envs.make import explain_backend, num_cores
-from limelight.envs.source import callable_name, resolve_env
+from limelight.envs.make import explain_backend, num_cores, try_envs
+from limelight.envs.source import qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
 from limelight.errors import CheckpointError, ConfigError, WorkerError
-from limelight.runners.actor_learner import make_actor_learner
+from limelight.runners.actor_learner import make_actor_learner, make_learner
 from limelight.runners.base import Runner
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
@@ -31,14 +31,14 @@ from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import CONFIG, METRICS, MONITOR, SUMMARY, create_run_folder, require_empty, write_json
 from limelight.seeds import Stream, derive_seed
-from limelight.settings.io import for_resume, load_yaml, save_yaml
+from limelight.settings.io import for_resume, load_yaml, save_yaml, with_settings
 from limelight.settings.rules import validate
 from limelight.settings.schema import EnvConfig, TrainConfig, WorkersConfig
 from limelight.threads import single_threaded
 from limelight.training.evaluator import Evaluator
 from limelight.training.loop import Interrupt, TrainingLoop, catch_signals
 from limelight.training.precision import choose_device, choose_precision
-from limelight.training.presets import explain_preset, resolve_config, spaces_of
+from limelight.training.presets import explain_preset, resolve_config
 from limelight.typing import EnvFactory
 from limelight.viewing.console import ConsoleLogger
 from limelight.viewing.jsonl import JsonlLogger
@@ -89,9 +89,10 @@ def train(
     Raises: LimelightError with one line for anything that cannot work.
     """
     factory = None if isinstance(env, str) else env
-    env_id = env if isinstance(env, str) else callable_name(env)
-    config = resolve_config(env_id, algo, preset, settings, factory)
-    return run(config, factory=factory, quiet=quiet, loggers=loggers)
+    env_id = env if isinstance(env, str) else qualified_name(env)
+    source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
+    config = resolve_config(env_id, algo, preset, settings, source)
+    return run(config, factory=source, quiet=quiet, loggers=loggers)
 
 
 def resume(run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger] = (), **settings: Any) -> RunResult:
@@ -124,7 +125,8 @@ def run(
     """
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
-    config = prepare(config, factory, notes.append)
+    source = resolve_env(config.env, factory)
+    config = prepare(config, source, notes.append)
     state = read_checkpoint(resume_from) if resume_from is not None else None
     if resume_from is None:
         require_empty(config)
@@ -132,7 +134,7 @@ def run(
         stack.enter_context(single_threaded())
         interrupt = stack.enter_context(catch_signals())
         # Environments, network, learner, runner and agent
-        runner, agent = build(config, factory)
+        runner, agent = build(config, source)
         stack.callback(runner.close)
         if resume_from is None:
             notes.insert(0, explain_preset(config, (agent.observation_space, agent.action_space)))
@@ -189,7 +191,7 @@ def prepare(
     workers = _prepare_workers(config)
     has_workers = workers.asynchronous or workers.runner == "ray"
     source = resolve_env(config.env, factory)
-    choice = explain_backend(config.env, source, may_start_workers=not has_workers)
+    choice = explain_backend(source, may_start_workers=not has_workers)
     if config.env.backend == "auto":
         notify(f"backend {choice.backend}: {choice.reason}")
     env = _prepare_env(dataclasses.replace(config.env, backend=choice.backend), workers)
@@ -199,7 +201,7 @@ def prepare(
     # Device and precision
     @functools.cache
     def get_space() -> Space[Any]:
-        return spaces_of(config.env, factory)[0]
+        return source.spaces()[0]
 
     device, device_note = choose_device(config.device, has_workers, config.model, get_space)
     precision, precision_note = choose_precision(config.model, device, get_space)
@@ -240,19 +242,21 @@ def _prepare_env(env: EnvConfig, workers: WorkersConfig) -> EnvConfig:
 
 def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agent]:
     """Build the runner of ``config``, and the agent that shares its network."""
-    actor_learner = make_actor_learner(config, factory, config.seed)
-    envs, learner, normalizer = actor_learner.collector.envs, actor_learner.learner, actor_learner.normalizer
-    spaces = envs.single_observation_space, envs.single_action_space
-    agent = Agent(learner.model, normalizer, config, *spaces, env_factory=factory)
-    workers = config.workers
+    source, workers = resolve_env(config.env, factory), config.workers
     if workers.runner == "local" and not workers.asynchronous:
+        actor_learner = make_actor_learner(config, source, config.seed)
+        envs, model = actor_learner.collector.envs, actor_learner.learner.model
+        spaces = envs.single_observation_space, envs.single_action_space
+        agent = Agent(model, actor_learner.normalizer, config, *spaces, env_factory=source)
         return SyncRunner(actor_learner, config.total_timesteps), agent
-    envs.close()  # they have shown that the environments can be made, and each worker makes its own
+    try_envs(config.env, source)  # the workers make their own
+    learner, normalizer = make_learner(config, *source.spaces())
+    agent = Agent(learner.model, normalizer, config, *source.spaces(), env_factory=source)
     if workers.runner == "ray":
         from limelight.runners.ray.runner import RayRunner
 
-        return RayRunner(config, learner, normalizer, factory), agent
-    return ProcessRunner(config, learner, normalizer, factory), agent
+        return RayRunner(config, learner, normalizer, source), agent
+    return ProcessRunner(config, learner, normalizer, source), agent
 
 
 def reward_threshold(config: TrainConfig) -> float | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from limelight.envs.gymnasium_backend import SyncBackend
-from limelight.envs.source import EnvMaker, resolve_env
+from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError
 from limelight.runs.evaluation import EnvLike, Evaluation, check_fits, env_of, play
 from limelight.runs.folder import VIDEOS, VideoInfo, write_json
@@ -148,11 +148,11 @@ def _prefix_errors(prefix: str) -> Iterator[None]:
 class _RenderedEnv:
     """An environment with a render mode, in which an agent can be shown."""
 
-    def __init__(self, env: AnyEnv, maker: EnvMaker) -> None:
+    def __init__(self, env: AnyEnv, source: EnvSource) -> None:
         self.env = env
-        self.name = maker.name
+        self.name = source.name
         self.fps = float(env.metadata.get("render_fps") or 30)
-        self._pixel = None if maker.game() is None else ATARI_PIXEL_ASPECT
+        self._pixel = None if source.kind != "atari" else ATARI_PIXEL_ASPECT
 
     def frame(self, caption: list[str]) -> Frame:
         """Return the present state of the environment as a frame.
@@ -197,33 +197,29 @@ def _rendered(config: EnvConfig, factory: EnvFactory | None) -> Iterator[_Render
 
     Raises: EnvError if it renders no images.
     """
-    maker = resolve_env(config, factory)
-    # Find out its render modes
-    plain = maker()
-    offered = plain.metadata.get("render_modes") or []
-    plain.close()
+    source = resolve_env(config, factory)
+    offered = source.render_modes()
     if "rgb_array" not in offered:
         modes = ", ".join(map(str, offered)) or "none"
-        raise EnvError(f"{maker.name} renders no images; its render modes are {modes}, and rgb_array is needed")
-    # The same environment again, rendering
+        raise EnvError(f"{source.name} renders no images; its render modes are {modes}, and rgb_array is needed")
     with _headless_mujoco():
-        env = _make_rendering(maker)
+        env = _make_rendering(source)
         try:
             if env.render_mode != "rgb_array":
                 raise EnvError(
-                    f"{maker.name} renders no images, as its callable takes no render_mode; add this argument and "
+                    f"{source.name} renders no images, as its callable takes no render_mode; add this argument and "
                     "pass it on to the environment"
                 )
-            yield _RenderedEnv(env, maker)
+            yield _RenderedEnv(env, source)
         finally:
             env.close()
 
 
-def _make_rendering(maker: EnvMaker) -> AnyEnv:
+def _make_rendering(source: EnvSource) -> AnyEnv:
     try:
-        return maker("rgb_array")
+        return source.make("rgb_array")
     except Exception as error:  # a callable may pass render_mode on to an environment that does not take it
-        raise EnvError(f"{maker.name} cannot be made with render_mode rgb_array ({_one_line(error)})") from error
+        raise EnvError(f"{source.name} cannot be made with render_mode rgb_array ({_one_line(error)})") from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
+from contextlib import ExitStack
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +17,7 @@ from limelight.cli.env_check import findings
 from limelight.cli.env_check.findings import BrokenError, Finding, RandomPlay
 from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action
 from limelight.envs.packing import PackActions, PackObservations
-from limelight.envs.source import resolve_env
+from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import LimelightError
 from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
@@ -35,31 +36,27 @@ def check_env(config: EnvConfig) -> list[Finding]:
     """Return findings about the environment of ``config``, in the order of the checks; no fault is raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's own checker would repeat the findings
-        try:
-            maker = resolve_env(config)
-            env = maker()
-            run = _resolve(config, env)
-            if run.env.atari != config.atari:  # the preset has other frames
-                env.close()
-                maker = resolve_env(run.env)
-                env = maker()
-        except Exception as error:
-            return [Finding("fail", "make", _raised("making the environment", error))]
-        try:
+        with ExitStack() as stack:
+            try:
+                source = resolve_env(config)
+                run = _resolve(config, source)
+                source = resolve_env(run.env, source)  # the preset may have other frames
+                env = source.make()
+                stack.callback(env.close)
+            except Exception as error:
+                return [Finding("fail", "make", _raised("making the environment", error))]
             found = _inspect(env, run)
-            if all(finding.level != "fail" for finding in found):
-                found += findings.plan(env, maker, run)
-        finally:
-            env.close()
+        if all(finding.level != "fail" for finding in found):  # the copy is closed: planning may make another one
+            found += findings.plan(resolve_env(run.env, source), run)
     return found
 
 
-def _resolve(config: EnvConfig, env: Env) -> TrainConfig:
+def _resolve(config: EnvConfig, source: EnvSource) -> TrainConfig:
     """Return the configuration that training would have: the preset's settings, and those of ``config``."""
     asked = TrainConfig(env=config)
     settings = {s.name: get_setting(asked, s.name) for s in all_settings().values() if s.is_under("env")}
     given = {name: value for name, value in settings.items() if value != all_settings()[name].default}
-    preset = choose_preset(config.env_id, "auto", lambda: (env.observation_space, env.action_space))
+    preset = choose_preset(config.env_id, "auto", source.spaces)
     return resolve_config(config.env_id, AlgorithmConfig.algo, preset, given)
 
 

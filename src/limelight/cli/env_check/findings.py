@@ -11,8 +11,8 @@ from gymnasium.spaces import Box, Dict, Space
 from limelight.envs.atari import AtariGame
 from limelight.envs.make import explain_backend
 from limelight.envs.masks import choices
-from limelight.envs.source import EnvMaker
-from limelight.errors import LimelightError
+from limelight.envs.source import EnvSource
+from limelight.errors import EnvError, LimelightError
 from limelight.nn.bounds import choose_bounds
 from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
@@ -79,7 +79,7 @@ def spaces(env: AnyEnv, env_id: str) -> Finding:
     """Check that the spaces are supported."""
     try:
         check_spaces(env.observation_space, env.action_space, env_id)
-    except LimelightError as error:
+    except EnvError as error:
         return Finding("fail", "spaces", str(error))
     seen = f"{describe_space(env.observation_space)} → {describe_space(env.action_space)}"
     flat = _flat_images(env.observation_space)
@@ -226,30 +226,29 @@ def speed(play: RandomPlay) -> Finding:
 # --------------------------------------------------------------------------- training
 
 
-def plan(env: AnyEnv, maker: EnvMaker, config: TrainConfig) -> list[Finding]:
+def plan(source: EnvSource, config: TrainConfig) -> list[Finding]:
     """Report the network, backend and preset of ``limelight train``."""
-    spaces = env.observation_space, env.action_space
     return [
-        _network(env, config),
-        _backend(config.env, maker),
-        Finding("ok", "preset", explain_preset(config, spaces).removeprefix("preset ")),
+        _network(source, config),
+        _backend(source),
+        Finding("ok", "preset", explain_preset(config, source.spaces()).removeprefix("preset ")),
     ]
 
 
-def _backend(config: EnvConfig, maker: EnvMaker) -> Finding:
+def _backend(source: EnvSource) -> Finding:
     """Report the backend that would step the environments; settings that neither would use are refused."""
     try:
-        choice = explain_backend(config, maker)
+        choice = explain_backend(source)
     except LimelightError as error:
         return Finding("fail", "backend", str(error))
-    number = f"for {config.num_envs} environments side by side"
+    number = f"for {source.config.num_envs} environments side by side"
     return Finding("ok", "backend", f"{choice.backend}, {number}: {choice.reason}")
 
 
-def _network(env: AnyEnv, config: TrainConfig) -> Finding:
+def _network(source: EnvSource, config: TrainConfig) -> Finding:
     """Report the network that would learn; spaces that no network or distribution supports are refused."""
     try:
-        model = make_model(env.observation_space, env.action_space, config.model, config.seed)
+        model = make_model(*source.spaces(), config.model, config.seed)
     except LimelightError as error:
         return Finding("fail", "network", str(error))
     hidden = f"hidden layers of {', '.join(map(str, config.model.hidden_sizes))}"
