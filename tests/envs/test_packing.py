@@ -282,8 +282,8 @@ def test_a_run_with_nested_observations(tmp_path: Any, settings: dict[str, Any])
 def test_asynchronous_workers_share_the_statistics_of_some_entries(tmp_path: Any) -> None:
     agent = quick("helpers.composite_envs:Room", tmp_path, algo="a3c", num_workers=2, normalize_obs=True)
     assert agent.normalizer is not None
-    assert agent.normalizer.moments.mean.shape == (3,)  # speed and height
-    assert agent.normalizer.moments.size >= 300
+    assert agent.normalizer.statistics.moments.mean.shape == (3,)  # speed and height
+    assert agent.normalizer.statistics.moments.size >= 300
 
 
 def test_nested_actions_come_out_of_predict() -> None:

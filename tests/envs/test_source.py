@@ -199,7 +199,7 @@ def test_copies_of_a_check(cores: int, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_one_copy_shows_serves_preset_and_preparation(tmp_path: Path) -> None:
     source = resolve_env(EnvConfig(qualified_name(CountedFactory)), CountedFactory(tmp_path))
-    config = presets.resolve(source.config.env_id, "a2c", "auto", {"num_envs": 1, "backend": "sync"}, source)
+    config = presets.resolve_config(source.config.env_id, "a2c", "auto", {"num_envs": 1, "backend": "sync"}, source)
     prepared = run.prepare(config, source)
     assert prepared.env.backend == "sync"
     assert copies(tmp_path) == (1, 1)

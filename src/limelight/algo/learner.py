@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -75,17 +75,16 @@ class Learner:
         self._target = FlatParameters(target_critic) if target_critic is not None else None
         self.network = make_network(model, algorithm.num_steps, self.flat.grads, target_critic, engine)
         # What updates move
-        self.train_state = train_state or self.local_state()
+        target_params = self._target.params if self._target is not None else None
+        self.train_state = train_state or TrainState(
+            self.flat.params, target_params, initial_state(optim, self.flat.params)
+        )
         on_another_device = self.flat.params.device != self.train_state.params.device
         self._grads = torch.zeros_like(self.train_state.params) if on_another_device else self.flat.grads
         self.optimizer = make_optimizer(optim, self.train_state.params, self._grads, self.train_state.optimizer_state)
         critic = self.flat.span(model.critic.parameters())
         self._critic_params = self.train_state.params[critic]
-        self._learning_rates = [(slice(0, len(self.flat)), optim.learning_rate)]
-        if optim.critic_learning_rate is not None:
-            self._learning_rates = [
-                (slice(0, critic.start), optim.learning_rate), (critic, optim.critic_learning_rate)
-            ]  # fmt: skip
+        self._learning_rates = learning_rates(optim, critic)
         self._huber_delta = algorithm.huber_delta if algorithm.value_loss == "huber" else None
         # Running statistics and counters
         running = algorithm.normalize_advantages == "running"
@@ -98,13 +97,6 @@ class Learner:
         self._last: LastUpdate | None = None
         self.apply_metrics: Metrics = {}
         """Gradient norm and step size of the last :meth:`apply`."""
-
-    def local_state(self) -> TrainState:
-        """Return the train state of a learner that works alone: its own vectors and a new optimizer state."""
-        target_params = self._target.params if self._target is not None else None
-        return TrainState(self.flat.params, target_params, initial_state(self.optim, self.flat.params))
-
-    # ------------------------------------------------------------------ the verbs
 
     def pull(self) -> None:
         """Copy the train state's parameters into the model and the target critic."""
@@ -137,16 +129,15 @@ class Learner:
             self.network.set_image_scale(rollout.image_scale)
         # Values, and what they and the policy are compared with
         values, next_values = self.network.values(rollout)
-        ratios = None
-        if rollout.log_probs is not None:
-            ratios = np.exp(self.network.log_probs() - rollout.log_probs)
+        behaviour = rollout.log_probs
+        ratios = None if behaviour is None else np.exp(self.network.log_probs() - behaviour)
         targets = self.targets(rollout, values, next_values, ratios)
         # The derivative of each term of the loss, a weighted sum over rows
-        w = losses.mask_weights(rollout.valid)
+        a, w = self.algorithm, losses.mask_weights(rollout.valid)
         log_probs, entropies = self.network.backward(
             losses.policy_gradient_loss_grad(targets.advantages, w),
-            self._ent_coef() * losses.entropy_loss_grad(w),
-            self.algorithm.vf_coef * losses.value_loss_grad(values, targets.returns, w, self._huber_delta),
+            a.ent_coef * schedule(a.ent_schedule, self.progress) * losses.entropy_loss_grad(w),
+            a.vf_coef * losses.value_loss_grad(values, targets.returns, w, self._huber_delta),
         )
         self._last = LastUpdate(log_probs, entropies, values, targets, w)
 
@@ -176,21 +167,13 @@ class Learner:
         self.num_updates += 1
         if self.train_state.target_params is not None:
             self._move_target_critic(episodes_ended, self.train_state.target_params)
-        self.apply_metrics = {
-            "train/grad_norm": norm, "train/learning_rate": self.optim.learning_rate * factor
-        }  # fmt: skip
-
-    # ------------------------------------------------------------------ targets
+        self.apply_metrics = {"train/grad_norm": norm, "train/learning_rate": self.optim.learning_rate * factor}
 
     def rewards(self, rollout: Rollout) -> FloatArray:
-        """Return the rewards to learn from, [T, B]: the raw ones clipped, normalised and scaled, as set.
-
-        The only place where rewards change. It updates running statistics, so it is called once per rollout.
-        """
+        """Return the rewards to learn from, [T, B]: raw, then clipped, normalised and scaled; once per rollout."""
         if rollout.learning_rewards is not None:
             return rollout.learning_rewards
-        a = self.algorithm
-        rewards: FloatArray = rollout.rewards
+        a, rewards = self.algorithm, cast(FloatArray, rollout.rewards)
         if a.reward_clip is not None:
             rewards = rewards.clip(-a.reward_clip, a.reward_clip)
         if self.reward_normalizer is not None:
@@ -208,9 +191,7 @@ class Learner:
         """
         a, valid = self.algorithm, rollout.valid
         rewards = self.rewards(rollout)
-        discounts, traces = discounts_and_traces(
-            rollout.terminated, rollout.truncated, valid, a.gamma, a.gae_lambda
-        )  # fmt: skip
+        discounts, traces = discounts_and_traces(rollout.terminated, rollout.truncated, valid, a.gamma, a.gae_lambda)
         if ratios is not None:
             returns, advantages = vtrace(rewards, values, next_values, discounts, traces, valid, ratios)
             return Targets(returns, self._normalized(advantages, valid))
@@ -224,35 +205,15 @@ class Learner:
             return standardize(advantages, valid)
         return advantages if self.advantage_normalizer is None else self.advantage_normalizer(advantages, valid)
 
-    # ------------------------------------------------------------------ the loss
-
-    def _ent_coef(self) -> float:
-        return self.algorithm.ent_coef * schedule(self.algorithm.ent_schedule, self.progress)
-
     def metrics(self) -> Metrics:
-        """Compute the metrics of the last gradients and the last apply; call it before the next rollout is collected.
-
-        Returns: scalars by name; an empty dict before the first update.
-        """
+        """Compute the metrics of the last gradients and the last apply; call this before the next rollout is collected."""
         if self._last is None:
             return {}
-        log_probs, entropies, values, (returns, advantages), w = (
-            self._last.log_probs, self._last.entropies, self._last.values, self._last.targets, self._last.w
-        )  # fmt: skip
-        metrics = {
-            "train/policy_loss": float(losses.policy_gradient_loss(log_probs, advantages, w)),
-            "train/value_loss": float(losses.value_loss(values, returns, w, self._huber_delta)),
-            "train/entropy": -float(losses.entropy_loss(entropies, w)),
-            "train/value_mean": float((values * w).sum()),
-        }
-        if w.size > 1:  # one transition has no variance to explain
-            metrics["train/explained_variance"] = float(losses.explained_variance(values, returns, w))
+        metrics = loss_metrics(self._last, self._huber_delta)
         dead_filters = self.network.dead_filters()
         if dead_filters is not None:
             metrics["train/dead_filters"] = dead_filters
         return metrics | self.apply_metrics
-
-    # ------------------------------------------------------------------ the target critic
 
     def _move_target_critic(self, episodes_ended: int, target_params: Tensor) -> None:
         """Target ← (1 − τ) target + τ critic, every ``target_update_every`` updates or finished episodes."""
@@ -262,15 +223,12 @@ class Learner:
             self._target_clock = 0
             target_params.lerp_(self._critic_params, config.tau)
 
-    # ------------------------------------------------------------------ checkpoints
-
     def get_state(self) -> State:
         """Return running statistics and counters; parameters and optimizer are the :class:`TrainState`'s."""
-        advantages, rewards = self.advantage_normalizer, self.reward_normalizer
         return {
             "target_clock": self._target_clock,
-            "advantage_normalizer": advantages.get_state() if advantages is not None else None,
-            "reward_normalizer": rewards.get_state() if rewards is not None else None,
+            "advantage_normalizer": self.advantage_normalizer and self.advantage_normalizer.get_state(),
+            "reward_normalizer": self.reward_normalizer and self.reward_normalizer.get_state(),
             "num_updates": self.num_updates,
             "progress": self.progress,
         }
@@ -285,3 +243,24 @@ class Learner:
         self._target_clock = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
+
+
+def learning_rates(optim: OptimConfig, critic: slice) -> list[tuple[slice, float]]:
+    """Return the step size of each part of the parameter vector; ``critic`` is the last part."""
+    if optim.critic_learning_rate is None:
+        return [(slice(0, critic.stop), optim.learning_rate)]
+    return [(slice(0, critic.start), optim.learning_rate), (critic, optim.critic_learning_rate)]
+
+
+def loss_metrics(last: LastUpdate, huber_delta: float | None) -> Metrics:
+    """Return the terms of the loss, the mean value and the explained variance of an update."""
+    values, (returns, advantages), w = last.values, last.targets, last.w
+    metrics = {
+        "train/policy_loss": float(losses.policy_gradient_loss(last.log_probs, advantages, w)),
+        "train/value_loss": float(losses.value_loss(values, returns, w, huber_delta)),
+        "train/entropy": -float(losses.entropy_loss(last.entropies, w)),
+        "train/value_mean": float((values * w).sum()),
+    }
+    if w.size > 1:  # one transition has no variance to explain
+        metrics["train/explained_variance"] = float(losses.explained_variance(values, returns, w))
+    return metrics

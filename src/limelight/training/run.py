@@ -146,7 +146,6 @@ def run(
         stack.callback(logger.close)
         for note in notes:
             (Loggers(loggers) if quiet else logger).message(note)
-        # Train
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger)
         if state is not None:
             save_yaml(config, run_dir / CONFIG)

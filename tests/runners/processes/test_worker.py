@@ -201,12 +201,12 @@ def test_shared_statistics_are_those_of_all_observations(data: st.DataObject, nu
             seen.append(batch)
             normalizers[which].update(batch)
     for normalizer in [*normalizers, *normalizers]:
-        common = normalizer.share(common)
+        common = normalizer.statistics.share(common)
     everything = np.concatenate(seen)
     assert common.size == len(everything)
     for normalizer in normalizers:
-        assert_same(normalizer.moments, common)
-        assert normalizer.seen.size == 0
+        assert_same(normalizer.statistics.moments, common)
+        assert normalizer.statistics._pending.size == 0
     if len(everything):
         np.testing.assert_allclose(common.mean, everything.mean(0), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(common.var, everything.var(0), rtol=1e-7, atol=1e-9)
@@ -223,7 +223,7 @@ def test_workers_normalize_by_the_observations_of_all_workers() -> None:
         for worker in group.workers:
             normalizer = worker.actor_learner.normalizer
             assert normalizer is not None
-            assert (normalizer.moments.size, normalizer.seen) == (2, None)  # of the first reset, not shared yet
+            assert (normalizer.statistics.moments.size, normalizer.statistics._pending) == (2, None)  # of the first reset, not shared yet
             seen.append(np.stack([env.unwrapped.state for env in worker.actor_learner.collector.envs.envs]))  # type: ignore[attr-defined]
             update = normalizer.update
             normalizer.update = lambda obs, update=update: (remember(obs), update(obs))  # type: ignore[method-assign, assignment, misc]
@@ -232,12 +232,12 @@ def test_workers_normalize_by_the_observations_of_all_workers() -> None:
             group.workers[index].update()
         for worker in (*group.workers, group.workers[0]):
             worker.pull()
-        assert_same(normalizers[0].moments, normalizers[1].moments)
-        assert_same(normalizers[0].moments, group.shared.read_statistics("observations"))
+        assert_same(normalizers[0].statistics.moments, normalizers[1].statistics.moments)
+        assert_same(normalizers[0].statistics.moments, group.shared.read_statistics("observations"))
         everything = np.concatenate(seen)
-        assert normalizers[0].moments.size == len(everything) > 70
-        np.testing.assert_allclose(normalizers[0].moments.mean, everything.mean(0), atol=1e-6)
-        np.testing.assert_allclose(normalizers[0].moments.var, everything.var(0), atol=1e-6)
+        assert normalizers[0].statistics.moments.size == len(everything) > 70
+        np.testing.assert_allclose(normalizers[0].statistics.moments.mean, everything.mean(0), atol=1e-6)
+        np.testing.assert_allclose(normalizers[0].statistics.moments.var, everything.var(0), atol=1e-6)
 
 
 # --------------------------------------------------------------------------- a GPU

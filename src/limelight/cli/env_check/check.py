@@ -39,10 +39,14 @@ def check_env(config: EnvConfig) -> list[Finding]:
         with ExitStack() as stack:
             try:
                 source = resolve_env(config)
-                run = _resolve(config, source)
-                source = resolve_env(run.env, source)  # the preset may have other frames
                 env = source.make()
                 stack.callback(env.close)
+                run = _resolve(config, source)
+                if run.env.atari != config.atari:  # the preset has other frames
+                    stack.close()
+                    source = resolve_env(run.env, source)
+                    env = source.make()
+                    stack.callback(env.close)
             except Exception as error:
                 return [Finding("fail", "make", _raised("making the environment", error))]
             found = _inspect(env, run)

@@ -61,8 +61,6 @@ class RayRunner:
         self._lags: list[int] = []
         self._episodes: list[Episode] = []
 
-    # ------------------------------------------------------------------ training
-
     def advance(self, until: int, seconds: float) -> Metrics:
         """See :class:`limelight.runners.base.Runner`."""
         if not self._start(seconds):
@@ -165,8 +163,6 @@ class RayRunner:
         if metrics:
             self._metrics = {**metrics, **self.learner.apply_metrics}
 
-    # ------------------------------------------------------------------ reports
-
     def _pop_metrics(self) -> Metrics:
         """Return the metrics of the last update that has any, and those of the workers since the last call."""
         metrics, lags = self._metrics, self._lags
@@ -180,8 +176,7 @@ class RayRunner:
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
-        episodes = self._episodes
-        self._episodes = []
+        episodes, self._episodes = self._episodes, []
         return episodes
 
     def pop_messages(self) -> list[str]:
@@ -189,8 +184,6 @@ class RayRunner:
         messages = self.pool.messages
         self.pool.messages = []
         return messages
-
-    # ------------------------------------------------------------------ state
 
     def get_state(self) -> State:
         """See :class:`limelight.runners.base.Runner`; the rollouts that were requested are learnt from first."""
