@@ -47,8 +47,8 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def make_network_module() -> Callable[..., ActorCritic]:
-    """``make_network_module(observation_space, seed=0, actions=ACTIONS, **settings)``."""
+def make_actor_critic() -> Callable[..., ActorCritic]:
+    """``make_actor_critic(observation_space, seed=0, actions=ACTIONS, **settings)``."""
 
     def make(space: Space[Any], seed: int = 0, actions: Space[Any] = ACTIONS, **settings: Any) -> ActorCritic:
         config = with_settings(TrainConfig(), {"hidden_sizes": (8, 6), **settings})
@@ -58,7 +58,7 @@ def make_network_module() -> Callable[..., ActorCritic]:
 
 
 @pytest.fixture
-def make_learner(make_network_module: Callable[..., ActorCritic]) -> LearnerFactory:
+def make_learner(make_actor_critic: Callable[..., ActorCritic]) -> LearnerFactory:
     """``make_learner(observation_space, engine="auto", seed=0, actions=ACTIONS, **settings)``.
 
     The first policy is far from uniform, so that every term of the gradient counts.
@@ -69,7 +69,7 @@ def make_learner(make_network_module: Callable[..., ActorCritic]) -> LearnerFact
     ) -> Learner:
         settings = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **settings}
         config = with_settings(TrainConfig(), settings)
-        model = make_network_module(space, seed, actions, **settings)
+        model = make_actor_critic(space, seed, actions, **settings)
         return Learner(model, config.algorithm, config.optim, engine=engine)
 
     return make

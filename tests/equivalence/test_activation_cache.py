@@ -398,9 +398,9 @@ def test_atari(settings: dict[str, Any], core: str) -> None:
     ],
 )
 def test_what_is_kept(
-    make_network_module: Callable[..., ActorCritic], space: Box, settings: dict[str, Any], kept: bool
+    make_actor_critic: Callable[..., ActorCritic], space: Box, settings: dict[str, Any], kept: bool
 ) -> None:
-    assert (make_caching_encoder(make_network_module(space, **settings).encoder, T) is not None) is kept
+    assert (make_caching_encoder(make_actor_critic(space, **settings).encoder, T) is not None) is kept
 
 
 def test_layers_that_are_not_in_pairs_are_not_kept() -> None:

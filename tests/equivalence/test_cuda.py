@@ -52,14 +52,14 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pair(make_network_module: Callable[..., Any]) -> Callable[..., list[Learner]]:
+def pair(make_actor_critic: Callable[..., Any]) -> Callable[..., list[Learner]]:
     """``pair(case, **settings)``: the same learner on the CPU and on the GPU."""
 
     def make(case: str, **settings: Any) -> list[Learner]:
         space, actions, own = CASES[case]
         all_of_them = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **own, **settings}
         config = with_settings(TrainConfig(), all_of_them)
-        models = [make_network_module(space, 0, actions, **all_of_them).to(device) for device in ("cpu", "cuda")]
+        models = [make_actor_critic(space, 0, actions, **all_of_them).to(device) for device in ("cpu", "cuda")]
         return [Learner(model, config.algorithm, config.model, config.optim) for model in models]
 
     return make

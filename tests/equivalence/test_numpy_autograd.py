@@ -144,11 +144,11 @@ def test_gradients_of_every_family_of_actions(
 @pytest.mark.parametrize("core", ["feedforward", "lstm"])
 @pytest.mark.parametrize("actions", EVERY_ACTION)
 def test_actions_of_every_family(
-    make_network_module: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], actions: str, core: str
+    make_actor_critic: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], actions: str, core: str
 ) -> None:
     """From the same noise the same ones, as the environments may have them."""
     space = EVERY_ACTION[actions]
-    model = make_network_module(SPACES["box"], actions=space, policy_init_gain=3.0, core=core)
+    model = make_actor_critic(SPACES["box"], actions=space, policy_init_gain=3.0, core=core)
     obs = make_rollout(SPACES["box"], T=1, B=500).obs[0]
     for seed in (None, 0):
         rngs = [None if seed is None else np.random.default_rng(seed) for _ in range(2)]
@@ -169,9 +169,9 @@ def test_actions_of_every_family(
 @pytest.mark.parametrize("core", ["feedforward", "lstm"])
 @pytest.mark.parametrize("std", ["parameter", "gsde"])
 def test_actions_with_noise_that_drifts(
-    make_network_module: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], std: str, core: str
+    make_actor_critic: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], std: str, core: str
 ) -> None:
-    model = make_network_module(
+    model = make_actor_critic(
         SPACES["box"], actions=EVERY_ACTION["box"], policy_init_gain=3.0, core=core, action_std=std
     )
     networks = make_network(model), make_network(model, engine="autograd")
@@ -196,7 +196,7 @@ def test_one_transition(make_learner: Callable[..., Learner], make_rollout: Call
 @every_critic
 @pytest.mark.parametrize("gain", [0.01, 3.0])
 def test_actions(
-    make_network_module: Callable[..., ActorCritic],
+    make_actor_critic: Callable[..., ActorCritic],
     make_rollout: Callable[..., Rollout],
     critic: str,
     activation: str,
@@ -204,7 +204,7 @@ def test_actions(
     gain: float,
 ) -> None:
     """From the same noise the same actions; greedy ones too."""
-    model = make_network_module(
+    model = make_actor_critic(
         SPACES[space], actions=ACTIONS[space], critic=critic, activation=activation, policy_init_gain=gain
     )
     obs = make_rollout(SPACES[space], T=1, B=500).obs[0]

@@ -43,9 +43,9 @@ every_mode = pytest.mark.parametrize("mode", ["next_step", "same_step", "disable
 
 
 @pytest.fixture
-def recurrent_of(make_network_module: Callable[..., ActorCritic]) -> Callable[..., ActorCritic]:
+def recurrent_of(make_actor_critic: Callable[..., ActorCritic]) -> Callable[..., ActorCritic]:
     def make(core: str, critic: str = "shared", **settings: Any) -> ActorCritic:
-        return make_network_module(
+        return make_actor_critic(
             SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic, policy_init_gain=1.0, **settings
         )
 

@@ -54,7 +54,7 @@ def test_a_single_value_has_no_density() -> None:
     space = Box(np.float32([0.0, 3.0]), np.float32([1.0, 3.0]))
     for bounds in ("clip", "rescale"):
         assert make_to_env(space, bounds)(SAMPLED)[:, 1].tolist() == [3.0] * 4  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="squash: some bounds of the action space leave one value alone"):
+    with pytest.raises(ConfigError, match="squash: some bounds of the action space allow only one value"):
         make_to_env(space, "squash")
 
 

@@ -112,25 +112,25 @@ def test_every_leaf_becomes_features(mask: MaskSource | None, lead: tuple[int, .
     assert flat.shape[1] == space.shape[0]
 
 
-def test_packed_numbers_are_one_box_to_the_mlp(make_network_module: Callable[..., ActorCritic]) -> None:
+def test_packed_numbers_are_one_box_to_the_mlp(make_actor_critic: Callable[..., ActorCritic]) -> None:
     space = Packed(Dict({"a": Box(-1, 1, (2,)), "b": Box(0, 9, (), np.int64)}))
-    model = make_network_module(space)
+    model = make_actor_critic(space)
     assert isinstance(model.encoder, MLP)
     assert supports(model)
-    assert not supports(make_network_module(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
+    assert not supports(make_actor_critic(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
 
 
 def test_a_mask_alone_is_no_observation() -> None:
-    with pytest.raises(ConfigError, match="nothing but the mask"):
+    with pytest.raises(ConfigError, match="nothing but the action mask"):
         make_encoder(Packed(Dict({"action_mask": MultiBinary(2)}), "observation"), ModelConfig())
 
 
-def test_images_go_through_a_cnn(make_network_module: Callable[..., ActorCritic]) -> None:
+def test_images_go_through_a_cnn(make_actor_critic: Callable[..., ActorCritic]) -> None:
     picture, small = Box(0, 255, (40, 36, 3), np.uint8), Box(0, 255, (7, 7, 3), np.uint8)
     assert isinstance(make_encoder(picture, ModelConfig()), ImageEncoder)
     assert isinstance(make_encoder(small, ModelConfig()), FeaturesMLP)
     for space in (picture, small):
-        model = make_network_module(space, critic="separate")
+        model = make_actor_critic(space, critic="separate")
         assert not supports(model)
         output = model(torch.zeros(2, 3, *space.shape, dtype=torch.uint8))
         assert output.values.shape == (2, 3)
@@ -171,7 +171,7 @@ def test_a_named_network_is_for_the_pictures_inside(speed: Space[Any], lead: tup
     ids=str,
 )
 def test_a_named_network_is_refused_where_there_is_no_picture(space: Space[Any]) -> None:
-    with pytest.raises(ConfigError, match=r"encoder = 'universe': is for pictures, .*; leave it out$"):
+    with pytest.raises(ConfigError, match=r"encoder = 'universe': is for images, .*; leave it out$"):
         make_encoder(space, ModelConfig(encoder="universe"))
 
 
@@ -182,14 +182,12 @@ def test_a_picture_inside_that_is_too_small_is_refused() -> None:
         make_encoder(space, ModelConfig(encoder="nature"))
 
 
-def test_a_named_network_leads_to_the_heads(make_network_module: Callable[..., ActorCritic]) -> None:
+def test_a_named_network_leads_to_the_heads(make_actor_critic: Callable[..., ActorCritic]) -> None:
     """``hidden_sizes`` are for what is no picture, or stands beside one."""
-    model = make_network_module(CAMERA, encoder="a3c", hidden_sizes=(7,))
+    model = make_actor_critic(CAMERA, encoder="a3c", hidden_sizes=(7,))
     assert model.policy_head.linear.in_features == 256
     assert (
-        make_network_module(
-            Packed(Dict({"c": CAMERA})), encoder="a3c", hidden_sizes=(7,)
-        ).policy_head.linear.in_features
+        make_actor_critic(Packed(Dict({"c": CAMERA})), encoder="a3c", hidden_sizes=(7,)).policy_head.linear.in_features
         == 7
     )
 
@@ -285,9 +283,9 @@ def user_module(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate", "target"])
-def test_users_encoder(make_network_module: Callable[..., ActorCritic], critic: str) -> None:
+def test_users_encoder(make_actor_critic: Callable[..., ActorCritic], critic: str) -> None:
     space = Box(0, 255, (3, 2), np.uint8)
-    model = make_network_module(space, encoder="my_nets.encoders:Scaled", critic=critic)
+    model = make_actor_critic(space, encoder="my_nets.encoders:Scaled", critic=critic)
     assert isinstance(model.encoder, Scaled)
     assert sum(isinstance(m, Scaled) for m in model.modules()) == (1 if critic == "shared" else 2)
     output = model(torch.zeros(5, 2, 3, 2, dtype=torch.uint8))
@@ -298,8 +296,8 @@ def test_users_encoder(make_network_module: Callable[..., ActorCritic], critic: 
     assert not supports(model)
 
 
-def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(make_network_module: Callable[..., ActorCritic]) -> None:
-    model = make_network_module(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
+def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(make_actor_critic: Callable[..., ActorCritic]) -> None:
+    model = make_actor_critic(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
     assert model.policy_head.linear.in_features == 5
     assert not supports(model)
 
@@ -310,7 +308,7 @@ def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(make_network_modul
         ("my_nets.encoders", "must be a3c | a3c-half | nature | universe | impala | package.module:Class"),
         ("natur", "| package.module:Class; did you mean nature?"),
         ("Impala", "did you mean impala?"),
-        ("nature", "is for pictures, and these observations hold none"),
+        ("nature", "is for images, and these observations contain none"),
         ("my_nets.encoders:", "must be package.module:Class"),
         (":Scaled", "must be package.module:Class"),
         (".encoders:Scaled", "must be package.module:Class"),

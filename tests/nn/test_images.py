@@ -205,7 +205,7 @@ def test_pictures_too_small_are_refused(network: str) -> None:
         with pytest.raises(ConfigError) as error:
             ImageEncoder(image(*shape), network)
         message = str(error.value)
-        assert message.startswith(f"encoder = {network!r}: needs pictures of {smallest} × {smallest} pixels or more")
+        assert message.startswith(f"encoder = {network!r}: needs images of {smallest} × {smallest} pixels or more")
         assert "use " in message
         assert network not in message.partition("use ")[2].replace(",", "").split()
         assert "\n" not in message
@@ -252,13 +252,11 @@ def unrolled(model: ActorCritic, obs: Tensor, start: Tensor) -> tuple[Tensor, Te
 @pytest.mark.parametrize("core", ["feedforward", "lstm", "gru"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-6), ("bfloat16", 0.03)])
 def test_n_steps_of_one_are_one_of_n(
-    make_network_module: Callable[..., ActorCritic], network: str, core: str, precision: str, tolerance: float
+    make_actor_critic: Callable[..., ActorCritic], network: str, core: str, precision: str, tolerance: float
 ) -> None:
     """Every network with every core: acting (T = 1) and learning (T = n), episodes beginning in the middle."""
     settings: dict[str, Any] = {} if core == "feedforward" else {"core": core, "core_size": 8}
-    model = make_network_module(
-        image(3, 42, 42), encoder=network, precision=precision, policy_init_gain=1.0, **settings
-    )
+    model = make_actor_critic(image(3, 42, 42), encoder=network, precision=precision, policy_init_gain=1.0, **settings)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (5, 2, 3, 42, 42)) * rng.random((5, 2, 1, 1, 1))
     obs = torch.from_numpy(pictures.astype(np.uint8))

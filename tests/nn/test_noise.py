@@ -8,9 +8,10 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from limelight.errors import ConfigError
-from limelight.nn.distributions import PolicyHead, make_distribution
+from limelight.nn.distributions import make_distribution
 from limelight.nn.model import make_model
 from limelight.nn.noise import CorrelatedNoise
+from limelight.nn.policy_head import PolicyHead
 from limelight.settings.schema import ModelConfig
 
 SQUARE = Box(-1.0, 1.0, (2,))
@@ -75,7 +76,7 @@ def test_it_follows_the_heads_parameters_as_they_change() -> None:
     """Of features without any σ left nothing comes, and the size of the only one that has some is of no account."""
     noise, seen = gsde_noise(0.99), np.random.default_rng(1).standard_normal((50, 6)).astype(np.float32)
     noise(seen)
-    noise._keep, noise._new = np.float32(1.0), np.float32(0.0)  # the same weights from now on
+    noise._correlation, noise._innovation = np.float32(1.0), np.float32(0.0)  # the same weights from now on
     noise._log_std[:, 1:] = -30.0  # in place, as an update does
     other = seen.copy()
     other[:, 1:] += 1.0

@@ -41,9 +41,9 @@ def starts(obs: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_greedy_actions_are_the_modes(make_network_module: ModelOf, name: str) -> None:
+def test_greedy_actions_are_the_modes(make_actor_critic: ModelOf, name: str) -> None:
     space, obs = SPACES[name]
-    model = make_network_module(space, policy_init_gain=5.0)
+    model = make_actor_critic(space, policy_init_gain=5.0)
     expected = model(torch.from_numpy(obs)[None]).params[0].argmax(-1).numpy()
     for network in networks(model):
         actions = ModelPolicy(network, None).act(obs, starts(obs))
@@ -52,9 +52,9 @@ def test_greedy_actions_are_the_modes(make_network_module: ModelOf, name: str) -
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_sampled_actions_follow_the_policy_and_the_generator(make_network_module: ModelOf, name: str) -> None:
+def test_sampled_actions_follow_the_policy_and_the_generator(make_actor_critic: ModelOf, name: str) -> None:
     space, obs = SPACES[name]
-    model = make_network_module(space, policy_init_gain=2.0)
+    model = make_actor_critic(space, policy_init_gain=2.0)
     many, n = np.repeat(obs[:1], 20_000, axis=0), 20_000
     probabilities = model(torch.from_numpy(obs[:1])[None]).params[0, 0].detach().softmax(-1).numpy()
     for network in networks(model):
@@ -69,11 +69,11 @@ def test_sampled_actions_follow_the_policy_and_the_generator(make_network_module
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 @pytest.mark.parametrize("core", ["lstm", "gru"])
 def test_acting_with_memory_is_the_models_forward(
-    make_network_module: ModelOf, name: str, critic: str, core: str
+    make_actor_critic: ModelOf, name: str, critic: str, core: str
 ) -> None:
     """Actions and memory, forgotten where the mask says so, step by step."""
     space, obs = SPACES[name]
-    model = make_network_module(space, policy_init_gain=5.0, core=core, critic=critic)
+    model = make_actor_critic(space, policy_init_gain=5.0, core=core, critic=critic)
     policy, state = ModelPolicy(make_network(model), None), torch.zeros(2, model.state_size)
     assert policy.recurrent_state is None
     for start in ([1, 1], [0, 0], [0, 1], [0, 0]):
@@ -87,17 +87,17 @@ def test_acting_with_memory_is_the_models_forward(
             np.testing.assert_array_equal(before, kept)  # replaced, never written into
 
 
-def test_acting_leaves_no_gradients(make_network_module: ModelOf) -> None:
+def test_acting_leaves_no_gradients(make_actor_critic: ModelOf) -> None:
     space, obs = SPACES["float32"]
-    model = make_network_module(space)
+    model = make_actor_critic(space)
     ModelPolicy(make_network(model, engine="autograd"), np.random.default_rng(0)).act(obs, starts(obs))
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_acting_sees_new_parameters_at_once(make_network_module: ModelOf) -> None:
+def test_acting_sees_new_parameters_at_once(make_actor_critic: ModelOf) -> None:
     """Both paths read the model's own memory: an optimizer step needs no copying."""
     space, obs = SPACES["float32"]
-    model = make_network_module(space)
+    model = make_actor_critic(space)
     policies = [ModelPolicy(network, None) for network in networks(model)]
     assert len(policies) == 2
     for action in range(3):
@@ -120,12 +120,12 @@ class Plain(nn.Module):
 
 
 def test_users_encoders_get_float32_of_float64_observations(
-    make_network_module: ModelOf, monkeypatch: pytest.MonkeyPatch
+    make_actor_critic: ModelOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = ModuleType("their_nets")
     module.Plain = Plain  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "their_nets", module)
     space, obs = SPACES["float64"]
-    model = make_network_module(space, encoder="their_nets:Plain")
+    model = make_actor_critic(space, encoder="their_nets:Plain")
     expected = model(torch.from_numpy(obs).float()[None]).params[0].argmax(-1).tolist()
     assert ModelPolicy(make_network(model), None).act(obs, starts(obs)).tolist() == expected

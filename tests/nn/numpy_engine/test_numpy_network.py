@@ -34,16 +34,16 @@ BOX = Box(-1.0, 1.0, (2, 3))
     ],
 )
 def test_supported_models(
-    make_network_module: ModelOf, space: Space[Any], settings: dict[str, Any], expected: bool
+    make_actor_critic: ModelOf, space: Space[Any], settings: dict[str, Any], expected: bool
 ) -> None:
-    assert supports(make_network_module(space, **settings)) is expected
+    assert supports(make_actor_critic(space, **settings)) is expected
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("critic", ["shared", "separate", "target"])
 @pytest.mark.parametrize("space", [BOX, Box(0, 255, (2, 3), np.uint8), Discrete(5, start=-2)])
-def test_forward_is_the_models(make_network_module: ModelOf, space: Space[Any], critic: str, activation: str) -> None:
-    model = make_network_module(space, critic=critic, activation=activation, policy_init_gain=1.0)
+def test_forward_is_the_models(make_actor_critic: ModelOf, space: Space[Any], critic: str, activation: str) -> None:
+    model = make_actor_critic(space, critic=critic, activation=activation, policy_init_gain=1.0)
     space.seed(0)
     obs = np.stack([np.asarray(space.sample()) for _ in range(20)])
     logits, values = NumpyNetwork(model).forward(obs)
@@ -53,10 +53,10 @@ def test_forward_is_the_models(make_network_module: ModelOf, space: Space[Any], 
     np.testing.assert_allclose(values, expected.values[0].detach(), rtol=1e-5, atol=1e-5)
 
 
-def test_the_edges_of_the_noise_choose_possible_actions(make_network_module: ModelOf) -> None:
+def test_the_edges_of_the_noise_choose_possible_actions(make_actor_critic: ModelOf) -> None:
     """As Categorical.sample: never an action whose probability float32 does not see."""
     rng = np.random.default_rng(0)
-    model = make_network_module(BOX, actions=Discrete(9), policy_init_gain=3.0)
+    model = make_actor_critic(BOX, actions=Discrete(9), policy_init_gain=3.0)
     with torch.no_grad():
         model.policy_head.linear.bias[0] = model.policy_head.linear.bias[-1] = -300.0
     net = NumpyNetwork(model)
