@@ -193,7 +193,8 @@ def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     encoder = builtin_encoder(space, config) if builtin else _load_custom_encoder(space, str(config.encoder))
     if config.precision == "bfloat16" and not (builtin and image_encoders(encoder)):
         raise ConfigError(
-            "precision = bfloat16: is for the built-in convolutional networks, and this encoder has none; leave it auto"
+            "precision = bfloat16: is for the convolutional layers of built-in encoders, and this one has none; "
+            "leave it auto"
         )
     return encoder
 
