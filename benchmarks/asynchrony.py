@@ -1,7 +1,7 @@
-"""What asynchronous workers gain, on CartPole-v1 or any other: environment steps per second (training included), lag.
+"""Measure asynchronous workers: environment steps per second (training included) and policy lag, on any environment.
 
-The synchronous runner, one worker, several workers and (if installed) Stable-Baselines3 take turns, so that a machine
-that slows down slows all of them down. One thread per process. Run as a script.
+The synchronous runner, one worker, several workers and (if installed) Stable-Baselines3 take turns, so a machine that
+slows down slows all of them. Each process has one thread. Run it as a script.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ SHAPES = [(8, 5), (64, 5), (256, 5), (1024, 16)]
 
 @dataclass(frozen=True)
 class AsyncSample(Sample):
-    """One turn of asynchronous workers."""
+    """The result of one turn of asynchronous workers."""
 
     lag: float
-    """Mean over the updates of how many others came between a pull and its push."""
+    """The mean number of updates by other workers between a pull and its push."""
     lag_max: float
     worker_megabytes: float
-    """Resident memory of the largest worker."""
+    """The resident memory of the largest worker."""
 
 
 class Workers:
-    """Asynchronous workers as ``limelight.train`` builds them; they pause while others take their turn."""
+    """Asynchronous workers as ``limelight.train`` builds them; they pause during the turns of other contenders."""
 
     def __init__(self, name: str, env_id: str, settings: dict[str, Any]) -> None:
-        from limelight.training.presets import resolve
+        from limelight.training.presets import resolve_config
         from limelight.training.run import build, prepare
 
         settings = {"preset": "auto", **settings, "total_timesteps": ENDLESS}
         self.name = name
-        self.config = prepare(resolve(env_id, "a3c", settings.pop("preset"), settings), None)
+        self.config = prepare(resolve_config(env_id, "a3c", settings.pop("preset"), settings), None)
         self.runner, _ = build(self.config, None)
 
     def turn(self, seconds: float) -> AsyncSample:
@@ -63,7 +63,7 @@ class Workers:
         from limelight.runners.worker_metrics import Counter
 
         runner = self.runner
-        while runner.num_steps == 0:  # workers take seconds to begin, which is no part of the first turn
+        while runner.num_steps == 0:  # starting takes seconds, which are not part of the first turn
             runner.advance(1, 1.0)
         runner.control[Control.COMMAND] = Command.RUN
         start, before = time.perf_counter(), runner.counters.sum(0)
@@ -73,9 +73,9 @@ class Workers:
             time.sleep(min(max(deadline - time.perf_counter(), 0.0), 0.2))
             runner.pop_episodes()
         elapsed, after = time.perf_counter() - start, runner.counters.sum(0)
-        runner.control[Control.COMMAND] = Command.WAIT
+        runner.control[Control.COMMAND] = Command.PAUSE
         steps, updates = (int(after[c] - before[c]) for c in (Counter.STEPS, Counter.UPDATES))
-        megabytes = max(resident_megabytes(slot.process.pid) for slot in runner.supervisor.slots)
+        megabytes = max(resident_megabytes(worker.process.pid) for worker in runner.supervisor.workers)
         lag, lag_max = metrics.get("async/policy_lag", 0.0), metrics.get("async/policy_lag_max", 0)
         return AsyncSample(steps, updates, elapsed, lag, lag_max, megabytes)
 
@@ -85,14 +85,14 @@ class Workers:
 
 
 def resident_megabytes(pid: int) -> float:
-    """Resident memory of a process; 0 where there is no /proc."""
+    """Return the resident memory of a process; 0 where there is no /proc."""
     status = Path(f"/proc/{pid}/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
 def contenders(shape: Shape, critic: str, workers: int, peer: bool, seed: int) -> list[Contender]:
-    """Everyone who takes turns at one shape."""
+    """Return the contenders that take turns at one shape."""
     own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
     settings = {**shape.settings, **own, **continuous_settings(shape), "backend": shape.env_backends[0]}
 
@@ -108,7 +108,7 @@ def contenders(shape: Shape, critic: str, workers: int, peer: bool, seed: int) -
 
 
 def measure(runners: Sequence[Contender], seconds: float, repeats: int) -> dict[str, list[Sample]]:
-    """``repeats`` turns of each, by its name; a first turn warms up."""
+    """Return ``repeats`` turns of each runner, by its name, after one turn to warm up."""
     samples: dict[str, list[Sample]] = {"sync" if isinstance(r, Ours) else r.name: [] for r in runners}
     try:
         for runner in runners:
@@ -123,14 +123,14 @@ def measure(runners: Sequence[Contender], seconds: float, repeats: int) -> dict[
 
 
 def summarize(samples: dict[str, list[Sample]], best_peer: Sequence[Sample] | None) -> dict[str, Any]:
-    """Medians, ratios and samples of each contender."""
+    """Return medians, ratios and samples of each contender."""
     baselines = {"sync": samples["sync"], "one_worker": samples["1 worker"], "sb3": samples.get("sb3")}
     baselines["best_sb3"] = list(best_peer) if best_peer else None
     return compare(samples, baselines)
 
 
 def compare(samples: dict[str, list[Sample]], baselines: dict[str, list[Sample] | None]) -> dict[str, Any]:
-    """Medians and samples of each contender, with its ratios to those of the ``baselines`` that took part."""
+    """Return medians and samples of each contender, with its ratios to the ``baselines`` that took part."""
     return {
         name: {
             "steps_per_second": median(speeds(turns)),
@@ -142,7 +142,7 @@ def compare(samples: dict[str, list[Sample]], baselines: dict[str, list[Sample] 
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     header = [
         "envs × steps", "contender", "steps/s", "× sync", "× one worker", "× SB3", "× SB3's best", "lag", "MB",
     ]  # fmt: skip
@@ -160,12 +160,14 @@ def table(results: dict[str, Any]) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", default=ENV_ID, metavar="ENV_ID", help=f"default: {ENV_ID}")
     parser.add_argument("--env-backend", choices=("auto", "vector", "sync", "envpool"), default="auto")
     parser.add_argument("--shapes", nargs="+", default=[f"{b}x{t}" for b, t in SHAPES], help="envs x steps, as 256x5")
-    parser.add_argument("--workers", type=int, default=2, help="how many, where there are several (default: 2)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="number of workers of the runs with several (default: 2)"
+    )
     parser.add_argument(
         "--critic", choices=("shared", "separate"), default="separate", help="separate is SB3's network"
     )
@@ -178,7 +180,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, save, print."""
+    """Measure, save and print."""
     args = parse(argv)
     if args.peer == "sb3" and find_spec("stable_baselines3") is None:
         print("--peer sb3: Stable-Baselines3 is not installed; pip install 'limelight-rl[sb3]'", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Environment steps per second on an Atari game, training included, and where the time goes.
+"""Measure environment steps per second on an Atari game, training included, and the share of each part of the work.
 
-The emulator alone, asynchronous workers, the classic script's design (one environment per worker, so a batch of one),
-and (if installed) Stable-Baselines3 take turns; so does that design as scripts write it. Run as a script.
+The emulator without an agent, asynchronous workers, one environment per worker (the classic script's design), and with
+``--peer sb3`` that script itself and Stable-Baselines3 take turns. Run it as a script.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EMULATOR = "the emulator alone"
 
 
 class Emulator:
-    """ALE's vector environment with random actions: nothing that acts or learns can be faster."""
+    """ALE's vector environment with random actions: the upper bound for every agent."""
 
     name = EMULATOR
 
@@ -65,7 +65,7 @@ class StableBaselines3:
         self.model = A2C("CnnPolicy", self.envs, ent_coef=0.01, vf_coef=0.25, device="cpu", seed=seed)
 
     def turn(self, seconds: float) -> Sample:
-        """See :class:`throughput.Contender`; it learns in pieces of ten updates until the time is over."""
+        """See :class:`throughput.Contender`; it learns ten updates at a time until the time is over."""
         model, start, before = self.model, time.perf_counter(), self.model.num_timesteps
         while time.perf_counter() - start < seconds:
             model.learn(800, log_interval=NEVER, reset_num_timesteps=False)
@@ -78,7 +78,7 @@ class StableBaselines3:
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Our contenders, by name."""
+    """Return the settings of Limelight's contenders, by name."""
     own = {"num_workers": args.workers, "seed": args.seed, "precision": args.precision}
     base = {**own, "frame_size": 84}
     half = {"frame_size": 42, "encoder": "a3c-half"}
@@ -92,7 +92,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def contenders(args: argparse.Namespace, peer: bool) -> list[Contender]:
-    """Everyone who takes turns."""
+    """Return the contenders that take turns."""
     ours = [Workers(name, args.game, settings) for name, settings in settings_of(args).items()]
     emulator = Emulator(args.game, 16 * args.workers, args.workers, args.seed)
     if not peer:
@@ -103,17 +103,17 @@ def contenders(args: argparse.Namespace, peer: bool) -> list[Contender]:
     return [emulator, *ours, script, StableBaselines3(args.game, args.seed)]
 
 
-# --------------------------------------------------------------------------- where the time goes
+# --------------------------------------------------------------------------- shares of the time
 
 
 def shares(game: str, settings: dict[str, Any], seconds: float) -> dict[str, float]:
-    """Of one worker's time: the share of stepping environments, of acting, gradients, and moving parameters."""
+    """Return the shares of one worker's time: environment steps, acting, gradients, optimizer, and the rest."""
     from limelight.runners.actor_learner import make_actor_learner
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
     from limelight.training.run import prepare
 
     own = {**settings, "num_workers": None, "env_threads": 1, "total_timesteps": NEVER}
-    actor = make_actor_learner(prepare(resolve(game, "a2c", "auto", own), None), None, settings["seed"])
+    actor = make_actor_learner(prepare(resolve_config(game, "a2c", "auto", own), None), None, settings["seed"])
     spent: dict[str, float] = defaultdict(float)
 
     def timed(name: str, function: Callable[..., T]) -> Callable[..., T]:
@@ -148,14 +148,14 @@ def shares(game: str, settings: dict[str, Any], seconds: float) -> dict[str, flo
 
 
 def summarize(samples: dict[str, list[Sample]]) -> dict[str, Any]:
-    """Medians, ratios and samples of each contender."""
+    """Return medians, ratios and samples of each contender."""
     baselines = {"emulator": samples[EMULATOR], "classic": samples[CLASSIC]}
     peers = {"script": samples.get(ClassicScript.name), "sb3": samples.get("sb3")}
     return compare(samples, {**baselines, **peers})
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     keys = ("emulator", "classic", "script", "sb3")
     rows = [
         [name, number(row["steps_per_second"])]
@@ -166,7 +166,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--game", default="pong", help="default: pong")
     parser.add_argument("--workers", type=int, default=2, help="default: 2")
@@ -175,7 +175,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--peer",
         choices=("none", "sb3"),
         default="none",
-        help="sb3 brings the classic script along, and both need opencv-python-headless",
+        help="sb3 adds Stable-Baselines3 and the classic script; both need opencv-python-headless",
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a turn (default: 10)")
@@ -185,7 +185,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, save, print."""
+    """Measure, save and print."""
     args = parse(argv)
     if args.peer == "sb3" and (find_spec("stable_baselines3") is None or find_spec("cv2") is None):
         print(

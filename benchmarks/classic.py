@@ -1,7 +1,7 @@
-"""A3C on Atari as tutorials and scripts write it, to be compared with: PyTorch and Gymnasium, nothing of ours.
+"""A3C on Atari as tutorials and scripts write it, for comparison: PyTorch and Gymnasium, without Limelight.
 
-One environment per process, one forward for every step, whose graph is kept for the backward after 20; gradients are
-handed to a shared model that a shared Adam moves without locks. Same network and pictures as ours. Used by atari.py.
+Each process has one environment and runs one forward for every step, with its graph kept for the backward after 20
+steps. Gradients go to a shared model that a shared Adam moves without locks. Network and images are those of Limelight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NUM_STEPS, GAMMA, ENTROPY = 20, 0.99, 0.01
 
 
 class Network(nn.Module):
-    """The A3C paper's, on four frames of 84 × 84."""
+    """The A3C paper's network, on four frames of 84 × 84."""
 
     def __init__(self, num_actions: int) -> None:
         super().__init__()
@@ -30,13 +30,13 @@ class Network(nn.Module):
         self.policy, self.value = nn.Linear(256, num_actions), nn.Linear(256, 1)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [1, A] and value [1] of one stack of frames [1, 4, 84, 84]."""
+        """Return logits [1, A] and value [1] of one stack of frames [1, 4, 84, 84]."""
         features = self.trunk(frames)
         return self.policy(features), self.value(features)[:, 0]
 
 
 def make_env(env_id: str) -> Any:
-    """The game as Gymnasium's wrappers prepare it."""
+    """Make the game with Gymnasium's preprocessing."""
     import ale_py
     import gymnasium as gym
     from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
@@ -47,7 +47,7 @@ def make_env(env_id: str) -> Any:
 
 
 def loss_of(rewards: list[float], log_probs: list[Tensor], values: list[Tensor], entropies: list[Tensor]) -> Tensor:
-    """Of one rollout; ``values`` has one more, to bootstrap from."""
+    """Return the loss of one rollout; ``values`` has one entry more, to bootstrap from."""
     target = values[-1].detach()
     loss = torch.zeros(1)
     for i in reversed(range(len(rewards))):
@@ -58,7 +58,7 @@ def loss_of(rewards: list[float], log_probs: list[Tensor], values: list[Tensor],
 
 
 def work(shared: Network, optimizer: Any, env_id: str, seed: int, go: Any, steps: Tensor) -> None:
-    """One worker, for as long as its process lives; it waits where ``go`` is not set."""
+    """Run one worker until its process is ended; it waits while ``go`` is not set."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     env = make_env(env_id)
@@ -92,7 +92,7 @@ def work(shared: Network, optimizer: Any, env_id: str, seed: int, go: Any, steps
 
 
 def shared_adam(model: Network) -> torch.optim.Adam:
-    """PyTorch's, its state made at once and put into shared memory."""
+    """Return PyTorch's Adam with its state already made and in shared memory."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     for p in model.parameters():
         state = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
@@ -101,7 +101,7 @@ def shared_adam(model: Network) -> torch.optim.Adam:
 
 
 class ClassicScript:
-    """So many such processes; they pause while others take their turn."""
+    """The processes of the classic script; they pause during the turns of other contenders."""
 
     name = "the classic script"
 
@@ -122,7 +122,8 @@ class ClassicScript:
     def turn(self, seconds: float) -> Sample:
         """See :class:`throughput.Contender`."""
         self.go.set()
-        while any(float(steps) == 0.0 for steps in self.steps):  # until all have begun, which takes seconds
+        # Wait for all workers: starting takes seconds, which are not part of the turn.
+        while any(float(steps) == 0.0 for steps in self.steps):
             if not all(process.is_alive() for process in self.processes):
                 raise RuntimeError("a process of the classic script has ended")
             time.sleep(0.05)

@@ -1,9 +1,9 @@
-"""Golden hashes: the parameters after 2,000 steps of many settings, on both engines, before and after a change.
+"""Hash the parameters after 2,000 steps of many settings, on both engines, before and after a change.
 
 python benchmarks/golden.py --output before.json        # with the code before
 python benchmarks/golden.py --compare before.json       # with the code after; exit status 1 if any differs
 
-The hashes hold for one machine and one build of NumPy and PyTorch, so the file is made anew where it is compared.
+The hashes hold for one machine and one build of NumPy and PyTorch, so make the file on the machine that compares.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUICK: dict[str, Any] = {
     "tensorboard": False, "checkpoint_every": 0, "hidden_sizes": (16,), "preset": "none", "seed": 0,
 }  # fmt: skip
 ENGINES = {"numpy": {}, "torch": {"activation": "silu"}}
-"""Nothing is written out for silu, so autograd computes it."""
+"""The NumPy engine has no silu, so autograd computes it."""
 EVERYTHING = {
     "critic": "target", "normalize_obs": True, "optimizer": "adam", "normalize_advantages": "running",
     "lr_schedule": "linear", "ent_schedule": "linear",
@@ -57,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def hash_of(settings: dict[str, Any]) -> str:
-    """The start of the SHA-256 of all parameters after a run."""
+    """Return the first 16 digits of the SHA-256 of all parameters after a run."""
     settings = {"env": "CartPole-v1", **QUICK, **settings}
     env = settings.pop("env")
     steps = 400 if env == CATCH else STEPS

@@ -1,4 +1,4 @@
-"""What benchmarks/learning.py learns: every run that docs and README quote, and its ablations, by name."""
+"""The jobs of benchmarks/learning.py: every training run that the documentation quotes, and its ablations, by name."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """Something to learn, with what counts as having learnt it."""
+    """An environment, an algorithm and settings, with the return that counts as learned."""
 
     name: str
     env_id: str
     algo: str
     threshold: float
-    """The mean return that counts as learnt."""
+    """The mean return that counts as learned."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """By plain names, over the algorithm's row and the environment's preset (or the ``preset`` named here)."""
+    """Settings by plain names, laid over the algorithm's row and the environment's preset (or the ``preset`` here)."""
     total_timesteps: int = 200_000
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Ablations: name suffix → settings laid over this job's, each of which undoes one thing."""
+    """The ablations: name suffix → settings laid over this job's, each of which undoes one measure."""
 
 
 _TARGET_CRITIC = {
@@ -41,10 +41,10 @@ _NAIVE = {
     "optim_eps": 1e-8,
     "learning_rate": 1e-3,
 }
-"""As tutorials write it: Adam at 1e-3, raw rewards, no entropy bonus, no schedule, no clipping."""
+"""The settings of tutorials: Adam at 1e-3, raw rewards, no entropy bonus, no schedule, no clipping."""
 
 _MASKED = "limelight.envs.wrappers:masked_cartpole"
-"""CartPole-v1 without its velocities: a memory can make up for them, a feed-forward policy cannot."""
+"""CartPole-v1 without its velocities, which a recurrent policy can infer and a feed-forward policy cannot."""
 _MEMORY = {
     "core": "lstm",
     "reward_scale": 0.05,
@@ -56,10 +56,10 @@ _MEMORY = {
 }
 
 _DOORS = {"core": "lstm", "core_size": 128}
-"""Two doors to open in order: behind one's back there is no telling whether one is open, so a memory helps."""
+"""Two doors to open in order; the agent does not see a door behind it, so a memory helps."""
 
 _LONG = {"final_episodes": 0}
-"""The best agent is judged by learning.py itself: another hundred long episodes would only cost time."""
+"""learning.py evaluates the best agent itself, so the run need not."""
 
 _DRIFTS = ("pendulum", "mountaincar-continuous", "swimmer")
 _WHITE = {"white-noise": {"noise_correlation": 0.0}}
@@ -128,7 +128,7 @@ BASE_JOBS = (
 
 
 def with_variants(job: Job) -> list[Job]:
-    """``job`` and its ablations, named ``job/suffix``."""
+    """Return ``job`` and its ablations, named ``job/suffix``."""
     changed = [
         replace(job, name=f"{job.name}/{suffix}", settings={**job.settings, **settings}, variants={})
         for suffix, settings in job.variants.items()

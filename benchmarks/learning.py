@@ -1,7 +1,7 @@
-"""What our algorithms learn: whole training runs over several seeds, the best and the last agent judged.
+"""Measure learning: whole training runs over several seeds, with evaluations of the best and the last agent.
 
-Every seed is written to the results file as soon as it is done and is not run again, so that an interrupted
-benchmark goes on where it was. Run as a script.
+Every seed is written to the results file as soon as it is done and is not run again, so an interrupted benchmark
+continues with the seeds that are missing. Run it as a script.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from stats import (
 )
 
 from limelight.errors import ConfigError
-from limelight.training.presets import resolve
+from limelight.training.presets import resolve_config
 
 Row = dict[str, Any]
-"""What is kept of one seed's run."""
+"""The results of one seed's run."""
 
 
 def choose(names: Sequence[str], ablation: bool) -> list[Job]:
-    """The jobs of these names, with their ablations if asked for, each once."""
+    """Return the jobs of these names, with their ablations if wanted, each once."""
     chosen = [JOBS[name] for name in names]
     if ablation:
         chosen = [JOBS[each.name] for job in chosen for each in with_variants(job)]
@@ -51,15 +51,15 @@ def choose(names: Sequence[str], ablation: bool) -> list[Job]:
 
 
 def config_of(job: Job) -> dict[str, Any]:
-    """The resolved settings of ``job``, by plain names, without what differs from seed to seed.
+    """Return the resolved settings of ``job``, by plain names, without those that differ from seed to seed.
 
-    Raises: ConfigError if it cannot work.
+    Raises: ConfigError if the settings cannot work.
     """
     from limelight.settings.rules import validate
 
     settings = {**job.settings, "total_timesteps": job.total_timesteps}
     preset = settings.pop("preset", "auto")
-    flat = flat_settings(validate(resolve(job.env_id, job.algo, preset, settings)))
+    flat = flat_settings(validate(resolve_config(job.env_id, job.algo, preset, settings)))
     return {name: value for name, value in flat.items() if name not in ("seed", "run_dir", "tensorboard")}
 
 
@@ -67,20 +67,20 @@ def config_of(job: Job) -> dict[str, Any]:
 
 
 def run_seed(job: Job, seed: int, episodes: int) -> Row:
-    """Train one seed and evaluator its best and its last agent over ``episodes`` greedy episodes each.
+    """Train one seed and evaluate its best and its last agent over ``episodes`` greedy episodes each.
 
-    A run that fails gives a row as well, with its ``error``.
+    A run that fails returns a row as well, with its ``error``.
     """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="limelight-benchmark-") as folder:
         try:
-            row = _train_and_judge(job, seed, episodes, Path(folder) / "run")
-        except Exception as error:  # whatever it was, the other seeds go on and this one stays in the table
+            row = _train_and_evaluate(job, seed, episodes, Path(folder) / "run")
+        except Exception as error:  # the other seeds continue, and the failed one stays in the table
             row = {"seed": seed, "error": f"{type(error).__name__}: {error}"}
     return {**row, "total_seconds": time.perf_counter() - start}
 
 
-def _train_and_judge(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
+def _train_and_evaluate(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
     from limelight.runs.agent import load
     from limelight.runs.evaluation import evaluate
     from limelight.seeds import Stream, derive_seed
@@ -97,7 +97,7 @@ def _train_and_judge(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
         raise KeyboardInterrupt
     evaluation_seed = derive_seed(seed, Stream.FINAL)  # the episodes of the run's own final evaluation
     with single_threaded():
-        judged = {
+        returns = {
             which: evaluate(load(run_dir, which), episodes=episodes, seed=evaluation_seed).returns
             for which in ("best", "last")
         }
@@ -108,14 +108,14 @@ def _train_and_judge(job: Job, seed: int, episodes: int, run_dir: Path) -> Row:
         "summary": result.summary,
         "curve": curve,
         "reached_at_step": next(reached, None),
-        "best": judged["best"],
-        "last": judged["last"],
+        "best": returns["best"],
+        "last": returns["last"],
         "error": None,
     }
 
 
 def read_curve(metrics: Path) -> dict[str, list[Any]]:
-    """Environment steps and mean returns of a run's evaluations."""
+    """Return environment steps and mean returns of a run's evaluations."""
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     evaluations = [row for row in rows if "eval/mean_reward" in row]
     return {
@@ -125,7 +125,7 @@ def read_curve(metrics: Path) -> dict[str, list[Any]]:
 
 
 def run_all(tasks: Sequence[tuple[Job, int]], episodes: int, parallel: int) -> Iterator[tuple[Job, Row]]:
-    """The rows of all ``tasks`` (job, seed), as they get done."""
+    """Yield the rows of all ``tasks`` (job, seed) as they finish."""
     if parallel == 1:
         for job, seed in tasks:
             yield job, run_seed(job, seed, episodes)
@@ -143,9 +143,9 @@ def run_all(tasks: Sequence[tuple[Job, int]], episodes: int, parallel: int) -> I
 
 
 def open_results(path: Path, jobs: Sequence[Job], episodes: int, fresh: bool) -> dict[str, Any]:
-    """What ``path`` already holds, ready to take the rows of ``jobs``.
+    """Return the results that ``path`` already holds, with a place for the rows of ``jobs``.
 
-    Raises: ConfigError if it holds rows of these jobs with other settings, unless ``fresh`` drops them.
+    Raises: ConfigError if the file holds rows of these jobs with other settings, unless ``fresh`` drops them.
     """
     data: dict[str, Any] = {"benchmark": "learning", "machine": machine(), "jobs": {}}
     if path.exists():
@@ -165,19 +165,19 @@ def open_results(path: Path, jobs: Sequence[Job], episodes: int, fresh: bool) ->
 
 
 def different(there: dict[str, Any], head: dict[str, Any]) -> list[str]:
-    """Names of what a stored job does not share with ``head``."""
+    """Return the names of the settings in which a stored job differs from ``head``."""
     before, now = {**there, **there["config"]}, {**head, **head["config"]}
     return [name for name in now if name != "config" and before.get(name) != now[name]]
 
 
 def tasks_left(data: dict[str, Any], jobs: Sequence[Job], seeds: Sequence[int]) -> list[tuple[Job, int]]:
-    """(job, seed) of every run that the results lack."""
+    """Return (job, seed) of every run that the results lack."""
     done = {(name, run["seed"]) for name, job in data["jobs"].items() for run in job["runs"]}
     return [(job, seed) for job in jobs for seed in seeds if (job.name, seed) not in done]
 
 
 def add_row(data: dict[str, Any], job: Job, row: Row) -> None:
-    """Put ``row`` among its job's, in the order of seeds."""
+    """Insert ``row`` among the rows of its job, in the order of seeds."""
     runs = data["jobs"][job.name]["runs"]
     runs.append(row)
     runs.sort(key=lambda run: run["seed"])
@@ -187,7 +187,7 @@ def add_row(data: dict[str, Any], job: Job, row: Row) -> None:
 
 
 def seeds_table(data: dict[str, Any], jobs: Sequence[Job]) -> str:
-    """Every seed of every job."""
+    """Return a table with every seed of every job."""
     header = ["job", "seed", "best agent", "last agent", "reached at step", "training s", "status"]
     rows = [[job.name, str(run["seed"]), *_seed_cells(run)] for job in jobs for run in data["jobs"][job.name]["runs"]]
     return markdown_table(header, rows)
@@ -202,7 +202,7 @@ def _seed_cells(run: Row) -> list[str]:
 
 
 def jobs_table(data: dict[str, Any], jobs: Sequence[Job]) -> str:
-    """Every job: IQM over seeds × episodes with its 95 % interval, and how many of the seeds learnt it."""
+    """Return a table of jobs: IQM over seeds × episodes with its 95 % interval, and how many seeds learned it."""
     header = [
         "job",
         "threshold",
@@ -239,7 +239,7 @@ def _job_cells(name: str, results: dict[str, Any]) -> list[str]:
 
 
 def interval_text(groups: Sequence[Sequence[float]]) -> str:
-    """``498.1 [495.0, 500.0]``: the interquartile mean of all values, and its 95 % interval."""
+    """Return the interquartile mean of all values and its 95 % interval, as ``498.1 [495.0, 500.0]``."""
     if not groups:
         return "–"
     low, high = bootstrap_interval(groups)
@@ -250,7 +250,7 @@ def interval_text(groups: Sequence[Sequence[float]]) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     names = "\n".join(f"  {name}" for name in JOBS)
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"jobs:\n{names}", formatter_class=argparse.RawDescriptionHelpFormatter
@@ -266,11 +266,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ablation", action="store_true", help="also run the chosen jobs' ablations")
     parser.add_argument("--seeds", type=int, default=10, help="how many (default: 10)")
     parser.add_argument("--first-seed", type=int, default=0, help="tune on other seeds than you report (default: 0)")
-    parser.add_argument("--parallel", type=int, default=1, help="processes; times are only true with 1 (default: 1)")
-    parser.add_argument("--episodes", type=int, default=100, help="of each judgement (default: 100)")
+    parser.add_argument(
+        "--parallel", type=int, default=1, help="processes; times are comparable with 1 only (default: 1)"
+    )
+    parser.add_argument("--episodes", type=int, default=100, help="greedy episodes of each evaluation (default: 100)")
     parser.add_argument("--total-timesteps", type=int, help="instead of the jobs' own budgets")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/learning-MACHINE.json")
-    parser.add_argument("--fresh", action="store_true", help="run the chosen jobs anew")
+    parser.add_argument(
+        "--fresh", action="store_true", help="drop the stored runs of the chosen jobs and run them again"
+    )
     args = parser.parse_args(argv)
     for name in ("seeds", "parallel", "episodes"):
         if getattr(args, name) < 1:
@@ -279,7 +283,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing, save every row, print both tables; 1 if a run has failed."""
+    """Run the missing seeds, save every row and print both tables; return 1 if a run has failed."""
     args = parse(argv)
     jobs = choose(args.jobs, args.ablation)
     if args.total_timesteps is not None:
@@ -302,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
     except KeyboardInterrupt:
-        print("learning.py: interrupted; the same command goes on with what is missing", file=sys.stderr)
+        print("learning.py: interrupted; the same command continues with the missing seeds", file=sys.stderr)
         return 130
     print(seeds_table(data, jobs), jobs_table(data, jobs), sep="\n\n")
     runs = [run for job in jobs for run in data["jobs"][job.name]["runs"]]

@@ -1,7 +1,7 @@
-"""What Ray workers cost and gain: per-update overhead over the local runner, and steps per second with 1 to 32 workers.
+"""Measure Ray workers: overhead per update over the local runner, and steps per second with 1 to 32 workers.
 
-Overhead: a network of the Atari one's size on an environment that costs nothing; the local runner and one asynchronous
-Ray worker of each kind take turns. Gain: an environment that waits and does not compute. Needs Ray. Run as a script.
+Overhead: a network of the Atari size on an environment that costs nothing; the local runner and one asynchronous Ray
+worker of each kind take turns. Growth: an environment that waits and does not compute. Needs Ray. Run it as a script.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ QUIET = {"eval_every": 0, "checkpoint_every": 0, "final_episodes": 0, "tensorboa
 
 
 class Waits(gym.Env[Any, Any]):
-    """Four numbers that do not matter, after ``seconds`` of waiting: a simulator somewhere else."""
+    """An environment that waits ``seconds`` and returns four random numbers, like a simulator on another machine."""
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
     action_space = gym.spaces.Discrete(2)
@@ -37,18 +37,18 @@ class Waits(gym.Env[Any, Any]):
         self.seconds = seconds
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """See gym.Env."""
+        """Implement gym.Env."""
         super().reset(seed=seed)
         return np.zeros(4, np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """See gym.Env."""
+        """Implement gym.Env."""
         time.sleep(self.seconds)
         return self.np_random.uniform(-1, 1, 4).astype(np.float32), 1.0, False, False, {}
 
 
 class Still(gym.Env[Any, Any]):
-    """Four frames of 84 × 84 that never change, for nothing: what is left is the network and the way to it."""
+    """An environment without cost whose four frames of 84 × 84 never change, so that only learning takes time."""
 
     observation_space = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
     action_space = gym.spaces.Discrete(6)
@@ -57,32 +57,32 @@ class Still(gym.Env[Any, Any]):
         self.obs = np.random.default_rng(0).integers(0, 256, (4, 84, 84), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """See gym.Env."""
+        """Implement gym.Env."""
         super().reset(seed=seed)
         return self.obs, {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """See gym.Env."""
+        """Implement gym.Env."""
         return self.obs, float(action == 0), False, False, {}
 
 
 class Contender:
-    """A runner that takes turns."""
+    """A runner that takes turns with others."""
 
     def __init__(self, env_id: str, algo: str, settings: dict[str, Any]) -> None:
-        from limelight.training.presets import resolve
+        from limelight.training.presets import resolve_config
         from limelight.training.run import build, prepare
 
-        self.config = prepare(resolve(env_id, algo, "none", {**QUIET, "backend": "sync", **settings}), None)
+        self.config = prepare(resolve_config(env_id, algo, "none", {**QUIET, "backend": "sync", **settings}), None)
         self.runner, _ = build(self.config, None)
-        while self.runner.num_steps == 0:  # workers take seconds to begin, which is no part of the first turn
+        while self.runner.num_steps == 0:  # starting takes seconds, which are not part of the first turn
             self.runner.advance(1, 1.0)
 
     def turn(self, seconds: float) -> float:
-        """Environment steps per second of about so many seconds, and of one update at least."""
+        """Return environment steps per second over about ``seconds``, and over one update at least."""
         runner = self.runner
         steps, start = runner.num_steps, time.perf_counter()
-        # From the end of one update to that of another.
+        # From the end of one update to the end of another.
         while runner.num_steps == steps or time.perf_counter() - start < seconds:
             runner.advance(runner.num_steps + 1, seconds)
         runner.pop_episodes()
@@ -90,26 +90,26 @@ class Contender:
 
 
 def overhead(seconds: float, repeats: int, num_envs: int, num_steps: int) -> dict[str, Any]:
-    """Milliseconds per update, of every kind with one worker and of the local runner, by turns."""
+    """Return milliseconds per update of every kind with one worker and of the local runner, taking turns."""
     shape = {"num_envs": num_envs, "num_steps": num_steps, "encoder": "a3c"}
-    rivals = {"local": Contender("scaling:Still", "a2c", shape)}
+    runners = {"local": Contender("scaling:Still", "a2c", shape)}
     for name in list(KINDS)[1:]:
         algo, own = KINDS[name]
-        rivals[name] = Contender("scaling:Still", algo, {**shape, **own, "runner": "ray", "num_workers": 1})
-    times: dict[str, list[float]] = {name: [] for name in rivals}
+        runners[name] = Contender("scaling:Still", algo, {**shape, **own, "runner": "ray", "num_workers": 1})
+    times: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(repeats):
-        for name, rival in rivals.items():
-            times[name].append(1000.0 * num_envs * num_steps / rival.turn(seconds))
-    parameters = len(rivals["local"].runner.actor_learner.learner.flat)  # type: ignore[attr-defined]
-    for rival in rivals.values():
-        rival.runner.close()
+        for name, contender in runners.items():
+            times[name].append(1000.0 * num_envs * num_steps / contender.turn(seconds))
+    parameters = len(runners["local"].runner.actor_learner.learner.flat)  # type: ignore[attr-defined]
+    for contender in runners.values():
+        contender.runner.close()
     alone = ray_alone(parameters, seconds)
     over = {name: median(t - local for t, local in zip(times[name], times["local"], strict=True)) for name in times}
     return {"parameters": parameters, "milliseconds": times, "overhead": over, "ray_alone": alone}
 
 
 def ray_alone(parameters: int, seconds: float) -> float:
-    """Milliseconds that Ray itself takes to store so many numbers, hand them to an actor, and bring as many back."""
+    """Return the milliseconds that Ray takes to store numbers, pass them to an actor and return as many."""
     import ray
 
     class Echo:
@@ -127,28 +127,29 @@ def ray_alone(parameters: int, seconds: float) -> float:
 
 
 def growth(workers: Sequence[int], wait: float, num_steps: int, seconds: float, repeats: int) -> dict[str, Any]:
-    """Steps per second of each kind with so many workers, each with one environment that waits."""
+    """Return steps per second of each kind by number of workers, each worker with one environment that waits."""
     results: dict[str, Any] = {}
     for name in list(KINDS)[1:]:
         algo, own = KINDS[name]
         for count in workers:
             settings = {**own, "runner": "ray", "num_workers": count, "num_envs": 1, "num_steps": num_steps}
-            rival = Contender("scaling:Waits", algo, {**settings, "env_kwargs": {"seconds": wait}})
-            rival.turn(0.5 * count)  # a process's first rollouts take longer, and all of them share the cores
-            results.setdefault(name, {})[str(count)] = [rival.turn(seconds) for _ in range(repeats)]
-            rival.runner.close()
+            contender = Contender("scaling:Waits", algo, {**settings, "env_kwargs": {"seconds": wait}})
+            # Warm up: the first rollouts of a process take longer, and all processes share the cores.
+            contender.turn(0.5 * count)
+            results.setdefault(name, {})[str(count)] = [contender.turn(seconds) for _ in range(repeats)]
+            contender.runner.close()
             print(f"{name}, {count} workers: {median(results[name][str(count)]):.0f} steps/s", flush=True)
     return results
 
 
 def tables(results: dict[str, Any], wait: float) -> str:
-    """Both parts."""
+    """Return the tables of overhead and growth."""
     parts = results["overhead"]
     rows = [
         [name, number(median(times), 2), number(parts["overhead"][name], 2) if name != "local" else "–"]
         for name, times in parts["milliseconds"].items()
     ]
-    rows.append(["Ray alone: as many numbers there and back", number(parts["ray_alone"], 2), "–"])
+    rows.append(["Ray without learning: the same numbers there and back", number(parts["ray_alone"], 2), "–"])
     first = markdown_table(["runner", "ms per update", "over local, ms"], rows)
     rows = []
     for name, by_count in results["growth"].items():
@@ -161,7 +162,7 @@ def tables(results: dict[str, Any], wait: float) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--wait", type=float, default=0.02, help="seconds that a step of the waiting environment takes")
@@ -174,7 +175,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, save, print."""
+    """Measure, save and print."""
     args = parse(argv)
     import logging
 

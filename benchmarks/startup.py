@@ -1,6 +1,6 @@
-"""What a person waits for: the command's help, the import, and a verified CartPole from the shell's prompt.
+"""Measure startup times: the command's help, the import, and a verified CartPole from the shell's prompt.
 
-Every measurement is a process of its own, started as a shell would, in a temporary folder. Run as a script.
+Every measurement is a process of its own, started as a shell starts it, in a temporary folder. Run it as a script.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from stats import markdown_table, median_or_never, number, provenance, results_path, save_json
 
-# What train.py says once fresh greedy episodes have reached --stop-at-return.
+# The message of a run once fresh greedy episodes have reached --stop-at-return.
 CONFIRMED = re.compile(r"(?<!do not )confirm a return of")
 RETURN = 475
 
@@ -32,13 +32,13 @@ COMMANDS = {
 
 
 def train_command(seed: int) -> list[str]:
-    """Arguments of Python for a run that stops when CartPole is verified."""
+    """Return the arguments of Python for a run that stops when CartPole is verified."""
     words = ["train", "CartPole-v1", "--stop-at-return", str(RETURN), "--seed", str(seed), "--run-dir", "run"]
     return ["-m", "limelight", *words]
 
 
 def environment() -> dict[str, str]:
-    """The environment of this process, fit for another working directory."""
+    """Return the environment variables of this process, with paths that hold in another working directory."""
     paths = os.environ.get("PYTHONPATH")
     if not paths:
         return dict(os.environ)
@@ -46,9 +46,9 @@ def environment() -> dict[str, str]:
 
 
 def wall_seconds(arguments: Sequence[str]) -> float:
-    """Seconds from the start to the end of ``python ARGUMENTS``.
+    """Return the seconds from the start to the end of ``python ARGUMENTS``.
 
-    Raises: CalledProcessError if it fails.
+    Raises: CalledProcessError if the process fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -59,7 +59,7 @@ def wall_seconds(arguments: Sequence[str]) -> float:
 
 
 def verified_run(seed: int) -> dict[str, Any]:
-    """Train until verified: seconds to the confirmation and to the end of the command, and what the run says.
+    """Train until verified; return the seconds to the confirmation and to the end, and the run's summary.
 
     A run that is never confirmed has ``verified_seconds`` None.
     """
@@ -92,7 +92,7 @@ def verified_run(seed: int) -> dict[str, Any]:
 
 
 def commands_table(commands: dict[str, list[float]]) -> str:
-    """Medians of the short commands."""
+    """Return a table of the medians of the short commands."""
     rows = [
         [name, number(median(seconds), 3), f"{min(seconds):.3f}–{max(seconds):.3f}"]
         for name, seconds in commands.items()
@@ -101,7 +101,7 @@ def commands_table(commands: dict[str, list[float]]) -> str:
 
 
 def runs_table(runs: Sequence[dict[str, Any]]) -> str:
-    """Every seed, and the medians; a seed that is never verified counts as later than all others."""
+    """Return a table of every seed and the medians; a seed that is never verified counts as later than all others."""
     rows = []
     for run in runs:
         summary = run["summary"] or {}
@@ -125,9 +125,9 @@ def runs_table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=10, help="of each short command (default: 10)")
+    parser.add_argument("--repeats", type=int, default=10, help="repeats of each short command (default: 10)")
     parser.add_argument("--seeds", type=int, default=10, help="training runs, 0 for none (default: 10)")
     parser.add_argument("--first-seed", type=int, default=0, help="default: 0")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/startup-MACHINE.json")
@@ -138,11 +138,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, save, print."""
+    """Measure, save and print."""
     args = parse(argv)
     settings = {"repeats": args.repeats, "seeds": args.seeds, "first_seed": args.first_seed, "return": RETURN}
     head = provenance("startup", settings)
-    for arguments in COMMANDS.values():  # the first time, files come from the disk and byte code is compiled
+    for arguments in COMMANDS.values():  # warm up: the first time, files come from the disk and byte code is compiled
         wall_seconds(arguments)
     commands: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(args.repeats):

@@ -1,6 +1,6 @@
-"""What the benchmark scripts share: statistics over seeds, the machine, results as JSON, tables as Markdown.
+"""Tools of the benchmark scripts: statistics over seeds, the machine, results as JSON, tables as Markdown.
 
-Imports neither torch nor limelight's heavy parts, so that every script's ``--help`` is quick.
+The module imports neither PyTorch nor the heavy parts of Limelight, so every script's ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import limelight
 from limelight.runs.folder import system_info
-from limelight.settings.io import field_sections, get_setting
+from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,13 +32,13 @@ Array = NDArray[np.float64]
 
 
 def iqm(values: Array) -> Array:
-    """Interquartile mean over the last axis: the mean of what is left without the lowest and highest quarter.
+    """Return the interquartile mean over the last axis: the mean without the lowest and the highest quarter.
 
     Raises: ValueError if the last axis is empty.
     """
     count = values.shape[-1]
     if count == 0:
-        raise ValueError("the interquartile mean of nothing")
+        raise ValueError("the interquartile mean of an empty axis")
     cut = count // 4
     middle: Array = np.sort(np.asarray(values), axis=-1)[..., cut : count - cut].mean(axis=-1)
     return middle
@@ -52,18 +52,18 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of ``statistic`` over all values, by a stratified bootstrap of equal groups.
+    """Return the percentile interval of ``statistic`` over all values, by a stratified bootstrap of equal groups.
 
-    Values are drawn anew within their own group, so that each group keeps its weight. Episodes of one seed
-    resemble each other, so the groups themselves are drawn anew first: without that, an interval over
-    seeds × episodes would tell how well these seeds were measured, not what the next seed will do.
+    Groups are resampled first, then values within each resampled group, so each group keeps its weight.
+    Resampling groups matters, since episodes of one seed resemble each other: without it, an interval over
+    seeds × episodes would describe the precision of these seeds, not the spread over seeds.
 
     Args:
         groups: values by group (seed), each of the same length ≥ 1.
-        statistic: takes [..., n] to [...].
+        statistic: maps [..., n] to [...].
         confidence: probability mass between the two ends, 0 to 1.
-        resamples: how many times everything is drawn anew.
-        seed: of the draws.
+        resamples: the number of bootstrap samples.
+        seed: of the random generator.
     Raises: ValueError if there are no groups, or they differ in length or are empty.
     """
     if not groups or len({len(group) for group in groups}) != 1 or not len(groups[0]):
@@ -80,7 +80,7 @@ def bootstrap_interval(
 
 
 def median_or_never(values: Sequence[float | None]) -> float | None:
-    """The median, where None is "never", so later than all else; None if that is the median, or of nothing."""
+    """Return the median, where None means never and counts as later than all else; None if the median is never."""
     if not values:
         return None
     middle = median(float("inf") if value is None else value for value in values)
@@ -91,7 +91,7 @@ def median_or_never(values: Sequence[float | None]) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and versions, with those of the peers that are compared with."""
+    """Return processor, cores and versions, Stable-Baselines3's among them."""
     info = system_info()
     try:
         info["stable-baselines3"] = version("stable-baselines3")
@@ -101,16 +101,16 @@ def machine() -> dict[str, Any]:
 
 
 def machine_slug() -> str:
-    """The machine as part of a file name: ``amd-epyc-9b14-2-cores``."""
+    """Return the machine as part of a file name, such as ``amd-epyc-9b14-2-cores``."""
     info = system_info()
     words = re.findall(r"[a-z0-9]+", re.sub(r"\((r|tm)\)", " ", info["processor"].lower()))
     return "-".join([*(w for w in words if w not in ("cpu", "processor")), str(info["cpu_count"]), "cores"])
 
 
 def git_commit() -> str:
-    """The commit of the measured sources, with ``-dirty`` behind it where they differ from it.
+    """Return the commit of the measured sources, followed by ``-dirty`` if the sources differ from it.
 
-    ``unknown`` without git, or where the limelight that is imported is not the one of this checkout.
+    The result is ``unknown`` without git, or if the imported limelight is not the one of this checkout.
     """
 
     def git(*words: str) -> str:
@@ -127,24 +127,24 @@ def git_commit() -> str:
 
 
 def short_commit(commit: str) -> str:
-    """``30871ec27ae6-dirty``: what :func:`git_commit` gives, short enough for a line."""
+    """Return the result of :func:`git_commit` with 12 digits, such as ``30871ec27ae6-dirty``."""
     sha, dash, dirty = commit.partition("-")
     return sha[:12] + dash + dirty
 
 
 def provenance(benchmark: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The head of a results file: what was measured, from which sources, on what."""
+    """Return the head of a results file: benchmark, commit, settings and machine."""
     return {"benchmark": benchmark, "commit": git_commit(), "settings": settings, "machine": machine()}
 
 
 def flat_settings(config: TrainConfig) -> dict[str, Any]:
-    """Every setting of a run by its plain name, as JSON gives it back."""
-    values = {name: get_setting(config, name) for name in field_sections()}
+    """Return every setting of a run by its plain name, with tuples as lists, as in JSON."""
+    values = {name: get_setting(config, name) for name in all_settings()}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def results_path(benchmark: str, output: Path | None) -> Path:
-    """``output``, or this benchmark's file for this machine."""
+    """Return ``output``, or the default file of this benchmark for this machine."""
     return output or RESULTS / f"{benchmark}-{machine_slug()}.json"
 
 
@@ -152,7 +152,7 @@ def results_path(benchmark: str, output: Path | None) -> Path:
 
 
 def save_json(path: Path, data: dict[str, Any]) -> None:
-    """Write ``data`` indented, plain lists on one line; a reader sees the old file or the new one."""
+    """Write ``data`` atomically, indented, with plain lists on one line."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     one_line = re.sub(r"\[\n\s*([^\[\]{}]*?)\n\s*\]", lambda found: "[" + re.sub(r"\n\s*", " ", found[1]) + "]", text)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def save_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns aligned."""
+    """Return a Markdown table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -171,5 +171,5 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 0, missing: str = "–") -> str:
-    """``12,345`` or ``12.3``, or ``missing`` for None."""
+    """Return ``value`` as ``12,345`` or ``12.3``, or ``missing`` for None."""
     return missing if value is None else f"{value:,.{digits}f}"

@@ -1,6 +1,6 @@
-"""Environment steps per second of A2C and one-step AC, training included, on one thread; CartPole-v1 or any other.
+"""Measure environment steps per second of A2C and one-step AC, training included, on one thread, on any environment.
 
-Contenders take turns (A B A B …), so that a machine that slows down slows all of them down. Run as a script.
+Contenders take turns (A B A B …), so a machine that slows down slows all of them. Run it as a script.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from limelight.settings.schema import TrainConfig
 
 ENV_ID = "CartPole-v1"
-# A budget that is never used up, so that schedules stay where they start, and updates that are never logged.
+# A budget that is never used up, so that schedules keep their first value; an interval that never ends.
 ENDLESS = NEVER = 1 << 40
-# Updates of a first, unmeasured turn that only finds out how many steps fit into the time of one.
+# Updates of a first, unmeasured turn, which finds out how many steps a turn can have.
 PEER_WARMUP_UPDATES = 50
 
-# What Stable-Baselines3's A2C does by default, so that both do the same work per step.
+# The defaults of Stable-Baselines3's A2C, so that both do the same work per step.
 SB3_SETTINGS: dict[str, Any] = {
     "preset": "none",
     "gae_lambda": 1.0,
@@ -40,24 +40,24 @@ SB3_SETTINGS: dict[str, Any] = {
     "hidden_sizes": (64, 64),
     "activation": "tanh",
 }
-# Where actions are continuous.
+# Additional settings for continuous actions.
 SB3_CONTINUOUS: dict[str, Any] = {"action_bounds": "clip"}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A row of the benchmark: how many environments, how many steps per update, and the settings of ours."""
+    """A row of the benchmark: number of environments, steps per update, and Limelight's settings."""
 
     name: str
     algo: str
     num_envs: int
     num_steps: int
     critics: tuple[str, ...]
-    """``separate`` is the network of SB3's MlpPolicy: a 64-64 tower each for policy and value."""
+    """The critics to measure; ``separate`` is the network of SB3's MlpPolicy, two towers of 64 × 64."""
     settings: dict[str, Any]
     env_id: str = ENV_ID
     env_backends: tuple[str, ...] = ("auto",)
-    """Who steps the environments, each a contender of its own."""
+    """The environment backends to measure, each as a contender."""
 
 
 SHAPES = {
@@ -67,7 +67,7 @@ SHAPES = {
             Shape(f"{num_envs}x5", "a2c", num_envs, 5, ("separate", "shared"), SB3_SETTINGS)
             for num_envs in (8, 16, 64, 256)
         ),
-        # As `limelight train ENV_ID --algo ac` runs, with all that makes it learn.
+        # The settings of `limelight train ENV_ID --algo ac`.
         Shape("1x1", "ac", 1, 1, ("shared",), {}),
     )
 }
@@ -76,7 +76,7 @@ CARTPOLE_SHAPES, OTHER_SHAPES = ("8x5", "64x5", "256x5", "1x1"), ("16x5",)
 
 @dataclass(frozen=True)
 class Sample:
-    """One turn."""
+    """The result of one turn."""
 
     steps: int
     updates: int
@@ -84,29 +84,29 @@ class Sample:
 
     @property
     def steps_per_second(self) -> float:
-        """Environment steps per second."""
+        """Return the environment steps per second."""
         return self.steps / self.seconds
 
     @property
     def updates_per_second(self) -> float:
-        """Updates of the parameters per second."""
+        """Return the updates per second."""
         return self.updates / self.seconds
 
 
 def make_config(shape: Shape, critic: str, seed: int, env_backend: str = "auto") -> TrainConfig:
-    """The resolved configuration of ours at ``shape``."""
-    from limelight.training.presets import resolve
+    """Return Limelight's resolved configuration at ``shape``."""
+    from limelight.training.presets import resolve_config
     from limelight.training.run import prepare
 
     own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
     settings = {**shape.settings, **own, **continuous_settings(shape), "backend": env_backend}
     settings["total_timesteps"] = ENDLESS
     preset = settings.pop("preset", "auto")
-    return prepare(resolve(shape.env_id, shape.algo, preset, settings), None)
+    return prepare(resolve_config(shape.env_id, shape.algo, preset, settings), None)
 
 
 def continuous_settings(shape: Shape) -> dict[str, Any]:
-    """What is SB3's default besides, where actions are continuous."""
+    """Return the additional defaults of SB3 if actions are continuous."""
     from gymnasium.spaces import Box
 
     from limelight.envs.source import resolve_env
@@ -118,7 +118,7 @@ def continuous_settings(shape: Shape) -> dict[str, Any]:
 
 
 class Contender(Protocol):
-    """Trains for about so many seconds, and goes on from there the next time."""
+    """An agent that trains for about a number of seconds per turn and continues in its next turn."""
 
     name: str
 
@@ -161,7 +161,7 @@ class Ours:
 
 
 class StableBaselines3:
-    """Stable-Baselines3's A2C with its defaults: MlpPolicy, DummyVecEnv, RMSprop; its logging off."""
+    """Stable-Baselines3's A2C with its defaults (MlpPolicy, DummyVecEnv, RMSprop), without logging."""
 
     def __init__(self, shape: Shape, seed: int) -> None:
         from stable_baselines3 import A2C
@@ -174,7 +174,7 @@ class StableBaselines3:
         self.steps_per_second = 0.0
 
     def turn(self, seconds: float) -> Sample:
-        """See :class:`Contender`. ``learn`` counts steps: as many as the last turn's speed suggests."""
+        """See :class:`Contender`. ``learn`` takes a number of steps, which the speed of the last turn predicts."""
         rollouts = round(self.steps_per_second * seconds / self.rollout) or PEER_WARMUP_UPDATES
         model, start = self.model, time.perf_counter()
         steps, updates = model.num_timesteps, model._n_updates
@@ -193,7 +193,7 @@ class StableBaselines3:
 
 
 def contenders(shape: Shape, backends: Sequence[str], peer: bool, seed: int) -> list[Contender]:
-    """Everyone who takes turns at ``shape``."""
+    """Return the contenders that take turns at ``shape``."""
     ours: list[Contender] = [
         Ours(shape, critic, backend, seed, env_backend)
         for critic in shape.critics
@@ -206,7 +206,7 @@ def contenders(shape: Shape, backends: Sequence[str], peer: bool, seed: int) -> 
 def measure(
     shape: Shape, backends: Sequence[str], peer: bool, *, seconds: float, repeats: int, seed: int
 ) -> dict[str, list[Sample]]:
-    """``repeats`` turns of about ``seconds`` of every contender, by its name; a first turn warms up."""
+    """Return ``repeats`` turns of about ``seconds`` of every contender, by its name, after one turn to warm up."""
     runners = contenders(shape, backends, peer, seed)
     samples: dict[str, list[Sample]] = {runner.name: [] for runner in runners}
     try:
@@ -222,19 +222,19 @@ def measure(
 
 
 def speeds(samples: Sequence[Sample]) -> list[float]:
-    """Environment steps per second of each turn."""
+    """Return the environment steps per second of each turn."""
     return [sample.steps_per_second for sample in samples]
 
 
 def ratio(samples: Sequence[Sample], baseline: Sequence[Sample]) -> dict[str, float]:
-    """How many times as fast as ``baseline``: ratio of medians, and the extremes of turn-by-turn ratios."""
+    """Return the speed relative to ``baseline``: ratio of medians, and extremes of the ratios of single turns."""
     ours, theirs = speeds(samples), speeds(baseline)
     pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
     return {"of_medians": median(ours) / median(theirs), "lowest": min(pairs), "highest": max(pairs)}
 
 
 def summarize(samples: dict[str, list[Sample]]) -> dict[str, Any]:
-    """Samples and medians of each contender, with ratios to the peer, autograd and sync where they ran too."""
+    """Return samples and medians of each contender, with ratios to the peer, autograd and sync if they ran too."""
     summary: dict[str, Any] = {}
     for name, turns in samples.items():
         ratios = {}
@@ -255,7 +255,7 @@ def summarize(samples: dict[str, list[Sample]]) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as Markdown: medians, with lowest–highest behind them."""
+    """Return the results as Markdown: medians, followed by lowest–highest."""
     header = ["num_envs × num_steps", "contender", "steps/s", "updates/s", "× SB3", "× autograd", "× sync"]
     rows = []
     for shape, result in results.items():
@@ -284,7 +284,7 @@ def _ratio_text(value: dict[str, float] | None) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", default=ENV_ID, metavar="ENV_ID", help=f"default: {ENV_ID}")
     parser.add_argument(
@@ -292,7 +292,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=("auto", "vector", "sync", "async", "envpool"),
         default=["auto"],
-        help="who steps our environments, each a contender (default: auto)",
+        help="environment backends, each a contender (default: auto)",
     )
     parser.add_argument(
         "--shapes",
@@ -306,7 +306,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--peer",
         choices=("none", "sb3", "auto"),
         default="none",
-        help="Stable-Baselines3's A2C in turns with ours; auto: if installed",
+        help="also measure Stable-Baselines3's A2C; auto: if installed",
     )
     parser.add_argument(
         "--backend",
@@ -327,7 +327,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, save, print."""
+    """Measure, save and print."""
     args = parse(argv)
     installed = find_spec("stable_baselines3") is not None
     if args.peer == "sb3" and not installed:
@@ -360,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 repeats=args.repeats,
                 seed=args.seed,
             )
-            # Where there are several critics or backends, the contenders' names tell; all else they have in common.
+            # Contenders differ in critic and backend only, which their names say.
             config = flat_settings(make_config(shape, shape.critics[0], args.seed, shape.env_backends[0]))
             results[name] = {"config": config, "contenders": summarize(samples)}
     of_env = "" if args.env == ENV_ID else f"-{args.env.replace('/', '-')}"

@@ -1,7 +1,7 @@
-"""Minutes until the mean return of 100 training episodes reaches a goal: whole commands, one seed after the other.
+"""Measure the minutes until the mean return of 100 training episodes reaches a goal: whole commands, seed after seed.
 
-A run that has reached it is stopped with Ctrl-C after a while, unless ``--to-the-end``. Runs are kept in ``--runs``;
-those that are there already are read and not run again. Run as a script.
+A run that has reached the goal is stopped with Ctrl-C after ``--goes-on`` seconds, unless ``--to-the-end`` is given.
+Runs are kept in ``--runs``; a run that is there already is read and not run again. Run it as a script.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ KEPT = (
     "step", "seconds", "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/entropy",
     "train/explained_variance", "train/grad_norm", "train/dead_filters", "async/policy_lag",
 )  # fmt: skip
-"""What is kept of a run's rows."""
+"""The metrics that are kept of a run's rows."""
 
 
 def read(run_dir: Path) -> list[Row]:
-    """The rows of a run that know the mean of its last 100 episodes (of all, as long as they are fewer)."""
+    """Return the rows of a run that have the mean of its last 100 episodes (of all, while there are fewer)."""
     path = run_dir / "metrics.jsonl"
     if not path.exists():
         return []
@@ -37,12 +37,12 @@ def read(run_dir: Path) -> list[Row]:
 
 
 def reached(rows: Sequence[Row], goal: float) -> Row | None:
-    """The first row whose mean is ``goal`` or more."""
+    """Return the first row with a mean of ``goal`` or more."""
     return next((row for row in rows if row["rollout/ep_rew_mean"] >= goal), None)
 
 
 def run(words: Sequence[str], run_dir: Path, goal: float, goes_on: float) -> None:
-    """``limelight train`` with these words, stopped ``goes_on`` seconds after it has reached the goal."""
+    """Run ``limelight train`` with these words; stop it ``goes_on`` seconds after it has reached the goal."""
     command = [sys.executable, "-m", "limelight", "train", *words, "--run-dir", str(run_dir)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
@@ -52,12 +52,12 @@ def run(words: Sequence[str], run_dir: Path, goal: float, goes_on: float) -> Non
                 process.wait(goes_on)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
-    finally:  # where we are interrupted ourselves, so is it
+    finally:  # an interruption of this script reaches the run too
         process.wait()
 
 
 def table(runs: dict[str, list[Row]], goal: float) -> str:
-    """A row per seed, and their medians."""
+    """Return a table with a row per seed, and their medians."""
     firsts = {seed: reached(rows, goal) for seed, rows in runs.items()}
     minutes = [None if row is None else row["seconds"] / 60 for row in firsts.values()]
     steps = [None if row is None else row["step"] for row in firsts.values()]
@@ -72,7 +72,7 @@ def table(runs: dict[str, list[Row]], goal: float) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", default="ALE/Pong-v5")
     parser.add_argument("--algo", default="a3c")
@@ -87,7 +87,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run, save, print."""
+    """Run, save and print."""
     args = parse(argv)
     settings = {name: value for name, value in vars(args).items() if name not in ("output", "runs")}
     head, runs = provenance("time_to_score", settings), {}

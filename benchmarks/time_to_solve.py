@@ -1,7 +1,7 @@
-"""Seconds of training until CartPole-v1 is solved: A2C against A3C, the same settings, by turns.
+"""Measure the seconds of training until CartPole-v1 is solved: A2C against A3C, with the same settings, in turns.
 
-No evaluation disturbs the training: parameters are copied as it goes on, and judged after it, the earliest first, over
-100 greedy episodes. The clock starts when environments are there and workers have begun. Run as a script.
+No evaluation disturbs the training: parameters are copied during it and evaluated after it, the earliest first, over
+100 greedy episodes. The clock starts when environments are made and workers have started. Run it as a script.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ ENV_ID, THRESHOLD, EPISODES = "CartPole-v1", 475.0, 100
 Run = dict[str, Any]
 
 
-def train_and_judge(algo: str, settings: dict[str, Any], seed: int, total_timesteps: int, every: int) -> Run:
-    """One seed: when and after how many steps the agent first passed, and how good it was at the end."""
+def train_and_evaluate(algo: str, settings: dict[str, Any], seed: int, total_timesteps: int, every: int) -> Run:
+    """Train one seed; return after how many seconds and steps the agent first passed, and its last return."""
     from limelight.runs.evaluation import evaluate
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
     from limelight.training.run import build, prepare, single_threaded
 
     own = {**settings, "seed": seed, "total_timesteps": total_timesteps}
-    config = prepare(resolve(ENV_ID, algo, "auto", own), None)
+    config = prepare(resolve_config(ENV_ID, algo, "auto", own), None)
     copies: list[tuple[float, int, Any]] = []
     with single_threaded():
         runner, agent = build(config, None)
@@ -51,7 +51,7 @@ def train_and_judge(algo: str, settings: dict[str, Any], seed: int, total_timest
 
 
 def set_params(agent: Any, params: Any) -> None:
-    """Let ``agent`` act with ``params`` [n]."""
+    """Set the parameters of ``agent`` to ``params`` [n]."""
     start = 0
     for parameter in agent.model.parameters():
         stop = start + parameter.numel()
@@ -60,7 +60,7 @@ def set_params(agent: Any, params: Any) -> None:
 
 
 def table(results: dict[str, list[Run]]) -> str:
-    """Medians and extremes."""
+    """Return a table of medians and extremes."""
     header = [
         "algorithm",
         "seeds",
@@ -93,7 +93,7 @@ def table(results: dict[str, list[Run]]) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -106,27 +106,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, save, print."""
+    """Measure, save and print."""
     args = parse(argv)
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
 
-    rivals: dict[str, tuple[str, dict[str, Any]]] = {
+    contenders: dict[str, tuple[str, dict[str, Any]]] = {
         "a2c": ("a2c", {}),
         f"a3c, {args.workers} workers": ("a3c", {"num_workers": args.workers}),
     }
     if args.ray:
         own = {"runner": "ray", "num_workers": args.workers}
-        rivals[f"a2c on Ray, {args.workers} workers"] = ("a2c", own)
-        rivals[f"a3c on Ray, {args.workers} workers, gradients"] = ("a3c", own)
-        rivals[f"a3c on Ray, {args.workers} workers, rollouts"] = ("a3c", {**own, "worker_output": "rollouts"})
+        contenders[f"a2c on Ray, {args.workers} workers"] = ("a2c", own)
+        contenders[f"a3c on Ray, {args.workers} workers, gradients"] = ("a3c", own)
+        contenders[f"a3c on Ray, {args.workers} workers, rollouts"] = ("a3c", {**own, "worker_output": "rollouts"})
     settings = {name: value for name, value in vars(args).items() if name != "output"}
     head = provenance("time_to_solve", {**settings, "env_id": ENV_ID})
-    configs = {name: flat_settings(resolve(ENV_ID, algo, "auto", own)) for name, (algo, own) in rivals.items()}
-    results: dict[str, list[Run]] = {name: [] for name in rivals}
+    configs = {
+        name: flat_settings(resolve_config(ENV_ID, algo, "auto", own)) for name, (algo, own) in contenders.items()
+    }
+    results: dict[str, list[Run]] = {name: [] for name in contenders}
     start = time.perf_counter()
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        for name, (algo, own) in rivals.items():
-            results[name].append(train_and_judge(algo, own, seed, args.total_timesteps, args.every))
+        for name, (algo, own) in contenders.items():
+            results[name].append(train_and_evaluate(algo, own, seed, args.total_timesteps, args.every))
         print(f"seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
     path = results_path("time_to_solve", args.output)
     save_json(path, {**head, "configs": configs, "results": results})

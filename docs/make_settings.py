@@ -1,62 +1,65 @@
-"""Writes docs/settings.md from the docstrings in src/limelight/config.py: run it after changing a setting.
+"""Writes docs/settings.md from src/limelight/settings/schema.py: run it after changing a setting.
 
 tests/test_docs.py fails while the page is not what this script gives.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
-import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from limelight.settings.io import expected
-from limelight.settings.rules import RANGES
+from limelight.cli.help import field_docs
+from limelight.settings.io import Setting, all_settings, sections_of
 from limelight.settings.schema import TrainConfig
+from limelight.settings.values import describe_type, to_text
 from limelight.training.algorithms import ALGORITHMS
 from limelight.training.presets import PRESETS, Preset
 
 PAGE = Path(__file__).with_name("settings.md")
 
 _HEAD = """\
-<!-- Written by docs/make_settings.py from src/limelight/config.py; edit that, then run the script. -->
+<!-- Written by docs/make_settings.py from src/limelight/settings/schema.py; edit that, then run the script. -->
 # Settings
 
-Every setting has one plain name. The command line writes it `--learning-rate 1e-3`, or with its section
-`--optim.learning-rate 1e-3`; Python writes `train(..., learning_rate=1e-3)`; `config.yaml` writes it under its section.
-`none` stands for no value. Lists are given as words: `--hidden-sizes 64 64`. Switches are `--normalize-obs` and
-`--no-normalize-obs`.
+Every setting has one plain name:
 
-A run's configuration is put together from the left to the right: the defaults on this page, the
-[algorithm's row](#algorithms), the [preset's row](#presets), what you give. `limelight train ENV_ID --help` shows the
-result for an environment, and the run saves it as `config.yaml`.
+| where | how |
+| --- | --- |
+| command line | `--learning-rate 1e-3`, or with its section `--optim.learning-rate 1e-3` |
+| Python | `train(..., learning_rate=1e-3)` |
+| `config.yaml` | under its section |
 
-Other spellings that are accepted with a note: `--n-envs`, `--n-steps`, `--lr`, `--entropy-coef`, `--value-loss-coef`,
-`--env-name` and other usual ones of Stable-Baselines3 and of A3C scripts.
+On the command line `none` stands for no value, a list is several words (`--hidden-sizes 64 64`), and a switch is
+`--normalize-obs` or `--no-normalize-obs`.
+
+A run's settings are, each over the one before: the defaults on this page, the [algorithm's](#algorithms), the
+[preset's](#presets), and those that you give. `limelight train ENV_ID --help` shows the result for an environment, and
+the run saves it as `config.yaml`. A setting of a part that the run does not have (Atari, Ray, a target critic, …) is
+refused unless it is at its default.
+
+Common spellings of Stable-Baselines3 and of A3C scripts (`--n-envs`, `--n-steps`, `--lr`, `--entropy-coef`,
+`--value-loss-coef`, `--env-name`, …) are accepted with a note.
 """
 
 _ALGORITHMS = """\
 ## Algorithms
 
-What each row of `src/limelight/training/algorithms.py` sets; everything else is the default above.
+Settings of each algorithm (`src/limelight/training/algorithms.py`); all others are at the defaults above.
 """
 
 _PRESETS = """\
 ## Presets
 
-What each row of `src/limelight/training/presets.py` sets on top. `--preset auto` takes the row whose prefix fits the
-environment's id, else one that fits its spaces; `--preset none` takes none (docs/presets.md).
+Settings of each preset (`src/limelight/training/presets.py`), over those of the algorithm. `--preset auto` takes the
+preset for the environment's id, else one for its spaces; `--preset none` takes none (docs/presets.md).
 """
 
 
 def page() -> str:
-    """The text of docs/settings.md."""
-    hints = typing.get_type_hints(TrainConfig)
-    parts = [_HEAD, _section("The run", TrainConfig)]
-    parts += [_section(f"`{name}`", kind) for name, kind in hints.items() if is_dataclass(kind)]
+    """Return the text of docs/settings.md."""
+    parts = [_HEAD, *(_section(path, kind) for path, kind in sections_of(TrainConfig).items())]
     rows = [(_code(a.name), a.summary, _values(a.settings)) for a in ALGORITHMS.values()]
     parts.append(_ALGORITHMS + "\n" + _table(("algorithm", "what it is", "sets"), rows))
     rows = [
@@ -73,60 +76,36 @@ def _environments(preset: Preset) -> str:
     if preset.any_continuous:
         return "others with real observations and continuous actions"
     if "*" in preset.games:
-        return "Atari games"
+        return "Atari games with a recurrent core" if preset.recurrent else "Atari games"
     if preset.games:
         return f"Atari's {', '.join(preset.games)}"
-    return prefixes or "Atari games, where a memory is asked for"
+    return prefixes
 
 
-def _section(title: str, kind: type[Any]) -> str:
-    hints, docs = typing.get_type_hints(kind), field_docs(kind)
-    default = kind()
+def _section(section: str, kind: type[Any]) -> str:
+    docs = field_docs(kind)
     rows = [
-        (_code(f.name), _type(f.name, hints[f.name]), _code(_value(getattr(default, f.name))), docs[f.name])
-        for f in fields(kind)
-        if not is_dataclass(hints[f.name])
+        (_code(setting.name), _type(setting), _code(to_text(setting.default) or "–"), _markdown(docs[setting.name]))
+        for setting in all_settings().values()
+        if setting.section == section
     ]
+    title = _code(section.rpartition(".")[2]) if section else "The run"
     return f"## {title}\n\n{_markdown(inspect.getdoc(kind))}\n\n" + _table(("name", "type", "default", "meaning"), rows)
 
 
-def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The docstring under each field of a dataclass, as Markdown on one line."""
-    (tree,) = ast.parse(inspect.getsource(kind)).body
-    assert isinstance(tree, ast.ClassDef)
-    docs = {}
-    for field, doc in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
-            docs[ast.unparse(field.target)] = _markdown(str(doc.value.value))
-    return docs
-
-
 def _markdown(doc: str | None) -> str:
-    """A docstring on one line."""
+    """Return a docstring on one line."""
     return " ".join((doc or "").split()).replace("``", "`")
 
 
-def _type(name: str, annotation: Any) -> str:
-    """What a value must be: its type in words, and its range as an interval."""
-    words = expected(annotation)
-    if name not in RANGES:
-        return words
-    low, high, low_in, high_in = RANGES[name]
-    ends = ("−∞" if low == float("-inf") else f"{low:g}", "∞" if high == float("inf") else f"{high:.12g}")
-    return f"{words}, in {'[' if low_in else '('}{ends[0]}, {ends[1]}{']' if high_in else ')'}"
+def _type(setting: Setting) -> str:
+    """Return the type of a setting in words, and its range as an interval."""
+    words = describe_type(setting.annotation)
+    return words if setting.range is None else f"{words}, in {setting.range}"
 
 
 def _values(settings: dict[str, Any]) -> str:
-    return ", ".join(_code(f"{name} = {_value(value)}") for name, value in settings.items()) or "–"
-
-
-def _value(value: Any) -> str:
-    """A value as the command line takes it."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return ", ".join(_code(f"{name} = {to_text(value)}") for name, value in settings.items()) or "–"
 
 
 def _code(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Train A2C on CartPole, load the best agent, judge it, and act with it.
+"""Train A2C on CartPole, load the best agent, evaluate it, and act with it.
 
 python examples/01_train_and_evaluate.py [STEPS]
 """
@@ -16,7 +16,7 @@ def main(total_timesteps: int) -> None:
     result = limelight.train("CartPole-v1", algo="a2c", seed=1, total_timesteps=total_timesteps)
     print(f"{result.status} in {result.run_dir}; the report is {result.report}")
 
-    # Any later program can do this; a run folder is all it needs.
+    # Any later program can do this with the run folder.
     agent = limelight.load(result.run_dir)
     evaluation = limelight.evaluate(agent, episodes=20, seed=7)
     print(f"20 greedy episodes: {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}")

@@ -2,8 +2,8 @@
 
     python examples/02_own_environment.py [STEPS]
 
-Any callable that makes a ``gymnasium.Env`` works where an id does. In a package of yours, the command line takes
-it as ``limelight train my_package.envs:Heater``; see docs/extending.md.
+Any callable that makes a ``gymnasium.Env`` works in place of an id. The command line takes an environment of your own
+package as ``limelight train my_package.envs:Heater``; see docs/extending.md.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class Heater(gym.Env[Observation, np.int64]):
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Observation, Info]:
         """Start at a random temperature."""
-        super().reset(seed=seed)  # seeds self.np_random, which is all the randomness there should be
+        super().reset(seed=seed)  # seeds self.np_random; draw all random numbers from it
         self.temperature, self.steps = float(self.np_random.uniform(5.0, 30.0)), 0
         return self._observe(), {}
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, Info]:
-        """Heat or let it cool by a degree; the reward is how wrong the temperature then is, negative."""
+        """Heat or cool by a degree; the reward is the negative distance from 20 °C, in tens of degrees."""
         self.steps += 1
         self.temperature += 2.0 * int(action) - 1.0 + float(self.np_random.normal(0.0, 0.1))
         reward = -abs(self.temperature - 20.0) / 10.0
-        # Nothing in the room ends with the clock, so this is truncation: the last state still has a value.
+        # The clock is not part of the task, so this is a truncation: the last state keeps its value.
         return self._observe(), reward, False, self.steps >= self.max_steps, {}
 
     def _observe(self) -> Observation:

@@ -1,9 +1,9 @@
-"""Train with an encoder of your own: a residual network with layer normalisation.
+"""Train with an encoder of your own: a residual network with layer normalization.
 
     python examples/03_own_network.py [STEPS]
 
-The class is named, not passed, so that ``config.yaml`` and a loaded agent can find it again. Here that name is in
-this script; put yours into a package and write ``--encoder my_package.networks:Residual``; see docs/extending.md.
+The class is named, not passed, so that ``config.yaml`` and a loaded agent can find it again. Here the class is in this
+script; put yours into a package and write ``--encoder my_package.networks:Residual``; see docs/extending.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import limelight
 
 
 class Residual(nn.Module):
-    """Observations [..., *obs_shape] → features [..., num_features]. Limelight makes it with the space alone."""
+    """Map observations [..., *obs_shape] to features [..., num_features]. Limelight calls it with the space only."""
 
     num_features = 64
 
@@ -31,7 +31,7 @@ class Residual(nn.Module):
         self.block = nn.Sequential(nn.Linear(self.num_features, self.num_features), nn.ReLU())
 
     def forward(self, obs: Tensor) -> Tensor:
-        """One call takes [T, B, *obs_shape] when learning and [1, B, *obs_shape] when acting."""
+        """Encode [T, B, *obs_shape] when learning and [1, B, *obs_shape] when acting."""
         x = self.first(obs.flatten(start_dim=obs.ndim - self.obs_dims).float())
         return x + self.block(self.norm(x))
 

@@ -1,8 +1,8 @@
-"""Read what a run has written, with nothing but the standard library.
+"""Read the files of a run with the standard library only.
 
     python examples/04_read_a_run.py [STEPS]
 
-``limelight report RUN_DIR`` draws all of this; here is how to get at the numbers.
+``limelight report RUN_DIR`` draws these numbers; this script reads them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import limelight
 
 
 def read_evaluations(run_dir: Path) -> list[tuple[int, float, float]]:
-    """Environment steps, mean and standard deviation of every evaluation."""
+    """Return environment steps, mean and standard deviation of every evaluation."""
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return [(r["step"], r["eval/mean_reward"], r["eval/std_reward"]) for r in rows if "eval/mean_reward" in r]
 
 
 def read_episodes(run_dir: Path) -> list[tuple[float, int]]:
-    """Raw return and length of every training episode."""
+    """Return the raw return and the length of every training episode."""
     with (run_dir / "monitor.csv").open(encoding="utf-8", newline="") as file:
         file.readline()  # a comment: start time and environment, as Stable-Baselines3's Monitor writes it
         return [(float(row["r"]), int(row["l"])) for row in csv.DictReader(file)]

@@ -1,4 +1,4 @@
-"""Evaluator a Limelight agent with Stable-Baselines3's own evaluate_policy: ``predict`` has the same signature.
+"""Evaluate a Limelight agent with Stable-Baselines3's own evaluate_policy: ``predict`` has the same signature.
 
 pip install -e ".[sb3]"
 python examples/05_sb3_evaluate.py [STEPS]

@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import subprocess
 import sys
-import typing
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import limelight
-from limelight.settings.io import field_sections
+from limelight.settings.io import all_settings, sections_of
 from limelight.settings.schema import AlgorithmConfig, TrainConfig
 
 SRC = Path(limelight.__file__).parent
@@ -240,18 +239,14 @@ def test_algorithm_names_live_in_their_table() -> None:
 
 def sections() -> dict[str, type]:
     """Class name → dataclass, of TrainConfig and all its sections."""
-    classes = {"TrainConfig": TrainConfig}
-    for annotation in typing.get_type_hints(TrainConfig).values():
-        if dataclasses.is_dataclass(annotation):
-            classes[annotation.__name__] = annotation  # type: ignore[union-attr]
-    return classes  # type: ignore[return-value]
+    return {kind.__name__: kind for kind in sections_of(TrainConfig).values()}
 
 
 def test_every_setting_has_one_name() -> None:
-    names = [f.name for section in sections().values() for f in dataclasses.fields(section)]
+    fields = [f for section in sections().values() for f in dataclasses.fields(section)]
+    names = [f.name for f in fields]
     assert [name for name, count in Counter(names).items() if count > 1] == []
-    settings = set(field_sections())
-    assert settings == set(names) - {f.name for f in dataclasses.fields(TrainConfig) if "Config" in str(f.type)}
+    assert set(all_settings()) == set(names) - {f.name for f in fields if "Config" in str(f.type)}
 
 
 def test_every_setting_has_a_docstring_and_is_frozen() -> None:
@@ -347,7 +342,7 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_importing_limelight_loads_nothing_heavy() -> None:
     loaded = loaded_by("import limelight; assert limelight.__version__")
-    assert not loaded & {"torch", "gymnasium", "numpy", "yaml", "rich", "tyro", "matplotlib"}
+    assert not loaded & {"torch", "gymnasium", "numpy", "yaml", "rich", "matplotlib"}
 
 
 def test_the_settings_and_the_command_line_load_no_torch() -> None:

@@ -61,8 +61,8 @@ def test_iqm_is_the_mean_of_the_middle_half(stats: ModuleType, rng: np.random.Ge
     np.testing.assert_allclose(stats.iqm(values), ours)
 
 
-def test_iqm_of_nothing_is_refused(stats: ModuleType) -> None:
-    with pytest.raises(ValueError, match="of nothing"):
+def test_iqm_of_an_empty_axis_is_refused(stats: ModuleType) -> None:
+    with pytest.raises(ValueError, match="of an empty axis"):
         stats.iqm(np.empty((4, 0)))
 
 
@@ -441,7 +441,7 @@ def test_a_failed_seed_is_a_row(learning: ModuleType, tmp_path: Path, monkeypatc
     def fail(*_args: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(learning, "_train_and_judge", fail)
+    monkeypatch.setattr(learning, "_train_and_evaluate", fail)
     arguments = ["--jobs", "ac", "--seeds", "1", "--output", str(tmp_path / "r.json")]
     assert learning.main(arguments) == 1
     runs = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["jobs"]["ac"]["runs"]
@@ -454,7 +454,7 @@ def test_an_interrupted_seed_is_no_row(learning: ModuleType, tmp_path: Path, mon
     def interrupt(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learning, "_train_and_judge", interrupt)
+    monkeypatch.setattr(learning, "_train_and_evaluate", interrupt)
     arguments = ["--jobs", "ac", "--seeds", "1", "--output", str(tmp_path / "r.json")]
     assert learning.main(arguments) == 130
     assert not (tmp_path / "r.json").exists()

@@ -17,30 +17,18 @@ from typing import Any, NamedTuple
 import pytest
 
 import limelight
-from limelight.cli.arguments import (
-    CheckArguments,
-    EvaluateArguments,
-    ListArguments,
-    ReportArguments,
-    TrainArguments,
-    train_request,
-)
-from limelight.cli.flags import ALIASES, flags_of, parse
+from limelight.cli.arguments import CHECK, EVALUATE, LIST, REPORT, TRAIN, train_request
+from limelight.cli.flags import Syntax, parse
 from limelight.cli.main import COMMANDS, main
 from limelight.envs import minigrid
 from limelight.envs.games import game_of
+from limelight.settings.io import ALIASES
 from limelight.training.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
-ARGUMENTS: dict[str, type[Any]] = {
-    "train": TrainArguments,
-    "evaluate": EvaluateArguments,
-    "report": ReportArguments,
-    "list": ListArguments,
-    "check": CheckArguments,
-}
+SYNTAXES: dict[str, Syntax[Any]] = {s.prog.split()[1]: s for s in (TRAIN, EVALUATE, REPORT, LIST, CHECK)}
 SHELL = ("sh", "bash", "console")
 # Flags that are mentioned and belong to other programs.
 OTHERS_FLAGS = {"--index-url", "--logdir", "--no-cov", "--check", "--strict"}
@@ -111,7 +99,7 @@ def check_command(words: list[str]) -> None:
     assert name in COMMANDS or words in (["--help"], ["--version"])
     if not argv:
         return
-    parsed = parse(ARGUMENTS[name], argv, prog=name, notice=refuse_notice)
+    parsed = parse(SYNTAXES[name], argv, refuse_notice)
     needs_more = {"ENV_ID", "--env-module"} & {*argv} or argv[0].startswith(("my_package.", *minigrid.PREFIXES))
     if name == "train" and not needs_more and parsed.arguments.resume is None:
         train_request(argv, refuse_notice)
@@ -144,7 +132,12 @@ def test_environments_exist(page: Path) -> None:
 
 @per_page(OURS)
 def test_mentioned_flags_exist(page: Path) -> None:
-    known = {name for kind in ARGUMENTS.values() for name in flags_of(kind)} | {*ALIASES, "help", "version"}
+    known = {name for syntax in SYNTAXES.values() for name in syntax.flags()} | {
+        *ALIASES,
+        "help",
+        "help_all",
+        "version",
+    }
     scripts = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     benchmarks = set(re.findall(r'"(--[a-z-]+)"', scripts))
     mentioned = {flag for code in inline_code(page) for flag in re.findall(r"--[a-z][a-z-]*(?:\.[a-z-]+)?", code)}
@@ -312,10 +305,53 @@ def test_named_code_exists(page: Path) -> None:
             thing = getattr(thing, name)
 
 
+# First folders of paths that are a run's or a reader's own, not this repository's.
+FOREIGN_FOLDERS = {"agents", "best", "checkpoints", "my_package", "plots", "runs", "videos"}
+BASES = (ROOT, ROOT / "src" / "limelight", ROOT / "docs", ROOT / "tests")
+
+
+def expand_braces(path: str) -> list[str]:
+    """``a/{b,c}.py`` as ``a/b.py`` and ``a/c.py``."""
+    braces = re.search(r"\{([^{}]*)\}", path)
+    if not braces:
+        return [path]
+    start, end = path[: braces.start()], path[braces.end() :]
+    return [each for part in braces[1].split(",") for each in expand_braces(f"{start}{part.strip()}{end}")]
+
+
+def named_paths(page: Path) -> list[str]:
+    """Return inline code that is a path of this repository: a Python file, or a file or folder with a slash."""
+    paths = [path for code in inline_code(page) for path in expand_braces(code)]
+    looks_like_path = re.compile(r"[\w.-]+\.py|[\w.-]+(?:/[\w.*-]+)*/(?:[\w.*-]+\.(?:py|md|json|yaml|png|gif|toml))?")
+    return [p for p in paths if looks_like_path.fullmatch(p) and p.partition("/")[0] not in FOREIGN_FOLDERS]
+
+
+@per_page()
+def test_named_paths_exist(page: Path) -> None:
+    files = {
+        path.name for base in ("src", "tests", "benchmarks", "examples", "docs") for path in (ROOT / base).rglob("*.py")
+    }
+    for path in named_paths(page):
+        if "/" in path:
+            assert any(next(base.glob(path.rstrip("/")), None) for base in (*BASES, page.parent)), path
+        else:
+            assert path in files, path
+
+
+def test_named_paths_are_found(tmp_path: Path) -> None:
+    """Guards the guard: paths are recognised, and metrics, spaces and files of a run are not."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`algo/learner.py`, `nn/{model,noise}.py`, `tests/`, `train/entropy`, `best/`, `Box`", encoding="utf-8"
+    )
+    assert named_paths(page) == ["algo/learner.py", "nn/model.py", "nn/noise.py", "tests/"]
+    assert len(named_paths(ROOT / "docs" / "algorithms" / "a2c.md")) >= 6
+
+
 @per_page(OURS)
 def test_named_settings_exist(page: Path) -> None:
     """A name with an underscore in code is a setting, a name of ours, or one of a known few."""
-    known = {name for kind in ARGUMENTS.values() for name in flags_of(kind)}
+    known = {name for syntax in SYNTAXES.values() for name in syntax.flags()}
     sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
     others = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     for code in inline_code(page):

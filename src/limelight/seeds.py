@@ -1,4 +1,4 @@
-"""One seed in, independent streams out: every random part of a run has its own, named here."""
+"""Independent random streams from one seed: every random part of a run has a stream of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What a random stream is for."""
+    """The random streams of a run."""
 
     ENV = 0
     POLICY = 1
@@ -21,15 +21,16 @@ class Stream(IntEnum):
 
 
 def derive_seed(seed: int, stream: Stream, index: int = 0) -> int:
-    """A 31-bit seed for the ``index``-th use of ``stream``; different for every (seed, stream, index)."""
+    """Return a 31-bit seed for the ``index``-th use of ``stream``; it differs for every (seed, stream, index)."""
     sequence = np.random.SeedSequence(seed, spawn_key=(int(stream), index))
     return int(sequence.generate_state(1)[0] >> 1)
 
 
 def worker_seed(seed: int, worker: int, restarts: int = 0) -> int:
-    """The seed of a worker's own streams; a restarted worker must not repeat what killed it.
+    """Return the seed of a worker's own streams.
 
-    The first worker has the run's own seed: alone, it does what the run without workers does.
+    A restarted worker gets fresh seeds, so that it does not meet the same failure again. The first worker has the run's
+    own seed, so that a run of one worker is the run without workers, bit for bit.
     """
     if worker == restarts == 0:
         return seed

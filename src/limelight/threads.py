@@ -1,4 +1,4 @@
-"""How a process computes: on one thread, without denormal numbers. For the main process (train.py) and every worker."""
+"""The numerical environment of a process: one thread, no denormal numbers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from threadpoolctl import threadpool_limits
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """One thread for PyTorch and BLAS, and numbers below 1e-38 are 0, in NumPy as well.
+    """Let PyTorch and BLAS use one thread, and flush denormal numbers (below 1e-38) to 0, inside this context.
 
-    The networks are small, and more threads only get in each other's way. Moments of weights whose gradient has become
-    0 decay to such numbers and stay there (0.9 times the smallest is the smallest), and they are slow: a fifth of
-    Adam's, after 13,000 updates of an Atari network, made one pass over the vector take seven times as long.
+    The networks are small, and more threads would only wait for each other. Optimizer statistics of weights whose
+    gradient has become 0 decay to denormal numbers and stay denormal (0.9 times the smallest rounds to the smallest),
+    and arithmetic with these is several times slower. NumPy follows PyTorch's setting.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -15,13 +15,14 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
+from helpers.toys import Scripted
 from limelight.algo.collector import Policy, RolloutCollector
 from limelight.algo.episodes import Episode
 from limelight.algo.normalization import ObservationNormalizer
 from limelight.algo.rollout import Rollout
 from limelight.envs.base import EnvBackend
 from limelight.envs.gymnasium_backend import MODES, SyncBackend, VectorBackend
-from limelight.envs.toy import Ring, Scripted
+from limelight.envs.toy import Ring
 from limelight.errors import NonFiniteError
 
 Script = Sequence[Sequence[tuple[float, float, bool, bool]]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import limelight
 from helpers.composite_envs import ROOM
-from helpers.manual_workers import a3c
+from helpers.manual_workers import quick_config
 from limelight.algo.normalization import ObservationNormalizer, make_normalizer
 from limelight.envs.make import make_envs
 from limelight.errors import ConfigError
@@ -175,7 +175,7 @@ def test_images_of_categories_are_refused() -> None:
 
 def test_rollouts_store_bytes_and_agents_freeze_the_statistics(tmp_path: Path) -> None:
     """Also in evaluation, and in an agent that is saved and loaded."""
-    config = a3c("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
+    config = quick_config("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
     actor = make_actor_learner(config, None, 0)
     rollout = actor.collect()
     assert rollout.obs.dtype == np.uint8
@@ -201,7 +201,7 @@ def test_rollouts_store_bytes_and_agents_freeze_the_statistics(tmp_path: Path) -
 
 def test_all_networks_use_the_statistics_from_before_the_rollout() -> None:
     """These are acting, learning and the target critic; the next rollout uses the statistics that this one adds."""
-    config = a3c("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
+    config = quick_config("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
     actor = make_actor_learner(config, None, 0)
     learner, normalizer = actor.learner, actor.normalizer
     assert normalizer is not None
@@ -240,7 +240,7 @@ class CustomEncoder(nn.Module):
 
 
 def test_a_custom_encoder_receives_standardised_observations(tmp_path: Path) -> None:
-    config = a3c(
+    config = quick_config(
         "a2c",
         env_id="limelight.envs.toy:Catch",
         encoder=f"{__name__}:CustomEncoder",
@@ -263,7 +263,7 @@ def test_a_custom_encoder_receives_standardised_observations(tmp_path: Path) -> 
 def test_cached_activations_of_standardised_images_in_bfloat16_equal_the_encoders() -> None:
     """From the second rollout on they are written into existing buffers."""
     settings = {"encoder": "a3c", "precision": "bfloat16", "normalize_obs": True}
-    actor = make_actor_learner(a3c("a2c", env_id="limelight.envs.toy:Catch", **settings), None, 0)
+    actor = make_actor_learner(quick_config("a2c", env_id="limelight.envs.toy:Catch", **settings), None, 0)
     learner = actor.learner
     assert isinstance(learner.network, NumpyNetwork)
     assert isinstance(learner.network._front, _CachedFront)

@@ -10,11 +10,11 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
+from helpers.toys import Scripted
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.normalization import RewardNormalizer
 from limelight.algo.rollout import Rollout
 from limelight.envs.gymnasium_backend import MODES, SyncBackend, VectorBackend
-from limelight.envs.toy import Scripted
 
 GAMMA = 0.8
 # (obs, reward, terminated, truncated): one is terminated, one truncated, one both, one is long.

@@ -18,6 +18,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
+from helpers.settings import env_config
 from limelight.algo.collector import RolloutCollector
 from limelight.cli import catalog
 from limelight.cli.env_check.check import check_env
@@ -26,13 +27,13 @@ from limelight.envs.atari import AtariBackend, AtariGame
 from limelight.envs.base import EnvBackend, Step
 from limelight.envs.games import all_games, for_other, game_of, id_of
 from limelight.envs.gymnasium_backend import SyncBackend
-from limelight.envs.make import EnvMaker, explain_backend, make_envs, resolve_env
-from limelight.envs.source import near_ids
+from limelight.envs.make import explain_backend, make_envs
+from limelight.envs.source import near_ids, resolve_env
 from limelight.envs.toy import Ring
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError, ConfigError, EnvError
 from limelight.runs.evaluation import make_eval_envs, play
 from limelight.settings.io import with_settings
-from limelight.settings.schema import EnvConfig, TrainConfig
+from limelight.settings.schema import TrainConfig
 from limelight.training.run import prepare, resume, train
 
 pytest.importorskip("ale_py")
@@ -41,7 +42,7 @@ STICKY: dict[str, Any] = {"sticky_actions": 0.25}
 
 @pytest.fixture(autouse=True)
 def _registry() -> Iterator[None]:
-    """Ids that a test registers are gone after it."""
+    """Remove the ids that a test registers."""
     before = dict(gym.registry)
     yield
     gym.registry.clear()
@@ -56,15 +57,15 @@ def message(call: Callable[[], Any], kind: type[Exception] = ConfigError) -> str
 
 
 def actions_of(envs: EnvBackend, steps: int, seed: int = 0) -> NDArray[np.int64]:
-    """Random actions, [steps, B]."""
+    """Draw random actions, [steps, B]."""
     space = envs.single_action_space
     assert isinstance(space, Discrete)
     return np.random.default_rng(seed).integers(space.n, size=(steps, envs.num_envs))
 
 
 def games_of(game: str, num_envs: int = 2, seed: int | None = 0, **settings: Any) -> AtariBackend:
-    """Games that have begun, from ``seed``."""
-    envs = AtariBackend(game, EnvConfig(game, **settings), num_envs, 1)
+    """Start games from ``seed``."""
+    envs = AtariBackend(game, env_config(game, **settings), num_envs, 1)
     envs.reset(seed)
     return envs
 
@@ -83,7 +84,7 @@ def test_every_id_of_a_game_is_the_same_environment(env_id: str) -> None:
     import ale_py  # noqa: F401  (registers its own environments, some under these ids)
 
     assert game_of(env_id) == "space_invaders"
-    assert explain_backend(EnvConfig(env_id)) == ("ale", f"{env_id} is an Atari game")
+    assert explain_backend(resolve_env(env_config(env_id))) == ("ale", f"{env_id} is an Atari game")
 
 
 def test_make_envs_makes_games() -> None:
@@ -94,7 +95,7 @@ def test_make_envs_makes_games() -> None:
     envs.close()
 
 
-def test_every_game_is_known_by_all_its_names() -> None:
+def test_every_game_is_found_by_all_its_ids() -> None:
     assert len(all_games()) > 100
     for game in all_games().values():
         pascal = id_of(game)[4:-3]
@@ -107,8 +108,8 @@ def test_every_game_is_known_by_all_its_names() -> None:
         ("Pong-v4", "skips frames at random; use ALE/Pong-v5"),
         ("Pong-v0", "skips frames at random; use ALE/Pong-v5 with sticky_actions 0.25"),
         ("PongNoFrameskip-v0", "has sticky actions; use ALE/Pong-v5 with sticky_actions 0.25"),
-        ("Pong-ram-v4", "shows memory, not pictures; use ALE/Pong-v5"),
-        ("Pong-ramNoFrameskip-v4", "shows memory, not pictures; use ALE/Pong-v5"),
+        ("Pong-ram-v4", "shows memory, not images; use ALE/Pong-v5"),
+        ("Pong-ramNoFrameskip-v4", "shows memory, not images; use ALE/Pong-v5"),
         ("ALE/Pnog-v5", "ALE has no game Pnog; did you mean Pong?"),
         ("PnogNoFrameskip-v4", "ALE has no game Pnog; did you mean Pong?"),
         ("ALE/Zzzzzzz-v5", "ALE has no game Zzzzzzz; `limelight list envs ALE` shows all"),
@@ -119,22 +120,22 @@ def test_every_game_is_known_by_all_its_names() -> None:
         ("space_invader", "no such environment; did you mean ALE/SpaceInvaders-v5 or ALE/SpaceWar-v5?"),
     ],
 )
-def test_what_is_no_game_here_is_answered_in_a_line(env_id: str, expected: str) -> None:
+def test_ids_that_are_no_game_get_a_one_line_error(env_id: str, expected: str) -> None:
     assert message(lambda: make_envs(env_id)) == f"env_id = {env_id}: {expected}"
 
 
 @pytest.mark.parametrize("env_id", ["pong", "Pong-v0", "Pong-v4", "PongNoFrameskip-v4", "ALE/Pong-v5"])
-def test_what_somebody_registers_is_theirs(env_id: str) -> None:
+def test_ids_registered_by_others_are_not_games(env_id: str) -> None:
     gym.registry.pop(env_id, None)
     gym.register(env_id, entry_point=f"{Ring.__module__}:Ring")
-    assert resolve_env(EnvConfig(env_id)).game() is None
+    assert resolve_env(env_config(env_id)).game is None
     assert make_envs(env_id, 2, seed=0).single_observation_space == Discrete(3)
 
 
-def test_ids_that_look_alike_are_what_they_were() -> None:
+def test_ids_that_resemble_games_are_unaffected() -> None:
     for env_id in ("CartPole-v1", "CartPole-v0", "limelight.envs.toy:Ring", "FrozenLake-v1"):
         assert game_of(env_id) is None
-    assert EnvMaker(EnvConfig("pong"), Ring).game() is None
+    assert resolve_env(env_config("pong"), Ring).game is None
     assert near_ids("cartpole") == ["CartPole-v1", "CartPole-v0"]
 
 
@@ -143,7 +144,7 @@ def test_without_ale_py_one_line_says_how_to_install_it(monkeypatch: pytest.Monk
     all_games.cache_clear()
     try:
         for env_id in ("ALE/Pong-v5", "PongNoFrameskip-v4"):
-            text = message(lambda env_id=env_id: make_envs(env_id))
+            text = message(lambda env_id=env_id: make_envs(env_id), EnvError)
             assert text == f"env_id = {env_id}: needs ale-py, which is not installed; {games.INSTALL}"
         assert f"Atari games need {games.INSTALL}" in message(lambda: make_envs("pong"))
         assert catalog.environments()[-2:] == ["atari", f"  {'ALE/Pong-v5, pong, …':28} {games.INSTALL}"]
@@ -154,7 +155,7 @@ def test_without_ale_py_one_line_says_how_to_install_it(monkeypatch: pytest.Monk
 
 def test_an_ale_py_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atari, "version", lambda _name: "0.11.2")
-    assert message(lambda: make_envs("pong")) == f"ale-py 0.11.2: is too old; {games.INSTALL}"
+    assert message(lambda: make_envs("pong"), EnvError) == f"ale-py 0.11.2: is too old; {games.INSTALL}"
 
 
 def test_a_missing_rom_is_named(
@@ -166,14 +167,14 @@ def test_a_missing_rom_is_named(
     assert there is not None
     for folder in (tmp_path, tmp_path / "nowhere"):
         monkeypatch.setenv("ALE_ROMS_DIR", str(folder))
-        text = message(lambda: make_envs("pong"))
+        text = message(lambda: make_envs("pong"), EnvError)
         assert text.startswith("env_id = ALE/Pong-v5: its ROM cannot be read (")
         assert text.endswith("; ALE_ROMS_DIR must be unset, or a folder that holds ale-py's pong.bin")
     monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
     (tmp_path / "pong.bin").write_bytes(b"another game")
-    assert "The hash of pong.bin does not match" in message(lambda: make_envs("pong"))
+    assert "The hash of pong.bin does not match" in message(lambda: make_envs("pong"), EnvError)
     shutil.copy(there, tmp_path)
-    AtariGame("pong", EnvConfig(), "rgb_array").close()
+    AtariGame("pong", env_config(), "rgb_array").close()
     assert capsys.readouterr().out == ""
 
 
@@ -208,19 +209,19 @@ def test_arguments_of_games_are_settings(key: str, expected: str) -> None:
         ("pong", {"sticky_actions": 1.1}, "sticky_actions = 1.1: must be ≥ 0 and ≤ 1"),
         ("pong", {"noop_max": -1}, "noop_max = -1: must be ≥ 0"),
         ("pong", {"env_threads": 0}, "env_threads = 0: must be ≥ 1"),
-        ("pong", {"backend": "ale", "autoreset_mode": "same_step"}, "same_step: ALE has next_step alone; set that"),
+        ("pong", {"backend": "ale", "autoreset_mode": "same_step"}, "same_step: ALE has only next_step; set that"),
         ("pong", {"backend": "vector"}, "backend = vector: pong has no vectorised class"),
         ("pong", {"backend": "sync", "env_threads": 2}, "only backend ale uses it, but backend = sync; set it to none"),
         (
             "pong",
             {"backend": "sync", "terminal_on_life_loss": True},
-            "terminal_on_life_loss = true: backend sync tells of no lives; use backend ale, or set it to false",
+            "terminal_on_life_loss = true: backend sync does not report lives; use backend ale, or set it to false",
         ),
         ("CartPole-v1", {"backend": "ale"}, "backend = ale: CartPole-v1 is no Atari game; use backend auto"),
         ("CartPole-v1", {"frame_skip": 2}, "frame_skip = 2: only Atari games use it, CartPole-v1 is none"),
         ("CartPole-v1", {"fire_reset": False}, "fire_reset = false: only Atari games use it, CartPole-v1 is none"),
         (Ring, {"frame_size": 42}, "frame_size = 42: only Atari games use it, limelight.envs.toy:Ring is none"),
-        ("CartPole-v1", {"env_threads": 2}, "env_threads = 2: only backend ale uses it"),
+        ("CartPole-v1", {"env_threads": 2}, "env_threads = 2: only Atari games use it, CartPole-v1 is none"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_named(env: Any, settings: dict[str, Any], expected: str) -> None:
@@ -233,17 +234,17 @@ def test_a_run_refuses_what_its_environment_does_not_use(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
-def test_an_agent_of_a_game_is_judged_elsewhere_by_the_settings_of_there() -> None:
-    config = EnvConfig("pong", frame_size=42, frame_stack=1, env_threads=3, max_episode_steps=9)
+def test_an_agent_of_a_game_is_evaluated_elsewhere_without_the_settings_of_games() -> None:
+    config = env_config("pong", frame_size=42, frame_stack=1, env_threads=3, max_episode_steps=9)
     assert for_other(config, "ALE/Breakout-v5") == dataclasses.replace(config, env_id="ALE/Breakout-v5")
-    assert for_other(config, "CartPole-v1") == EnvConfig("CartPole-v1", max_episode_steps=9)
-    assert for_other(config, None) == EnvConfig("pong", max_episode_steps=9)
+    assert for_other(config, "CartPole-v1") == env_config("CartPole-v1", max_episode_steps=9)
+    assert for_other(config, None) == env_config("pong", max_episode_steps=9)
 
 
 def test_settings_reach_the_game() -> None:
     def frames(**settings: Any) -> tuple[int, int]:
-        """Of the game, after reset and after a step."""
-        game = AtariGame("pong", EnvConfig("pong", **{"noop_max": 0, **settings}))
+        """Return the frame numbers after a reset and after a step."""
+        game = AtariGame("pong", env_config("pong", **{"noop_max": 0, **settings}))
         before = game.reset(seed=0)[1]
         return before["episode_frame_number"], game.step(0)[-1]["episode_frame_number"]
 
@@ -265,13 +266,13 @@ def test_the_limit_counts_steps(frame_skip: int) -> None:
     assert [step.valid.all() for step in steps] == [t != 6 for t in range(13)]
 
 
-def test_without_other_orders_a_game_is_cut_after_half_an_hour() -> None:
+def test_by_default_a_game_is_truncated_after_half_an_hour() -> None:
     for frame_skip in (1, 4, 7):
-        assert games.step_limit(EnvConfig(frame_skip=frame_skip)) * frame_skip == pytest.approx(108_000, abs=7)
+        assert games.step_limit(env_config(frame_skip=frame_skip)) * frame_skip == pytest.approx(108_000, abs=7)
     assert games_of("pong", 1, max_episode_steps=10**12).step(np.zeros(1, np.int64)).valid.all()
 
 
-def test_games_without_no_ops_begin_alike_and_go_on() -> None:
+def test_games_without_no_ops_start_alike_and_continue() -> None:
     envs = games_of("breakout", noop_max=0)
     first = envs.reset()
     assert (first == first[0]).all()
@@ -299,7 +300,7 @@ def check_contract(envs: EnvBackend, step: Step) -> None:
 
 
 def test_the_stream_keeps_the_contract() -> None:
-    """A done row still shows the old game; one invalid row follows it, which shows a new one."""
+    """A done row still has the old game's frame; one invalid row follows, with the new game's first one."""
     envs = games_of("breakout", max_episode_steps=180)
     before, done = envs.reset(), np.zeros(2, bool)
     ends = {"terminated": 0, "truncated": 0}
@@ -326,9 +327,9 @@ def assert_equal(ours: Step, theirs: Step) -> None:
 
 @pytest.mark.parametrize("frame_stack", [4, 1])
 def test_one_game_is_the_vector_environment_frame_for_frame(frame_stack: int) -> None:
-    """With sticky actions, over the ends of games and their limit."""
+    """Checked with sticky actions, beyond the ends of games and their limit."""
     settings: dict[str, Any] = {"max_episode_steps": 180, "frame_stack": frame_stack, **STICKY}
-    envs, game = games_of("breakout", 1, **settings), AtariGame("breakout", EnvConfig("breakout", **settings))
+    envs, game = games_of("breakout", 1, **settings), AtariGame("breakout", env_config("breakout", **settings))
     np.testing.assert_array_equal(envs.reset(9)[0], game.reset(seed=9)[0])
     ends, is_over = set(), False
     for actions in actions_of(envs, 500):
@@ -357,8 +358,8 @@ def test_single_games_in_sync_are_the_vector_environment(seed: int) -> None:
 
 
 def test_other_autoreset_modes_are_gymnasiums() -> None:
-    config = EnvConfig("pong", num_envs=2, autoreset_mode="same_step", max_episode_steps=3)
-    assert explain_backend(config).backend in ("sync", "async")
+    config = env_config("pong", num_envs=2, autoreset_mode="same_step", max_episode_steps=3)
+    assert explain_backend(resolve_env(config)).backend in ("sync", "async")
     envs = make_envs(dataclasses.replace(config, backend="sync"), seed=0)
     step = [envs.step(np.zeros(2, np.int64)) for _ in range(3)][-1]
     assert step.valid.all()
@@ -370,7 +371,7 @@ def test_the_seed_decides_and_every_game_has_its_own() -> None:
     def stream(envs: AtariBackend) -> NDArray[np.uint8]:
         return np.stack([envs.step(np.full(envs.num_envs, t % 4)).obs for t in range(40)])
 
-    settings: dict[str, Any] = {"noop_max": 0, **STICKY}  # with which chance comes in while playing, too
+    settings: dict[str, Any] = {"noop_max": 0, **STICKY}  # sticky actions make games random while they are played, too
     two, one = games_of("breakout", seed=5, **settings), games_of("breakout", 1, seed=6, **settings)
     played = stream(two)
     np.testing.assert_array_equal(played[:, 1], stream(one)[:, 0])
@@ -401,21 +402,21 @@ def test_an_action_that_the_game_does_not_have_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("wrong", [6, -1, 0.5, None])
 def test_an_action_that_a_single_game_does_not_have_is_refused(wrong: Any) -> None:
-    game = AtariGame("pong", EnvConfig())
+    game = AtariGame("pong", env_config())
     game.reset(seed=0)
     assert message(lambda: game.step(wrong), ValueError) == f"actions [{wrong}]: must be 1 whole numbers of 0 … 5"
     game.step(np.int32(5))
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads as Linux shows them")
-def test_threads_are_as_many_as_set_and_end_with_the_backend() -> None:
+def test_threads_are_as_many_as_set_and_exit_with_the_backend() -> None:
     def threads() -> int:
         gc.collect()  # backends of other tests
         return len(os.listdir("/proc/self/task"))
 
     before, cores = threads(), os.cpu_count() or 1
     for num_envs, asked in ((2, 1), (3, 2), (2, 8)):
-        envs = AtariBackend("pong", EnvConfig(), num_envs, asked)
+        envs = AtariBackend("pong", env_config(), num_envs, asked)
         assert threads() - before == min(asked, num_envs, cores)
         envs.close()
         assert threads() == before
@@ -428,9 +429,9 @@ def test_cores_are_shared_among_workers(
     monkeypatch.setattr(sys.modules["limelight.training.run"], "num_cores", lambda: 8)
     asynchronous = {"asynchronous": True} if settings else {}
     config = with_settings(TrainConfig(), {"env_id": "pong", **settings, **asynchronous})
-    assert prepare(config, None).env.env_threads == threads
+    assert prepare(config, None).env.atari.env_threads == threads
     given = prepare(with_settings(config, {"env_threads": 5}), None)
-    assert given.env.env_threads == 5
+    assert given.env.atari.env_threads == 5
 
 
 # --------------------------------------------------------------------------- rewards and lives
@@ -443,13 +444,13 @@ def test_rewards_are_raw() -> None:
     assert set(np.unique(rewards % 5)) == {0.0}
 
 
-def test_lives_are_told_of_only_if_asked() -> None:
+def test_lives_are_reported_only_if_asked_for() -> None:
     envs = games_of("breakout")
     assert all(envs.step(actions).life_lost is None for actions in actions_of(envs, 60))
 
 
-def test_a_lost_life_is_a_drop_in_lives_of_a_game_that_goes_on() -> None:
-    envs, game = games_of("breakout", 1, terminal_on_life_loss=True), AtariGame("breakout", EnvConfig())
+def test_a_lost_life_is_a_drop_in_lives_of_a_game_that_continues() -> None:
+    envs, game = games_of("breakout", 1, terminal_on_life_loss=True), AtariGame("breakout", env_config())
     envs.reset(4)
     lives, is_over, lost = game.reset(seed=4)[1]["lives"], False, 0
     for actions in actions_of(envs, 500):
@@ -470,7 +471,7 @@ def test_a_lost_life_is_a_drop_in_lives_of_a_game_that_goes_on() -> None:
 
 
 def test_a_life_lost_in_the_last_step_of_the_limit_is_an_end() -> None:
-    """Whoever learns from lives must not value what comes after."""
+    """The learner must not bootstrap from the states after it."""
 
     def losses(limit: int | None) -> tuple[list[int], NDArray[np.bool_]]:
         envs = games_of("breakout", 1, terminal_on_life_loss=True, max_episode_steps=limit)
@@ -484,7 +485,7 @@ def test_a_life_lost_in_the_last_step_of_the_limit_is_an_end() -> None:
 
 
 class Script:
-    """A policy that plays given actions [T, B] and remembers how many steps it has seen since the last reset."""
+    """A policy that plays given actions [T, B] and counts the steps since the last reset."""
 
     def __init__(self, actions: NDArray[np.int64]) -> None:
         self.actions, self.t = actions, 0
@@ -503,7 +504,7 @@ class Script:
         return actions
 
 
-def test_whoever_learns_sees_an_end_in_a_lost_life_and_statistics_see_the_game() -> None:
+def test_a_lost_life_is_an_end_for_the_learner_and_not_for_the_statistics() -> None:
     def collected(**settings: Any) -> tuple[Any, list[Any], NDArray[np.float32] | None]:
         envs = games_of("breakout", 2, **settings)
         collector = RolloutCollector(envs, 400, None, "breakout")
@@ -519,7 +520,7 @@ def test_whoever_learns_sees_an_end_in_a_lost_life_and_statistics_see_the_game()
     assert same_episodes == episodes
     np.testing.assert_array_equal(remembered, same_remembered)
     assert remembered is not None
-    assert remembered.min() > 10, "a game was cut somewhere in the middle of the rollout, too"
+    assert remembered.min() > 10, "a game was truncated in the middle of the rollout"
     games_over, ends = int(whole.terminated.sum()), int(lives.terminated.sum())
     assert len(episodes) == games_over >= 2
     assert all(episode.terminated for episode in episodes)
@@ -528,14 +529,14 @@ def test_whoever_learns_sees_an_end_in_a_lost_life_and_statistics_see_the_game()
 
 
 def test_evaluation_plays_whole_games() -> None:
-    def judged(terminal_on_life_loss: bool) -> Any:
-        config = EnvConfig("breakout", terminal_on_life_loss=terminal_on_life_loss)
+    def evaluated(terminal_on_life_loss: bool) -> Any:
+        config = env_config("breakout", terminal_on_life_loss=terminal_on_life_loss)
         envs = make_eval_envs(config, 2, None)
         assert envs.name == "ale"
         return play(envs, Script(actions_of(envs, 997)), lambda obs: obs, 2, seed=3)
 
-    evaluation = judged(True)
-    assert evaluation == judged(False)
+    evaluation = evaluated(True)
+    assert evaluation == evaluated(False)
     assert min(evaluation.lengths) > 100
 
 
@@ -545,30 +546,30 @@ def test_evaluation_has_as_many_games_side_by_side_whatever_the_id(monkeypatch: 
     monkeypatch.setattr(
         sys.modules["limelight.runs.evaluation"], "make_envs", lambda _config, num_envs, factory: num_envs
     )
-    assert [make_eval_envs(EnvConfig(env_id), 12, None) for env_id in ("pong", "ALE/Pong-v5")] == [10, 10]
+    assert [make_eval_envs(env_config(env_id), 12, None) for env_id in ("pong", "ALE/Pong-v5")] == [10, 10]
 
 
 # --------------------------------------------------------------------------- one game as an environment
 
 
-def test_a_maker_of_a_game_pickles() -> None:
-    maker = pickle.loads(pickle.dumps(resolve_env(EnvConfig("pong", max_episode_steps=7))))
-    game = maker()
+def test_the_source_of_a_game_pickles() -> None:
+    source = pickle.loads(pickle.dumps(resolve_env(env_config("pong", max_episode_steps=7))))
+    game = source.make()
     assert isinstance(game, AtariGame)
     assert game.spec is not None
     assert (game.spec.id, game.spec.max_episode_steps) == ("ALE/Pong-v5", 7)
-    assert not maker.is_packed()
+    assert not source.is_packed()
     game.close()
     game.close()
 
 
-def test_an_unseeded_game_is_another_every_time() -> None:
-    assert len({AtariGame("breakout", EnvConfig()).reset()[0].tobytes() for _ in range(5)}) > 1
+def test_unseeded_games_differ() -> None:
+    assert len({AtariGame("breakout", env_config()).reset()[0].tobytes() for _ in range(5)}) > 1
 
 
-def shrunk(picture: NDArray[np.uint8], size: int = 84) -> NDArray[np.float64]:
-    """The mean brightness in each of ``size`` × ``size`` equal parts of a picture in colour."""
-    grey = picture @ np.array([0.299, 0.587, 0.114])
+def shrunk(frame: NDArray[np.uint8], size: int = 84) -> NDArray[np.float64]:
+    """Return the mean brightness in each of ``size`` × ``size`` equal parts of a colour frame."""
+    grey = frame @ np.array([0.299, 0.587, 0.114])
 
     def parts(length: int) -> NDArray[np.float64]:
         ends = np.clip(np.arange(size + 1)[:, None] * length / size - np.arange(length), 0.0, 1.0)
@@ -579,27 +580,27 @@ def shrunk(picture: NDArray[np.uint8], size: int = 84) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(("game", "height"), [("breakout", 210), ("pooyan", 220)])
 @pytest.mark.parametrize("seed", [7, None])
-def test_the_picture_is_of_what_the_agent_sees(game: str, height: int, seed: int | None) -> None:
-    """In colour and full size, of the same moment, even if nobody gave a seed."""
-    env = AtariGame(game, EnvConfig(**STICKY), "rgb_array")
+def test_the_rendered_frame_shows_the_observation(game: str, height: int, seed: int | None) -> None:
+    """It is in colour and full size, of the same step, with and without a seed."""
+    env = AtariGame(game, env_config(**STICKY), "rgb_array")
     rng = np.random.default_rng(0)
     obs, _ = env.reset(seed=seed)
     for t in range(25):
-        picture = env.render()
-        assert picture.shape == (height, 160, 3)
-        assert picture.dtype == np.uint8
-        differs = np.abs(shrunk(picture) - obs[-1])
-        assert np.quantile(differs, 0.99) < 1.0, f"step {t} of another game"  # colours of what moves add up
+        frame = env.render()
+        assert frame.shape == (height, 160, 3)
+        assert frame.dtype == np.uint8
+        differs = np.abs(shrunk(frame) - obs[-1])
+        assert np.quantile(differs, 0.99) < 1.0, f"step {t} of another game"  # moving colours are merged
         obs, _, terminated, truncated, _ = env.step(rng.integers(env.action_space.n))
         if terminated or truncated:
             obs, _ = env.reset()
-    assert AtariGame(game, EnvConfig()).render() is None
+    assert AtariGame(game, env_config()).render() is None
 
 
 # --------------------------------------------------------------------------- the commands
 
 
-def test_games_are_listed_without_a_look_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_games_are_listed_without_making_any(monkeypatch: pytest.MonkeyPatch) -> None:
     import ale_py  # noqa: F401  (registers its own environments)
 
     monkeypatch.setattr(catalog, "resolve_env", lambda _config: pytest.fail("a game was made"))
@@ -610,26 +611,27 @@ def test_games_are_listed_without_a_look_at_each(monkeypatch: pytest.MonkeyPatch
 
 
 def test_check_knows_games() -> None:
-    found = {finding.subject: finding for finding in check_env(EnvConfig("breakout", max_episode_steps=300))}
+    found = {finding.subject: finding for finding in check_env(env_config("breakout", max_episode_steps=300))}
     assert {finding.level for finding in found.values()} <= {"ok", "warn"}
     assert found["make"].message == "breakout is an AtariGame"
     assert "an action is held for 4 frames" in found["game"].message
+    assert found["network"].message.startswith("Box(4, 42, 42) uint8 through the CNN a3c-half")  # as the preset has it
     assert found["seeding"].level == "ok"
     assert found["time limit"].message == "episodes are truncated after 300 steps"
     assert found["backend"].message.startswith("ale, for 8 environments")
-    assert found["preset"].message.startswith("breakout (knows breakout)")
+    assert found["preset"].message.startswith("breakout (for breakout)")
 
 
-def test_check_says_what_is_not_used() -> None:
-    (finding,) = [f for f in check_env(EnvConfig("CartPole-v1", frame_skip=2)) if f.level == "fail"]
+def test_check_reports_unused_settings() -> None:
+    (finding,) = [f for f in check_env(env_config("CartPole-v1", frame_skip=2)) if f.level == "fail"]
     assert finding.subject == "backend"
     assert finding.message.startswith("frame_skip = 2: only Atari games use it")
 
 
-def test_episodes_are_no_state() -> None:
+def test_episodes_cannot_be_saved() -> None:
     envs = games_of("pong")
     assert envs.get_state() is None
-    assert "the checkpoint's episodes are of another backend" in message(lambda: envs.set_state({}))
+    assert "the checkpoint's episodes are of another backend" in message(lambda: envs.set_state({}), CheckpointError)
 
 
 class Listener:

@@ -19,8 +19,9 @@ from limelight.envs.base import EnvBackend, Step
 from limelight.envs.envpool_backend import EnvPoolBackend, why_no_envpool
 from limelight.envs.games import all_games
 from limelight.envs.gymnasium_backend import SyncBackend
-from limelight.envs.make import choose_backend, explain_backend, make_envs, resolve_env
-from limelight.errors import ConfigError
+from limelight.envs.make import Choice, explain_backend, make_envs
+from limelight.envs.source import resolve_env
+from limelight.errors import CheckpointError, ConfigError
 from limelight.settings.schema import EnvConfig
 from limelight.training.run import resume, train
 
@@ -36,12 +37,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date.*")  # Gymnasiu
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MuJoCo writes a log file where it runs."""
+    """Run in a temporary folder, as MuJoCo writes a log file into the current one."""
     monkeypatch.chdir(tmp_path)
 
 
 def made(env_id: str) -> gym.Env[Any, Any]:
-    """Gymnasium's environment, or a skipped test where its package is missing."""
+    """Make Gymnasium's environment, or skip the test if its package is missing."""
     try:
         return gym.make(env_id, disable_env_checker=True)
     except (gym.error.DependencyNotInstalled, ImportError) as error:
@@ -55,15 +56,15 @@ def pool(env_id: str, num_envs: int = NUM_ENVS, seed: int = 0, **settings: Any) 
     return envs
 
 
-def message(call: Callable[[], Any]) -> str:
-    with pytest.raises(ConfigError) as error:
+def message(call: Callable[[], Any], kind: type[Exception] = ConfigError) -> str:
+    with pytest.raises(kind) as error:
         call()
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def sampler(envs: EnvBackend) -> Callable[[], NDArray[Any]]:
-    """Random actions for all environments, of the dtype that Gymnasium's space has."""
+    """Return a function that draws actions for all environments, in the dtype of Gymnasium's space."""
     space = envs.single_action_space
     space.seed(0)
     return lambda: np.stack([np.asarray(space.sample()) for _ in range(envs.num_envs)])
@@ -93,7 +94,7 @@ def test_the_stream_keeps_the_contract(env_id: str) -> None:
     assert envs.single_observation_space == reference.observation_space
     assert envs.single_action_space == reference.action_space
     act, length, ends = sampler(envs), np.zeros(NUM_ENVS, int), np.zeros(NUM_ENVS, int)
-    pause: list[int] = [0] * NUM_ENVS  # invalid rows that are due
+    pause: list[int] = [0] * NUM_ENVS  # how many invalid rows are still expected
     for _ in range(5 * LIMIT):
         step = envs.step(act())
         check_contract(envs, step)
@@ -126,7 +127,7 @@ def test_the_time_limit_is_gymnasiums(env_id: str) -> None:
 
 
 def test_an_end_in_the_last_step_of_the_limit_is_both() -> None:
-    """EnvPool alone calls it truncated, which would give a terminal state a value."""
+    """EnvPool calls such an end only truncated, which would bootstrap from a terminal state."""
     left = np.zeros(1, np.int64)
     endless = pool("CartPole-v1", 1, seed=4)
     steps = next(t for t in range(1, 100) if endless.step(left).terminated[0])
@@ -138,7 +139,7 @@ def test_an_end_in_the_last_step_of_the_limit_is_both() -> None:
 
 
 class FirstAction:
-    """A policy: always the first action."""
+    """A policy that always takes the first action."""
 
     def begin_rollout(self) -> None:
         pass
@@ -151,7 +152,7 @@ class FirstAction:
 
 
 def test_the_collector_counts_whole_episodes() -> None:
-    """CartPole pays 1 for each step, whether the episode falls or is cut."""
+    """CartPole pays 1 for each step, in terminated and truncated episodes."""
     collector = RolloutCollector(pool("CartPole-v1", 8, max_episode_steps=9), 40, None, "CartPole-v1")
     collector.reset(1)
     rollout = collector.collect(FirstAction())
@@ -167,11 +168,11 @@ def test_the_collector_counts_whole_episodes() -> None:
 
 
 def set_gymnasium(env: gym.Env[Any, Any], obs: NDArray[Any]) -> None:
-    """Bring Gymnasium's environment into the state that EnvPool's first observation shows."""
+    """Set Gymnasium's environment to the state of EnvPool's first observation."""
     inner: Any = env.unwrapped
     if env.spec is not None and env.spec.id == "Pendulum-v1":
         inner.state = np.array([np.arctan2(obs[1], obs[0]), obs[2]], np.float64)
-    elif hasattr(inner, "set_state"):  # MuJoCo; the observation leaves out where along the way it is
+    elif hasattr(inner, "set_state"):  # MuJoCo; the observation lacks the position along the track
         nq, nv = inner.model.nq, inner.model.nv
         inner.set_state(np.concatenate([[0.0], obs[: nq - 1]]), obs[nq - 1 : nq - 1 + nv])
     else:
@@ -218,7 +219,7 @@ def test_the_seed_of_a_reset_decides_the_episodes() -> None:
     make_envs("CartPole-v1", 2, backend="envpool", seed=2**31 - 1).close()
 
 
-def test_without_a_seed_every_pool_is_another() -> None:
+def test_without_a_seed_every_pool_differs() -> None:
     made("CartPole-v1")
     one, other = (make_envs("CartPole-v1", 2, backend="envpool").reset() for _ in range(2))
     assert not np.array_equal(one, other)
@@ -235,7 +236,7 @@ def test_a_reset_in_the_middle_leaves_no_reset_due() -> None:
         envs.reset(0)
 
 
-def test_what_is_dropped_in_the_middle_can_be_closed() -> None:
+def test_a_pool_can_be_closed_in_the_middle_of_an_episode() -> None:
     envs = pool("CartPole-v1")
     envs.step(np.zeros(NUM_ENVS, np.int64))
     envs.close()
@@ -259,11 +260,11 @@ def test_env_kwargs_are_options_of_envpool() -> None:
         ("CartPole-v1", {"env_kwargs": {"sutton_barto_reward": True}}, "has no option sutton_barto_reward"),
         ("Pendulum-v3", {}, "EnvPool has no Pendulum-v3 (it has Pendulum-v1, "),
         ("Blackjack-v1", {}, "cannot carry the composite spaces or action masks of Blackjack-v1"),
-        ("CartPole-v1", {"autoreset_mode": "same_step"}, "autoreset_mode = same_step: EnvPool has next_step alone"),
-        ("limelight.envs.toy:Ring", {}, "limelight.envs.toy:Ring is a callable, and EnvPool knows ids alone"),
+        ("CartPole-v1", {"autoreset_mode": "same_step"}, "autoreset_mode = same_step: EnvPool has only next_step"),
+        ("limelight.envs.toy:Ring", {}, "limelight.envs.toy:Ring is a callable, and EnvPool knows only ids"),
     ],
 )
-def test_what_envpool_cannot_do_is_named(
+def test_why_envpool_cannot_be_used_is_named(
     env_id: str, settings: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = "Pendulum-v3"
@@ -273,9 +274,8 @@ def test_what_envpool_cannot_do_is_named(
 
 def test_options_of_a_wrong_type_are_refused() -> None:
     made("HalfCheetah-v5")
-    maker = resolve_env(EnvConfig("HalfCheetah-v5", env_kwargs={"ctrl_cost_weight": "much"}))
-    because = why_no_envpool(maker)
-    assert because == "EnvPool's HalfCheetah-v5 refuses env_kwargs {'ctrl_cost_weight': 'much'}"
+    source = resolve_env(EnvConfig("HalfCheetah-v5", env_kwargs={"ctrl_cost_weight": "much"}))
+    assert why_no_envpool(source) == "EnvPool's HalfCheetah-v5 refuses env_kwargs {'ctrl_cost_weight': 'much'}"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_options_of_a_wrong_type_are_refused() -> None:
 def test_an_environment_with_other_spaces_is_refused(
     role: str, space: gym.Space[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was registered anew under an id that EnvPool has, too."""
+    """The id was registered again for another environment, and EnvPool has it, too."""
 
     def other(**kwargs: Any) -> gym.Env[Any, Any]:
         env = gym.envs.classic_control.CartPoleEnv(**kwargs)  # type: ignore[attr-defined]
@@ -298,23 +298,23 @@ def test_an_environment_with_other_spaces_is_refused(
     assert text.endswith("; use backend sync")
 
 
-def test_episodes_are_no_state() -> None:
+def test_episodes_cannot_be_saved() -> None:
     envs = pool("CartPole-v1")
     assert envs.get_state() is None
-    assert "the checkpoint's episodes are of another backend" in message(lambda: envs.set_state({}))
+    assert "the checkpoint's episodes are of another backend" in message(lambda: envs.set_state({}), CheckpointError)
 
 
 # --------------------------------------------------------------------------- Atari
 
 
 def games_of(game: str, num_envs: int = 2, backend: str = "envpool", **settings: Any) -> EnvBackend:
-    """Games that have begun, by EnvPool or by ALE."""
+    """Start games, by EnvPool or by ALE."""
     pytest.importorskip("ale_py")
     return make_envs(game, num_envs, seed=0, backend=backend, **settings)
 
 
 def test_games_keep_the_contract_and_their_limit() -> None:
-    """A game over leaves one invalid row, the limit two; whatever the frames of a step, the limit counts steps."""
+    """A game over is followed by one invalid row, the limit by two; the limit counts steps, not frames."""
     envs = games_of("breakout", terminal_on_life_loss=True, max_episode_steps=115, frame_skip=5, frame_size=42)
     assert isinstance(envs, EnvPoolBackend)
     assert envs.single_observation_space == Box(0, 255, (4, 42, 42), np.uint8)
@@ -345,13 +345,13 @@ def test_games_keep_the_contract_and_their_limit() -> None:
 
 @pytest.mark.parametrize("game", ["pong", "space_invaders"])
 def test_games_are_ales_games(game: str) -> None:
-    """The newest of the stacked frames are the same, byte for byte, where games begin alike: with FIRE alone."""
+    """The newest of the stacked frames are the same, byte for byte, if games start alike: with FIRE only."""
     pool_of, ale = (games_of(game, backend=name, noop_max=1) for name in ("envpool", "ale"))
     assert pool_of.single_observation_space == ale.single_observation_space
     assert pool_of.single_action_space == ale.single_action_space
     theirs, ours = pool_of.reset(0), ale.reset(0)
     np.testing.assert_array_equal(theirs[:, -1], ours[:, -1])
-    assert theirs[:, 0].any()  # the first frame again and again, where ALE's are black
+    assert theirs[:, 0].any()  # the first frame is repeated; ALE's are black
     assert not ours[:, 0].any()
     act = sampler(ale)
     rewards = 0.0
@@ -382,18 +382,18 @@ def test_every_game_is_one_of_envpools() -> None:
     pytest.importorskip("ale_py")
     import envpool
 
-    from limelight.envs.envpool_backend import _source
+    from limelight.envs.envpool_backend import _request
 
-    ids = {_source(resolve_env(EnvConfig(game))).env_id for game in all_games().values()}
+    ids = {_request(resolve_env(EnvConfig(game))).env_id for game in all_games().values()}
     assert len(ids) == len(all_games())
     assert ids <= set(envpool.list_all_envs())
 
 
-def test_what_envpools_games_cannot_do_is_named() -> None:
+def test_why_envpools_games_cannot_be_used_is_named() -> None:
     text = message(lambda: games_of("pong", noop_max=0))
     begin = "EnvPool's games begin with a frame or more, but noop_max = 0 (1 is the least)"
     assert text == f"backend = envpool: {begin}; use backend ale"
-    assert explain_backend(EnvConfig("pong", num_envs=64)).backend == "ale"
+    assert explain_backend(resolve_env(EnvConfig("pong", num_envs=64))).backend == "ale"
     envs = games_of("pong")
     for wrong in ([0, 6], [-1, 0], [0]):
         with pytest.raises(ValueError, match="must be 2 whole numbers of 0 … 5"):
@@ -404,16 +404,19 @@ def test_what_envpools_games_cannot_do_is_named() -> None:
 # --------------------------------------------------------------------------- training
 
 
-def test_auto_takes_it_to_train_on_mujoco_and_box2d_alone() -> None:
+def test_auto_chooses_it_only_to_train_on_mujoco_and_box2d() -> None:
     made("LunarLander-v3")
-    lander = EnvConfig("LunarLander-v3", num_envs=8)
-    assert explain_backend(lander) == ("envpool", "faster, and EnvPool has LunarLander-v3 with the same spaces")
-    assert choose_backend(EnvConfig("LunarLander-v3", num_envs=4)) != "envpool"
-    assert choose_backend(EnvConfig("Acrobot-v1", num_envs=64)) != "envpool"
-    assert choose_backend(EnvConfig("LunarLander-v3", num_envs=8, autoreset_mode="same_step")) != "envpool"
-    gravity = EnvConfig("LunarLander-v3", num_envs=8, env_kwargs={"gravity": -9.0})
-    assert explain_backend(gravity).reason.endswith("EnvPool's LunarLander-v3 has no option gravity (env_kwargs)")
-    assert isinstance(make_envs(lander), SyncBackend)
+
+    def choice(env_id: str = "LunarLander-v3", num_envs: int = 8, **settings: Any) -> Choice:
+        return explain_backend(resolve_env(EnvConfig(env_id, num_envs=num_envs, **settings)))
+
+    assert choice() == ("envpool", "faster, and EnvPool has LunarLander-v3 with the same spaces")
+    assert choice(num_envs=4).backend != "envpool"
+    assert choice("Acrobot-v1", num_envs=64).backend != "envpool"
+    assert choice(autoreset_mode="same_step").backend != "envpool"
+    gravity = choice(env_kwargs={"gravity": -9.0})
+    assert gravity.reason.endswith("EnvPool's LunarLander-v3 has no option gravity (env_kwargs)")
+    assert isinstance(make_envs("LunarLander-v3", 8), SyncBackend)
 
 
 class Listener:

@@ -1,8 +1,7 @@
-"""Ids, callables, settings and the choice of backend; and the one line that each mistake is answered with."""
+"""Ids, callables, settings and the choice of backend; and the one-line error of each mistake."""
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,14 +15,16 @@ from gymnasium.spaces import Dict, Discrete, Text
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 
+from helpers.toys import Corridor
 from limelight.envs import envpool_backend
 from limelight.envs import make as make_module
 from limelight.envs.gymnasium_backend import SyncBackend, VectorBackend
-from limelight.envs.make import EnvMaker, choose_backend, explain_backend, make_envs, resolve_env
-from limelight.envs.source import near_ids
-from limelight.envs.toy import Corridor, Ring
-from limelight.errors import ConfigError
+from limelight.envs.make import Choice, explain_backend, make_envs
+from limelight.envs.source import near_ids, resolve_env
+from limelight.envs.toy import Ring
+from limelight.errors import ConfigError, EnvError
 from limelight.settings.schema import EnvConfig
+from limelight.typing import EnvFactory
 
 
 class NarrowVector(gym.vector.VectorEnv[Any, Any, Any]):
@@ -40,7 +41,7 @@ class NarrowVector(gym.vector.VectorEnv[Any, Any, Any]):
 
 
 class WideVector(NarrowVector):
-    """One whose spaces are not those of the single environment."""
+    """A vectorised class whose spaces are not those of the single environment."""
 
     def __init__(self, num_envs: int, max_episode_steps: int = 5) -> None:
         super().__init__(num_envs, size=4)
@@ -58,18 +59,22 @@ def register(name: str, **settings: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _registry() -> Iterator[None]:
-    """Ids that a test registers are gone after it."""
+    """Remove the ids that a test registers."""
     before = dict(gym.registry)
     yield
     gym.registry.clear()
     gym.registry.update(before)
 
 
-def message(call: Callable[[], Any]) -> str:
-    with pytest.raises(ConfigError) as error:
+def message(call: Callable[[], Any], kind: type[Exception] = ConfigError) -> str:
+    with pytest.raises(kind) as error:
         call()
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def choice(config: EnvConfig, factory: EnvFactory | None = None, **kwargs: bool) -> Choice:
+    return explain_backend(resolve_env(config, factory), **kwargs)
 
 
 # --------------------------------------------------------------------------- ids
@@ -105,7 +110,7 @@ def test_near_ids_are_other_versions_or_similar_names(wrong: str, near: list[str
         (EnvConfig(env_module=""), "env_module = : must be the dotted name of a module"),
     ],
 )
-def test_modules_that_are_not_there_are_named(config: EnvConfig, expected: str) -> None:
+def test_missing_modules_are_named(config: EnvConfig, expected: str) -> None:
     assert expected in message(lambda: resolve_env(config))
 
 
@@ -125,29 +130,29 @@ def test_env_module_registers_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_packages_that_are_not_installed_are_named() -> None:
     gym.register("limelight-test/Missing-v0", entry_point="no_such_pkg.envs:Env")
-    assert message(lambda: make_envs("limelight-test/Missing-v0")).endswith(
+    assert message(lambda: make_envs("limelight-test/Missing-v0"), EnvError).endswith(
         "needs the module no_such_pkg, which is not installed; install it"
     )
 
     def needs_something() -> gym.Env[Any, Any]:
         raise gym.error.DependencyNotInstalled("Foo is missing,\nrun `pip install foo`")
 
-    assert message(lambda: make_envs(needs_something)).endswith(": Foo is missing, run `pip install foo`")
+    assert message(lambda: make_envs(needs_something), EnvError).endswith(": Foo is missing, run `pip install foo`")
 
 
 def test_a_missing_extra_of_gymnasium_comes_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "Box2D", None)  # whether installed or not, importing it now fails
     for module in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
         monkeypatch.delitem(sys.modules, module)
-    text = message(lambda: make_envs("LunarLander-v3"))
+    text = message(lambda: make_envs("LunarLander-v3"), EnvError)
     assert text == 'env_id = LunarLander-v3: needs more than is installed; pip install "gymnasium[box2d]"'
 
 
 # --------------------------------------------------------------------------- callables and arguments
 
 
-@pytest.mark.parametrize("source", ["limelight.envs.toy:Corridor", Corridor, lambda length=6: Corridor(length)])
-def test_callables_work_wherever_ids_do(source: Any) -> None:
+@pytest.mark.parametrize("source", ["helpers.toys:Corridor", Corridor, lambda length=6: Corridor(length)])
+def test_callables_work_like_ids(source: Any) -> None:
     envs = make_envs(source, 2, seed=0, env_kwargs={"length": 3}, max_episode_steps=4)
     right = np.ones(2, np.int64)
     assert not envs.step(right).terminated.any()
@@ -155,18 +160,9 @@ def test_callables_work_wherever_ids_do(source: Any) -> None:
     assert not envs.step(right).valid.any()
     assert [envs.step(0 * right).truncated.all() for _ in range(4)] == [False, False, False, True]
     if isinstance(source, str):
-        assert choose_backend(EnvConfig(source, num_envs=1)) == "sync"
+        assert choice(EnvConfig(source, num_envs=1)).backend == "sync"
     else:
         assert make_envs(EnvConfig("ignored"), 1, factory=source).single_action_space == Discrete(2)
-
-
-def test_a_resolved_maker_pickles_and_takes_new_settings() -> None:
-    maker = resolve_env(EnvConfig("CartPole-v1", max_episode_steps=7))
-    copy = pickle.loads(pickle.dumps(maker))
-    assert copy == maker
-    assert copy().spec.max_episode_steps == 7
-    assert resolve_env(EnvConfig("limelight.envs.toy:Ring"), maker)().unwrapped.size == 3  # type: ignore[attr-defined]
-    pickle.loads(pickle.dumps(resolve_env(EnvConfig(), Ring)))()
 
 
 def test_time_limits_override_the_environments_own() -> None:
@@ -186,11 +182,11 @@ def test_time_limits_override_the_environments_own() -> None:
             "CartPole-v1", {"gravity": 1.0},
             "env_kwargs.gravity: CartPole-v1 has no such argument; it takes sutton_barto_reward, render_mode",
         ),
-        ("limelight.envs.toy:Corridor", {"lenght": 3}, "it takes length; did you mean length?"),
+        ("helpers.toys:Corridor", {"lenght": 3}, "it takes length; did you mean length?"),
         (lambda: Ring(), {"size": 3}, "has no such argument; it takes none"),
         (lambda **kwargs: Ring(**kwargs), {"depth": 3}, "env_kwargs = {'depth': 3}: "),
         ("FrozenLake-v1", {"map_name": "9x9"}, "FrozenLake-v1 refuses them (KeyError: '9x9')"),
-        ("limelight.envs.toy:Scripted", {}, "limelight.envs.toy:Scripted needs episodes; give a value"),
+        ("helpers.toys:Scripted", {}, "helpers.toys:Scripted needs episodes; give a value"),
     ],
 )  # fmt: skip
 def test_arguments_that_do_not_fit_are_named(source: Any, kwargs: dict[str, Any], expected: str) -> None:
@@ -203,7 +199,7 @@ def test_env_kwargs_reach_the_environment_in_every_backend() -> None:
         assert envs.step(np.zeros(2, np.int64)).rewards.tolist() == [0.0, 0.0]
 
 
-def test_an_error_of_the_users_callable_is_the_users_to_see() -> None:
+def test_an_error_in_the_users_callable_reaches_the_user() -> None:
     def broken() -> gym.Env[Any, Any]:
         raise RuntimeError("out of fuel")
 
@@ -211,16 +207,16 @@ def test_an_error_of_the_users_callable_is_the_users_to_see() -> None:
         make_envs(broken)
 
 
-def test_what_is_no_environment_is_refused() -> None:
-    assert "it made a builtins.int, which is no gymnasium.Env" in message(lambda: make_envs(lambda: 3))  # type: ignore[arg-type, return-value]
-    text = message(lambda: make_envs(lambda: gym.make_vec("CartPole-v1", 2)))  # type: ignore[arg-type, return-value]
+def test_objects_that_are_no_environment_are_refused() -> None:
+    assert "it made a builtins.int, which is no gymnasium.Env" in message(lambda: make_envs(lambda: 3), EnvError)  # type: ignore[arg-type, return-value]
+    text = message(lambda: make_envs(lambda: gym.make_vec("CartPole-v1", 2)), EnvError)  # type: ignore[arg-type, return-value]
     assert "num_envs copies are made of one environment" in text
 
 
 @pytest.mark.parametrize("num_envs", [1, 2])
 def test_one_environment_for_all_calls_is_refused(num_envs: int) -> None:
     env = Ring()
-    text = message(lambda: make_envs(lambda: env, num_envs))
+    text = message(lambda: make_envs(lambda: env, num_envs), EnvError)
     assert text.endswith("the callable returned one environment twice; make a new one in every call")
 
 
@@ -242,7 +238,7 @@ def test_bad_settings_are_named(settings: dict[str, Any], expected: str) -> None
 
 
 def test_unsupported_spaces_are_refused_early() -> None:
-    assert "observation space Text at ['words'] is not supported" in message(lambda: make_envs(Goal))
+    assert "observation space Text at ['words'] is not supported" in message(lambda: make_envs(Goal), EnvError)
 
 
 def test_the_seed_decides_the_streams() -> None:
@@ -259,16 +255,16 @@ def test_the_seed_decides_the_streams() -> None:
 
 def test_an_explicit_backend_is_kept() -> None:
     for backend in ("vector", "sync", "async", "envpool"):
-        assert explain_backend(EnvConfig(backend=backend, num_envs=1)) == (backend, "as set")  # type: ignore[arg-type]
+        assert choice(EnvConfig(backend=backend, num_envs=1)) == (backend, "as set")  # type: ignore[arg-type]
 
 
 def test_the_vectorised_class_is_chosen_where_it_is_faster_and_can_replace_the_environment() -> None:
-    assert choose_backend(EnvConfig(num_envs=8)) == "vector"
-    assert choose_backend(EnvConfig(num_envs=4)) == "sync"
-    assert choose_backend(EnvConfig(num_envs=8, autoreset_mode="same_step")) == "sync"
-    assert choose_backend(EnvConfig(num_envs=8, max_episode_steps=9)) == "vector"
-    assert choose_backend(EnvConfig(num_envs=8, env_kwargs={"sutton_barto_reward": True})) == "vector"
-    assert choose_backend(EnvConfig("Acrobot-v1", num_envs=64)) == "sync"
+    assert choice(EnvConfig(num_envs=8)).backend == "vector"
+    assert choice(EnvConfig(num_envs=4)).backend == "sync"
+    assert choice(EnvConfig(num_envs=8, autoreset_mode="same_step")).backend == "sync"
+    assert choice(EnvConfig(num_envs=8, max_episode_steps=9)).backend == "vector"
+    assert choice(EnvConfig(num_envs=8, env_kwargs={"sutton_barto_reward": True})).backend == "vector"
+    assert choice(EnvConfig("Acrobot-v1", num_envs=64)).backend == "sync"
     assert isinstance(make_envs("CartPole-v1", 8), VectorBackend)
     assert isinstance(make_envs("CartPole-v1", 4), SyncBackend)
 
@@ -315,33 +311,35 @@ def test_processes_are_chosen_where_steps_are_expensive(
 ) -> None:
     monkeypatch.setattr(make_module, "num_cores", lambda: cores)
     monkeypatch.setattr(make_module, "_step_seconds", lambda env: seconds)
-    assert choose_backend(EnvConfig(num_envs=num_envs), Ring) == chosen
-    assert choose_backend(EnvConfig(num_envs=num_envs), Ring, may_start_workers=False) == "sync"
+    assert choice(EnvConfig(num_envs=num_envs), Ring).backend == chosen
+    assert choice(EnvConfig(num_envs=num_envs), Ring, may_start_workers=False).backend == "sync"
 
 
-def test_without_envpool_installed_it_is_not_taken_and_asking_for_it_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_envpool_installed_it_is_not_chosen_and_asking_for_it_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(make_module, "num_cores", lambda: 1)  # nothing is measured, so Box2D need not be installed
     monkeypatch.setattr(envpool_backend, "find_spec", lambda _name: None)
     missing = 'EnvPool is not installed (pip install "limelight-rl[envpool]")'
-    assert explain_backend(EnvConfig("LunarLander-v3", num_envs=8)) == ("sync", missing)
+    assert choice(EnvConfig("LunarLander-v3", num_envs=8)) == ("sync", missing)
     text = message(lambda: make_envs("CartPole-v1", 2, backend="envpool"))
     assert text == f"backend = envpool: {missing}; use backend sync"
 
 
 @pytest.mark.parametrize(
-    ("env_id", "num_envs", "backend", "because"),
+    ("env_id", "num_envs", "backend", "reason"),
     [
         ("CartPole-v1", 8, "vector", "CartPole-v1 has a vectorised class"),
-        ("Acrobot-v1", 8, "sync", "EnvPool is taken for MuJoCo and Box2D alone"),
-        ("limelight.envs.toy:Ring", 8, "sync", "EnvPool is taken for MuJoCo and Box2D alone"),
-        ("LunarLander-v3", 7, "sync", "EnvPool is taken from 8 environments on"),
+        ("Acrobot-v1", 8, "sync", "EnvPool is used only for MuJoCo and Box2D"),
+        ("limelight.envs.toy:Ring", 8, "sync", "EnvPool is used only for MuJoCo and Box2D"),
+        ("LunarLander-v3", 7, "sync", "EnvPool is used from 8 environments on"),
     ],
 )
 def test_the_choice_has_a_reason(
-    env_id: str, num_envs: int, backend: str, because: str, monkeypatch: pytest.MonkeyPatch
+    env_id: str, num_envs: int, backend: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make_module, "num_cores", lambda: 1)
-    assert explain_backend(EnvConfig(env_id, num_envs=num_envs)) == (backend, because)
+    assert choice(EnvConfig(env_id, num_envs=num_envs)) == (backend, reason)
 
 
 def test_envpool_is_refused_for_environments_registered_with_wrappers() -> None:
@@ -350,7 +348,7 @@ def test_envpool_is_refused_for_environments_registered_with_wrappers() -> None:
     assert text.startswith("backend = envpool: EnvPool cannot take the wrappers that limelight-test/Odd-v0 is")
 
 
-def test_the_probe_measures_steps_and_resets() -> None:
+def test_step_times_are_measured_over_resets() -> None:
     env = Ring(max_steps=3)
     assert 0 < make_module._step_seconds(env) < make_module._ASYNC_FROM_SECONDS
     assert make_module.num_cores() >= 1
@@ -361,9 +359,3 @@ def test_async_is_built_when_asked_for() -> None:
     assert envs.name == "async"
     assert [envs.step(np.zeros(2, np.int64)).truncated.all() for _ in range(3)] == [False, True, False]
     envs.close()
-
-
-def test_makers_are_named_by_what_they_make() -> None:
-    assert EnvMaker(EnvConfig("CartPole-v1")).name == "CartPole-v1"
-    assert EnvMaker(EnvConfig(), Ring).name == "limelight.envs.toy:Ring"
-    assert EnvMaker(EnvConfig(), EnvMaker(EnvConfig())).name.endswith(":EnvMaker")

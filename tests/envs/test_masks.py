@@ -1,4 +1,4 @@
-"""Masks of actions: found, checked, obeyed in acting, learning and judging."""
+"""Masks of actions: found, checked, obeyed in acting, learning and evaluation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import limelight
 from helpers.composite_envs import Doors, Observed
 from helpers.manual_workers import draw_no_report
 from limelight.envs.base import EnvBackend
-from limelight.envs.make import choose_backend, make_envs
+from limelight.envs.make import explain_backend, make_envs
 from limelight.envs.masks import choices, has_legal_action, random_action
-from limelight.envs.source import EnvMaker
+from limelight.envs.source import resolve_env
 from limelight.envs.toy import Ring
-from limelight.errors import ConfigError
+from limelight.errors import ConfigError, EnvError
 from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.network import make_network
 from limelight.nn.numpy_engine.network import supports
@@ -32,7 +32,7 @@ SPACE = Packed(Dict({"action_mask": MultiBinary(N), "x": Box(-1.0, 1.0, (3,))}),
 
 
 def model_that_prefers_illegal(core: str = "feedforward", critic: str = "shared") -> ActorCritic:
-    """The first actions have far larger logits than the last."""
+    """Make a model whose first actions have far larger logits than the last."""
     config = ModelConfig(hidden_sizes=(8,), core=core, core_size=8, critic=critic)  # type: ignore[arg-type]
     model = make_model(SPACE, Discrete(N), config, 0)
     with torch.no_grad():
@@ -116,8 +116,8 @@ def test_the_encoder_does_not_see_the_mask() -> None:
     assert torch.equal(values[0], values[1])
 
 
-def test_no_legal_action_is_no_nan() -> None:
-    """At the end of an episode, where the action is of no account."""
+def test_no_legal_action_gives_no_nan() -> None:
+    """An episode may end without a legal action; the action there has no effect."""
     model = model_that_prefers_illegal()
     params = model.policy(torch.zeros(1, 2, N + 3))[0]
     assert math.isclose(float(model.distribution.entropy(params.detach())[0, 0]), math.log(N), rel_tol=1e-5)
@@ -139,7 +139,7 @@ def test_masks_are_found() -> None:
     assert space_of(Ring) == Discrete(3)
 
 
-def test_masks_can_be_left_alone() -> None:
+def test_masks_can_be_ignored() -> None:
     assert space_of(Doors, action_masks="off") == Discrete(7)
     seen = space_of(Observed, action_masks="off")
     assert seen.mask_source is None
@@ -163,7 +163,7 @@ def test_a_mask_of_another_size_is_named() -> None:
             super().__init__()
             self.action_space = Discrete(4)
 
-    with pytest.raises(ConfigError, match=r"its observation action_mask is MultiBinary\(5\), but there are 4 actions"):
+    with pytest.raises(EnvError, match=r"its observation action_mask is MultiBinary\(5\), but there are 4 actions"):
         make_envs(Short, 1)
 
 
@@ -185,19 +185,19 @@ class Counts(Doors):
         return super().reset(**kwargs)
 
 
-def test_the_first_environment_alone_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_copy_is_reset_to_find_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Counts, "resets", 0)
-    maker = EnvMaker(EnvConfig(), Counts)
+    source = resolve_env(EnvConfig(), Counts)
     for _ in range(3):
-        maker()
+        source.make()
     assert Counts.resets == 1
-    pickle.loads(pickle.dumps(maker))()
+    pickle.loads(pickle.dumps(source)).make()
     assert Counts.resets == 1
-    assert EnvMaker(EnvConfig(action_masks="off"), Counts)() is not None
+    assert resolve_env(EnvConfig(action_masks="off"), Counts).make() is not None
     assert Counts.resets == 1
 
 
-def test_an_environment_that_cannot_be_reset_is_for_others_to_report() -> None:
+def test_the_search_for_a_mask_hides_no_error_of_reset() -> None:
     class Broken(Ring):
         def reset(self, **kwargs: Any) -> Any:
             raise KeyError("level")
@@ -220,7 +220,7 @@ def test_an_environment_that_cannot_be_reset_is_for_others_to_report() -> None:
 def test_masks_that_cannot_be_right_are_named(where: str, fault: str, words: str) -> None:
     envs = make_envs("helpers.composite_envs:Doors", 1, backend="sync", env_kwargs={"where": where, "fault": fault})
     step_into_first_legal(envs, envs.reset(0))
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(EnvError) as error:
         step_into_first_legal(envs, envs.reset(0), 2)
     assert str(error.value).startswith("helpers.composite_envs:Doors: step 2 of an episode: ")
     assert words in str(error.value)
@@ -232,7 +232,7 @@ def test_a_mask_needs_a_legal_action_in_every_choice() -> None:
     assert has_legal_action(np.full(600, 1, np.uint8), [600])
     envs = make_envs(lambda: Doors(fault="empty", choices=(2, 3)), 1, backend="sync")
     assert isinstance(envs.single_action_space, MultiDiscrete)
-    with pytest.raises(ConfigError, match="leaves no legal action"):
+    with pytest.raises(EnvError, match="leaves no legal action"):
         step_into_first_legal(envs, envs.reset(0), 2)
 
 
@@ -241,10 +241,11 @@ def test_a_vectorised_class_cannot_carry_masks(monkeypatch: pytest.MonkeyPatch) 
 
     gym.register("limelight-test/Doors-v0", entry_point=Doors, vector_entry_point=Vectorised)
     try:
-        assert choose_backend(EnvConfig("limelight-test/Doors-v0", num_envs=9)) == "sync"
+        assert explain_backend(resolve_env(EnvConfig("limelight-test/Doors-v0", num_envs=9))).backend == "sync"
         with pytest.raises(ConfigError, match="cannot carry the composite spaces or action masks"):
             make_envs("limelight-test/Doors-v0", 9, backend="vector")
-        assert choose_backend(EnvConfig("limelight-test/Doors-v0", num_envs=9, action_masks="off")) == "vector"
+        unmasked = EnvConfig("limelight-test/Doors-v0", num_envs=9, action_masks="off")
+        assert explain_backend(resolve_env(unmasked)).backend == "vector"
     finally:
         del gym.registry["limelight-test/Doors-v0"]
 
@@ -291,7 +292,7 @@ def test_training_never_walks_into_a_door(env: str, algo: str, tmp_path: Any, mo
 
 def test_random_play_is_legal() -> None:
     for env in (Doors(), Observed(), Doors(choices=(2, 3, 4))):
-        wrapped = EnvMaker(EnvConfig(), lambda env=env: env)()  # type: ignore[misc]
+        wrapped = resolve_env(EnvConfig(), lambda env=env: env).make()  # type: ignore[misc]
         for played in (env, wrapped):
             played.action_space.seed(0)
             taken = set()
@@ -307,7 +308,7 @@ def test_random_play_is_legal() -> None:
     assert random_action(broken, {"action_mask": np.ones(4)}, {}) in broken.action_space
 
 
-def test_a_mask_that_predict_is_not_given_forbids_nothing() -> None:
+def test_without_a_mask_predict_forbids_nothing() -> None:
     config = limelight.TrainConfig()
     space = make_envs(Doors, 1, backend="sync").single_observation_space
     model = make_model(space, Discrete(N), ModelConfig(hidden_sizes=(8,)), 0)

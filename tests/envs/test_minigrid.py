@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Dict, MultiBinary
 
 from limelight.envs import minigrid
 from limelight.envs.make import make_envs
-from limelight.errors import ConfigError
+from limelight.errors import EnvError
 from limelight.nn.images import ImagePreprocessor
 from limelight.spaces.packed import Packed
 
@@ -32,12 +32,12 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = {key: spec for key, spec in gym.registry.items() if not key.startswith("MiniGrid-")}
     monkeypatch.setattr(gym, "registry", registry)
     monkeypatch.setitem(sys.modules, "minigrid", None)
-    with pytest.raises(ConfigError, match=r"env_id = MiniGrid-Empty-5x5-v0: .*; pip install"):
+    with pytest.raises(EnvError, match=r"env_id = MiniGrid-Empty-5x5-v0: .*; pip install"):
         minigrid.register("MiniGrid-Empty-5x5-v0")
     minigrid.register("CartPole-v1")
 
 
-def test_an_environment_as_it_is_learnt_from() -> None:
+def test_observations_are_packed_numbers() -> None:
     pytest.importorskip("minigrid")
     envs = make_envs("MiniGrid-Empty-5x5-v0", 2, seed=0, backend="sync")
     space = envs.single_observation_space
@@ -56,14 +56,14 @@ def test_an_environment_as_it_is_learnt_from() -> None:
     assert ImagePreprocessor(image).num_planes == 11 + 6 + 4
 
 
-def test_the_codes_are_within_minigrids() -> None:
+def test_the_bounds_of_codes_are_minigrids() -> None:
     constants = pytest.importorskip("minigrid.core.constants")
     highest = [max(table.values()) for table in (constants.OBJECT_TO_IDX, constants.COLOR_TO_IDX)]
     assert highest == [10, 5]
     assert max(constants.STATE_TO_IDX.values()) <= 3
 
 
-def test_pictures_that_wrappers_draw_stay_pictures() -> None:
+def test_images_drawn_by_wrappers_keep_their_bounds() -> None:
     pytest.importorskip("minigrid")
     from minigrid.wrappers import FullyObsWrapper, RGBImgPartialObsWrapper
 

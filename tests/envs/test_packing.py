@@ -1,4 +1,4 @@
-"""Composite spaces on environments: every backend, faults, actions, and what a user brings to predict."""
+"""Composite spaces of environments: every backend, faults, actions, and a user's observations in predict."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Text
+from gymnasium.utils.env_checker import check_env
 
 import limelight
 from helpers.composite_envs import ROOM, Gripper, Room
@@ -14,20 +15,20 @@ from helpers.manual_workers import draw_no_report
 from limelight.envs.make import make_envs
 from limelight.envs.minigrid import VOCABULARY
 from limelight.envs.packing import PackActions, PackObservations, pack_env, to_batch
-from limelight.envs.source import EnvMaker
+from limelight.envs.source import resolve_env
 from limelight.envs.toy import Ring
-from limelight.errors import ConfigError
+from limelight.errors import ConfigError, EnvError
 from limelight.nn.model import make_model
 from limelight.settings.schema import EnvConfig, ModelConfig
 from limelight.spaces.packed import Packed
 
 
 def test_a_plain_environment_gets_no_wrapper() -> None:
-    for maker in (EnvMaker(EnvConfig("limelight.envs.toy:Ring")), EnvMaker(EnvConfig(), Ring)):
-        env = maker()
+    for source in (resolve_env(EnvConfig("limelight.envs.toy:Ring")), resolve_env(EnvConfig(), Ring)):
+        env = source.make()
         assert type(env) is Ring
-        assert not maker.is_packed()
-    cart_pole = EnvMaker(EnvConfig("CartPole-v1"))()
+        assert not source.is_packed()
+    cart_pole = resolve_env(EnvConfig("CartPole-v1")).make()
     assert not isinstance(cart_pole, PackObservations | PackActions)
 
 
@@ -70,7 +71,7 @@ def test_environments_with_composite_spaces_have_no_vectorised_class(space: Any)
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("missing", "step 3 of an episode: observation: no ['speed']: it has 'camera'"),
+        ("missing", "step 3 of an episode: observation: no ['speed']: the value has 'camera'"),
         ("shape", "step 3 of an episode: observation: ['speed'] has 3 numbers, its space of shape (2,) needs 2"),
         ("value", "step 3 of an episode: observation: ['inside'][0] = 7: not in Discrete(3, start=-1)"),
     ],
@@ -80,7 +81,7 @@ def test_observations_that_do_not_fit_name_environment_step_and_part(fault: str,
     envs.reset(0)
     for _ in range(2):
         envs.step(np.zeros(1, np.int64))
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(EnvError) as error:
         envs.step(np.zeros(1, np.int64))
     assert str(error.value).startswith(f"helpers.composite_envs:Room: {words}")
 
@@ -107,16 +108,42 @@ def test_composite_actions_arrive_nested() -> None:
         (Dict({"a": Box(0, 1, (0,))}), "observation space Box(0,) float32 at ['a'] is not supported"),
     ],
 )
-def test_what_cannot_be_packed_is_named_with_its_place(space: Any, words: str) -> None:
+def test_spaces_that_cannot_be_packed_are_named_with_their_place(space: Any, words: str) -> None:
     class Odd(Ring):
         def __init__(self) -> None:
             super().__init__()
             self.observation_space = space
 
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(EnvError) as error:
         make_envs(Odd, 1)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the checker's advice on spaces and wrappers
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "Blackjack-v1",
+        "Taxi-v4",
+        "MiniGrid-Empty-5x5-v0",
+        "helpers.composite_envs:Room",
+        "helpers.composite_envs:Gripper",
+    ],
+)
+def test_gymnasiums_checker_accepts_packed_environments(env_id: str) -> None:
+    """It makes a second one from the spec, with all wrappers."""
+    if env_id.startswith("MiniGrid"):
+        pytest.importorskip("minigrid")
+    env = resolve_env(EnvConfig(env_id)).make()
+    assert isinstance(env, PackObservations | PackActions)
+    check_env(env)
+    if env.spec is not None:
+        again = env.spec.make()
+        assert type(again) is type(env)
+        assert again.observation_space == env.observation_space
+        again.close()
+    env.close()
 
 
 def test_exact_resume_of_a_packed_environment() -> None:
@@ -131,7 +158,7 @@ def test_exact_resume_of_a_packed_environment() -> None:
         np.testing.assert_array_equal(again.step(actions).obs, obs)
 
 
-def test_a_step_that_fits_no_buffer_is_explained() -> None:
+def test_a_step_that_does_not_fit_is_explained() -> None:
     class Grows(Ring):
         def __init__(self) -> None:
             super().__init__()
@@ -150,24 +177,24 @@ def test_a_step_that_fits_no_buffer_is_explained() -> None:
     for mode in ("next_step", "same_step"):
         envs = make_envs(Grows, 2, backend="sync", max_episode_steps=9, autoreset_mode=mode)
         envs.reset(0)
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(EnvError) as error:
             envs.step(np.zeros(2, np.int64))
         text = str(error.value)
-        assert "what step 1 of an episode returned in environment 0 does not fit" in text
+        assert "step 1 of an episode returned values in environment 0 that do not fit" in text
         assert "(3,)" in text
         assert "must be an observation of Box(2,) float32" in text
         with pytest.raises(ValueError, match="own"):
             envs.step(np.full(2, 2))
     bare = make_envs(Grows, 1, backend="sync")
     bare.reset(0)
-    with pytest.raises(ConfigError, match=r"what step of an episode returned in environment 0 .*unpack"):
+    with pytest.raises(EnvError, match=r"step of an episode returned values in environment 0 .*unpack"):
         bare.step(np.ones(1, np.int64))
 
 
-# --------------------------------------------------------------------------- what a user brings
+# --------------------------------------------------------------------------- a user's observations
 
 
-def test_raw_observations_alone_in_batches_and_packed() -> None:
+def test_observations_may_be_single_batched_or_packed() -> None:
     packed = Packed(ROOM)
     value = ROOM.sample()
     vector = packed.pack(value)
@@ -184,11 +211,11 @@ def test_raw_observations_alone_in_batches_and_packed() -> None:
         to_batch(packed, rows[:, 1:])
     with pytest.raises(ValueError, match=r"no \['camera'\]"):
         to_batch(packed, {"lamp": 1})
-    with pytest.raises(ValueError, match="action_masks: this agent knows of none"):
+    with pytest.raises(ValueError, match="action_masks: this agent takes none"):
         to_batch(packed, value, action_masks=[1, 0])
 
 
-def test_masks_that_a_user_gives() -> None:
+def test_a_users_masks_replace_those_of_observations() -> None:
     packed = Packed(Dict([("observation", Discrete(7)), ("action_mask", MultiBinary(3))]), "info")
     batch, single = to_batch(packed, 4)
     assert single
@@ -198,7 +225,7 @@ def test_masks_that_a_user_gives() -> None:
     assert not single
     assert batch.tolist() == [[4, 0, 1, 0], [5, 1, 0, 0]]
     assert to_batch(packed, np.array([4, 5]), [False, True, True])[0].tolist() == [[4, 0, 1, 1], [5, 0, 1, 1]]
-    assert to_batch(packed, np.arange(4))[0].shape == (4, 4)  # a batch of as many as a packed one has numbers
+    assert to_batch(packed, np.arange(4))[0].shape == (4, 4)  # as many rows as a packed observation has numbers
     with pytest.raises(ValueError, match=r"action_masks of shape \(1, 2\): must be \[3\] or \[1, 3\]"):
         to_batch(packed, 4, [1, 0])
     own = Packed(Dict({"action_mask": MultiBinary(3), "x": Discrete(2)}), "observation")
@@ -252,7 +279,7 @@ def test_a_run_with_nested_observations(tmp_path: Any, settings: dict[str, Any])
 
 
 @pytest.mark.usefixtures("_no_report")
-def test_asynchronous_workers_share_the_moments_of_some_entries(tmp_path: Any) -> None:
+def test_asynchronous_workers_share_the_statistics_of_some_entries(tmp_path: Any) -> None:
     agent = quick("helpers.composite_envs:Room", tmp_path, algo="a3c", num_workers=2, normalize_obs=True)
     assert agent.normalizer is not None
     assert agent.normalizer.moments.mean.shape == (3,)  # speed and height

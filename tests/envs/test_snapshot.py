@@ -1,4 +1,4 @@
-"""An environment restored into a fresh one must go on bit for bit, or say that it cannot."""
+"""An environment restored into a new one must continue bit for bit, or be reported as not restorable."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import DelayObservation, FrameStackObservation, TimeLimit, TransformReward
 from numpy.typing import NDArray
 
+from helpers.toys import Bandit, TwoState
 from limelight.envs.base import EnvBackend
 from limelight.envs.gymnasium_backend import SyncBackend, VectorBackend, make_async
 from limelight.envs.make import make_envs
 from limelight.envs.snapshot import get_env_state, set_env_state
-from limelight.envs.toy import Bandit, Ring, TwoState
-from limelight.errors import ConfigError
+from limelight.envs.toy import Ring
+from limelight.errors import CheckpointError
 from limelight.runs.checkpoint import read_state, write_state
 
 STEPS = 120
@@ -35,7 +36,7 @@ def random_actions(envs: EnvBackend, seed: int) -> list[NDArray[Any]]:
 
 
 def play(envs: EnvBackend, seed: int) -> list[bytes]:
-    """All that the steps returned, as bytes: equal means equal to the last bit."""
+    """Return everything that the steps returned, as bytes: equal means equal to the last bit."""
     seen = []
     for actions in random_actions(envs, seed):
         step = envs.step(actions)
@@ -76,7 +77,7 @@ MAKERS: dict[str, partial[EnvBackend]] = {
 
 @pytest.mark.parametrize("name", list(MAKERS))
 @pytest.mark.parametrize("through_a_file", [False, True], ids=["memory", "file"])
-def test_a_restored_environment_goes_on_bit_for_bit(name: str, through_a_file: bool, tmp_path: Path) -> None:
+def test_a_restored_environment_continues_bit_for_bit(name: str, through_a_file: bool, tmp_path: Path) -> None:
     envs = MAKERS[name]()
     envs.reset(5)
     play(envs, seed=1)
@@ -97,7 +98,7 @@ def test_a_restored_environment_goes_on_bit_for_bit(name: str, through_a_file: b
 
 
 @pytest.mark.parametrize("name", ["cartpole-sync", "cartpole-vector"])
-def test_every_moment_around_an_episode_end_can_be_restored(name: str) -> None:
+def test_every_step_around_an_episode_end_can_be_restored(name: str) -> None:
     envs = MAKERS[name]()
     envs.reset(0)
     actions = random_actions(envs, 3)[:70]
@@ -148,11 +149,11 @@ def assert_plain(value: Any) -> None:
 
 
 class World:
-    """Stands for a physics engine."""
+    """Stands in for a physics engine."""
 
 
 class Holder(gym.Env[Any, Any]):
-    """Holds whatever a test puts there; steps do nothing."""
+    """Holds the attributes that a test sets; steps do nothing."""
 
     def __init__(self, **attributes: Any) -> None:
         self.observation_space, self.action_space = Discrete(2), Discrete(2)
@@ -184,7 +185,7 @@ VIEWED = np.zeros(4)
     ],
     ids=lambda attributes: next(iter(attributes)),
 )
-def test_what_is_no_plain_data_cannot_be_restored(attributes: dict[str, Any]) -> None:
+def test_other_objects_than_plain_data_cannot_be_restored(attributes: dict[str, Any]) -> None:
     assert get_env_state(TimeLimit(Holder(**attributes), 5)) is None
     assert SyncBackend([Holder(), Holder(**attributes)]).get_state() is None
 
@@ -279,15 +280,15 @@ def test_vector_envs_without_plain_data_cannot_be_restored() -> None:
 def test_a_state_of_other_environments_is_refused() -> None:
     state = SyncBackend([Ring(), Ring()]).get_state()
     assert state is not None
-    with pytest.raises(ConfigError, match=r"checkpoint holds 2 × Ring, but the run has 1 × Ring"):
+    with pytest.raises(CheckpointError, match=r"checkpoint holds 2 × Ring, but the run has 1 × Ring"):
         SyncBackend([Ring()]).set_state(state)
-    with pytest.raises(ConfigError, match=r"holds 2 × Ring, but the run has 2 × TimeLimit<Ring; resume with"):
+    with pytest.raises(CheckpointError, match=r"holds 2 × Ring, but the run has 2 × TimeLimit<Ring; resume with"):
         SyncBackend([TimeLimit(Ring(), 3), TimeLimit(Ring(), 3)]).set_state(state)
 
 
-def test_only_numpys_own_bit_generators_are_made() -> None:
+def test_only_numpys_own_bit_generators_are_restored() -> None:
     env = Holder(rng=np.random.default_rng(0))
     state: Any = get_env_state(env)
     state["layers"][0]["attributes"][0][1][1]["bit_generator"] = "seed"
-    with pytest.raises(ConfigError, match="bit_generator = 'seed': must be one of NumPy's own"):
+    with pytest.raises(CheckpointError, match="bit_generator = 'seed': must be one of NumPy's own"):
         set_env_state(Holder(), state)

@@ -1,4 +1,4 @@
-"""The closed forms of the toy environments, against returns that are played out."""
+"""The closed forms of the toy environments agree with returns of played episodes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.utils.env_checker import check_env
 
-from limelight.envs.toy import Aim, Bandit, Catch, Corridor, Match, Recall, Ring, Scripted, TwoState
+from helpers.toys import Bandit, Corridor, Scripted, TwoState
+from limelight.envs.toy import Aim, Catch, Match, Recall, Ring
 
 SCRIPT = [[(0.0, 0.0, False, False), (1.0, 2.0, False, False), (2.0, 3.0, True, False)]]
 
 
 def discounted(env: gym.Env[Any, Any], action: int, gamma: float, bootstrap: float = 0.0) -> float:
-    """The return of one episode of always the same action, from where the environment is."""
+    """Return the discounted return of one episode of the same action, from the environment's present state."""
     total, discount = 0.0, 1.0
     while True:
         _, reward, terminated, truncated, _ = env.step(np.int64(action))
@@ -37,7 +38,7 @@ def test_gymnasiums_checker_accepts_it(env: gym.Env[Any, Any]) -> None:
     check_env(env, skip_render_check=True)
 
 
-def test_ring_is_worth_one_over_one_minus_gamma_where_truncation_bootstraps() -> None:
+def test_the_value_of_ring_is_one_over_one_minus_gamma_with_bootstrapping_at_truncation() -> None:
     env = Ring(size=4, max_steps=7)
     env.reset(seed=0)
     value = env.value(0.9)
@@ -46,7 +47,7 @@ def test_ring_is_worth_one_over_one_minus_gamma_where_truncation_bootstraps() ->
     assert discounted(env, 1, 0.9, bootstrap=float(value[0])) == pytest.approx(10.0)
 
 
-def test_corridor_is_worth_gamma_to_the_steps_left() -> None:
+def test_the_value_of_corridor_is_gamma_to_the_steps_left() -> None:
     env = Corridor(length=5)
     assert env.value(0.9) == pytest.approx([0.9**3, 0.9**2, 0.9, 1.0])
     for place, value in enumerate(env.value(0.9)):
@@ -54,10 +55,10 @@ def test_corridor_is_worth_gamma_to_the_steps_left() -> None:
         env.place = place
         assert discounted(env, 1, 0.9) == pytest.approx(value)
     env.reset()
-    assert env.step(np.int64(0))[0] == 0  # the wall holds
+    assert env.step(np.int64(0))[0] == 0  # not beyond the wall
 
 
-def test_bandit_is_worth_its_best_arm() -> None:
+def test_the_value_of_bandit_is_its_best_arm() -> None:
     env = Bandit(means=(0.5, 2.0, -1.0))
     returns = []
     for arm in range(3):
@@ -72,7 +73,7 @@ def test_bandit_is_worth_its_best_arm() -> None:
     assert np.std(rewards) == pytest.approx(0.5, abs=0.05)
 
 
-def test_aim_costs_what_is_missed() -> None:
+def test_aim_costs_the_error_of_the_action() -> None:
     env = Aim(Box(-1.0, 1.0, (2,)), target=np.float32([0.5, -0.5]))
     env.reset(seed=0)
     assert env.step(np.float32([0.5, 0.0]))[1:4] == (-0.25, True, False)
@@ -86,7 +87,7 @@ def test_aim_costs_what_is_missed() -> None:
     assert nested.contains(Aim(nested).target)
 
 
-def test_two_state_is_worth_its_closed_form() -> None:
+def test_the_value_of_two_state_is_its_closed_form() -> None:
     env, gamma = TwoState(p_end=0.25), 0.9
     first, second = env.value(gamma)
     assert first == pytest.approx(1 + gamma * 0.75 * second)  # the Bellman equations
@@ -99,7 +100,7 @@ def test_two_state_is_worth_its_closed_form() -> None:
 
 
 @pytest.mark.parametrize(("num_cues", "delay"), [(2, 0), (3, 2), (5, 4)])
-def test_recall_is_worth_gamma_to_the_steps_left_for_who_remembers(num_cues: int, delay: int) -> None:
+def test_the_value_of_recall_is_gamma_to_the_steps_left_with_memory(num_cues: int, delay: int) -> None:
     env, gamma, cues = Recall(num_cues, delay), 0.9, []
     blank, query = num_cues, num_cues + 1
     value = env.value(gamma)
@@ -110,10 +111,10 @@ def test_recall_is_worth_gamma_to_the_steps_left_for_who_remembers(num_cues: int
         cues.append(int(obs))
         shown, rewards, over = [], [], False
         while not over:
-            obs, reward, over, cut, _ = env.step(np.int64(cues[-1]))
+            obs, reward, over, truncated, _ = env.step(np.int64(cues[-1]))
             shown.append(int(obs))
             rewards.append(reward)
-            assert not cut
+            assert not truncated
         assert shown == [*[blank] * delay, query, blank]
         returns = [sum(gamma**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))]
         assert returns == pytest.approx(value)
@@ -128,17 +129,17 @@ def test_recall_pays_nothing_for_a_wrong_or_early_answer() -> None:
 
 
 @pytest.mark.parametrize("delay", [0, 3])
-def test_match_pays_for_the_right_answer_alone_and_neither_cue_tells_it(delay: int) -> None:
+def test_match_pays_only_for_the_right_answer_and_neither_cue_tells_it(delay: int) -> None:
     env, gamma = Match(delay), 0.9
     seen: dict[tuple[int, int], int] = {}
     for episode in range(80):
         first = int(env.reset(seed=0 if episode == 0 else None)[0])
         answer, shown, rewards, over = episode % 2, [], [], False
         while not over:
-            obs, reward, over, cut, _ = env.step(np.int64(answer))
+            obs, reward, over, truncated, _ = env.step(np.int64(answer))
             shown.append(int(obs))
             rewards.append(reward)
-            assert not cut
+            assert not truncated
         second = shown[delay] - 3
         assert shown == [*[2] * delay, 3 + second, 2]
         right = answer == (first == second)
@@ -161,35 +162,35 @@ def test_scripted_refuses_bad_scripts_and_steps_after_the_end() -> None:
 
 
 def played(env: Catch, seed: int, policy: Callable[[Catch], int]) -> tuple[list[np.ndarray], list[float]]:
-    """Pictures and rewards of one episode."""
+    """Return the images and rewards of one episode."""
     obs, _ = env.reset(seed=seed)
-    pictures, rewards, over = [obs], [], False
+    images, rewards, over = [obs], [], False
     while not over:
-        obs, reward, over, cut, _ = env.step(np.int64(policy(env)))
-        pictures.append(obs)
+        obs, reward, over, truncated, _ = env.step(np.int64(policy(env)))
+        images.append(obs)
         rewards.append(reward)
-        assert not cut
-    return pictures, rewards
+        assert not truncated
+    return images, rewards
 
 
-def test_catch_is_worth_gamma_to_the_steps_left_for_who_goes_to_the_ball() -> None:
+def test_the_value_of_catch_is_gamma_to_the_steps_left_if_the_ball_is_followed() -> None:
     env, gamma, columns = Catch(cells=5, scale=8), 0.9, set()
     for seed in range(30):
-        pictures, rewards = played(env, seed, lambda e: int(np.sign(e.ball - e.paddle)) + 1)
+        images, rewards = played(env, seed, lambda e: int(np.sign(e.ball - e.paddle)) + 1)
         returns = [sum(gamma**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))]
         assert returns == pytest.approx(env.value(gamma))
         columns.add(env.ball)
-        assert len(pictures) == len(rewards) + 1 == 5
+        assert len(images) == len(rewards) + 1 == 5
     assert columns == set(range(5))
-    assert sum(played(env, 0, lambda e: 0 if e.ball else 2)[1]) == -1.0  # it ran away, into a wall
+    assert sum(played(env, 0, lambda e: 0 if e.ball else 2)[1]) == -1.0  # it went away from the ball
 
 
 def test_catch_shows_where_ball_and_paddle_are() -> None:
     env = Catch(cells=6, scale=7)
-    pictures, _ = played(env, 3, lambda e: 2)
-    for row, picture in enumerate(pictures):
-        assert env.observation_space.contains(picture)
-        ball, paddle = (np.argwhere(picture == brightness) for brightness in (255, 128))
+    images, _ = played(env, 3, lambda e: 2)
+    for row, image in enumerate(images):
+        assert env.observation_space.contains(image)
+        ball, paddle = (np.argwhere(image == brightness) for brightness in (255, 128))
         assert set(ball[:, 0] // 7) == {row}
         assert set(ball[:, 1] // 7) == {env.ball}
         assert len(ball) == 49

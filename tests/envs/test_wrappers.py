@@ -12,8 +12,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import limelight
+from helpers.toys import Bandit
 from limelight.envs.snapshot import get_env_state, set_env_state
-from limelight.envs.toy import Bandit, Ring
+from limelight.envs.toy import Ring
 from limelight.envs.wrappers import POSITIONS, HideVelocities, masked_cartpole
 from limelight.errors import ConfigError
 
@@ -21,7 +22,7 @@ KNOWN = [env_id for env_id in POSITIONS if not env_id.startswith("LunarLander") 
 
 
 @pytest.mark.parametrize("env_id", KNOWN)
-def test_known_environments_show_their_positions(env_id: str) -> None:
+def test_known_environments_keep_their_positions(env_id: str) -> None:
     plain, masked = gym.make(env_id), HideVelocities(gym.make(env_id))
     keep = list(POSITIONS[env_id])
     np.testing.assert_array_equal(masked.observation_space.low, plain.observation_space.low[keep])  # type: ignore[attr-defined]
@@ -34,7 +35,7 @@ def test_known_environments_show_their_positions(env_id: str) -> None:
     np.testing.assert_array_equal(masked.step(action)[0], plain.step(action)[0][keep])
 
 
-def test_the_choice_is_open() -> None:
+def test_any_indices_can_be_kept() -> None:
     masked = HideVelocities(gym.make("CartPole-v1"), keep=(3, 0))
     whole, part = gym.make("CartPole-v1").reset(seed=1)[0], masked.reset(seed=1)[0]
     np.testing.assert_array_equal(part, whole[[3, 0]])
@@ -44,7 +45,7 @@ def test_the_choice_is_open() -> None:
 @pytest.mark.parametrize(
     ("make", "keep", "words"),
     [
-        (Bandit, None, "keep: which parts of Bandit's observation .* e.g. keep="),
+        (Bandit, None, "keep: the positions .* not of Bandit; give their indices, e.g. keep="),
         (lambda: gym.make("CartPole-v1"), [4], r"keep = \[4\]: must be .* from 0 to 3"),
         (lambda: gym.make("CartPole-v1"), [-1], "from 0 to 3"),
         (lambda: gym.make("CartPole-v1"), [0, 0], "different indices"),
@@ -52,7 +53,7 @@ def test_the_choice_is_open() -> None:
         (Ring, [0], "a flat Box would work"),
     ],
 )
-def test_what_cannot_be_hidden(make: Any, keep: Any, words: str) -> None:
+def test_indices_that_cannot_be_kept_are_refused(make: Any, keep: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as error:
         HideVelocities(make(), keep)
     assert "\n" not in str(error.value)

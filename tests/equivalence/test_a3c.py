@@ -1,4 +1,4 @@
-"""One asynchronous worker is the synchronous runner: the same parameters, bit for bit."""
+"""One asynchronous worker equals the synchronous runner: the same parameters, bit for bit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import limelight
-from helpers.manual_workers import a3c, assert_same, draw_no_report, worker_group
+from helpers.manual_workers import assert_same, draw_no_report, quick_config, worker_group
 from limelight.runners.actor_learner import make_actor_learner, running_statistics
 from limelight.runners.sync import SyncRunner
 from limelight.runs.checkpoint import checkpoints, latest_checkpoint, read_state
@@ -41,7 +41,7 @@ EVERYTHING: dict[str, Any] = {
         {"num_envs": 1, "num_steps": 1},  # rollouts without any transition
         {"activation": "silu"},  # no written-out backward
         {"core": "lstm", "core_size": 8},
-        {"env_id": "limelight.envs.toy:Catch", "encoder": "a3c"},  # what acting computes is kept
+        {"env_id": "limelight.envs.toy:Catch", "encoder": "a3c"},  # with an activation cache
         {
             "env_id": "limelight.envs.toy:Catch", "encoder": "universe", "normalize_obs": True, "core": "lstm",
             "core_size": 8,
@@ -51,23 +51,27 @@ EVERYTHING: dict[str, Any] = {
     ],
     ids=lambda s: "-".join(s) or "default",
 )  # fmt: skip
-def test_one_worker_is_the_synchronous_runner(settings: dict[str, Any], update_order: str) -> None:
+def test_one_worker_equals_the_synchronous_runner(settings: dict[str, Any], update_order: str) -> None:
     total = 120 if "encoder" in settings else 600
-    config = a3c(total_timesteps=total, update_order=update_order, **settings)
+    config = quick_config(total_timesteps=total, update_order=update_order, **settings)
     settings = {key: value for key, value in settings.items() if key != "optimizer_statistics"}
-    sync = SyncRunner(make_actor_learner(a3c("a2c", total_timesteps=total, **settings), None, config.seed), total)
+    sync = SyncRunner(
+        make_actor_learner(quick_config("a2c", total_timesteps=total, **settings), None, config.seed), total
+    )
     sync.advance(total, np.inf)
     with worker_group(config) as group:
         (worker,) = group.workers
         initial = group.main.learner.flat.params
         while worker.steps.sum() < total:
             worker.update()
-        worker.send_state()  # as a checkpoint demands: what the last rollout has seen is shared, too
+        worker.send_state()  # as for a checkpoint: this also shares the statistics of the last rollout
         assert worker.steps.sum() == sync.num_steps
         assert_same(group.shared.train_state(0).get_state(), sync.actor_learner.learner.train_state.get_state())
         assert_same(worker.actor_learner.get_state(), sync.actor_learner.get_state())
-        for name, tracker in running_statistics(sync.actor_learner.normalizer, sync.actor_learner.learner).items():
-            assert_same(group.shared.read_moments(name), tracker.moments)
+        named = running_statistics(sync.actor_learner.normalizer, sync.actor_learner.learner)
+        for name, statistics in named.items():
+            assert_same(group.shared.read_statistics(name), statistics.moments)
+        assert worker.channel.sent[0].episodes == sync.pop_episodes()  # type: ignore[attr-defined]
         assert float((initial - group.shared.train_state(0).params).abs().max()) > 1e-3
     sync.close()
 
@@ -78,13 +82,19 @@ def state_of(run_dir: Path) -> dict[str, Any]:
     return read_state(newest)
 
 
-def test_a_whole_run_and_its_resumption_are_the_synchronous_run(
+def episodes_of(run_dir: Path) -> list[list[str]]:
+    """Return, length and step of every episode in monitor.csv."""
+    lines = (run_dir / "monitor.csv").read_text().splitlines()[2:]
+    return [[r, length, step] for r, length, _, step in (line.split(",") for line in lines)]
+
+
+def test_a_whole_run_and_its_resumption_equal_the_synchronous_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw_no_report(monkeypatch)
     settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 200, "keep_last": 9}
-    whole = run(a3c(update_order="locked", run_dir=str(tmp_path / "whole"), **settings), quiet=True).run_dir
-    sync = run(a3c("a2c", run_dir=str(tmp_path / "sync"), **settings), quiet=True).run_dir
+    whole = run(quick_config(update_order="locked", run_dir=str(tmp_path / "whole"), **settings), quiet=True).run_dir
+    sync = run(quick_config("a2c", run_dir=str(tmp_path / "sync"), **settings), quiet=True).run_dir
     expected, state = state_of(sync), state_of(whole)
     for key in ("params", "normalizer"):
         assert_same(state[key], expected[key])
@@ -92,14 +102,19 @@ def test_a_whole_run_and_its_resumption_are_the_synchronous_run(
     (worker,) = state["training"]["runner"]["workers"]
     assert_same(worker, expected["training"]["runner"]["actor"])
 
-    died = tmp_path / "died"
-    shutil.copytree(whole, died)
-    for later in checkpoints(died)[1:]:
+    episodes = episodes_of(whole)
+    assert len(episodes) > 10
+    assert episodes == episodes_of(sync)
+
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole, stopped)
+    for later in checkpoints(stopped)[1:]:
         shutil.rmtree(later)
-    assert state_of(died)["training"]["runner"]["num_steps"] < 400
-    limelight.resume(died, quiet=True)
+    assert state_of(stopped)["training"]["runner"]["num_steps"] < 400
+    limelight.resume(stopped, quiet=True)
     assert "continues the run but does not repeat it" in capsys.readouterr().err
-    resumed = state_of(died)
+    resumed = state_of(stopped)
+    assert episodes_of(stopped) == episodes  # each once, whether before or after the checkpoint
     for one in (state, resumed):
         del one["training"]["runner"]["seconds"], one["config"]["run_dir"]
     assert_same(resumed, state)

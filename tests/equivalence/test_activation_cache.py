@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from torch import Tensor
 
 from helpers.learners import gradient_metrics
-from helpers.manual_workers import a3c, assert_same
+from helpers.manual_workers import assert_same, quick_config
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner
 from limelight.algo.rollout import Rollout
@@ -357,7 +357,7 @@ def test_runs_agree_with_autograd(make_runner: Callable[..., SyncRunner], core: 
 @pytest.mark.parametrize("network", ["a3c", "impala"])
 def test_a_run_continues_exactly_from_its_state(network: str) -> None:
     """The state is from the middle of episodes; the resumed runner has collected other rollouts before."""
-    config = a3c(
+    config = quick_config(
         "a2c", env_id="limelight.envs.toy:Catch", encoder=network, normalize_obs=True, total_timesteps=200, core="gru",
         core_size=6,
     )  # fmt: skip
@@ -385,7 +385,9 @@ def test_gradients_of_atari_rollouts_agree_with_autograd(settings: dict[str, Any
     pytest.importorskip("ale_py")
     size = {"frame_size": 42, "frame_stack": 1} if settings["encoder"] == "universe" else {}
     memory = {} if core == "feedforward" else {"core": core, "core_size": 8}
-    actor = make_actor_learner(a3c("a2c", env_id="ALE/Pong-v5", backend="ale", **settings, **size, **memory), None, 0)
+    actor = make_actor_learner(
+        quick_config("a2c", env_id="ALE/Pong-v5", backend="ale", **settings, **size, **memory), None, 0
+    )
     for _ in range(2):
         rollout = actor.collect()
         assert rollout.obs.dtype == np.uint8

@@ -18,13 +18,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from helpers.toys import Scripted, ScriptRow
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.episodes import Episode
 from limelight.envs.base import EnvBackend, Step
 from limelight.envs.gymnasium_backend import MODES, SyncBackend, VectorBackend, make_async
 from limelight.envs.make import make_envs
-from limelight.envs.toy import Ring, Scripted, ScriptRow
-from limelight.errors import ConfigError
+from limelight.envs.toy import Ring
+from limelight.errors import ConfigError, EnvError
 
 # Terminations, truncations, both at once, and lengths 1 to 4; the first row is the reset.
 EPISODES: list[list[ScriptRow]] = [
@@ -100,7 +101,7 @@ class ScriptedVector(VectorEnv[Any, Any, Any]):
 
 
 def expected_stream(first_episode: int) -> list[Transition]:
-    """What the scripts say, straight from the lists, for longer than any test plays, with action 0."""
+    """Return the stream of the scripts with action 0, straight from the lists, longer than any test plays."""
     numbers = range(first_episode, first_episode + NUM_STEPS)
     return [
         Transition(before[0], 0, after[1], after[0], after[2], after[3])
@@ -113,8 +114,8 @@ def action_table() -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(4, size=(NUM_STEPS, NUM_ENVS))
 
 
-def seen_streams(envs: EnvBackend, seed: int, actions: NDArray[np.int64]) -> list[list[Transition]]:
-    """The transitions of each environment, read off the steps by the rules of base.py alone."""
+def played_streams(envs: EnvBackend, seed: int, actions: NDArray[np.int64]) -> list[list[Transition]]:
+    """Return the transitions of each environment, read off the steps by the rules of base.py."""
     streams: list[list[Transition]] = [[] for _ in range(envs.num_envs)]
     obs = np.array(envs.reset(seed))
     for row in actions:
@@ -143,7 +144,7 @@ def check_contract(step: Step, num_envs: int) -> None:
 
 
 def with_actions(stream: list[Transition], seen: list[Transition]) -> list[Transition]:
-    """The first transitions of the script, with the actions sent and what they add to rewards."""
+    """Return the first transitions of the script, with the actions sent and the rewards they add."""
     return [
         t._replace(action=s.action, reward=t.reward + ACTION_REWARD * s.action)
         for t, s in zip(stream, seen, strict=False)
@@ -178,8 +179,8 @@ def envs(request: pytest.FixtureRequest) -> Iterator[EnvBackend]:
 
 def test_every_backend_and_mode_yields_the_scripted_stream(envs: EnvBackend) -> None:
     actions = action_table()
-    for seed in (0, 3):  # the second reset comes in the middle of episodes, with resets due
-        seen = seen_streams(envs, seed, actions)
+    for seed in (0, 3):  # the second reset happens in the middle of episodes, while some rows are due for a reset
+        seen = played_streams(envs, seed, actions)
         assert min(map(len, seen)) > NUM_STEPS // 2
         for b, stream in enumerate(seen):
             assert stream == with_actions(expected_stream(seed + b), stream)
@@ -187,7 +188,7 @@ def test_every_backend_and_mode_yields_the_scripted_stream(envs: EnvBackend) -> 
 
 
 class FirstAction:
-    """A tiny policy: always the first action."""
+    """A policy that always takes the first action."""
 
     def begin_rollout(self) -> None:
         pass
@@ -268,7 +269,7 @@ def test_built_in_vectorised_env_flags_its_time_limit_as_truncation() -> None:
     envs.close()
 
 
-def test_a_reset_forgets_the_resets_that_were_due() -> None:
+def test_a_reset_cancels_the_resets_that_were_due() -> None:
     for envs in (make_envs(SCRIPTED, 1, backend="sync"), VectorBackend(ScriptedVector(1))):
         envs.reset(3)
         assert envs.step(np.zeros(1, np.int64)).truncated.all()
@@ -286,7 +287,7 @@ def test_shared_masks_cannot_be_written_to() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")
-def test_async_workers_leave_ctrl_c_to_the_parent_and_survive_a_lost_worker_at_close() -> None:
+def test_async_workers_leave_ctrl_c_to_the_parent_and_closing_works_without_one_of_them() -> None:
     envs = make_async(Ring, 2)
     processes = envs.envs.unwrapped.processes  # type: ignore[attr-defined]
     envs.reset(0)
@@ -299,7 +300,7 @@ def test_async_workers_leave_ctrl_c_to_the_parent_and_survive_a_lost_worker_at_c
     assert not any(process.is_alive() for process in processes)
 
 
-def test_async_refuses_what_cannot_be_sent() -> None:
+def test_async_refuses_a_factory_that_cannot_be_sent() -> None:
     def factory() -> Ring:
         return Ring(size=2 + lock.locked())
 
@@ -308,11 +309,11 @@ def test_async_refuses_what_cannot_be_sent() -> None:
         make_async(factory, 2)
 
 
-def test_environments_must_be_alike_and_distinct() -> None:
-    with pytest.raises(ConfigError, match=r"differ in observation_space, Discrete\(3\) and Discrete\(4\)"):
+def test_environments_must_be_distinct_and_have_the_same_spaces() -> None:
+    with pytest.raises(EnvError, match=r"differ in observation_space, Discrete\(3\) and Discrete\(4\)"):
         SyncBackend([Ring(3), Ring(4)])
     one = Ring()
-    with pytest.raises(ConfigError, match="env_id = x: the callable returned one environment twice"):
+    with pytest.raises(EnvError, match="env_id = x: the callable returned one environment twice"):
         SyncBackend([one, one], env_id="x")
 
 
@@ -323,12 +324,12 @@ class WrongShape(Ring):
 
 
 def test_an_observation_that_does_not_fit_its_space_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"observation of shape \(2,\), but the observation space is Discrete\(3\)"):
+    with pytest.raises(EnvError, match=r"observation of shape \(2,\), but the observation space is Discrete\(3\)"):
         make_envs(WrongShape, 1, seed=0, backend="sync")
 
 
 def test_a_vector_env_must_state_its_autoreset_mode() -> None:
     envs = ScriptedVector(1)
     envs.metadata = {}
-    with pytest.raises(ConfigError, match="env_id = x: its vectorised class states no autoreset_mode"):
+    with pytest.raises(EnvError, match="env_id = x: its vectorised class states no autoreset_mode"):
         VectorBackend(envs, "x")

@@ -142,7 +142,7 @@ def test_a_run_is_saved_loaded_without_a_gpu_and_resumed(tmp_path: Path, algo: s
 
 def test_a2c_learns_on_a_gpu(tmp_path: Path) -> None:
     result = limelight.train(
-        "limelight.envs.toy:Corridor", run_dir=str(tmp_path / "r"), device="cuda", total_timesteps=6_000, seed=0,
+        "helpers.toys:Corridor", run_dir=str(tmp_path / "r"), device="cuda", total_timesteps=6_000, seed=0,
         learning_rate=1e-2, quiet=True, tensorboard=False, eval_every=1_000, eval_episodes=4, final_episodes=8,
     )  # fmt: skip
     assert result.summary["final_eval_return"] == pytest.approx(1.0)

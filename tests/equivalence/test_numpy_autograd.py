@@ -13,10 +13,11 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 
 from helpers.learners import gradient_metrics
+from helpers.toys import Bandit, Corridor
 from limelight.algo.learner import Learner
 from limelight.algo.rollout import Rollout
 from limelight.envs.gymnasium_backend import SyncBackend
-from limelight.envs.toy import Bandit, Corridor, Ring
+from limelight.envs.toy import Ring
 from limelight.nn.model import ActorCritic
 from limelight.nn.network import make_network
 from limelight.nn.numpy_engine.network import NumpyNetwork

@@ -1,4 +1,4 @@
-"""Ray workers are what the local runners are, and what one learner does with everybody's rollouts."""
+"""One Ray worker equals the synchronous runner, and several equal one learner with all of their rollouts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from gymnasium.spaces import Box
 
 import limelight
 from helpers.fake_ray import FakeRay, fake_ray  # noqa: F401  # a fixture
-from helpers.manual_workers import a3c, assert_same, draw_no_report
+from helpers.manual_workers import assert_same, draw_no_report, quick_config
 from limelight.algo.learner import Learner
 from limelight.algo.rollout import Rollout
 from limelight.runners.actor_learner import make_actor_learner, running_statistics
 from limelight.runners.ray.runner import RayRunner
+from limelight.runners.ray.updates import MeanGradient
 from limelight.runners.ray.worker import ParameterSnapshot, WorkerResult
 from limelight.runners.sync import SyncRunner
 from limelight.runs.checkpoint import checkpoints, latest_checkpoint, read_state
@@ -35,7 +36,7 @@ BOX = Box(-np.inf, np.inf, (4,), np.float32)
 
 @contextmanager
 def make_runner(algo: str = "a2c", **settings: Any) -> Iterator[RayRunner]:
-    runner, _ = build(a3c(algo, runner="ray", **{"num_workers": 1, **settings}), None)
+    runner, _ = build(quick_config(algo, runner="ray", **{"num_workers": 1, **settings}), None)
     assert isinstance(runner, RayRunner)
     try:
         yield runner
@@ -49,11 +50,15 @@ def advance(runner: Any, until: int) -> None:
 
 
 def sync_of(total: int, **settings: Any) -> SyncRunner:
-    config = a3c("a2c", total_timesteps=total, **settings)
+    config = quick_config("a2c", total_timesteps=total, **settings)
     sync = SyncRunner(make_actor_learner(config, None, config.seed), total)
     advance(sync, total)
     sync.close()
     return sync
+
+
+def running_statistics_of(sync: SyncRunner) -> dict[str, Any]:
+    return running_statistics(sync.actor_learner.normalizer, sync.actor_learner.learner)
 
 
 SETTINGS: list[dict[str, Any]] = [
@@ -76,7 +81,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("algo", ["a2c", "a3c"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s) or "default")
-def test_one_worker_is_the_synchronous_runner(
+def test_one_worker_equals_the_synchronous_runner(
     fake_ray: FakeRay,  # noqa: F811
     settings: dict[str, Any],
     algo: str,
@@ -88,18 +93,30 @@ def test_one_worker_is_the_synchronous_runner(
         advance(runner, total)
         assert runner.num_steps == sync.num_steps
         assert_same(runner.learner.train_state.get_state(), sync.actor_learner.learner.train_state.get_state())
-        for name, tracker in running_statistics(sync.actor_learner.normalizer, sync.actor_learner.learner).items():
-            assert_same(runner.running_statistics[name].moments, tracker.moments)
+        for name, statistics in running_statistics_of(sync).items():
+            assert_same(runner.running_statistics[name].moments, statistics.moments)
         assert runner.pop_episodes() == sync.pop_episodes()
         assert float((initial - runner.learner.flat.params).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+def test_metrics_of_a_row_are_those_of_the_last_update_before_it(fake_ray: FakeRay, algo: str) -> None:  # noqa: F811
+    config = quick_config("a2c", total_timesteps=600)
+    sync = SyncRunner(make_actor_learner(config, None, config.seed), 600)
+    with make_runner(algo, total_timesteps=600) as runner:
+        for until in (100, 350, 600):
+            expected, row = sync.advance(until, np.inf), runner.advance(until, np.inf)
+            assert len(expected) > 5
+            assert {name: value for name, value in row.items() if name.startswith("train/")} == expected
+    sync.close()
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s) or "default")
-def test_learning_from_rollouts_sent_is_the_synchronous_runner(
+def test_learning_from_sent_rollouts_equals_the_synchronous_runner(
     fake_ray: FakeRay,  # noqa: F811
     settings: dict[str, Any],
 ) -> None:
-    """Not bit for bit: what acting has computed is computed again, in one product for all rows."""
+    """Not bit for bit: the learner computes activations again, in one product for all rows."""
     total = 120 if "encoder" in settings else 300
     sync = sync_of(total, **settings)
     with make_runner(total_timesteps=total, worker_output="rollouts", **settings) as runner:
@@ -107,13 +124,13 @@ def test_learning_from_rollouts_sent_is_the_synchronous_runner(
         assert runner.num_steps == sync.num_steps
         expected = sync.actor_learner.learner.train_state.params
         torch.testing.assert_close(runner.learner.train_state.params, expected, rtol=1e-3, atol=1e-4)
-        for name, tracker in running_statistics(sync.actor_learner.normalizer, sync.actor_learner.learner).items():
-            np.testing.assert_allclose(runner.running_statistics[name].moments.mean, tracker.moments.mean, rtol=1e-6)
+        for name, statistics in running_statistics_of(sync).items():
+            np.testing.assert_allclose(runner.running_statistics[name].moments.mean, statistics.moments.mean, rtol=1e-6)
 
 
 @pytest.mark.parametrize("worker_output", ["gradients", "rollouts"])
 @pytest.mark.parametrize("stream", ["next_step", "same_step"])
-def test_two_workers_gradients_are_those_of_one_with_both_batches(
+def test_the_mean_gradient_of_two_workers_is_that_of_one_with_both_batches(
     fake_ray: FakeRay,  # noqa: F811
     make_learner: Callable[..., Learner],
     make_rollout: Callable[..., Rollout],
@@ -122,30 +139,26 @@ def test_two_workers_gradients_are_those_of_one_with_both_batches(
 ) -> None:
     one, two = make_rollout(BOX, 1, stream=stream), make_rollout(BOX, 2, B=5, stream=stream)
     assert one.num_valid != two.num_valid
-    with make_runner(num_workers=2, worker_output=worker_output) as runner:
-        runner.learner = make_learner(BOX)
-        worker = make_learner(BOX)
-        runner._sum, runner._scaled = np.zeros((2, len(worker.flat)), np.float32)
-        pieces = []
-        for rollout in (one, two):
-            worker.gradients(rollout)
-            gradients, sent = (
-                (worker.flat.grads.numpy().copy(), None) if worker_output == "gradients" else (None, rollout)
-            )
-            pieces.append(piece_of(rollout, gradients, sent))
-        runner._gradients(pieces, one.num_valid + two.num_valid, True)
+    worker, results = make_learner(BOX), []
+    for index, rollout in enumerate((one, two)):
+        worker.gradients(rollout)
+        gradients = worker.flat.grads.numpy().copy()
+        sent = (gradients, None) if worker_output == "gradients" else (None, rollout)
+        results.append(make_result(index, rollout, *sent))
+    learner = make_learner(BOX)
+    MeanGradient(learner).compute(results, True)
     both = make_learner(BOX)
     both.gradients(side_by_side(one, two))
     assert both.flat.grads.abs().max() > 1e-2
-    torch.testing.assert_close(runner.learner.flat.grads, both.flat.grads, rtol=0, atol=1e-6)
+    torch.testing.assert_close(learner.flat.grads, both.flat.grads, rtol=0, atol=1e-6)
 
 
-def piece_of(rollout: Rollout, gradients: Any, sent: Rollout | None) -> Any:
-    return WorkerResult(0, gradients, sent, rollout.num_valid, rollout.episodes_ended, [], {}, {})
+def make_result(worker: int, rollout: Rollout, gradients: Any, sent: Rollout | None) -> WorkerResult:
+    return WorkerResult(worker, 0, gradients, sent, rollout.num_valid, rollout.episodes_ended, [], {}, {})
 
 
 def side_by_side(one: Rollout, two: Rollout) -> Rollout:
-    """Both rollouts as one of all their environments."""
+    """Return one rollout with the environments of both."""
     both: dict[str, Any] = {"num_valid": one.num_valid + two.num_valid}
     for name in ("obs", "actions", "rewards", "terminated", "truncated", "valid", "episode_start"):
         both[name] = np.concatenate((getattr(one, name), getattr(two, name)), 1)
@@ -159,10 +172,10 @@ def side_by_side(one: Rollout, two: Rollout) -> Rollout:
     return Rollout(**both)
 
 
-def test_rollouts_of_the_newest_parameters_need_no_correction(
+def test_rollouts_of_the_newest_parameters_are_not_corrected(
     make_learner: Callable[..., Learner], make_rollout: Callable[..., Rollout]
 ) -> None:
-    """V-trace of ratios 1 at λ = 1 is the n-step advantage: the same gradient."""
+    """V-trace with ratios of 1 and λ = 1 gives the n-step advantage, so the same gradient."""
     learner, rollout = make_learner(BOX, gae_lambda=1.0), make_rollout(BOX)
     learner.gradients(rollout)
     expected = learner.flat.grads.clone()
@@ -175,7 +188,7 @@ def test_rollouts_of_the_newest_parameters_need_no_correction(
 
 @pytest.mark.parametrize("settings", [{}, {"activation": "silu"}, {"core": "lstm"}], ids=str)
 def test_log_probs_are_those_of_the_policy_that_acted(settings: dict[str, Any]) -> None:
-    config = a3c("a2c", **settings)
+    config = quick_config("a2c", **settings)
     actor = make_actor_learner(config, None, 0)
     rollout = actor.collect()
     found = actor.learner.log_probs(rollout)
@@ -191,7 +204,7 @@ def test_log_probs_are_those_of_the_policy_that_acted(settings: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("max_policy_lag", [0, 1, 3])
-def test_a_worker_is_sent_the_newest_parameters_once_it_lags_too_far(
+def test_a_worker_that_lags_too_far_receives_the_newest_parameters(
     fake_ray: FakeRay,  # noqa: F811
     max_policy_lag: int,
 ) -> None:
@@ -207,8 +220,8 @@ def test_a_worker_is_sent_the_newest_parameters_once_it_lags_too_far(
         assert (
             max_policy_lag <= max(lags) <= max_policy_lag + 1
         )  # asked with a lag of K at most, and the other one's update comes
-    puts = [value.number for value in fake_ray.puts if isinstance(value, ParameterSnapshot)]
-    assert len(puts) == len(set(puts))  # once per version, for whoever needs it
+    puts = [value.version for value in fake_ray.puts if isinstance(value, ParameterSnapshot)]
+    assert len(puts) == len(set(puts))  # once per version, for all workers
 
 
 @pytest.mark.parametrize("worker_output", ["gradients", "rollouts"])
@@ -222,16 +235,17 @@ def test_synchronous_runs_resume_exactly(
     draw_no_report(monkeypatch)
     settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 300, "keep_last": 9, "num_workers": 2}
     whole = run(
-        a3c("a2c", runner="ray", worker_output=worker_output, run_dir=str(tmp_path / "whole"), **settings), quiet=True
+        quick_config("a2c", runner="ray", worker_output=worker_output, run_dir=str(tmp_path / "whole"), **settings),
+        quiet=True,
     ).run_dir
-    died = tmp_path / "died"
-    shutil.copytree(whole, died)
-    for later in checkpoints(died)[1:]:
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole, stopped)
+    for later in checkpoints(stopped)[1:]:
         shutil.rmtree(later)
-    assert state_of(died)["training"]["runner"]["num_steps"] < 400
-    limelight.resume(died, quiet=True)
+    assert state_of(stopped)["training"]["runner"]["num_steps"] < 400
+    limelight.resume(stopped, quiet=True)
     assert "resumed at step" in capsys.readouterr().err
-    state, resumed = state_of(whole), state_of(died)
+    state, resumed = state_of(whole), state_of(stopped)
     for one in (state, resumed):
         del one["training"]["runner"]["seconds"], one["config"]["run_dir"]
     assert_same(resumed, state)
@@ -243,14 +257,14 @@ def state_of(run_dir: Path) -> dict[str, Any]:
     return read_state(newest)
 
 
-def test_a_worker_asked_ahead_lags_by_its_own_update(fake_ray: FakeRay) -> None:  # noqa: F811
+def test_with_prefetch_a_worker_lags_by_its_own_update(fake_ray: FakeRay) -> None:  # noqa: F811
     with make_runner("a3c", prefetch=1, total_timesteps=300) as runner:
-        runner._wait_for_workers(1.0)
+        runner._start(1.0)
         while runner.num_steps < 300:
             runner._step(1000, 1.0)
         assert set(runner._lags[1:]) == {1}
-        assert runner.slots[0].pending == 1
+        assert runner.pool.workers[0].pending == 1
         state = runner.get_state()
-        assert runner.slots[0].pending == 0  # what was under way has been learnt
+        assert runner.pool.workers[0].pending == 0  # the requested rollouts were learnt from
         assert state["num_steps"] == runner.num_steps > 300
         assert None not in state["workers"]

@@ -14,12 +14,12 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
+from helpers.toys import Scripted
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner, Targets
 from limelight.algo.rollout import Rollout
 from limelight.algo.train_state import FlatParameters
 from limelight.envs.gymnasium_backend import SyncBackend
-from limelight.envs.toy import Scripted
 from limelight.nn.cores import Recurrent
 from limelight.nn.model import ActorCritic
 from limelight.nn.network import make_network

@@ -1,4 +1,4 @@
-"""Two Ray nodes on this machine, one of which goes while A3C trains: run as a script, prints how it ended."""
+"""Removes one of two Ray nodes on this machine while A3C trains. Run as a script; prints the result as JSON."""
 
 from __future__ import annotations
 

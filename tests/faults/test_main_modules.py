@@ -1,4 +1,4 @@
-"""Where asynchronous training may be started from: scripts, standard input, ``-c``; and the line where it may not."""
+"""Asynchronous training starts from guarded scripts, standard input and ``-c``; elsewhere an error says why not."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def python(folder: Path, *args: str, stdin: str | None = None) -> subprocess.Com
     return subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=folder, timeout=90)
 
 
-def test_a_guarded_script_with_callables_of_its_own_trains_twice(tmp_path: Path) -> None:
+def test_a_guarded_script_with_its_own_callables_trains_twice(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(GUARDED)
     done = python(tmp_path, "script.py")
     assert done.returncode == 0, done.stderr
-    # Each worker's import of the script reads it once more; its own lines come when its buffer is written.
+    # Each worker imports the script once more; the order of the lines depends on buffers.
     assert sorted(done.stdout.split()) == ["completed", "completed", "read", "read", "read"]
 
 
-def test_a_script_without_a_guard_gets_a_line_and_starts_nothing(tmp_path: Path) -> None:
+def test_a_script_without_a_guard_gets_an_error_and_starts_no_worker(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(HEAD + 'train(make, "one")\n')
     done = python(tmp_path, "script.py")
     assert done.returncode == 1

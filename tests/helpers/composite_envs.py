@@ -1,4 +1,4 @@
-"""Small environments with composite spaces and masks of actions, for several tests."""
+"""Small environments with composite spaces and masks of actions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ROOM = Dict(
         "count": Box(-9, 9, (1,), np.int16),
     }
 )
-"""Every kind of leaf, nested."""
+"""A nested space with every kind of leaf."""
 
 
 class Room(gym.Env[Any, Any]):
-    """Random observations of :data:`ROOM`; pays 1 for action 1. Truncates after 5 steps.
+    """Shows random observations of :data:`ROOM`, pays 1 for action 1, and truncates after 5 steps.
 
-    ``fault``: leaves out a part, gives one of another shape or a value outside, at the third step.
+    With a ``fault``, the observation of the third step lacks a part, or has one of another shape or outside its space.
     """
 
     def __init__(self, fault: str = "") -> None:
@@ -55,11 +55,11 @@ class Room(gym.Env[Any, Any]):
 
 
 class Doors(gym.Env[Any, Any]):
-    """Of ``n`` doors, those behind which something is are closed by the mask; walking into one raises.
+    """Doors, some of which are closed by the mask; an action that chooses a closed one raises.
 
-    The observation is the step, of 6; ``where`` is the mask's place: observation, info or nowhere. Door 0 pays 1.
-    ``fault``: at step 2 the mask is missing, has another shape, or leaves nothing. At the end of an episode it
-    always leaves nothing. ``choices`` makes it MultiDiscrete.
+    The observation is the step, of 6; ``where`` is the place of the mask: observation, info or nowhere. Door 0 pays 1.
+    With a ``fault``, the mask of step 2 is missing, has another shape, or leaves no action. At the end of an episode it
+    always leaves none. Several ``choices`` make the action MultiDiscrete.
     """
 
     def __init__(self, where: str = "info", fault: str = "", choices: tuple[int, ...] = (5,)) -> None:
@@ -98,14 +98,14 @@ class Doors(gym.Env[Any, Any]):
 
 
 class Observed(Doors):
-    """With the mask in the observation; a name of its own for the command line."""
+    """Doors with the mask in the observation; a class of its own, to be named on the command line."""
 
     def __init__(self) -> None:
         super().__init__("observation")
 
 
 class Gripper(gym.Env[Any, Any]):
-    """Takes Dict actions and keeps what it was given."""
+    """Takes Dict actions and keeps them."""
 
     def __init__(self) -> None:
         self.observation_space: Space[Any] = Box(-1.0, 1.0, (2,))
@@ -122,16 +122,16 @@ class Gripper(gym.Env[Any, Any]):
 
 
 class Reader(gym.Env[str, np.int64]):
-    """Shows words, which nothing here can read."""
+    """Shows texts, which are not supported as observations."""
 
     def __init__(self) -> None:
         self.observation_space, self.action_space = Text(3), Discrete(2)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Always the same word."""
+        """Return the only observation."""
         super().reset(seed=seed)
         return "abc", {}
 
     def step(self, action: np.int64) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Nothing happens."""
+        """End the episode."""
         return "abc", 0.0, True, False, {}

@@ -1,6 +1,6 @@
-"""Ray's interface as runners/ray.py uses it, in this process: what crosses is pickled, and comes out read-only.
+"""A stand-in for Ray that runs every task in this process, at once: arguments and results are pickled, and read-only.
 
-So what the tests of the runner's arithmetic need takes no processes; that Ray itself behaves so, test_ray.py shows.
+Tests of the runner's arithmetic need no processes with it; those in tests/faults use Ray itself.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ import pytest
 import torch
 from ray.exceptions import RayTaskError
 
-from limelight.runners.ray import cluster as ray_cluster
-from limelight.runners.ray import runner as ray_runner
+from limelight.runners.ray import pool as ray_pool
 
 
 class NoTensors(cloudpickle.Pickler):
-    """A tensor may be on any device, and the other side need not have that."""
+    """Refuses tensors: the receiving process may not have their device."""
 
     def reducer_override(self, obj: Any) -> Any:
-        assert not isinstance(obj, torch.Tensor), "a tensor was to cross between processes"
+        assert not isinstance(obj, torch.Tensor), "a tensor was sent to another process"
         return super().reducer_override(obj)
 
 
-def crossed(value: Any) -> Any:
-    """``value`` as it comes out on the other side."""
+def transferred(value: Any) -> Any:
+    """Return ``value`` as another process receives it."""
     buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()
     NoTensors(file, protocol=5, buffer_callback=buffers.append).dump(value)
@@ -37,30 +36,31 @@ def crossed(value: Any) -> Any:
 
 
 class Ref:
-    """What a task came to, or an object in the store."""
+    """A reference to the result or the error of a task, or to an object in the store."""
 
     def __init__(self, value: Any = None, error: Exception | None = None) -> None:
-        self.value, self.error = value, error
+        self.value = value
+        self.error = error
 
 
 @dataclass
 class FakeRay:
-    """Stands in for the module; runs every task at once."""
+    """Replaces the module ``ray``."""
 
     puts: list[Any] = field(default_factory=list)
-    """What was put into the store."""
+    """Objects that were put into the store."""
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
-    """Methods of actors and their arguments."""
+    """Names of the methods of actors that were called, with their arguments."""
     actors: list[Any] = field(default_factory=list)
 
     def put(self, value: Any) -> Ref:
         self.puts.append(value)
-        return Ref(crossed(value))
+        return Ref(transferred(value))
 
     def get(self, ref: Ref) -> Any:
         if ref.error is not None:
             raise ref.error
-        return crossed(ref.value)
+        return transferred(ref.value)
 
     def wait(self, refs: Sequence[Ref], num_returns: int, timeout: float) -> tuple[list[Ref], list[Ref]]:
         assert 1 <= num_returns <= len(refs)
@@ -70,11 +70,11 @@ class FakeRay:
         assert actor in self.actors
 
     def remote(self, cls: type) -> Any:
-        return Maker(self, cls)
+        return FakeActorClass(self, cls)
 
     def call(self, name: str, method: Callable[..., Any], args: tuple[Any, ...]) -> Ref:
         self.calls.append((name, args))
-        values = [arg.value if isinstance(arg, Ref) else crossed(arg) for arg in args]
+        values = [arg.value if isinstance(arg, Ref) else transferred(arg) for arg in args]
         try:
             return Ref(method(*values))
         except Exception as error:
@@ -82,13 +82,13 @@ class FakeRay:
 
 
 @dataclass
-class Maker:
-    """What ``ray.remote(cls)`` is."""
+class FakeActorClass:
+    """Replaces the result of ``ray.remote(cls)``."""
 
     ray: FakeRay
     cls: type
 
-    def options(self, **options: Any) -> Maker:
+    def options(self, **options: Any) -> FakeActorClass:
         assert set(options) == {"num_cpus", "num_gpus", "scheduling_strategy"}
         return self
 
@@ -99,10 +99,11 @@ class Maker:
 
 
 class FakeActor:
-    """What ``ray.remote(cls).remote()`` is; ``real`` is the object behind it."""
+    """Replaces the result of ``ray.remote(cls).remote()``; ``real`` is the object itself."""
 
     def __init__(self, ray: FakeRay, real: Any) -> None:
-        self.ray, self.real = ray, real
+        self.ray = ray
+        self.real = real
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.real, name)
@@ -115,10 +116,9 @@ class FakeActor:
 
 @pytest.fixture
 def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    """In place of Ray, a cluster that has room for any number of workers."""
+    """Replace Ray by a cluster that has room for any number of workers."""
     fake = FakeRay()
-    monkeypatch.setattr(ray_runner, "ray", fake)
-    monkeypatch.setattr(ray_runner, "join", lambda config: (lambda: None, None))
-    monkeypatch.setattr(ray_runner, "free_places", lambda workers: 99)
-    assert ray_cluster.join is not ray_runner.join
+    monkeypatch.setattr(ray_pool, "ray", fake)
+    monkeypatch.setattr(ray_pool, "join", lambda config: (lambda: None, None))
+    monkeypatch.setattr(ray_pool, "free_places", lambda workers: 99)
     return fake

@@ -1,4 +1,4 @@
-"""Environments that fail in chosen workers and write down what happened to them, for the tests of faults."""
+"""Environments that fail in chosen workers, and log their seeds, observations and actions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from limelight.algo import optim
 
 
 def worker_index() -> int | None:
-    """Of the worker that this process is; None in any other."""
+    """Return the index of the worker that runs in this process; None in any other process."""
     kind, _, index = current_process().name.rpartition("-")
     return int(index) if kind == "limelight-worker" else None
 
@@ -40,12 +40,12 @@ def segfault() -> None:
 
 
 def kill_in_push() -> None:
-    """Not now: in the optimizer's next step, which is in the middle of a push."""
+    """Let the optimizer's next step, in the middle of a push, kill the process."""
     optim.RMSprop.step = lambda *_: kill()  # type: ignore[method-assign]
 
 
 def give_nan() -> None:
-    """Seen to in :meth:`Misbehaving.step`."""
+    """Do nothing: :meth:`FaultyCartPole.step` returns the observation."""
 
 
 FAULTS: dict[str, Callable[[], None]] = {
@@ -53,12 +53,15 @@ FAULTS: dict[str, Callable[[], None]] = {
 }
 
 
-class Misbehaving(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole of one worker; see :class:`Misbehaves`."""
+class FaultyCartPole(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole of one worker; see :class:`FaultyEnvs`."""
 
-    def __init__(self, plan: Misbehaves, index: int, fault: str | None) -> None:
+    def __init__(self, plan: FaultyEnvs, index: int, fault: str | None) -> None:
         super().__init__(gym.make("CartPole-v1"))
-        self.plan, self.index, self.fault, self.steps = plan, index, fault, 0
+        self.plan = plan
+        self.index = index
+        self.fault = fault
+        self.steps = 0
         self.log = plan.folder / f"{index}-{os.getpid()}.log"
 
     def note(self, text: str) -> None:
@@ -77,7 +80,7 @@ class Misbehaving(gym.Wrapper[Any, Any, Any, Any]):
         if self.steps <= 20:
             self.note(f"{action}")
         if self.steps == self.plan.after and self.fault is not None:
-            (self.plan.folder / f"{self.index}.died").write_text(str(time.time()))
+            (self.plan.folder / f"{self.index}.failed").write_text(str(time.time()))
             FAULTS[self.fault]()
             if self.fault == "give_nan":
                 obs = np.array([0.0, np.nan, 0.0, 0.0], np.float32)
@@ -86,25 +89,25 @@ class Misbehaving(gym.Wrapper[Any, Any, Any, Any]):
         return (obs, *rest)
 
     def wait_for_all(self) -> None:
-        """Until the successors of all that fail have come."""
-        (self.plan.folder / f"{self.index}.back").touch()
+        """Wait until every worker that failed has been replaced."""
+        (self.plan.folder / f"{self.index}.replaced").touch()
         deadline = time.monotonic() + 60
-        while len(list(self.plan.folder.glob("*.back"))) < len(self.plan.faults):
-            assert time.monotonic() < deadline, "a worker did not come back"
+        while len(list(self.plan.folder.glob("*.replaced"))) < len(self.plan.faults):
+            assert time.monotonic() < deadline, "a worker was not replaced"
             time.sleep(0.02)
 
 
 @dataclass(frozen=True)
-class Misbehaves:
-    """Makes environments that fail in step ``after`` in worker i by ``faults[i]``; nowhere but in workers."""
+class FaultyEnvs:
+    """Makes environments that fail in step ``after`` of worker i by ``faults[i]``; outside of workers they do not."""
 
     folder: Path
     faults: tuple[str, ...]
     after: int = 30
     only_once: bool = False
-    """A worker's successor does not fail."""
+    """A replaced worker does not fail."""
     wait_for_all: bool = False
-    """And waits in its first step until all have a successor."""
+    """A replaced worker waits in its first step until all workers have been replaced."""
 
     def __call__(self) -> gym.Env[Any, Any]:
         index = worker_index()
@@ -113,8 +116,8 @@ class Misbehaves:
         fault = self.faults[index]
         if fault == "constructor":
             raise RuntimeError("no license for the simulator")
-        died = self.only_once and (self.folder / f"{index}.died").exists()
-        return Misbehaving(self, index, None if died else fault)
+        has_failed = self.only_once and (self.folder / f"{index}.failed").exists()
+        return FaultyCartPole(self, index, None if has_failed else fault)
 
 
 class AlwaysRaises(gym.Wrapper[Any, Any, Any, Any]):
@@ -132,11 +135,12 @@ class AlwaysRaises(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class Stuck(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole whose step 40 does not return, in a worker; it touches ``file`` before."""
+    """CartPole whose step 40 touches ``file`` and does not return, in a worker."""
 
     def __init__(self, file: str) -> None:
         super().__init__(gym.make("CartPole-v1"))
-        self.file, self.steps = file, 0
+        self.file = file
+        self.steps = 0
 
     def step(self, action: Any) -> Any:
         self.steps += 1
@@ -147,7 +151,7 @@ class Stuck(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class HugeReward(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole whose rewards are finite, but not the square of any."""
+    """CartPole whose rewards are finite, but their squares are not."""
 
     def __init__(self) -> None:
         super().__init__(gym.make("CartPole-v1"))

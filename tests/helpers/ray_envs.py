@@ -1,4 +1,4 @@
-"""Environments that fail or wait in Ray workers, and nowhere else."""
+"""Environments that fail, or take long, in Ray workers only."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ def in_ray_worker() -> bool:
 
 
 class Fails(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole that fails in step ``after`` of a worker by ``how``; only once, if ``once`` names a file to note it."""
+    """CartPole that fails in step ``after`` of a Ray worker.
+
+    Args:
+        how: ``raise``, ``kill``, ``nan`` or ``constructor``.
+        after: the step.
+        once: a file; with it, only the first worker that can create it fails.
+    """
 
     def __init__(self, how: str = "raise", after: int = 40, once: str = "") -> None:
         super().__init__(gym.make("CartPole-v1"))
-        self.how, self.after, self.once, self.steps = how, after, once, 0
+        self.how = how
+        self.after = after
+        self.once = once
+        self.steps = 0
         if how == "constructor" and in_ray_worker():
             raise RuntimeError("no license for the simulator")
 
@@ -39,14 +48,14 @@ class Fails(gym.Wrapper[Any, Any, Any, Any]):
     def _is_due(self) -> bool:
         if self.once:
             try:
-                Path(self.once).touch(exist_ok=False)  # one step: workers that come here together must not all fail
+                Path(self.once).touch(exist_ok=False)  # atomic: of several workers, one succeeds
             except FileExistsError:
                 return False
         return True
 
 
 class Waits(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole that takes ``seconds`` per step, without computing."""
+    """CartPole that sleeps ``seconds`` in every step."""
 
     def __init__(self, seconds: float = 0.01) -> None:
         super().__init__(gym.make("CartPole-v1"))

@@ -12,9 +12,10 @@ import torch
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
+from helpers.toys import Bandit, Corridor, TwoState
 from limelight.envs.base import EnvBackend
 from limelight.envs.gymnasium_backend import MODES, SyncBackend, VectorBackend
-from limelight.envs.toy import Bandit, Corridor, Ring, TwoState
+from limelight.envs.toy import Ring
 from limelight.runners.sync import SyncRunner
 
 RunnerOf = Callable[..., SyncRunner]

@@ -1,4 +1,4 @@
-"""Saved state: exact, checksummed, and never without a loadable copy, whatever dies in between."""
+"""Saved state: exact, checksummed, and loadable at every moment, wherever the writer is killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError
 from limelight.runs import checkpoint
 from limelight.runs.checkpoint import (
     checkpoints,
@@ -77,7 +77,7 @@ def test_everything_comes_back_exactly(state: dict[str, Any], tmp_path: Path) ->
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (2, 3)])
-def test_every_dtype_and_shape(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+def test_every_dtype_and_shape_comes_back(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     array = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
     write_state(tmp_path / "s", {"a": array})
     loaded = read_state(tmp_path / "s")["a"]
@@ -85,7 +85,7 @@ def test_every_dtype_and_shape(tmp_path: Path, dtype: str, shape: tuple[int, ...
     assert loaded.flags.writeable
 
 
-def test_odd_layouts_and_scalars(tmp_path: Path) -> None:
+def test_arrays_of_any_layout_and_scalars_come_back(tmp_path: Path) -> None:
     array = np.arange(12.0).reshape(3, 4)
     state = {
         "transposed": array.T,
@@ -102,7 +102,7 @@ def test_odd_layouts_and_scalars(tmp_path: Path) -> None:
     assert loaded["scalar"].shape == ()
 
 
-def test_values_that_look_like_our_own_marks(tmp_path: Path) -> None:
+def test_values_that_look_like_the_encoding_are_kept(tmp_path: Path) -> None:
     a, b = np.zeros(2), np.ones(2)
     state = {
         "a.b": a, "a": {"b": b}, "$tensor": "a", "x": {"$float": "nan", "$$": 1}, "é": b, "\ud800": a,
@@ -112,7 +112,7 @@ def test_values_that_look_like_our_own_marks(tmp_path: Path) -> None:
     assert_same(read_state(tmp_path / "s"), state)
 
 
-def test_tensors_tuples_and_generator_states(tmp_path: Path) -> None:
+def test_tensors_tuples_and_generator_states_come_back(tmp_path: Path) -> None:
     weights = torch.nn.Linear(3, 2).weight
     generator = np.random.default_rng(5)
     state = {
@@ -141,13 +141,13 @@ def test_tensors_tuples_and_generator_states(tmp_path: Path) -> None:
         ({"a": {1: 2}}, r"state\.a: the key 1 is a int"),
     ],
 )
-def test_what_cannot_be_saved_is_named(tmp_path: Path, state: dict[str, Any], place: str) -> None:
+def test_a_value_that_cannot_be_saved_is_named(tmp_path: Path, state: dict[str, Any], place: str) -> None:
     with pytest.raises(TypeError, match=place):
         write_state(tmp_path / "s", state)
     assert not (tmp_path / "s").exists()
 
 
-def test_no_pickle_on_disk(tmp_path: Path) -> None:
+def test_there_is_no_pickle_on_disk(tmp_path: Path) -> None:
     write_state(tmp_path / "s", {"a": np.ones(3), "b": 1})
     assert {p.name for p in (tmp_path / "s").iterdir()} == {"state.json", "tensors.safetensors"}
     assert json.loads((tmp_path / "s" / "state.json").read_text())["content"]["state"]["b"] == 1
@@ -167,35 +167,35 @@ def test_any_flipped_byte_is_noticed(tmp_path: Path, name: str) -> None:
         damaged = bytearray(original)
         damaged[position] ^= 1 << (position % 8)
         (folder / name).write_bytes(damaged)
-        with pytest.raises(ConfigError, match=name):
+        with pytest.raises(CheckpointError, match=name):
             read_state(folder)
 
 
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
 @pytest.mark.parametrize("size", [0, 1, 0.5, -1])
-def test_cut_short(tmp_path: Path, name: str, size: float) -> None:
+def test_a_file_that_was_cut_short_is_named(tmp_path: Path, name: str, size: float) -> None:
     folder = tmp_path / "s"
     write_state(folder, STATE)
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: int(len(data) * size) if isinstance(size, float) else size])
-    with pytest.raises(ConfigError, match=f"{name}: damaged"):
+    with pytest.raises(CheckpointError, match=f"{name}: damaged"):
         read_state(folder)
 
 
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
-def test_missing_file(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write_state(tmp_path / "s", STATE)
     (tmp_path / "s" / name).unlink()
-    with pytest.raises(ConfigError, match=f"{name}: no such file"):
+    with pytest.raises(CheckpointError, match=f"{name}: no such file"):
         read_state(tmp_path / "s")
 
 
-def test_missing_folder_and_unreadable_file(tmp_path: Path) -> None:
+def test_a_missing_folder_and_an_unreadable_file_are_named(tmp_path: Path) -> None:
     assert not has_state(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="nowhere"):
+    with pytest.raises(CheckpointError, match="nowhere"):
         read_state(tmp_path / "nowhere")
     (tmp_path / "s" / "state.json").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"state\.json: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"state\.json: cannot be read"):
         read_state(tmp_path / "s")
 
 
@@ -203,15 +203,15 @@ def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(checkpoint, "FORMAT", 2)
     write_state(tmp_path / "s", STATE)
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match="format = 2"):
+    with pytest.raises(CheckpointError, match="format = 2"):
         read_state(tmp_path / "s")
 
 
-# --------------------------------------------------------------------------- death in between
+# --------------------------------------------------------------------------- a writer that is killed
 
 
 class Killed(BaseException):
-    """Stands for the power going: nothing of the writer runs after it."""
+    """Simulates a power cut: nothing of the writer runs after it."""
 
 
 KILLABLE = [(os, "fsync"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree")]
@@ -220,7 +220,7 @@ KILLABLE = [(os, "fsync"), (os, "rename"), (os, "mkdir"), (shutil, "rmtree")]
 def fail_from(
     patch: pytest.MonkeyPatch, call: int, error: BaseException, functions: list[tuple[Any, str]]
 ) -> list[str]:
-    """Note calls that change names or durability; from number ``call`` on, each raises ``error``."""
+    """Record the calls that change names or durability; from number ``call`` on, each raises ``error``."""
     calls: list[str] = []
 
     def failing(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -245,7 +245,7 @@ def number_of_calls(tmp_path: Path, functions: list[tuple[Any, str]]) -> int:
         return len(calls)
 
 
-def test_a_kill_at_any_moment_leaves_one_of_the_two(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new_state(tmp_path: Path) -> None:
     seen = set()
     total = number_of_calls(tmp_path, KILLABLE)
     for call in range(total):
@@ -257,14 +257,14 @@ def test_a_kill_at_any_moment_leaves_one_of_the_two(tmp_path: Path) -> None:
                 write_state(folder, {"v": 2})
         assert has_state(folder)
         seen.add((folder.exists(), read_state(folder)["v"]))
-        write_state(folder, {"v": 3})  # the next writer finds its way, and cleans up
+        write_state(folder, {"v": 3})  # the next writer succeeds, and cleans up
         assert read_state(folder)["v"] == 3
         assert [p.name for p in folder.parent.iterdir()] == ["best"]
     assert total >= 8
-    assert seen == {(True, 1), (False, 1), (True, 2)}  # (False, 1): found where it was set aside
+    assert seen == {(True, 1), (False, 1), (True, 2)}  # (False, 1): found under its temporary name
 
 
-def test_a_failing_disk_leaves_one_of_the_two(tmp_path: Path) -> None:
+def test_a_failing_disk_leaves_the_old_or_the_new_state(tmp_path: Path) -> None:
     seen = []
     functions = [(os, "fsync"), (os, "rename"), (os, "mkdir")]
     for call in range(number_of_calls(tmp_path, functions)):
@@ -295,7 +295,7 @@ def test_a_failed_swap_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_state(folder)["v"] == 1
 
 
-def test_windows_has_no_folder_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_not_opened_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint.os, "open", lambda *_: pytest.fail("opened a folder"))
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.os, "name", "nt")
@@ -309,7 +309,7 @@ def names(run_dir: Path) -> list[str]:
     return sorted(p.name for p in (run_dir / "checkpoints").iterdir())
 
 
-def test_keeps_the_newest(tmp_path: Path) -> None:
+def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (5, 40, 300, 2000):
         folder = save_checkpoint(tmp_path, step, {"step": step}, keep_last=2)
         assert folder == tmp_path / "checkpoints" / f"step_{step:012d}"
@@ -327,7 +327,7 @@ def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step_000000000001"]
 
 
-def test_nothing_is_dropped_before_the_new_one_is_durable(tmp_path: Path) -> None:
+def test_nothing_is_removed_before_the_new_one_is_durable(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, {"v": 1}, keep_last=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "_fsync_folder", lambda folder: (_ for _ in ()).throw(OSError(28, "full")))
@@ -338,7 +338,7 @@ def test_nothing_is_dropped_before_the_new_one_is_durable(tmp_path: Path) -> Non
     assert read_state(latest) == {"v": 1}
 
 
-def test_latest_skips_damaged_ones_and_a_resumed_run_drops_them(tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_skipped_and_a_resumed_run_removes_them(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         save_checkpoint(tmp_path, step, {"step": step, "a": np.ones(3)}, keep_last=9)
     folders = checkpoints(tmp_path)
@@ -351,9 +351,9 @@ def test_latest_skips_damaged_ones_and_a_resumed_run_drops_them(tmp_path: Path) 
     assert names(tmp_path) == ["mine", "step_000000000002", "step_000000000003"]
 
 
-def test_leftovers_of_a_killed_writer(tmp_path: Path) -> None:
+def test_remains_of_a_killed_writer_are_read_and_removed(tmp_path: Path) -> None:
     first = save_checkpoint(tmp_path, 1, {"v": 1}, keep_last=3)
-    first.rename(first.with_name(f".{first.name}.old"))  # died between the two renames
+    first.rename(first.with_name(f".{first.name}.old"))  # killed between the two renames
     (first.parent / ".step_000000000002.tmp").mkdir()
     assert latest_checkpoint(tmp_path) == first
     assert read_state(first) == {"v": 1}
@@ -361,6 +361,6 @@ def test_leftovers_of_a_killed_writer(tmp_path: Path) -> None:
     assert names(tmp_path) == [".step_000000000001.old", "step_000000000003"]
 
 
-def test_no_checkpoints(tmp_path: Path) -> None:
+def test_a_run_without_checkpoints_has_no_latest_one(tmp_path: Path) -> None:
     assert checkpoints(tmp_path) == []
     assert latest_checkpoint(tmp_path) is None

@@ -19,7 +19,7 @@ from gymnasium.spaces import (
     Tuple,
 )
 
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError, EnvError
 from limelight.spaces.describe import check_spaces, describe_space, space_from_json, space_to_json
 from limelight.spaces.packed import MaskSource, Packed
 
@@ -63,7 +63,7 @@ def test_only_known_spaces_have_a_json_form() -> None:
     with pytest.raises(TypeError, match="no JSON form for space Text"):
         space_to_json(Text(3))
     with pytest.raises(
-        ConfigError, match="space = 'Text': must be one of Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
+        CheckpointError, match="space = 'Text': must be one of Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
     ):
         space_from_json({"space": "Text"})
 
@@ -89,7 +89,7 @@ def test_supported_spaces_pass(space: Space[Any]) -> None:
     ],
 )
 def test_unsupported_spaces_are_named(observation: Space[Any], action: Space[Any], message: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(EnvError) as error:
         check_spaces(observation, action, "Some-v0")
     assert str(error.value).startswith("env_id = Some-v0: ")
     assert message in str(error.value)

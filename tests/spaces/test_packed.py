@@ -1,4 +1,4 @@
-"""Composite spaces as vectors: there and back, what does not fit, equality."""
+"""Composite spaces as vectors: packing and unpacking, values that do not fit, equality."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from gymnasium.vector.utils import batch_space, create_empty_array, iterate
 
 from helpers.composite_envs import ROOM
-from limelight.errors import ConfigError
+from limelight.errors import EnvError
 from limelight.spaces.packed import Packed, walk
 
 SPACES: list[Space[Any]] = [
@@ -25,7 +25,7 @@ SPACES: list[Space[Any]] = [
 
 
 def same(a: Any, b: Any) -> None:
-    """Equal in structure, types, dtypes and numbers; float64 as far as float32 holds them."""
+    """Check equality in structure, types, dtypes and numbers; of float64 in the precision of float32."""
     assert type(a) is type(b)
     if isinstance(a, dict):
         assert list(a) == list(b)
@@ -40,7 +40,7 @@ def same(a: Any, b: Any) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: type(space).__name__)
-def test_there_and_back(space: Space[Any]) -> None:
+def test_unpacking_inverts_packing(space: Space[Any]) -> None:
     packed = Packed(space)
     packed.seed(3)
     space.seed(4)
@@ -83,7 +83,7 @@ def test_bytes_stay_bytes() -> None:
     assert Packed(Tuple([Box(0.0, 1.0, (1,))])).dtype == np.float32
 
 
-def test_leaves_lie_one_behind_the_other() -> None:
+def test_leaves_follow_one_another() -> None:
     packed = Packed(ROOM)
     starts = [leaf.start for leaf in packed.leaves]
     assert starts == [0, *np.cumsum([leaf.size for leaf in packed.leaves])[:-1]]
@@ -95,7 +95,7 @@ def test_leaves_lie_one_behind_the_other() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"speed": None}, "no ['speed']: it has 'camera', 'count', 'height', 'inside', 'lamp'"),
+        ({"speed": None}, "no ['speed']: the value has 'camera', 'count', 'height', 'inside', 'lamp'"),
         ({"speed": np.zeros(3)}, "['speed'] has 3 numbers, its space of shape (2,) needs 2"),
         ({"inside": 3}, "no ['inside'][0]: ['inside'] is a int"),
         ({"inside": (5, {"bits": np.zeros((2, 2)), "dials": [0, 0]})}, "['inside'][0] = 5: not in Discrete(3"),
@@ -104,7 +104,7 @@ def test_leaves_lie_one_behind_the_other() -> None:
         ({"inside": (0, {"bits": np.zeros((2, 2)), "dials": [0, 5]})}, "['inside'][1]['dials'] = 5: not in MultiDis"),
     ],
 )
-def test_what_does_not_fit_is_named(change: dict[str, Any], message: str) -> None:
+def test_values_that_do_not_fit_are_named(change: dict[str, Any], message: str) -> None:
     packed = Packed(ROOM)
     value = {**ROOM.sample(), **change}
     value = {key: part for key, part in value.items() if part is not None}
@@ -120,7 +120,7 @@ def test_rows_that_do_not_fit_are_named() -> None:
             packed.pack_batch(value)
 
 
-def test_equality_is_of_the_parts_in_their_order() -> None:
+def test_equal_spaces_have_the_same_parts_in_the_same_order() -> None:
     a, b = ("a", Discrete(2)), ("b", Box(0, 1, (1,)))
     assert Dict([a, b]) == Dict([b, a])
     assert Packed(Dict([a, b])) != Packed(Dict([b, a]))
@@ -143,11 +143,11 @@ def test_the_mask_is_a_leaf_that_is_not_visible() -> None:
 
 
 def test_other_parts_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"\['a'\]\[0\]: cannot be a part"):
+    with pytest.raises(EnvError, match=r"\['a'\]\[0\]: cannot be a part"):
         Packed(Dict({"a": Tuple([Text(3)])}))
 
 
-def test_it_is_a_box_to_gymnasium() -> None:
+def test_gymnasium_takes_it_for_a_box() -> None:
     packed = Packed(ROOM)
     assert pickle.loads(pickle.dumps(packed)) == packed
     assert copy.deepcopy(packed) == packed

@@ -1,7 +1,9 @@
-"""Presets: every row can work, ids and spaces choose the right one, and a run can say why."""
+"""Presets: every row can work, ids and spaces choose the right one, and a run says why."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,18 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
 
 from limelight.errors import ConfigError
-from limelight.settings.io import get_setting
+from limelight.settings.io import get_setting, with_settings
 from limelight.settings.rules import validate
+from limelight.settings.schema import TrainConfig
 from limelight.training.algorithms import ALGORITHMS
-from limelight.training.presets import PRESETS, choose_preset, explain_preset, resolve
+from limelight.training.presets import PRESETS, choose_preset, explain_preset, resolve_config
 
 REAL = Box(-np.inf, np.inf, (3,), np.float64)
 FORCE = Box(-1.0, 1.0, (2,))
 
 
 class Spaces(gym.Env[Any, Any]):
-    """Has these spaces and nothing else; counts how many were made."""
+    """An environment with these spaces and nothing else; counts how many were made."""
 
     made = 0
 
@@ -37,7 +40,7 @@ def never() -> Any:
 @pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_row_gives_settings_that_can_work(preset: str, algo: str) -> None:
-    config = validate(resolve("CartPole-v1", algo, preset, {}))
+    config = validate(resolve_config("CartPole-v1", algo, preset, {}))
     rows = PRESETS[preset].settings
     assert set(rows) <= {"*", *ALGORITHMS}
     for name, value in {**rows.get("*", {}), **rows.get(algo, {})}.items():
@@ -72,24 +75,25 @@ def test_every_row_gives_settings_that_can_work(preset: str, algo: str) -> None:
         ("space_invaders", "atari"),
     ],
 )
-def test_an_id_that_a_row_knows_decides_without_making_the_environment(env_id: str, preset: str) -> None:
+def test_an_id_that_a_row_matches_decides_without_making_the_environment(env_id: str, preset: str) -> None:
     assert choose_preset(env_id, "auto", never) == preset
-    assert explain_preset(env_id, preset) == f"preset {preset} (knows {env_id}): {PRESETS[preset].summary}"
+    config = with_settings(TrainConfig(), {"env_id": env_id, "preset": preset})
+    assert explain_preset(config, (REAL, FORCE)) == f"preset {preset} (for {env_id}): {PRESETS[preset].summary}"
 
 
-def test_a_game_takes_the_row_with_a_memory_where_one_is_asked_for() -> None:
-    assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "lstm"}).env.frame_size == 42
-    assert resolve("ALE/Pong-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
-    assert resolve("ALE/Breakout-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
-    assert explain_preset("ALE/Breakout-v5", "atari-lstm").startswith("preset atari-lstm (for a memory): ")
-    assert resolve("CartPole-v1", "a3c", "auto", {"core": "lstm"}).preset == "classic"
+def test_a_game_takes_the_recurrent_row_with_a_recurrent_core() -> None:
+    assert resolve_config("ALE/Pong-v5", "a3c", "auto", {"core": "lstm"}).env.atari.frame_size == 42
+    assert resolve_config("ALE/Pong-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
+    assert resolve_config("ALE/Breakout-v5", "a3c", "auto", {"core": "gru"}).preset == "atari-lstm"
+    assert [row.name for row in PRESETS.values() if row.recurrent] == ["atari-lstm"]
+    assert resolve_config("CartPole-v1", "a3c", "auto", {"core": "lstm"}).preset == "classic"
 
 
-def test_no_id_is_known_to_two_rows() -> None:
+def test_no_id_matches_two_rows() -> None:
     prefixes = [prefix for row in PRESETS.values() for prefix in row.env_prefixes]
     assert len(prefixes) == len(set(prefixes))
-    for prefix in prefixes:
-        assert [row.name for row in PRESETS.values() if row.matches(f"{prefix}v9")] == [
+    for prefix, core in itertools.product(prefixes, ("feedforward", "lstm")):
+        assert [row.name for row in PRESETS.values() if row.matches(f"{prefix}v9", core)] == [
             row.name for row in PRESETS.values() if prefix in row.env_prefixes
         ]
 
@@ -111,7 +115,7 @@ def test_no_id_is_known_to_two_rows() -> None:
 def test_an_unknown_environment_takes_the_row_that_fits_its_spaces(
     observations: Space[Any], actions: Space[Any], preset: str
 ) -> None:
-    config = resolve("my:Env", "a2c", "auto", {}, lambda: Spaces(observations, actions))
+    config = resolve_config("my:Env", "a2c", "auto", {}, lambda: Spaces(observations, actions))
     assert config.preset == preset
     assert config.env.normalize_obs == (preset == "continuous")
 
@@ -119,39 +123,65 @@ def test_an_unknown_environment_takes_the_row_that_fits_its_spaces(
 def test_the_environment_is_made_with_what_is_set_for_it() -> None:
     for may_choose, preset in ((False, "continuous"), (True, "none")):
         settings = {"env_kwargs": {"may_choose": may_choose}}
-        assert resolve(f"{__name__}:Spaces", "a2c", "auto", settings).preset == preset
+        assert resolve_config(f"{__name__}:Spaces", "a2c", "auto", settings).preset == preset
     with pytest.raises(ConfigError, match="no such argument"):
-        resolve(f"{__name__}:Spaces", "a2c", "auto", {"env_kwargs": {"my_choose": True}})
+        resolve_config(f"{__name__}:Spaces", "a2c", "auto", {"env_kwargs": {"my_choose": True}})
 
 
-def test_without_a_look_an_unknown_id_has_no_preset() -> None:
+def test_without_spaces_an_unknown_id_has_no_preset() -> None:
     assert choose_preset("my:Env", "auto") == "none"
 
 
 @pytest.mark.parametrize("preset", ["none", "mujoco"])
-def test_a_preset_that_is_asked_for_needs_no_look(preset: str) -> None:
+def test_a_preset_that_is_asked_for_needs_no_environment(preset: str) -> None:
     before = Spaces.made
-    assert resolve(f"{__name__}:Spaces", "a2c", preset, {}).preset == preset
+    assert resolve_config(f"{__name__}:Spaces", "a2c", preset, {}).preset == preset
     assert Spaces.made == before
 
 
 def test_none_leaves_the_algorithms_own_settings() -> None:
-    config = resolve("HalfCheetah-v5", "a2c", "none", {})
-    own = resolve("my:Env", "a2c", "none", {})
+    config = resolve_config("HalfCheetah-v5", "a2c", "none", {})
+    own = resolve_config("my:Env", "a2c", "none", {})
     assert (config.algorithm, config.model, config.optim) == (own.algorithm, own.model, own.optim)
-    assert explain_preset("HalfCheetah-v5", "none").startswith("preset none: ")
+    assert explain_preset(config, (REAL, FORCE)).startswith("preset none: ")
 
 
-def test_what_is_set_wins_over_the_preset_and_that_over_the_algorithm() -> None:
-    config = resolve("Pendulum-v1", "a2c", "auto", {"gamma": 0.5})
+def test_given_settings_win_over_the_preset_and_the_preset_over_the_algorithm() -> None:
+    config = resolve_config("Pendulum-v1", "a2c", "auto", {"gamma": 0.5})
     row = {**PRESETS["pendulum"].settings["*"], **PRESETS["pendulum"].settings["a2c"]}
     assert config.algorithm.gamma == 0.5 != row["gamma"]
     assert config.algorithm.gae_lambda == row["gae_lambda"] != ALGORITHMS["a2c"].settings["gae_lambda"]
 
 
-def test_why_a_preset_was_taken() -> None:
-    assert explain_preset("my:Env", "continuous").startswith("preset continuous (fits the spaces): ")
-    assert explain_preset("my:Env", "mujoco").startswith("preset mujoco (asked for): ")
+@pytest.mark.parametrize(
+    ("env_id", "preset", "core", "actions", "reason"),
+    [
+        ("my:Env", "continuous", "feedforward", FORCE, "fits the spaces"),
+        ("my:Env", "continuous", "feedforward", Discrete(2), "asked for"),
+        ("my:Env", "mujoco", "feedforward", FORCE, "asked for"),
+        ("ALE/Breakout-v5", "atari-lstm", "lstm", Discrete(4), "for ALE/Breakout-v5 with a recurrent core"),
+        ("ALE/Breakout-v5", "atari-lstm", "feedforward", Discrete(4), "asked for"),
+        ("ALE/Breakout-v5", "breakout", "lstm", Discrete(4), "asked for"),
+        ("CartPole-v1", "atari-lstm", "lstm", Discrete(4), "asked for"),
+        ("CartPole-v1", "classic", "lstm", Discrete(4), "for CartPole-v1"),
+    ],
+)
+def test_a_run_says_why_it_has_its_preset(
+    env_id: str, preset: str, core: str, actions: Space[Any], reason: str
+) -> None:
+    config = with_settings(TrainConfig(), {"env_id": env_id, "preset": preset, "core": core})
+    assert explain_preset(config, (REAL, actions)).startswith(f"preset {preset} ({reason}): ")
+
+
+def test_every_algorithm_names_the_one_whose_settings_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a new algorithm is as well tuned as the one it resembles, and not only by the settings for all."""
+    assert {row.presets for row in ALGORITHMS.values()} <= set(ALGORITHMS)
+    assert {row.name: row.presets for row in ALGORITHMS.values()} == {name: name for name in ALGORITHMS}
+    new = dataclasses.replace(ALGORITHMS["a2c"], name="new")
+    monkeypatch.setitem(ALGORITHMS, "new", new)
+    config, resembled = (resolve_config("CartPole-v1", algo, "auto", {}) for algo in ("new", "a2c"))
+    assert (config.env, config.algorithm.num_steps) == (resembled.env, resembled.algorithm.num_steps)
+    assert config.optim == resembled.optim
 
 
 def test_an_unknown_preset_is_refused_with_near_ones() -> None:
@@ -159,16 +189,18 @@ def test_an_unknown_preset_is_refused_with_near_ones() -> None:
         choose_preset("CartPole-v1", "mujocco")
 
 
-def test_an_id_registered_by_env_module_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it looks like a game of ALE's that cannot be played by that id."""
+def test_an_id_registered_by_env_module_is_not_taken_for_an_atari_game(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although ALE registers a game under that id."""
     code = "import gymnasium as gym\ngym.register('Pong-v4', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
     (tmp_path / "my_pong.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(gym.registry, "Pong-v4", raising=False)  # and again after the test
     with pytest.raises(ConfigError, match="Pong-v4"):
-        resolve("Pong-v4", "a2c", "auto", {})
+        resolve_config("Pong-v4", "a2c", "auto", {})
     try:
-        config = resolve("Pong-v4", "a2c", "auto", {"env_module": "my_pong"})
+        config = resolve_config("Pong-v4", "a2c", "auto", {"env_module": "my_pong"})
     finally:
         gym.registry.pop("Pong-v4", None)
     assert config.preset not in ("pong", "breakout", "atari")

@@ -1,4 +1,4 @@
-"""Whole runs: what they leave, that they repeat, that they resume exactly, that nothing is lost."""
+"""Whole runs: their files, that they repeat, that they resume exactly, that nothing is lost."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 
 import limelight
-from limelight.envs.toy import Corridor
+from helpers.toys import Corridor
 from limelight.errors import ConfigError, NonFiniteError, WorkerError
 from limelight.runners.sync import SyncRunner
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.settings.io import load_yaml
-from limelight.training.presets import resolve
+from limelight.training.presets import resolve_config
 from limelight.training.run import prepare, run
 
-train_module = importlib.import_module("limelight.training.run")  # limelight.train itself is the function
+run_module = importlib.import_module("limelight.training.run")
 QUICK: dict[str, Any] = {
     "quiet": True,
     "tensorboard": False,
@@ -55,7 +55,7 @@ class Breaks(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def tensors(run_dir: Path) -> dict[str, Any]:
-    """Everything the newest checkpoint holds that must be equal between equal runs."""
+    """Return the content of the newest checkpoint that must be equal between equal runs."""
     newest = latest_checkpoint(run_dir)
     assert newest is not None
     state = read_state(newest)
@@ -80,20 +80,20 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
         assert a == b, where
 
 
-@pytest.mark.parametrize(("quiet", "episodes", "told"), [(False, 2, True), (True, 2, False), (False, 0, False)])
+@pytest.mark.parametrize(("quiet", "episodes", "announced"), [(False, 2, True), (True, 2, False), (False, 0, False)])
 def test_the_final_evaluation_is_announced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool, episodes: int, told: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], quiet: bool, episodes: int, announced: bool
 ) -> None:
-    """It can take minutes, in which the bar stands still."""
+    """It can take minutes, in which the progress display does not move."""
     limelight.train(
         "CartPole-v1", run_dir=str(tmp_path / "r"), quiet=quiet, total_timesteps=200, eval_every=0, seed=1,
         final_episodes=episodes, tensorboard=False,
     )  # fmt: skip
     printed = "".join(capsys.readouterr())
-    assert (f"final evaluation: {episodes} greedy episodes" in printed) == told
+    assert (f"final evaluation: {episodes} greedy episodes" in printed) == announced
 
 
-def test_a_run_leaves_everything_the_design_names(tmp_path: Path) -> None:
+def test_a_run_leaves_all_its_files(tmp_path: Path) -> None:
     result = limelight.train(
         "CartPole-v1", run_dir=str(tmp_path / "r"), quiet=True, total_timesteps=3_000, eval_every=1_000, seed=4,
         eval_episodes=3, final_episodes=5, log_every=500,
@@ -157,24 +157,24 @@ def test_resume_continues_bit_for_bit(env_id: str, settings: dict[str, Any], tmp
         env_id, run_dir=str(tmp_path / "whole"), total_timesteps=1_500, checkpoint_every=500, keep_last=9,
         **{**QUICK, "eval_every": 600, "eval_episodes": 2, **settings},
     )  # fmt: skip
-    died = tmp_path / "died"
-    shutil.copytree(whole.run_dir, died)
-    checkpoints = sorted((died / "checkpoints").iterdir())
+    killed = tmp_path / "killed"
+    shutil.copytree(whole.run_dir, killed)
+    checkpoints = sorted((killed / "checkpoints").iterdir())
     assert len(checkpoints) >= 3
     for later in checkpoints[1:]:
         shutil.rmtree(later)
-    resumed = limelight.resume(died, quiet=True)
+    resumed = limelight.resume(killed, quiet=True)
     assert resumed.status == "completed"
-    assert_same(tensors(whole.run_dir), tensors(died))
+    assert_same(tensors(whole.run_dir), tensors(killed))
 
     def rows(folder: Path) -> list[dict[str, float]]:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         return [{k: v for k, v in line.items() if k not in ("seconds", "time/fps")} for line in lines]
 
-    assert rows(whole.run_dir) == rows(died)
+    assert rows(whole.run_dir) == rows(killed)
 
 
-def test_an_environment_that_cannot_be_restored_is_said_to_restart(
+def test_a_message_says_that_an_environment_cannot_be_restored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Opaque(gym.Wrapper[Any, Any, Any, Any]):
@@ -190,10 +190,10 @@ def test_an_environment_that_cannot_be_restored_is_said_to_restart(
     assert "episodes restart" in capsys.readouterr().err
 
 
-def test_what_workers_do_while_a_checkpoint_waits_for_them_is_told(
+def test_steps_taken_while_a_checkpoint_waits_for_workers_are_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As asynchronous ones on a busy machine, who come to the end meanwhile."""
+    """Asynchronous workers on a busy machine may reach the end meanwhile."""
     get_state = SyncRunner.get_state
 
     def at_the_end(runner: SyncRunner) -> Any:
@@ -209,7 +209,7 @@ def test_what_workers_do_while_a_checkpoint_waits_for_them_is_told(
     assert max(steps[:-1]) < 285
 
 
-def test_resume_may_not_change_what_is_learnt(tmp_path: Path) -> None:
+def test_resume_may_not_change_how_it_learns(tmp_path: Path) -> None:
     first = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), total_timesteps=100, **QUICK)
     with pytest.raises(ConfigError, match=r"gamma = 0\.5: cannot change on resume"):
         limelight.resume(first.run_dir, gamma=0.5)
@@ -249,18 +249,18 @@ def test_stop_at_return_is_confirmed_and_kept_as_the_best(tmp_path: Path) -> Non
     assert result.summary["best_eval_return"] >= 60.0
 
 
-def test_a_callable_and_a_discrete_observation(tmp_path: Path) -> None:
+def test_a_callable_with_discrete_observations_is_learnt(tmp_path: Path) -> None:
     result = limelight.train(
         Corridor, run_dir=str(tmp_path / "r"), total_timesteps=6_000, seed=0, learning_rate=1e-2,
         **{**QUICK, "eval_every": 1_000, "eval_episodes": 4},
     )  # fmt: skip
     evaluation = limelight.evaluate(result.agent, Corridor, episodes=8)
     assert evaluation.mean_return == pytest.approx(1.0)
-    assert load_yaml(result.run_dir / "config.yaml").env.env_id == "limelight.envs.toy:Corridor"
+    assert load_yaml(result.run_dir / "config.yaml").env.env_id == "helpers.toys:Corridor"
 
 
 @pytest.mark.parametrize("device", ["cuda"])
-def test_a_device_that_is_not_there(device: str, tmp_path: Path) -> None:
+def test_a_missing_device_is_refused(device: str, tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -281,26 +281,26 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- asynchronous runs
 
 
-def test_a_saved_config_says_how_many_workers_there_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "num_cores", lambda: 5)
-    assert prepare(resolve("CartPole-v1", "a3c", "auto", {}), None).workers.num_workers == 5
-    assert prepare(resolve("CartPole-v1", "a3c", "auto", {"num_workers": 3}), None).workers.num_workers == 3
-    assert prepare(resolve("CartPole-v1", "a2c", "auto", {}), None).workers.num_workers is None
+def test_a_saved_config_has_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "num_cores", lambda: 5)
+    assert prepare(resolve_config("CartPole-v1", "a3c", "auto", {}), None).workers.num_workers == 5
+    assert prepare(resolve_config("CartPole-v1", "a3c", "auto", {"num_workers": 3}), None).workers.num_workers == 3
+    assert prepare(resolve_config("CartPole-v1", "a2c", "auto", {}), None).workers.num_workers is None
 
 
 def test_workers_do_not_start_further_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one process would step a slow environment in others, a worker steps it itself."""
+    """A single process would step a slow environment in others; a worker steps it itself."""
     make_module = importlib.import_module("limelight.envs.make")
     monkeypatch.setattr(make_module, "num_cores", lambda: 4)
     monkeypatch.setattr(make_module, "_step_seconds", lambda env: 1.0)
-    assert prepare(resolve("x:Corridor", "a2c", "none", {}), Corridor).env.backend == "async"
-    one = {"num_workers": 1}  # which is what one process is
-    assert prepare(resolve("x:Corridor", "a2c", "none", one), Corridor).env.backend == "async"
-    assert prepare(resolve("x:Corridor", "a3c", "none", {}), Corridor).env.backend == "sync"
-    assert prepare(resolve("x:Corridor", "a2c", "none", {"runner": "ray"}), Corridor).env.backend == "sync"
+    assert prepare(resolve_config("x:Corridor", "a2c", "none", {}), Corridor).env.backend == "async"
+    one = {"num_workers": 1}  # a single process
+    assert prepare(resolve_config("x:Corridor", "a2c", "none", one), Corridor).env.backend == "async"
+    assert prepare(resolve_config("x:Corridor", "a3c", "none", {}), Corridor).env.backend == "sync"
+    assert prepare(resolve_config("x:Corridor", "a2c", "none", {"runner": "ray"}), Corridor).env.backend == "sync"
 
 
-def test_a_script_without_a_guard_is_told_so_before_anything_starts(
+def test_a_script_without_a_guard_is_refused_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "mine.py"
@@ -315,7 +315,7 @@ def test_a_script_without_a_guard_is_told_so_before_anything_starts(
     assert not (tmp_path / "r").exists()
 
 
-def test_an_asynchronous_run_leaves_what_every_run_leaves(tmp_path: Path) -> None:
+def test_an_asynchronous_run_leaves_all_files_and_metrics(tmp_path: Path) -> None:
     result = limelight.train(
         "CartPole-v1", algo="a3c", num_workers=2, run_dir=str(tmp_path / "r"), quiet=True, total_timesteps=4_000,
         eval_every=2_000, eval_episodes=3, final_episodes=3, log_every=500, seed=4,
@@ -333,12 +333,14 @@ def test_an_asynchronous_run_leaves_what_every_run_leaves(tmp_path: Path) -> Non
     np.testing.assert_array_equal(state["training"]["runner"]["train_states"][0]["params"], state["params"])
 
 
-def test_dead_workers_leave_a_checkpoint_and_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(self: SyncRunner, until: int, seconds: float) -> dict[str, float]:
-        raise WorkerError("worker 0 died")
+def test_failed_workers_leave_a_checkpoint_and_its_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: SyncRunner, until: int, seconds: float) -> dict[str, float]:
+        raise WorkerError("worker 0 exited")
 
-    monkeypatch.setattr(SyncRunner, "advance", die)
-    with pytest.raises(WorkerError, match="worker 0 died") as error:
+    monkeypatch.setattr(SyncRunner, "advance", fail)
+    with pytest.raises(WorkerError, match="worker 0 exited") as error:
         limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), total_timesteps=100, **QUICK)
     assert error.value.run_dir == tmp_path / "r"
     assert limelight.load(tmp_path / "r").predict(np.zeros(4, np.float32))[0] in (0, 1)

@@ -1,4 +1,4 @@
-"""The progress display, drawn into a buffer with a clock of our own."""
+"""The progress display, drawn into a buffer with a simulated clock."""
 
 from __future__ import annotations
 
@@ -57,28 +57,94 @@ EVALUATION = {"eval/mean_reward": 475.25, "eval/std_reward": 3.21}
 def test_plain_lines_now_and_then(clock: Clock) -> None:
     console = plain_console()
     logger = ConsoleLogger(100_000, console=console)
-    assert output(console) == "  0%  0/100,000 steps  – steps/s  return –  eval –  0:00 elapsed  – left\n"
-    clock.now += 2
+    logger.message("preset classic")
+    logger.tick(0, 0.0)
+    assert output(console).splitlines() == [  # the messages on the choices of the run come first
+        "preset classic",
+        "  0%  0/100,000 steps  – steps/s  return –  eval –  0:00 elapsed  – left",
+    ]
+    clock.now += 10
     logger.episodes(20_000, 2.0, finished(10, 20))
     lines = output(console).splitlines()
-    assert lines[1:] == [" 20%  20,000/100,000 steps  10,000 steps/s  return 15.0  eval –  0:02 elapsed  0:08 left"]
+    assert lines[2:] == [" 20%  20,000/100,000 steps  10,000 steps/s  return 15.0  eval –  0:10 elapsed  0:40 left"]
     for _ in range(9):  # for ten seconds nothing more, however much arrives
         clock.now += 1
         logger.log(21_000, 2.5, EVALUATION)
-    assert len(output(console).splitlines()) == 2
+    assert len(output(console).splitlines()) == 3
     clock.now += 1
     logger.log(50_000, 5.0, {"train/entropy": 0.1})
-    assert output(console).splitlines()[2] == (
-        " 50%  50,000/100,000 steps  10,000 steps/s  return 15.0  eval 475.2 ± 3.2  0:12 elapsed  0:12 left"
+    assert output(console).splitlines()[3] == (
+        " 50%  50,000/100,000 steps  10,000 steps/s  return 15.0  eval 475.2 ± 3.2  0:20 elapsed  0:20 left"
     )
     logger.message("a [bold]message[/bold]")
     logger.close()
     logger.close()
     lines = output(console).splitlines()
-    assert lines[3] == "a [bold]message[/bold]"
-    assert lines[4].startswith(" 50%  50,000/100,000 steps")
-    assert len(lines) == 5
+    assert lines[4] == "a [bold]message[/bold]"
+    assert lines[5].startswith(" 50%  50,000/100,000 steps")
+    assert len(lines) == 6
     assert "\x1b" not in output(console)
+
+
+def test_the_last_line_has_the_mean_speed_of_the_whole_run(clock: Clock) -> None:
+    """Not the speed of the last few drawings, nor the 0 of those before workers had started."""
+    console = plain_console()
+    logger = ConsoleLogger(100_000, has_workers=True, console=console)
+    for _ in range(3):
+        logger.tick(0, 0.0)
+        clock.now += 10
+    assert [" steps  starting workers  0:" in line for line in output(console).splitlines()] == [True] * 3
+    logger.tick(30_000, 1.0)
+    assert "30,000 steps/s" in output(console).splitlines()[-1]
+    for second in range(2, 40):
+        clock.now += 10
+        logger.tick(30_000 + 1_000 * second, float(second))
+    recent = output(console).splitlines()[-1]
+    assert "1,000 steps/s" in recent
+    logger.tick(100_000, 50.0)
+    logger.close()
+    assert " 2,000 steps/s" in output(console).splitlines()[-1]
+
+
+def test_a_short_run_beside_workers_ends_with_its_speed(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(1_000, has_workers=True, console=console)
+    logger.tick(0, 0.0)
+    clock.now += 4
+    logger.tick(1_000, 0.5)
+    logger.close()
+    lines = output(console).splitlines()
+    assert lines[-1] == "100%  1,000/1,000 steps  2,000 steps/s  return –  eval –  0:04 elapsed  0:00 left"
+    assert len(lines) == 2
+
+
+def test_a_run_that_ends_before_its_workers_have_started_is_not_said_to_be_starting(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(1_000, has_workers=True, console=console)
+    logger.tick(0, 0.0)
+    logger.close()
+    assert output(console).splitlines()[-1].startswith("  0%  0/1,000 steps  – steps/s  return –")
+
+
+def test_a_terminal_says_that_workers_are_starting(clock: Clock) -> None:
+    console = terminal()
+    logger = ConsoleLogger(1_000, has_workers=True, console=console)
+    assert "starting workers" in output(console)
+    start = len(output(console))
+    clock.now += 1
+    logger.tick(100, 0.1)
+    assert "starting workers" not in output(console)[start:]
+    logger.close()
+
+
+def test_small_returns_are_shown_with_their_digits(clock: Clock) -> None:
+    """MiniGrid's are below 1: 0.961 ± 0.012 is not 1.0 ± 0.0."""
+    console = plain_console()
+    logger = ConsoleLogger(1000, console=console)
+    logger.episodes(10, 0.1, finished(0.95, 0.97))
+    logger.log(10, 0.1, {"eval/mean_reward": 0.961, "eval/std_reward": 0.012})
+    logger.close()
+    assert "return 0.96  eval 0.961 ± 0.012" in output(console)
 
 
 def test_return_is_the_mean_of_the_last_hundred_episodes(clock: Clock) -> None:
@@ -93,20 +159,23 @@ def test_return_is_the_mean_of_the_last_hundred_episodes(clock: Clock) -> None:
 def test_a_resumed_run_counts_from_where_it_was(clock: Clock) -> None:
     console = plain_console()
     logger = ConsoleLogger(100_000, initial_step=60_000, console=console)
+    logger.tick(60_000, 30.0)
     assert output(console).startswith(" 60%  60,000/100,000 steps  – steps/s")
-    clock.now += 1
+    clock.now += 10
     logger.log(70_000, 31.0, {})
-    assert "70%  70,000/100,000 steps  – steps/s  return –  eval –  0:01 elapsed  0:03 left" in output(console)
+    assert "70%  70,000/100,000 steps  10,000 steps/s  return –  eval –  0:10 elapsed  0:30 left" in output(console)
     clock.now += 10
     logger.log(80_000, 33.0, {})
-    assert "80,000/100,000 steps  5,000 steps/s" in output(console)
+    logger.close()
+    assert "80,000/100,000 steps  6,667 steps/s" in output(console).splitlines()[-1]
 
 
-def test_steps_beyond_the_budget_are_no_trouble(clock: Clock) -> None:
+def test_steps_beyond_the_budget_count_as_all_of_it(clock: Clock) -> None:
     console = plain_console()
     logger = ConsoleLogger(1000, console=console)
     clock.now += 5000
     logger.log(1024, 5000.0, {})
+    logger.close()
     assert "100%  1,024/1,000 steps" in output(console)
     assert "1:23:20 elapsed  0:00 left" in output(console)
 
@@ -149,22 +218,22 @@ def test_it_fits_a_terminal_of_eighty_columns(clock: Clock) -> None:
     logger.episodes(9_999_000, 19_000.0, finished(-234.5))
     start = len(output(console))
     logger.log(9_999_000, 19_000.0, {"eval/mean_reward": -1234.5, "eval/std_reward": 123.4})
-    picture = output(console)[start:].split("\x1b[2K")[-1].splitlines()
-    assert len(picture) == 2
-    assert all(len(line) <= 80 for line in picture)
-    assert "–" not in picture[1]
-    assert "eval -1,234.5 ± 123.4" in picture[1]
+    lines = output(console)[start:].split("\x1b[2K")[-1].splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= 80 for line in lines)
+    assert "–" not in lines[1]
+    assert "eval -1,234.5 ± 123.4" in lines[1]
     logger.close()
 
 
-def test_a_plain_line_says_how_workers_fare(clock: Clock) -> None:
+def test_a_plain_line_has_the_policy_lag_and_failures_of_workers(clock: Clock) -> None:
     console = plain_console()
     logger = ConsoleLogger(1000, console=console)
     clock.now += 10
     logger.log(100, 1.0, {"train/entropy": 0.5, **ASYNC})
     assert output(console).splitlines()[-1].endswith(" left  policy lag 1.8 (max 7)")
     logger.log(200, 2.0, {**ASYNC, "async/worker_restarts": 2, "async/skipped_updates": 1_203})
-    logger.log(200, 2.0, EVALUATION)  # a row without workers leaves what is known of them
+    logger.log(200, 2.0, EVALUATION)  # a row without workers does not change their numbers
     logger.close()
     last = output(console).splitlines()[-1]
     assert last.endswith(" left  policy lag 1.8 (max 7)  worker restarts 2  skipped updates 1,203")
@@ -174,18 +243,18 @@ def test_workers_have_a_third_line_of_eighty_columns(clock: Clock) -> None:
     console = terminal(80)
     logger = ConsoleLogger(10_000_000, console=console)
 
-    def picture(metrics: dict[str, float]) -> list[str]:
+    def drawn(metrics: dict[str, float]) -> list[str]:
         clock.now += 1
         start = len(output(console))
         logger.log(9_999_000, 19_000.0, metrics)
         return output(console)[start:].split("\x1b[2K")[-1].splitlines()
 
-    assert len(picture(EVALUATION)) == 2
+    assert len(drawn(EVALUATION)) == 2
     worst = {"async/policy_lag": 123.4, "async/policy_lag_max": 12_345, "async/worker_restarts": 1_000}
-    lines = picture({**ASYNC, **worst, "async/skipped_updates": 1_000_000})
+    lines = drawn({**ASYNC, **worst, "async/skipped_updates": 1_000_000})
     assert [len(line) <= 80 for line in lines] == [True] * 3
     assert lines[2].strip() == "policy lag 123.4 (max 12345)  worker restarts 1,000  skipped updates 1,000,000"
-    assert picture(ASYNC)[2].strip() == "policy lag 1.8 (max 7)"
+    assert drawn(ASYNC)[2].strip() == "policy lag 1.8 (max 7)"
     logger.close()
 
 
@@ -194,7 +263,7 @@ def test_a_message_of_many_lines_keeps_them(clock: Clock, make: type[Console]) -
     """A worker's traceback: as it is, however long its lines, brackets not taken for markup."""
     console = make()
     logger = ConsoleLogger(1000, console=console)
-    message = f'worker 1 died: it raised\n  File "x.py", line 3\n    a[bold] = {"y" * 100}\nIndexError: [/red]'
+    message = f'worker 1 exited: it raised\n  File "x.py", line 3\n    a[bold] = {"y" * 100}\nIndexError: [/red]'
     logger.message(message)
     logger.close()
     assert f"{message}\n" in output(console)

@@ -1,4 +1,4 @@
-"""metrics.jsonl, monitor.csv and TensorBoard events: what is in them, and what a resumed run does to them."""
+"""metrics.jsonl, monitor.csv and TensorBoard events: their content, and how a resumed run continues them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.manual_workers import draw_no_report, quick_config
 from limelight.algo.episodes import Episode
+from limelight.training.run import run
 from limelight.viewing.jsonl import JsonlLogger
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.tensorboard import TensorBoardLogger
@@ -23,14 +25,14 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def episodes(*returns: float) -> list[Episode]:
-    return [Episode(0, r, 10, True) for r in returns]
+def episodes(*returns: float, step: int = 0) -> list[Episode]:
+    return [Episode(0, r, 10, True, step) for r in returns]
 
 
 # --------------------------------------------------------------------------- metrics.jsonl
 
 
-def test_jsonl_rows_are_there_at_once(tmp_path: Path) -> None:
+def test_jsonl_rows_are_written_at_once(tmp_path: Path) -> None:
     path = tmp_path / "new" / "metrics.jsonl"
     logger = JsonlLogger(path)
     logger.log(8, 0.12345678, {"train/entropy": np.float32(0.5), "time/updates": 3, "x": math.nan, "y": -math.inf})
@@ -45,7 +47,7 @@ def test_jsonl_rows_are_there_at_once(tmp_path: Path) -> None:
     logger.close()
 
 
-def test_jsonl_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
+def test_jsonl_resumes_at_the_step_of_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     logger = JsonlLogger(path)
     for step in (10, 20, 30):
@@ -60,7 +62,7 @@ def test_jsonl_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_new_run_starts_a_new_file_and_a_lost_file_is_begun_again(tmp_path: Path) -> None:
+def test_a_new_run_and_a_lost_file_start_a_new_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n')
     JsonlLogger(path).close()
@@ -73,13 +75,13 @@ def test_a_new_run_starts_a_new_file_and_a_lost_file_is_begun_again(tmp_path: Pa
 # --------------------------------------------------------------------------- monitor.csv
 
 
-def test_monitor_csv_is_stable_baselines_format(tmp_path: Path) -> None:
+def test_monitor_csv_has_the_format_of_stable_baselines(tmp_path: Path) -> None:
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "CartPole-v1", start_time=1000.5)
-    logger.episodes(16, 0.1234567, [Episode(3, 21.00000001, 21, True), Episode(1, -0.5, 7, False)])
+    logger.episodes(20, 0.1234567, [Episode(3, 21.00000001, 21, True, 12), Episode(1, -0.5, 7, False, 16)])
     lines = path.read_text().splitlines()
     assert json.loads(lines[0].removeprefix("#")) == {"t_start": 1000.5, "env_id": "CartPole-v1"}
-    assert lines[1:] == ["r,l,t,step", "21.0,21,0.123457,16", "-0.5,7,0.123457,16"]
+    assert lines[1:] == ["r,l,t,step", "21.0,21,0.123457,12", "-0.5,7,0.123457,16"]
     logger.log(1, 1.0, {})
     logger.message("hello")
     logger.close()
@@ -87,20 +89,32 @@ def test_monitor_csv_is_stable_baselines_format(tmp_path: Path) -> None:
     assert path.read_text().splitlines() == lines
 
 
-def test_monitor_csv_resumes_where_the_checkpoint_was(tmp_path: Path) -> None:
+def test_monitor_csv_resumes_at_the_step_of_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "E", start_time=1.0)
     for step in (10, 20, 30):
-        logger.episodes(step, step / 10, episodes(float(step)))
+        logger.episodes(step + 5, step / 10, episodes(float(step), step=step))
     logger.close()
     with path.open("a") as file:
         file.write("1.0,2\n7.0,1,0.5,1")
     resumed = MonitorCsvLogger(path, "E", start_time=9.0, resume_step=20)
-    resumed.episodes(24, 2.4, episodes(24.0))
+    resumed.episodes(25, 2.4, episodes(24.0, step=24))
     resumed.close()
     lines = path.read_text().splitlines()
     assert json.loads(lines[0][1:])["t_start"] == 1.0
     assert lines[1:] == ["r,l,t,step", "10.0,10,1.0,10", "20.0,10,2.0,20", "24.0,10,2.4,24"]
+
+
+def test_steps_in_monitor_csv_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+    columns = []
+    for heartbeat in (1e-6, 60.0):
+        monkeypatch.setattr("limelight.training.loop.HEARTBEAT", heartbeat)
+        config = quick_config("a2c", total_timesteps=1_000, run_dir=str(tmp_path / f"{heartbeat}"))
+        lines = (run(config, quiet=True).run_dir / "monitor.csv").read_text().splitlines()[2:]
+        columns.append([(r, length, step) for r, length, _, step in (line.split(",") for line in lines)])
+    assert columns[0] == columns[1]
+    assert len({step for _, _, step in columns[0]}) > 10
 
 
 def test_training_starts_now_unless_told(tmp_path: Path) -> None:
@@ -109,7 +123,7 @@ def test_training_starts_now_unless_told(tmp_path: Path) -> None:
     assert before <= json.loads((tmp_path / "monitor.csv").read_text().splitlines()[0][1:])["t_start"] <= time.time()
 
 
-def test_a_lost_monitor_csv_is_begun_again(tmp_path: Path) -> None:
+def test_a_lost_monitor_csv_starts_again(tmp_path: Path) -> None:
     MonitorCsvLogger(tmp_path / "monitor.csv", "E", 5.0, resume_step=20).close()
     assert (tmp_path / "monitor.csv").read_text() == '#{"t_start": 5.0, "env_id": "E"}\nr,l,t,step\n'
 
@@ -159,7 +173,7 @@ def test_tensorboard_reads_the_events_of_a_resumed_run(tmp_path: Path) -> None:
     assert math.isnan(events.Scalars("train/entropy")[-1].value)
 
 
-def test_tensorboard_costs_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
+def test_the_tensorboard_logger_loads_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     program = (

@@ -9,7 +9,7 @@ from limelight.viewing.logger import Logger, Loggers
 
 
 class Recorder:
-    """Keeps its calls; ``broken`` fails to close."""
+    """A logger that stores its calls; a ``broken`` one fails to close."""
 
     def __init__(self, broken: bool = False) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -48,7 +48,7 @@ def test_everything_reaches_every_logger() -> None:
         ]
 
 
-def test_ticks_go_to_those_that_want_them() -> None:
+def test_only_loggers_with_tick_receive_ticks() -> None:
     class Ticking(Recorder):
         def tick(self, *args: Any) -> None:
             self.calls.append(("tick", *args))
@@ -58,7 +58,7 @@ def test_ticks_go_to_those_that_want_them() -> None:
     assert (ticking.calls, plain.calls) == ([("tick", 5, 0.5)], [])
 
 
-def test_one_that_fails_to_close_does_not_keep_the_others_open() -> None:
+def test_all_loggers_are_closed_even_if_one_fails_to_close() -> None:
     recorders = [Recorder(broken=True), Recorder(), Recorder(broken=True)]
     with pytest.raises(OSError, match="disk full"):
         Loggers(recorders).close()

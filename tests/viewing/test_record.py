@@ -1,4 +1,4 @@
-"""Watching: the agent sees what it saw in training, people see all of it, and training does not notice."""
+"""Recorded and shown episodes: the observations are those of training, and training itself is unchanged."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ import torch
 
 import limelight
 from helpers.manual_workers import draw_no_report
+from helpers.toys import Corridor
 from limelight.algo.normalization import make_normalizer
 from limelight.cli import main as cli
 from limelight.envs.make import make_envs
-from limelight.envs.toy import Corridor
-from limelight.errors import ConfigError
+from limelight.errors import ConfigError, EnvError, LimelightError
 from limelight.nn.model import make_model
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.runs.evaluation import play
 from limelight.settings.io import with_settings
 from limelight.settings.schema import EnvConfig, TrainConfig
-from limelight.viewing import frames as pictures
-from limelight.viewing import record as watch
+from limelight.viewing import frames as frames_module
+from limelight.viewing import record as record_module
 from limelight.viewing.frames import to_frame
+from limelight.viewing.record import record, show
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 loop_module = importlib.import_module("limelight.training.loop")
@@ -40,8 +41,8 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
-def agent_of(env_id: str, **settings: Any) -> limelight.Agent:
-    """An untrained agent that does not always do the same."""
+def make_agent(env_id: str, **settings: Any) -> limelight.Agent:
+    """Return an untrained agent whose actions vary."""
     config = with_settings(TrainConfig(), {"env_id": env_id, "policy_init_gain": 8.0, "hidden_sizes": (8,), **settings})
     envs = make_envs(config.env, num_envs=1)
     spaces = envs.single_observation_space, envs.single_action_space
@@ -55,7 +56,7 @@ def agent_of(env_id: str, **settings: Any) -> limelight.Agent:
 
 
 class Spy:
-    """A policy that keeps what it was shown and what it did."""
+    """A policy that stores its observations and actions."""
 
     def __init__(self, policy: Any) -> None:
         self.policy, self.obs, self.actions, self.starts = policy, [], [], []
@@ -69,7 +70,7 @@ class Spy:
 
 
 def spied(agent: limelight.Agent, monkeypatch: pytest.MonkeyPatch) -> list[Spy]:
-    """The policies that ``agent`` gives from now on."""
+    """Return the list of policies that ``agent`` makes from now on."""
     spies: list[Spy] = []
     policy = agent.policy
     monkeypatch.setattr(agent, "policy", lambda rng: spies.append(Spy(policy(rng))) or spies[-1])
@@ -77,7 +78,7 @@ def spied(agent: limelight.Agent, monkeypatch: pytest.MonkeyPatch) -> list[Spy]:
 
 
 def balance(agent: limelight.Agent) -> None:
-    """Let no action be the best one everywhere, as it is of a network that has not learnt."""
+    """Change the head so that no action is the best one everywhere, as one is for an untrained network."""
     envs = make_envs(agent.config.env, num_envs=1, backend="ale", max_episode_steps=60)
     spy = Spy(agent.policy(np.random.default_rng(0)))
     play(envs, spy, agent.normalize, 1, 0)
@@ -88,7 +89,7 @@ def balance(agent: limelight.Agent) -> None:
 
 
 def decode(path: Path) -> tuple[str, np.ndarray]:
-    """What a player would show: the stream's description, and its frames [N, height, width, 3]."""
+    """Return the description of the stream and its frames [N, height, width, 3]."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     about = next(line for line in done.stderr.decode().splitlines() if "Video: h264" in line)
@@ -99,10 +100,10 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def cartpole() -> limelight.Agent:
-    return agent_of("CartPole-v1", max_episode_steps=40)
+    return make_agent("CartPole-v1", max_episode_steps=40)
 
 
-# --------------------------------------------------------------------------- the agent sees what it always saw
+# --------------------------------------------------------------------------- observations
 
 
 @pytest.mark.parametrize(
@@ -113,27 +114,27 @@ def cartpole() -> limelight.Agent:
         ("pong", {"frame_size": 42, "frame_stack": 1, "frame_skip": 3, "noop_max": 5}),
     ],
 )
-def test_an_atari_game_is_watched_frame_for_frame_as_the_vector_environment_plays_it(
+def test_a_recorded_atari_game_has_the_observations_of_the_vector_environment(
     game: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ale_py")
     how = {"sticky_actions": 0.25, "max_episode_steps": 110, "encoder": "a3c", **settings}
-    agent = agent_of(game, **how)
+    agent = make_agent(game, **how)
     balance(agent)
     envs = make_envs(agent.config.env, num_envs=1, backend="ale")
     expected = Spy(agent.policy(None))
     by_ale = play(envs, expected, agent.normalize, 1, seed=7)
     envs.close()
     spies = spied(agent, monkeypatch)
-    watched = watch.record(agent, tmp_path / "game.mp4", seed=7)
+    recorded = record(agent, tmp_path / "game.mp4", seed=7)
     (seen,) = spies
-    assert len(seen.obs) == len(expected.obs) == watched.lengths[0] > 80
+    assert len(seen.obs) == len(expected.obs) == recorded.lengths[0] > 80
     assert len({int(action[0]) for action in expected.actions}) > 1
-    for ours, theirs in zip(seen.obs, expected.obs, strict=True):
-        assert ours.dtype == theirs.dtype == np.uint8
-        np.testing.assert_array_equal(ours, theirs)
+    for obs, by_vector in zip(seen.obs, expected.obs, strict=True):
+        assert obs.dtype == by_vector.dtype == np.uint8
+        np.testing.assert_array_equal(obs, by_vector)
     np.testing.assert_array_equal(seen.actions, expected.actions)
-    assert watched == by_ale == limelight.evaluate(agent, episodes=1, seed=7)
+    assert recorded == by_ale == limelight.evaluate(agent, episodes=1, seed=7)
 
 
 @pytest.mark.parametrize(
@@ -146,42 +147,43 @@ def test_an_atari_game_is_watched_frame_for_frame_as_the_vector_environment_play
     ],
 )
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_other_environments_look_to_the_agent_as_in_an_evaluation(
+def test_other_recorded_environments_give_the_observations_of_an_evaluation(
     env_id: str, settings: dict[str, Any], deterministic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if env_id.startswith("MiniGrid"):
         pytest.importorskip("minigrid")
-    agent = agent_of(env_id, **settings)
+    agent = make_agent(env_id, **settings)
     spies = spied(agent, monkeypatch)
     how: dict[str, Any] = {"seed": 3, "deterministic": deterministic}
-    judged = limelight.evaluate(agent, episodes=1, **how)
-    assert watch.record(agent, tmp_path / "game.mp4", **how) == judged
+    evaluated = limelight.evaluate(agent, episodes=1, **how)
+    assert record(agent, tmp_path / "game.mp4", **how) == evaluated
     np.testing.assert_array_equal(spies[0].obs, spies[1].obs)
     np.testing.assert_array_equal(spies[0].actions, spies[1].actions)
     np.testing.assert_array_equal(spies[0].starts, spies[1].starts)
 
 
 def test_episodes_of_a_video_are_the_first_ones_of_an_evaluation(tmp_path: Path) -> None:
-    """Each from the seed that it has in an environment of its own there."""
-    agent = agent_of("FrozenLake-v1", max_episode_steps=30)
-    watched = watch.record(agent, tmp_path / "three.mp4", episodes=4, seed=11)
-    assert sorted(watched.lengths) == sorted(limelight.evaluate(agent, episodes=4, seed=11).lengths)
-    assert len(set(watched.lengths)) > 1
+    """Each starts from the seed of the corresponding environment there."""
+    agent = make_agent("FrozenLake-v1", max_episode_steps=30)
+    recorded = record(agent, tmp_path / "three.mp4", episodes=4, seed=11)
+    assert sorted(recorded.lengths) == sorted(limelight.evaluate(agent, episodes=4, seed=11).lengths)
+    assert len(set(recorded.lengths)) > 1
 
 
-# --------------------------------------------------------------------------- what people see
+# --------------------------------------------------------------------------- frames
 
 
-def test_a_frame_is_the_picture_enlarged_by_whole_numbers_under_its_caption() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (210, 160, 3)).astype(np.uint8)
-    frame = to_frame(picture, ["score 12", "step 3"], pictures.ATARI_PIXEL_ASPECT)
+def test_a_frame_is_the_image_enlarged_by_whole_numbers_below_its_caption() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (210, 160, 3)).astype(np.uint8)
+    frame = to_frame(image, ["score 12", "step 3"], frames_module.ATARI_PIXEL_ASPECT)
     height = frame.shape[0] - 630
     assert frame.shape == (630 + height, 800, 3)
     assert height % 2 == 0 < height
-    np.testing.assert_array_equal(frame[height::3, ::5], picture)
-    np.testing.assert_array_equal(frame[height + 2 :: 3, 4::5], picture)
+    np.testing.assert_array_equal(frame[height::3, ::5], image)
+    np.testing.assert_array_equal(frame[height + 2 :: 3, 4::5], image)
     same, other = (
-        to_frame(picture, [text], pictures.ATARI_PIXEL_ASPECT)[:height] for text in ("score 12    step 3", "score 13")
+        to_frame(image, [text], frames_module.ATARI_PIXEL_ASPECT)[:height]
+        for text in ("score 12    step 3", "score 13")
     )
     np.testing.assert_array_equal(frame[:height], same)
     assert (frame[:height] != other).any()
@@ -192,35 +194,35 @@ def test_a_frame_is_the_picture_enlarged_by_whole_numbers_under_its_caption() ->
     ("shape", "factor"), [((7, 5), 68), ((64, 64), 7), ((241, 300), 1), ((401, 599), 1), ((1, 1), 480)]
 )
 def test_frames_have_even_sides(shape: tuple[int, int], factor: int) -> None:
-    picture = np.full((*shape, 3), 200, np.uint8)
-    frame = to_frame(picture, ["score −1,234.5", "step 12"])
+    image = np.full((*shape, 3), 200, np.uint8)
+    frame = to_frame(image, ["score −1,234.5", "step 12"])
     assert frame.shape[0] % 2 == frame.shape[1] % 2 == 0
     assert frame.shape[1] - shape[1] * factor in (0, 1)
     assert (frame == 200).all(2).sum() >= shape[0] * shape[1] * factor**2
 
 
 @pytest.mark.parametrize(
-    ("picture", "words"),
+    ("image", "words"),
     [
-        (None, "render gave a NoneType: must be a picture"),
-        ("+---+", "render gave a str"),
+        (None, "render returned a NoneType: must be an image"),
+        ("+---+", "render returned a str"),
         (np.zeros((4, 4), np.uint8), r"an array \[4, 4\] of uint8"),
         (np.zeros((4, 4, 3), np.float32), r"an array \[4, 4, 3\] of float32"),
         (np.zeros((0, 4, 3), np.uint8), r"an array \[0, 4, 3\] of uint8"),
     ],
 )
-def test_what_is_no_picture_is_named(picture: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        to_frame(picture, [])
+def test_a_rendered_object_that_is_no_image_is_named(image: Any, words: str) -> None:
+    with pytest.raises(EnvError, match=words):
+        to_frame(image, [])
 
 
-def test_the_file_plays_every_frame_of_the_episode(cartpole: limelight.Agent, tmp_path: Path) -> None:
+def test_the_file_has_every_frame_of_the_episode(cartpole: limelight.Agent, tmp_path: Path) -> None:
     path = tmp_path / "new" / "cartpole.mp4"
-    watched = watch.record(cartpole, path, seed=2)
+    recorded = record(cartpole, path, seed=2)
     about, frames = decode(path)
     assert "yuv420p" in about
     assert ", 50 fps," in about
-    assert len(frames) == watched.lengths[0] + 1
+    assert len(frames) == recorded.lengths[0] + 1
     env = gym.make("CartPole-v1", render_mode="rgb_array")
     env.reset(seed=2)
     first = to_frame(env.render(), ["score 0", "step 0"])
@@ -231,18 +233,18 @@ def test_the_file_plays_every_frame_of_the_episode(cartpole: limelight.Agent, tm
     assert [file.name for file in path.parent.iterdir()] == ["cartpole.mp4"]
 
 
-def test_a_game_without_end_is_cut(tmp_path: Path) -> None:
-    agent = agent_of("CartPole-v1", max_episode_steps=10**6)
-    watched = watch.record(agent, tmp_path / "short.mp4", episodes=5, max_frames=6)
-    assert (watched.lengths, watched.cut) == ([5], 1)
+def test_an_endless_episode_is_cut(tmp_path: Path) -> None:
+    agent = make_agent("CartPole-v1", max_episode_steps=10**6)
+    recorded = record(agent, tmp_path / "short.mp4", episodes=5, max_frames=6)
+    assert (recorded.lengths, recorded.cut) == ([5], 1)
     assert len(decode(tmp_path / "short.mp4")[1]) == 6
-    ends_there = watch.record(agent_of("CartPole-v1", max_episode_steps=5), tmp_path / "whole.mp4", max_frames=6)
+    ends_there = record(make_agent("CartPole-v1", max_episode_steps=5), tmp_path / "whole.mp4", max_frames=6)
     assert (ends_there.lengths, ends_there.cut) == ([5], 0)
 
 
 def test_a_video_of_an_atari_game_has_the_proportions_of_a_television(tmp_path: Path) -> None:
     pytest.importorskip("ale_py")
-    watch.record(agent_of("pong", encoder="a3c", max_episode_steps=4), tmp_path / "pong.mp4")
+    record(make_agent("pong", encoder="a3c", max_episode_steps=4), tmp_path / "pong.mp4")
     about, frames = decode(tmp_path / "pong.mp4")
     assert ", 15 fps," in about
     assert frames.shape[2] == 800
@@ -250,46 +252,46 @@ def test_a_video_of_an_atari_game_has_the_proportions_of_a_television(tmp_path: 
     assert np.ptp(court.astype(int), axis=2).max() > 50  # in colour
 
 
-# --------------------------------------------------------------------------- what cannot be
+# --------------------------------------------------------------------------- errors
 
 
 class Still(Corridor):
-    """Takes a render_mode, as most environments do."""
+    """An environment that takes a render_mode and renders images."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
-    pictures: Callable[[], Any] = staticmethod(lambda: np.zeros((20, 20, 3), np.uint8))
+    images: Callable[[], Any] = staticmethod(lambda: np.zeros((20, 20, 3), np.uint8))
 
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__()
         self.render_mode = render_mode
 
     def render(self) -> Any:
-        return type(self).pictures()
+        return type(self).images()
 
 
 class Sizes(Still):
-    """Pictures of two sizes."""
+    """Renders images of two sizes."""
 
     sizes = iter(range(20, 10**6))
-    pictures = staticmethod(lambda: np.zeros((20, next(Sizes.sizes), 3), np.uint8))
+    images = staticmethod(lambda: np.zeros((20, next(Sizes.sizes), 3), np.uint8))
 
 
 class Wrong(Corridor):
-    """Says that it draws, and takes no render_mode."""
+    """Claims to render, but takes no render_mode."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
 
 class Broken(Still):
-    """Cannot draw."""
+    """Cannot render."""
 
     @staticmethod
-    def pictures() -> Any:
+    def images() -> Any:
         raise OSError("no OpenGL\nanywhere")
 
 
-def still(cls: type[Still]) -> limelight.Agent:
-    agent = agent_of("limelight.envs.toy:Corridor")
+def corridor_agent(cls: type[Still]) -> limelight.Agent:
+    agent = make_agent("helpers.toys:Corridor")
     agent.env_factory = cls
     return agent
 
@@ -297,28 +299,28 @@ def still(cls: type[Still]) -> limelight.Agent:
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        (Corridor, "video: limelight.envs.toy:Corridor draws no pictures; its render modes are none, and rgb_array"),
-        (lambda **given: Corridor(**given), "draws no pictures; its render modes are none"),
+        (Corridor, "video: helpers.toys:Corridor renders no images; its render modes are none, and rgb_array"),
+        (lambda **given: Corridor(**given), "renders no images; its render modes are none"),
         (lambda **given: Wrong(**given), r"cannot be made with render_mode rgb_array \(.*render_mode"),
-        (lambda: Still(), "draws no pictures, as it takes no render_mode; give it this argument"),
-        (Broken, r"Broken cannot draw here \(no OpenGL anywhere\)"),
-        (Sizes, r"render gave pictures of two sizes, \(\d+, \d+, 3\) and \(\d+, \d+, 3\)"),
+        (lambda: Still(), "renders no images, as its callable takes no render_mode; add this argument"),
+        (Broken, r"Broken cannot render here \(no OpenGL anywhere\)"),
+        (Sizes, r"render returned images of two sizes, \(\d+, \d+, 3\) and \(\d+, \d+, 3\)"),
         ("CartPole-v1", "its observation_space is"),
     ],
 )
-def test_an_environment_that_cannot_be_filmed(env: Any, words: str, tmp_path: Path) -> None:
-    agent = agent_of("limelight.envs.toy:Corridor")
-    with pytest.raises(ConfigError, match=words) as error:
-        watch.record(agent, tmp_path / "game.mp4", env)
+def test_an_environment_that_cannot_be_recorded_is_named(env: Any, words: str, tmp_path: Path) -> None:
+    agent = make_agent("helpers.toys:Corridor")
+    with pytest.raises(LimelightError, match=words) as error:
+        record(agent, tmp_path / "game.mp4", env)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_of_a_callable_s_environment(tmp_path: Path) -> None:
-    watched = watch.record(still(Still), tmp_path / "still.mp4", max_frames=3)
+def test_an_environment_of_a_callable_is_recorded(tmp_path: Path) -> None:
+    recorded = record(corridor_agent(Still), tmp_path / "still.mp4", max_frames=3)
     about, frames = decode(tmp_path / "still.mp4")
     assert ", 20 fps," in about
-    assert (len(frames), watched.cut) == (3, 1)
+    assert (len(frames), recorded.cut) == (3, 1)
 
 
 def test_without_ffmpeg_one_line_says_what_to_install(
@@ -326,20 +328,22 @@ def test_without_ffmpeg_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(ConfigError, match=r'video: needs imageio-ffmpeg.*pip install "limelight-rl\[video\]"'):
-        watch.record(cartpole, tmp_path / "game.mp4")
+        record(cartpole, tmp_path / "game.mp4")
     with pytest.raises(ConfigError, match="video_every = 100: needs imageio-ffmpeg"):
         limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), video_every=100, **QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written(cartpole: limelight.Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_written_is_named(
+    cartpole: limelight.Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/game\.mp4: cannot be written"):
-        watch.record(cartpole, tmp_path / "file" / "game.mp4")
+        record(cartpole, tmp_path / "file" / "game.mp4")
     (tmp_path / "kept.mp4").write_bytes(b"before")
-    monkeypatch.setitem(pictures._ENCODING, "-c:v", "nonsense")
+    monkeypatch.setitem(frames_module._ENCODING, "-c:v", "nonsense")
     with pytest.raises(ConfigError, match=r"kept\.mp4: cannot be written \(ffmpeg: .*nonsense"):
-        watch.record(cartpole, tmp_path / "kept.mp4")
+        record(cartpole, tmp_path / "kept.mp4")
     assert {path.name for path in tmp_path.iterdir()} == {"file", "kept.mp4"}
     assert (tmp_path / "kept.mp4").read_bytes() == b"before"
 
@@ -356,36 +360,36 @@ def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others always have a display, or say so themselves")
 def test_without_a_display_one_line_says_so(no_display: None, cartpole: limelight.Agent) -> None:
     with pytest.raises(ConfigError, match=r"render: there is no display here .*; use --video"):
-        watch.show(cartpole)
+        show(cartpole)
 
 
-def test_a_driver_that_opens_no_window(
+def test_a_display_driver_that_opens_no_window_is_named(
     no_display: None, cartpole: limelight.Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pygame").display.quit()
     monkeypatch.setenv("SDL_VIDEODRIVER", "there_is_none")
     with pytest.raises(ConfigError, match=r"render: no window can be opened here \(.+\); use --video"):
-        watch.show(cartpole)
+        show(cartpole)
 
 
-def test_a_window_shows_the_same_game_and_closing_it_ends_the_show(
+def test_a_window_shows_the_same_episode_and_closing_it_ends_the_show(
     no_display: None, cartpole: limelight.Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pygame = pytest.importorskip("pygame")
     pygame.display.quit()
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    assert watch.show(cartpole, seed=4) == watch.record(cartpole, tmp_path / "game.mp4", seed=4)
+    assert show(cartpole, seed=4) == record(cartpole, tmp_path / "game.mp4", seed=4)
     shown: list[np.ndarray] = []
-    show = pictures.Window.show
+    show_frame = frames_module.Window.show
 
-    def show_three(self: pictures.Window, frame: np.ndarray) -> bool:
+    def show_three(self: frames_module.Window, frame: np.ndarray) -> bool:
         shown.append(frame)
         if len(shown) == 3:
             pygame.event.post(pygame.event.Event(pygame.QUIT))
-        return show(self, frame)
+        return show_frame(self, frame)
 
-    monkeypatch.setattr(pictures.Window, "show", show_three)
-    closed = watch.show(cartpole, episodes=4, seed=4)
+    monkeypatch.setattr(frames_module.Window, "show", show_three)
+    closed = show(cartpole, episodes=4, seed=4)
     assert (closed.lengths, closed.cut, len(shown)) == ([2], 1, 3)
     assert not pygame.display.get_init()
 
@@ -396,15 +400,15 @@ def test_a_window_shows_the_same_game_and_closing_it_ends_the_show(
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a best agent, and the videos of its training."""
-    folder = tmp_path_factory.mktemp("watch") / "run"
+    folder = tmp_path_factory.mktemp("recorded") / "run"
     settings = {**QUICK, "eval_every": 200, "eval_episodes": 2, "max_episode_steps": 30, "seed": 5}
     limelight.train("CartPole-v1", run_dir=str(folder), total_timesteps=640, video_every=320, **settings)
     return folder
 
 
-def test_evaluate_video_says_where_it_is(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_video_prints_the_path(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(run_dir), "--video", "--seed", "3"]) == 0
-    judged, video = capsys.readouterr().out.splitlines()
+    result, video = capsys.readouterr().out.splitlines()
     path = run_dir / "videos" / "best-evaluate-seed3.mp4"
     assert video == f"video: {path}"
     about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -415,11 +419,13 @@ def test_evaluate_video_says_where_it_is(run_dir: Path, capsys: pytest.CaptureFi
         False,
         False,
     )
-    assert f"best agent of {run_dir}: {about['returns'][0]:.1f} ± 0.0 over 1 episodes" in judged
+    assert f"best agent of {run_dir}: {about['returns'][0]:.1f} ± 0.0 over 1 episodes" in result
     assert len(decode(path)[1]) == about["lengths"][0] + 1
 
 
-def test_evaluate_judges_beside_the_video_if_asked_to(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_runs_more_episodes_than_the_video_shows_if_asked_to(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     argv = ["evaluate", str(run_dir), "--video", "--video-episodes", "2", "--stochastic", "--which", "last", "--json"]
     assert cli.main(argv) == 0
     alone = json.loads(capsys.readouterr().out)
@@ -432,10 +438,10 @@ def test_evaluate_judges_beside_the_video_if_asked_to(run_dir: Path, capsys: pyt
     assert (both["episodes"], both["video"]) == (7, str(path))
 
 
-def test_a_cut_video_is_said_to_be_one(
+def test_a_cut_video_is_reported_as_cut(
     run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch.record, "__kwdefaults__", {**watch.record.__kwdefaults__, "max_frames": 4})
+    monkeypatch.setattr(record, "__kwdefaults__", {**record.__kwdefaults__, "max_frames": 4})
     assert cli.main(["evaluate", str(run_dir), "--video", "--seed", "4"]) == 0
     assert capsys.readouterr().out.splitlines()[1].endswith("seed4.mp4 (cut after 3 steps)")
 
@@ -445,12 +451,12 @@ def test_a_cut_video_is_said_to_be_one(
     [
         (["--render"], "render: there is no display here"),
         (
-            ["--video", "--env-id", "limelight.envs.toy:Corridor"],
-            "video: limelight.envs.toy:Corridor draws no pictures",
+            ["--video", "--env-id", "helpers.toys:Corridor"],
+            "video: helpers.toys:Corridor renders no images",
         ),
     ],
 )
-def test_mistakes_are_one_line(
+def test_errors_are_one_line(
     words: list[str], message: str, run_dir: Path, no_display: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["evaluate", str(run_dir), *words]) == 2
@@ -469,7 +475,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parameters(run_dir: Path) -> dict[str, Any]:
-    """Everything of the newest checkpoint that learning depends on."""
+    """Return everything of the newest checkpoint that learning depends on."""
     newest = latest_checkpoint(run_dir)
     assert newest is not None
     state = read_state(newest)
@@ -488,10 +494,10 @@ def test_training_is_bit_for_bit_the_same_with_videos(
 ) -> None:
     how = {**QUICK, "eval_every": 300, "eval_episodes": 2, "log_every": 100, "total_timesteps": 700, **settings}
     plain = limelight.train("CartPole-v1", run_dir=str(tmp_path / "plain"), **how)
-    filmed = limelight.train("CartPole-v1", run_dir=str(tmp_path / "filmed"), video_every=250, **how)
-    np.testing.assert_equal(parameters(filmed.run_dir), parameters(plain.run_dir))
-    assert rows(filmed.run_dir) == rows(plain.run_dir)
-    assert len(list((filmed.run_dir / "videos").glob("*.mp4"))) == 2
+    recorded = limelight.train("CartPole-v1", run_dir=str(tmp_path / "recorded"), video_every=250, **how)
+    np.testing.assert_equal(parameters(recorded.run_dir), parameters(plain.run_dir))
+    assert rows(recorded.run_dir) == rows(plain.run_dir)
+    assert len(list((recorded.run_dir / "videos").glob("*.mp4"))) == 2
     assert not (plain.run_dir / "videos").exists()
 
 
@@ -508,21 +514,23 @@ def test_videos_of_training_are_named_by_their_steps_and_shown_in_the_report(run
         assert f"step {step:,} · return {about['returns'][0]:.4g} · {about['lengths'][0]} steps" in page
 
 
-def test_the_best_agent_plays_not_the_last(tmp_path: Path, no_report: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And where nothing was evaluated, the agent as it is."""
-    filmed: list[limelight.Agent] = []
-    monkeypatch.setattr(loop_module, "record_to_run", lambda agent, *args, **kwargs: filmed.append(agent))
+def test_videos_of_training_show_the_best_agent(
+    tmp_path: Path, no_report: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without evaluations they show the current agent."""
+    recorded: list[limelight.Agent] = []
+    monkeypatch.setattr(loop_module, "record_to_run", lambda agent, *args, **kwargs: recorded.append(agent))
     how = {**QUICK, "total_timesteps": 600, "video_every": 200}
     settings = {**how, "eval_every": 200, "eval_episodes": 2, "max_episode_steps": 20, "learning_rate": 0.05}
     result = limelight.train("CartPole-v1", run_dir=str(tmp_path / "best"), **settings)
     best = limelight.load(result.run_dir).get_state()["params"]
-    np.testing.assert_array_equal(filmed[-1].get_state()["params"], best)
+    np.testing.assert_array_equal(recorded[-1].get_state()["params"], best)
     last = limelight.load(limelight.train("CartPole-v1", run_dir=str(tmp_path / "last"), **how).run_dir)
-    np.testing.assert_array_equal(filmed[-1].get_state()["params"], last.get_state()["params"])
-    assert len(filmed) == 6
+    np.testing.assert_array_equal(recorded[-1].get_state()["params"], last.get_state()["params"])
+    assert len(recorded) == 6
 
 
-def test_a_video_that_fails_later_is_said_and_the_run_goes_on(
+def test_a_failed_video_is_reported_and_the_run_continues(
     tmp_path: Path, no_report: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -537,19 +545,19 @@ def test_a_video_that_fails_later_is_said_and_the_run_goes_on(
 
 
 @pytest.mark.parametrize("env", [Corridor, lambda: Still(), Broken], ids=["modes", "argument", "broken"])
-def test_a_run_whose_videos_cannot_be_made_does_not_begin(env: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^video_every = 50: .*(draws no pictures|cannot draw here)") as error:
+def test_a_run_whose_videos_cannot_be_made_does_not_start(env: Any, tmp_path: Path) -> None:
+    with pytest.raises(EnvError, match=r"^video_every = 50: .*(renders no images|cannot render here)") as error:
         limelight.train(env, run_dir=str(tmp_path / "r"), video_every=50, **QUICK)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_callable_s_environment_is_filmed_while_training(tmp_path: Path, no_report: None) -> None:
+def test_an_environment_of_a_callable_is_recorded_while_training(tmp_path: Path, no_report: None) -> None:
     result = limelight.train(Still, run_dir=str(tmp_path / "r"), total_timesteps=200, video_every=200, **QUICK)
     assert len(list((result.run_dir / "videos").glob("*.mp4"))) == 1
 
 
-def test_workers_go_on_while_a_video_is_made(tmp_path: Path, no_report: None) -> None:
+def test_workers_continue_while_a_video_is_made(tmp_path: Path, no_report: None) -> None:
     result = limelight.train(
         "CartPole-v1", algo="a3c", num_workers=2, run_dir=str(tmp_path / "r"), total_timesteps=3_000, video_every=1_000,
         **{**QUICK, "max_episode_steps": 30},
@@ -560,21 +568,21 @@ def test_workers_go_on_while_a_video_is_made(tmp_path: Path, no_report: None) ->
     assert all(step >= 1_000 for step in steps)
 
 
-def test_mujoco_s_renderer_is_chosen_for_the_time_of_watching_alone(
+def test_the_renderer_of_mujoco_is_chosen_only_while_rendering(
     no_display: None, cartpole: limelight.Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     asked: list[str | None] = []
-    render = watch._RenderedEnv.frame
+    render = record_module._RenderedEnv.frame
     monkeypatch.setattr(
-        watch._RenderedEnv,
+        record_module._RenderedEnv,
         "frame",
         lambda self, words: asked.append(os.environ.get("MUJOCO_GL")) or render(self, words),
     )
-    watch.record(cartpole, tmp_path / "game.mp4", max_frames=2)
+    record(cartpole, tmp_path / "game.mp4", max_frames=2)
     assert asked == ["egl" if sys.platform.startswith("linux") else None] * 2
     assert "MUJOCO_GL" not in os.environ
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    watch.check_video(EnvConfig(), None, "video_every = 1")
+    record_module.check_video(EnvConfig(), None, "video_every = 1")
     assert asked[2:] == ["osmesa"]
     assert os.environ["MUJOCO_GL"] == "osmesa"

@@ -1,4 +1,4 @@
-"""report.html and the pictures: of whole runs, of several, and of those that were cut short."""
+"""report.html and its figures: of whole runs, of several, and of interrupted ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from limelight.algo.episodes import Episode
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError, ConfigError, LimelightError
 from limelight.runs.reader import read_run
 from limelight.settings.io import save_yaml, with_settings
 from limelight.settings.schema import TrainConfig
@@ -35,12 +35,12 @@ SUMMARY = {
 
 
 def make_run(folder: Path, episodes: int = 300, rows: int = 10, evaluations: int = 4, **settings: object) -> Path:
-    """A run folder with that many episodes, rows of training metrics and evaluations."""
+    """Make a run folder with that many episodes, rows of training metrics and evaluations."""
     folder.mkdir(parents=True)
     save_yaml(with_settings(TrainConfig(), {"seed": 7, **settings}), folder / "config.yaml")
     monitor = MonitorCsvLogger(folder / "monitor.csv", "CartPole-v1", 0.0)
     for i in range(episodes):
-        monitor.episodes(100 * i, i / 10, [Episode(0, float(i % 50), 20, True)])
+        monitor.episodes(100 * i, i / 10, [Episode(0, float(i % 50), 20, True, 100 * i)])
     monitor.close()
     metrics = JsonlLogger(folder / "metrics.jsonl")
     for i in range(1, rows + 1):
@@ -54,7 +54,7 @@ def make_run(folder: Path, episodes: int = 300, rows: int = 10, evaluations: int
 
 
 class Checker(HTMLParser):
-    """Knows that tags are balanced, and collects what a page would load or link to."""
+    """Checks that tags are balanced, and collects the addresses that a page would load or link to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Checker(HTMLParser):
 
 
 def check_page(path: Path) -> tuple[str, list[str]]:
-    """The page and its pieces of text, once it is seen to be well-formed and to need no network."""
+    """Return the page and its pieces of text, after checking that it is well-formed and needs no network."""
     page = path.read_text(encoding="utf-8")
     checker = Checker()
     checker.feed(page)
@@ -92,7 +92,7 @@ def check_page(path: Path) -> tuple[str, list[str]]:
     return page, checker.text
 
 
-def check_pictures(folder: Path) -> str:
+def check_plots(folder: Path) -> str:
     png = (folder / "plots" / "learning_curve.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     svg = (folder / "plots" / "learning_curve.svg").read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def check_pictures(folder: Path) -> str:
     return svg
 
 
-def test_a_whole_run(tmp_path: Path) -> None:
+def test_the_report_of_a_whole_run_has_all_its_parts(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a2c-7", gamma=0.9, stop_at_return=300.0)
     (run / "summary.json").write_text(json.dumps(SUMMARY))
     (run / "system.json").write_text(
@@ -108,7 +108,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     )
     (run / "command.txt").write_text("limelight train CartPole-v1 --env-kwargs a '<b>'\n")
     assert write_report([run]) == run / "report.html"
-    svg = check_pictures(run)
+    svg = check_plots(run)
     for word in (
         "environment steps",
         "episode return",
@@ -138,15 +138,22 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert '<th scope="row">algorithm.gae_lambda</th><td>0.95</td>' in page
     assert '<th scope="row">solved at step</th><td>–</td>' in page
     assert page.count("<svg") == 2
+    assert "--accent: #1f6fc4" in page  # the style sheet is a part of the page
     assert "currentColor" in page
     assert plots.INK not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
 
 
-def test_several_runs_in_one_picture(tmp_path: Path) -> None:
+def test_the_final_evaluation_has_the_digits_of_its_spread(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "summary.json").write_text(json.dumps({**SUMMARY, "final_eval_return": 0.961, "final_eval_std": 0.012}))
+    assert "0.961 ± 0.012" in check_page(write_report([run]))[1]
+
+
+def test_several_runs_share_one_figure(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, seed=seed) for seed, name in enumerate(("one/x", "two/x", "_three"))]
     (runs[1] / "summary.json").write_text(json.dumps(SUMMARY))
     assert write_report(runs) == runs[0] / "report.html"
-    svg = check_pictures(runs[0])
+    svg = check_plots(runs[0])
     for color in plots.COLORS[:3]:
         assert color in svg
     assert str(runs[0]) in svg
@@ -162,17 +169,17 @@ def test_several_runs_in_one_picture(tmp_path: Path) -> None:
     ("episodes", "rows", "evaluations"),
     [(0, 0, 0), (1, 1, 1), (30, 0, 0), (0, 5, 0), (0, 1, 2), (5000, 600, 0)],
 )
-def test_runs_of_every_length(tmp_path: Path, episodes: int, rows: int, evaluations: int) -> None:
+def test_runs_of_every_length_have_a_report(tmp_path: Path, episodes: int, rows: int, evaluations: int) -> None:
     run = make_run(tmp_path / "run", episodes, rows, evaluations)
     page, text = check_page(write_report([run]))
-    svg = check_pictures(run)
+    svg = check_plots(run)
     assert ("no episode has finished yet" in svg) == (episodes == evaluations == 0)
     assert ("evaluation" in re.findall(r">([^<>]+)</text>", svg)) == (evaluations > 0)
     assert page.count("<svg") == (2 if rows else 1)
     assert text.count("no summary yet (still running, or killed)") == 2
 
 
-def test_a_panel_per_training_metric(tmp_path: Path) -> None:
+def test_every_training_metric_has_a_panel(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", rows=0)
     metrics = JsonlLogger(run / "metrics.jsonl")
     names = [f"train/metric_{i}" for i in range(5)]
@@ -188,25 +195,25 @@ def test_a_panel_per_training_metric(tmp_path: Path) -> None:
 
 
 def make_async_run(folder: Path, workers: int = 2, restarts: tuple[int, ...] = (0, 0, 1, 3)) -> Path:
-    """An asynchronous run with a row for each of ``restarts``; a fall to 0 is where it was resumed."""
+    """Make an asynchronous run with a row for each of ``restarts``; it was resumed where the count falls to 0."""
     run = make_run(folder, rows=0, algo="a3c", asynchronous=True, num_workers=workers)
     metrics = JsonlLogger(run / "metrics.jsonl")
     for i, count in enumerate(restarts, 1):
-        paces = {f"async/worker_{w}/updates_per_second": 10.0 * w + i for w in range(workers)}
+        updates = {f"async/worker_{w}/updates_per_second": 10.0 * w + i for w in range(workers)}
         steps = {f"async/worker_{w}/steps_per_second": 640.0 for w in range(workers)}
         lag = {"async/policy_lag": 1.5, "async/policy_lag_max": 4 + i}
         counts = {"async/worker_restarts": count, "async/skipped_updates": 0}
-        metrics.log(100 * i, 1.0 * i, {"train/entropy": 0.6, **lag, **counts, **paces, **steps})
+        metrics.log(100 * i, 1.0 * i, {"train/entropy": 0.6, **lag, **counts, **updates, **steps})
     metrics.close()
     return run
 
 
 def drawn(ax: Axes) -> list[tuple[list[float], str, object]]:
-    """The values of every line of a panel, how it is drawn, and its colour."""
+    """Return the values, the style and the colour of every line of a panel."""
     return [(list(line.get_ydata()), line.get_linestyle(), line.get_color()) for line in ax.get_lines()]  # type: ignore[arg-type]
 
 
-def test_workers_lag_and_pace_are_drawn(tmp_path: Path) -> None:
+def test_policy_lag_and_updates_per_second_are_drawn(tmp_path: Path) -> None:
     run = make_async_run(tmp_path / "run", workers=3)
     with plots.style():
         figure = plots.worker_metrics([read_run(run)])
@@ -214,34 +221,34 @@ def test_workers_lag_and_pace_are_drawn(tmp_path: Path) -> None:
     assert figure is not None
     assert others is not None
     assert [ax.get_title(loc="left") for ax in others.axes] == ["entropy"]  # not one for each worker
-    lag, pace = figure.axes
+    lag, rates = figure.axes
     assert [(values, style) for values, style, _ in drawn(lag)] == [([1.5] * 4, "-"), ([5, 6, 7, 8], "--")]
-    assert [values for values, _, _ in drawn(pace)] == [[10.0 * w + i for i in range(1, 5)] for w in range(3)]
-    assert len({color for _, _, color in drawn(pace)}) == 3
+    assert [values for values, _, _ in drawn(rates)] == [[10.0 * w + i for i in range(1, 5)] for w in range(3)]
+    assert len({color for _, _, color in drawn(rates)}) == 3
     page, text = check_page(write_report([run]))
     assert page.count("<svg") == 3
-    for words in ("Workers", "policy lag, in updates by others", "restarted workers"):
+    for words in ("Workers", "policy lag, in updates by other workers", "restarted workers"):
         assert words in text, words
     assert '<th scope="row">restarted workers</th><td class=changed>3</td>' in page
     assert '<th scope="row">updates skipped (not finite)</th><td>0</td>' in page
 
 
-def test_runs_with_workers_beside_runs_without(tmp_path: Path) -> None:
-    """Only the asynchronous ones have a lag; each has one colour."""
+def test_only_runs_with_workers_have_a_lag(tmp_path: Path) -> None:
+    """Each run has one colour."""
     runs = [make_run(tmp_path / "a2c"), make_async_run(tmp_path / "a3c"), make_async_run(tmp_path / "more", workers=9)]
     with plots.style():
         figure = plots.worker_metrics([read_run(run) for run in runs])
     assert figure is not None
-    lag, pace = figure.axes
+    lag, rates = figure.axes
     assert [len(values) for values, _, _ in drawn(lag)] == [0, 0, 4, 4, 4, 4]
-    assert [color for _, _, color in drawn(pace)] == [plots.COLORS[1]] * 2 + [plots.COLORS[2]] * 9
+    assert [color for _, _, color in drawn(rates)] == [plots.COLORS[1]] * 2 + [plots.COLORS[2]] * 9
     page, _ = check_page(write_report(runs))
     assert '<th scope="row">restarted workers</th><td>–</td><td class=changed>3</td><td class=changed>3</td>' in page
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_one_worker_never_lags(tmp_path: Path, rows: int) -> None:
-    """Nothing but zeros is drawn from 0 upwards too."""
+def test_the_lag_of_one_worker_is_drawn_at_zero(tmp_path: Path, rows: int) -> None:
+    """An axis with nothing but zeros starts at 0 as well."""
     run = make_run(tmp_path / "run", rows=0)
     metrics = JsonlLogger(run / "metrics.jsonl")
     for step in range(1, rows + 1):
@@ -255,7 +262,7 @@ def test_one_worker_never_lags(tmp_path: Path, rows: int) -> None:
     write_report([run])
 
 
-def test_a_report_without_workers_has_nothing_of_them(tmp_path: Path) -> None:
+def test_a_report_without_workers_has_no_section_on_workers(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     with plots.style():
         assert plots.worker_metrics([read_run(run)]) is None
@@ -264,12 +271,12 @@ def test_a_report_without_workers_has_nothing_of_them(tmp_path: Path) -> None:
     assert "restarted workers" not in text
 
 
-def add_video(run: Path, name: str, size: int = 100, **about: object) -> None:
-    """An MP4 file of that size beside a run, and what is known of it, if anything."""
+def add_video(run: Path, name: str, size: int = 100, **info: object) -> None:
+    """Add an MP4 file of that size to a run, with its VideoInfo if any of ``info`` is given."""
     (run / "videos").mkdir(exist_ok=True)
     (run / "videos" / f"{name}.mp4").write_bytes(bytes(size))
-    if about:
-        usual = {
+    if info:
+        defaults = {
             "which": "best",
             "step": None,
             "seed": 0,
@@ -278,14 +285,14 @@ def add_video(run: Path, name: str, size: int = 100, **about: object) -> None:
             "lengths": [9],
             "cut": False,
         }
-        (run / "videos" / f"{name}.json").write_text(json.dumps({**usual, **about}))
+        (run / "videos" / f"{name}.json").write_text(json.dumps({**defaults, **info}))
 
 
 def captions(page: str) -> list[str]:
     return re.findall("<figcaption>(.*?)</figcaption>", page)
 
 
-def test_videos_are_a_part_of_the_page_by_step(tmp_path: Path) -> None:
+def test_videos_are_embedded_in_the_page_by_step(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_video(run, "best-evaluate-seed3", seed=3, returns=[-20.5, 7.0], lengths=[900, 400], sampled=True)
     add_video(run, "best-2000000-seed7", step=2_000_000, returns=[21.0], lengths=[1684], cut=True)
@@ -304,7 +311,7 @@ def test_videos_are_a_part_of_the_page_by_step(tmp_path: Path) -> None:
     assert "Videos" in text
 
 
-def test_large_videos_lie_beside_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_videos_are_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "_EMBED_EACH", 1_000)
     monkeypatch.setattr(report, "_EMBED_TOTAL", 1_500)
     runs = [make_run(tmp_path / "one"), make_run(tmp_path / "two")]
@@ -320,7 +327,7 @@ def test_large_videos_lie_beside_the_page(tmp_path: Path, monkeypatch: pytest.Mo
     assert [caption.split(" · ")[0] for caption in captions(page)] == ["one", "one", "two"]
 
 
-def test_a_report_without_videos_has_nothing_of_them(tmp_path: Path) -> None:
+def test_a_report_without_videos_has_no_section_on_videos(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "videos").mkdir()
     page, text = check_page(write_report([run]))
@@ -329,17 +336,18 @@ def test_a_report_without_videos_has_nothing_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("{", "not a JSON object"), ('{"step": 1, "cut": false}', "no lengths, re")]
+    ("content", "words"),
+    [("{", "not a JSON object"), ('{"step": 1, "cut": false}', "no which, seed, sampled, returns, lengths")],
 )
-def test_a_damaged_note_of_a_video_is_named(content: str, words: str, tmp_path: Path) -> None:
+def test_a_damaged_file_beside_a_video_is_named(content: str, words: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_video(run, "best-1-seed0", step=1)
     (run / "videos" / "best-1-seed0.json").write_text(content)
-    with pytest.raises(ConfigError, match=rf"best-1-seed0\.json: damaged \({words}"):
+    with pytest.raises(CheckpointError, match=rf"best-1-seed0\.json: damaged \({words}"):
         write_report([run])
 
 
-def test_counters_that_a_resumed_run_starts_anew_add_up(tmp_path: Path) -> None:
+def test_counters_that_restart_with_a_resumed_run_add_up(tmp_path: Path) -> None:
     run = read_run(make_async_run(tmp_path / "run", restarts=(0, 2, 5, 0, 1, 1)))
     assert run.total("async/worker_restarts") == 6
     assert run.total("async/skipped_updates") == 0
@@ -347,7 +355,7 @@ def test_counters_that_a_resumed_run_starts_anew_add_up(tmp_path: Path) -> None:
     assert read_run(make_async_run(tmp_path / "late", restarts=(2, 2))).total("async/worker_restarts") == 2
 
 
-def test_a_killed_run(tmp_path: Path) -> None:
+def test_the_report_of_a_killed_run_has_its_whole_lines(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     for name in ("monitor.csv", "metrics.jsonl"):
         (run / name).write_bytes((run / name).read_bytes()[:-7])  # the last line is cut short
@@ -357,19 +365,19 @@ def test_a_killed_run(tmp_path: Path) -> None:
     (run / "monitor.csv").unlink()
     (run / "metrics.jsonl").write_text("")
     write_report([run])
-    assert "no episode has finished yet" in check_pictures(run)
+    assert "no episode has finished yet" in check_plots(run)
 
 
-def test_odd_evaluations(tmp_path: Path) -> None:
+def test_an_evaluation_without_spread_is_drawn(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", evaluations=0)
     metrics = JsonlLogger(run / "metrics.jsonl")
     metrics.log(10, 1.0, {"eval/mean_reward": math.nan})  # no spread, and no best to mark
     metrics.close()
     write_report([run])
-    assert "evaluation" in check_pictures(run)
+    assert "evaluation" in check_plots(run)
 
 
-def test_what_is_read_back(tmp_path: Path) -> None:
+def test_a_run_is_read_back(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     assert run.episodes.steps[:3].tolist() == [0, 100, 200]
     assert run.episodes.seconds[:3].tolist() == [0, 0.1, 0.2]
@@ -385,12 +393,24 @@ def test_episodes_reported_together_are_spread_over_the_time_before(tmp_path: Pa
     run = make_run(tmp_path / "run", episodes=0)
     monitor = MonitorCsvLogger(run / "monitor.csv", "E", 0.0)
     for step, seconds, returns in ((40, 4.0, [1.0, 2.0]), (100, 5.0, [3.0]), (400, 9.0, [4.0, 5.0, 6.0])):
-        monitor.episodes(step, seconds, [Episode(0, value, 20, True) for value in returns])
+        monitor.episodes(step, seconds, [Episode(0, value, 20, True, step) for value in returns])
     monitor.close()
     episodes = read_run(run).episodes
     assert episodes.values.tolist() == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(episodes.steps, [20, 40, 100, 200, 300, 400])
     np.testing.assert_allclose(episodes.seconds, [2, 4, 5, 5 + 4 / 3, 5 + 8 / 3, 9])
+
+
+def test_episodes_of_several_rollouts_in_one_report_are_spread_over_its_time(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", episodes=0)
+    monitor = MonitorCsvLogger(run / "monitor.csv", "E", 0.0)
+    monitor.episodes(100, 4.0, [Episode(0, float(step), 20, True, step) for step in (40, 60, 60, 90)])
+    monitor.episodes(200, 6.0, [Episode(0, float(step), 20, True, step) for step in (80, 120)])  # of a slower worker
+    monitor.close()
+    episodes = read_run(run).episodes
+    assert episodes.values.tolist() == [40, 60, 60, 80, 90, 120]
+    np.testing.assert_allclose(episodes.steps, [40, 50, 60, 80, 90, 120])
+    np.testing.assert_allclose(episodes.seconds, [4 / 3, 8 / 3, 4, 6, 4, 6])
 
 
 @pytest.mark.parametrize(
@@ -408,20 +428,20 @@ def test_episodes_reported_together_are_spread_over_the_time_before(tmp_path: Pa
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
     run = make_run(tmp_path / "run", 1, 1, 1)
     (run / name).write_text(content)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(LimelightError, match=message):
         write_report([run])
 
 
-def test_what_is_not_a_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere: no such folder"):
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere: no such folder"):
         write_report([tmp_path / "nowhere"])
-    with pytest.raises(ConfigError, match=r"no config\.yaml there"):
+    with pytest.raises(CheckpointError, match=r"no config\.yaml there"):
         write_report([tmp_path])
     with pytest.raises(ConfigError, match="at least one run folder"):
         write_report([])
 
 
-def test_no_pyplot_no_torch_no_warning(tmp_path: Path) -> None:
+def test_a_report_loads_neither_pyplot_nor_torch_and_warns_of_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     program = (
         "import sys; from pathlib import Path; from limelight.viewing.report import write_report\n"
@@ -432,7 +452,7 @@ def test_no_pyplot_no_torch_no_warning(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_same_run_same_bytes(tmp_path: Path) -> None:
+def test_the_report_of_a_run_is_the_same_to_the_byte(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     first = write_report([run]).read_bytes()
     assert write_report([run]).read_bytes() == first
@@ -441,13 +461,13 @@ def test_same_run_same_bytes(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- arithmetic
 
 
-def test_moving_average() -> None:
+def test_moving_average_is_the_mean_of_a_window() -> None:
     values = np.random.default_rng(0).normal(size=57)
     expected = [values[max(0, i - 9) : i + 1].mean() for i in range(57)]
     np.testing.assert_allclose(plots.moving_average(values, 10), expected, atol=1e-12)
 
 
-def test_exponential_smoothing() -> None:
+def test_exponential_smoothing_is_a_weighted_mean() -> None:
     values = np.random.default_rng(0).normal(size=30)
     weights = 0.9 ** np.arange(30)
     expected = [weights[: i + 1][::-1] @ values[: i + 1] / weights[: i + 1].sum() for i in range(30)]
@@ -466,10 +486,10 @@ def test_exponential_smoothing() -> None:
         (-2e9, "−2G"),
     ],
 )
-def test_tick_labels(value: float, text: str) -> None:
+def test_tick_labels_are_short(value: float, text: str) -> None:
     assert plots._short_number(value) == text
 
 
 @pytest.mark.parametrize(("seconds", "unit"), [(0, "seconds"), (179, "seconds"), (180, "minutes"), (10_800, "hours")])
-def test_time_axis_has_a_fitting_unit(seconds: float, unit: str) -> None:
+def test_the_unit_of_the_time_axis_fits_its_length(seconds: float, unit: str) -> None:
     assert plots._time_unit(seconds)[1] == unit

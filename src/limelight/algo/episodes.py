@@ -18,6 +18,8 @@ class Episode(NamedTuple):
     episode_return: float
     length: int
     terminated: bool
+    step: int = 0
+    """Environment steps of the run at the end of the rollout in which the episode ended; set by the runner."""
 
 
 class EpisodeTracker:

@@ -1,102 +1,105 @@
-"""What each subcommand of the command line can be told; cli.py acts on it, flags.py fills it in."""
+"""The arguments of each subcommand, and the run, agent or environment that they describe."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
-
-from limelight.cli.flags import Notice, Parsed, parse
+from limelight.cli.flags import Notice, Syntax, parse
 from limelight.errors import ConfigError
-from limelight.settings.io import field_sections, for_resume, get_setting, load_yaml, with_settings
+from limelight.settings.io import all_settings, for_resume, load_yaml, with_settings
 from limelight.settings.rules import validate
 from limelight.settings.schema import EnvConfig, EnvKwargs, TrainConfig
+from limelight.settings.values import Range
 
-Switch = tyro.conf.FlagCreatePairsOff[bool]
+if TYPE_CHECKING:
+    from limelight.runs.agent import Agent
 
 
 @dataclass(frozen=True)
 class TrainArguments:
-    """Train an agent, judge it, and write a report.
+    """Train an agent, evaluate it, and write a report.
 
-    Every setting has its plain name (--gamma 0.9) and the name with its section (--algorithm.gamma 0.9). The
-    defaults shown are those of this environment, algorithm and preset: limelight train Acrobot-v1 --help
+    A setting is written --gamma 0.9 or, with its section, --algorithm.gamma 0.9. The defaults shown are those of this
+    environment, algorithm and preset: try limelight train Acrobot-v1 --help. To repeat a run, see its command.txt.
     """
 
-    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[ENV_ID]")] = EnvConfig.env_id
-    """A Gymnasium id, or package.module:callable that returns an environment (`limelight list envs`)."""
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    resume: str | None = None
+    resume: Path | None = None
     """Continue the run in this folder; only budget, evaluation, checkpoint and log settings can change."""
-    quiet: Switch = False
-    """Print nothing but the last line."""
+    quiet: bool = False
+    """Print only the last line."""
 
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Evaluator a trained agent over fresh episodes."""
+    """Evaluate a trained agent over fresh episodes."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    run_dir: Path
     """Folder of a run."""
-    episodes: int | None = None
-    """How many episodes to judge by: 100; with --video or --render none but those that are shown, if not given."""
-    seed: int = 0
-    """Seed of the environments, and of the actions where they are sampled."""
-    stochastic: Switch = False
+    episodes: Annotated[int | None, Range(ge=1)] = None
+    """Episodes to evaluate: default 100; with --video or --render, only those that are shown."""
+    seed: Annotated[int, Range(ge=0)] = 0
+    """Seed of the environments, and of the actions if they are sampled."""
+    stochastic: bool = False
     """Sample actions instead of taking the most probable one."""
     env_id: str | None = None
-    """Another environment than the one it was trained in."""
+    """Another environment than the one of the run."""
+    env_kwargs: EnvKwargs = dataclasses.field(default_factory=dict)
+    """Keyword arguments for the environment's constructor, added to those of the run or instead of them."""
+    max_episode_steps: Annotated[int | None, Range(ge=1)] = None
+    """Time limit of an episode in environment steps, instead of the one of the run."""
     which: Literal["best", "last"] = "best"
-    """The best agent, or the newest checkpoint (which best is too, where nothing was evaluated)."""
-    json: Switch = False
-    """Print one JSON object and nothing else."""
-    video: Switch = False
-    """Write an MP4 file of the agent's game into RUN_DIR/videos, with the score above the picture."""
-    render: Switch = False
-    """Show the agent's game in a window, in real time."""
-    video_episodes: int = 1
-    """How many episodes --video and --render show."""
+    """The best agent, or the newest checkpoint (which is also the best one if nothing was evaluated)."""
+    json: bool = False
+    """Print one JSON object and nothing else; output of the environment goes to stderr."""
+    video: bool = False
+    """Write an MP4 file of the agent's episodes into RUN_DIR/videos, with the score above the frames."""
+    render: bool = False
+    """Show the agent's episodes in a window, in real time."""
+    video_episodes: Annotated[int, Range(ge=1)] = 1
+    """Number of episodes that --video and --render show."""
 
 
 @dataclass(frozen=True)
 class ReportArguments:
     """Draw learning curves and write report.html for runs."""
 
-    run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR...")]
+    run_dirs: tuple[Path, ...]
     """Folders of runs."""
 
 
 @dataclass(frozen=True)
 class ListArguments:
-    """List what there is to choose from."""
+    """List environments, algorithms or presets."""
 
-    what: Annotated[
-        Literal["envs", "algos", "presets"], tyro.conf.Positional, tyro.conf.arg(metavar="envs|algos|presets")
-    ]
+    what: Literal["envs", "algos", "presets"]
     """Environments, algorithms or presets."""
-    text: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[TEXT]")] = ""
-    """Only those whose name contains this."""
+    text: str = ""
+    """Only names that contain this."""
 
 
 @dataclass(frozen=True)
 class CheckArguments:
     """Check that an environment keeps Gymnasium's contract and can be trained on."""
 
-    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
+    env_id: str
     """A Gymnasium id, or package.module:callable that returns an environment."""
-    env_module: str | None = None
-    """A module to import first because it registers the environment id."""
-    env_kwargs: EnvKwargs = field(default_factory=dict)
-    """Keyword arguments for the environment's constructor, as KEY VALUE ..."""
-    max_episode_steps: int | None = None
-    """Override the environment's own time limit (in environment steps)."""
+
+
+TRAIN = Syntax("limelight train", TrainArguments, ("env_id",), settings=tuple(all_settings()))
+EVALUATE = Syntax("limelight evaluate", EvaluateArguments, ("run_dir",))
+REPORT = Syntax("limelight report", ReportArguments, ("run_dirs",))
+LIST = Syntax("limelight list", ListArguments, ("what", "text"))
+CHECK = Syntax(
+    "limelight check", CheckArguments, ("env_id",), settings=("env_kwargs", "env_module", "max_episode_steps")
+)
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What ``limelight train`` is to do."""
+    """The run that a command line asks for."""
 
     config: TrainConfig
     resume: Path | None
@@ -104,32 +107,28 @@ class TrainRequest:
 
 
 def train_request(argv: list[str], notice: Notice) -> TrainRequest:
-    """The run that ``limelight train ARGV`` asks for.
+    """Return the run that ``limelight train ARGV`` asks for.
 
-    Raises: ConfigError about anything that cannot be.
+    Raises: ConfigError about anything that cannot work.
     """
-    from limelight.training.presets import resolve
+    from limelight.training.presets import resolve_config
 
-    parsed = parse(TrainArguments, argv, prog="limelight train", notice=notice)
-    arguments, settings = parsed.arguments, _given_settings(parsed)
-    if arguments.resume is not None:
-        folder = Path(arguments.resume)
+    parsed = parse(TRAIN, argv, notice)
+    folder, quiet, settings = parsed.arguments.resume, parsed.arguments.quiet, parsed.settings
+    if folder is not None:
         config = for_resume(load_yaml(folder / "config.yaml"), settings)
-        return TrainRequest(validate(config), folder, arguments.quiet)
-    start = arguments.config
-    config = resolve(arguments.env_id, start.algorithm.algo, start.preset, settings)
-    return TrainRequest(validate(config), None, arguments.quiet)
+    else:
+        start = with_settings(TrainConfig(), settings)
+        config = resolve_config(start.env.env_id, start.algorithm.algo, start.preset, settings)
+    return TrainRequest(validate(config), folder, quiet)
 
 
-def checked(arguments: EvaluateArguments) -> EvaluateArguments:
-    """``arguments`` themselves if they can work.
+def evaluate_arguments(argv: list[str], notice: Notice) -> EvaluateArguments:
+    """Return the evaluation that ``limelight evaluate ARGV`` asks for.
 
-    Raises: ConfigError for a number out of its range, or one that nothing uses.
+    Raises: ConfigError about anything that cannot work.
     """
-    for name, least in (("episodes", 1), ("seed", 0), ("video_episodes", 1)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise ConfigError(f"{name} = {value}: must be ≥ {least}")
+    arguments = parse(EVALUATE, argv, notice).arguments
     if arguments.video_episodes > 1 and not (arguments.video or arguments.render):
         raise ConfigError(
             f"video_episodes = {arguments.video_episodes}: shows nothing by itself; add --video or --render"
@@ -137,17 +136,26 @@ def checked(arguments: EvaluateArguments) -> EvaluateArguments:
     return arguments
 
 
-def check_config(arguments: CheckArguments) -> EnvConfig:
-    """The environment that ``limelight check`` is to look at.
+def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | str | None:
+    """Return the environment of an evaluation: None for that of the run, another id, or changed settings."""
+    changes: dict[str, Any] = {}
+    if arguments.env_kwargs:
+        changes["env_kwargs"] = {**agent.config.env.env_kwargs, **arguments.env_kwargs}
+    if arguments.max_episode_steps is not None:
+        changes["max_episode_steps"] = arguments.max_episode_steps
+    if not changes:
+        return arguments.env_id
+    from limelight.runs.evaluation import env_of
+
+    config, _ = env_of(agent, arguments.env_id)
+    return dataclasses.replace(config, **changes)
+
+
+def check_config(argv: list[str], notice: Notice) -> EnvConfig:
+    """Return the environment that ``limelight check ARGV`` asks about.
 
     Raises: ConfigError for a setting out of its range.
     """
-    settings = {f.name: getattr(arguments, f.name) for f in fields(CheckArguments)}
+    parsed = parse(CHECK, argv, notice)
+    settings = {"env_id": parsed.arguments.env_id, **parsed.settings}
     return validate(with_settings(TrainConfig(), settings)).env
-
-
-def _given_settings(parsed: Parsed[TrainArguments]) -> dict[str, object]:
-    """The settings of the command line by plain name; the defaults stay open for the preset."""
-    config = parsed.arguments.config
-    values = {name: get_setting(config, name) for name in field_sections() if name in parsed.given}
-    return values | ({"env_id": parsed.arguments.env_id} if "env_id" in values else {})

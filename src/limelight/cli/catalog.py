@@ -1,17 +1,21 @@
-"""What there is to choose from, as lines of text: environments, algorithms, presets. For cli.py."""
+"""Lists of environments, algorithms and presets, as lines of text."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
+from limelight.envs import minigrid
 from limelight.envs.games import INSTALL, all_games, id_of, is_registered_by_ale
 from limelight.envs.source import known_ids, near_ids, resolve_env
-from limelight.errors import ConfigError, did_you_mean
+from limelight.errors import ConfigError, EnvError, LimelightError, did_you_mean
 from limelight.settings.schema import EnvConfig
 from limelight.spaces.describe import check_spaces
 from limelight.training.algorithms import ALGORITHMS
@@ -19,10 +23,12 @@ from limelight.training.presets import PRESETS
 
 
 def environments(text: str = "") -> list[str]:
-    """The newest versions of the environments with ``text`` in their id, by family; why not, where not.
+    """Return the newest environments with ``text`` in their id, by family, with what prevents training.
 
-    Atari games are listed by ALE's ids and without a look at each: they are of one kind.
+    Atari games are listed by ALE's ids without making each: they are all of one kind.
     """
+    with contextlib.suppress(LimelightError):  # which says that minigrid is not installed
+        minigrid.register(minigrid.PREFIXES[0])
     shown = {env_id for env_id in known_ids() if text.lower() in env_id.lower()}
     played = [f"  {id_of(game):28} {game}" for game in all_games().values() if shown & {id_of(game)} or text in game]
     specs = [spec for spec in gym.registry.values() if spec.id in shown and not is_registered_by_ale(spec.entry_point)]
@@ -34,25 +40,26 @@ def environments(text: str = "") -> list[str]:
         families.setdefault(_family(spec), []).append(spec)
     lines: list[str] = []
     obstacles: dict[tuple[str, frozenset[str]], str] = {}
-    for family, members in families.items():
-        lines.append(family)
-        for spec in members:
-            kind = (str(spec.entry_point), frozenset(spec.kwargs))  # one class under many ids is tried once
-            if kind not in obstacles:
-                obstacles[kind] = _obstacle(spec)
-            lines.append(f"  {spec.id:28} {obstacles[kind]}".rstrip())
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # MuJoCo leaves a log where it runs
+        for family, members in families.items():
+            lines.append(family)
+            for spec in members:
+                kind = (str(spec.entry_point), frozenset(spec.kwargs))  # one class under many ids is made once
+                if kind not in obstacles:
+                    obstacles[kind] = _obstacle(spec)
+                lines.append(f"  {spec.id:28} {obstacles[kind]}".rstrip())
     if not text and not all_games():
         played = [f"  {'ALE/Pong-v5, pong, …':28} {INSTALL}"]
     return [*lines, "atari", *played] if played else lines
 
 
 def algorithms(text: str = "") -> list[str]:
-    """The rows of algorithms.py whose name contains ``text``."""
+    """Return the algorithms whose name contains ``text``."""
     return _table(((row.name, row.summary) for row in ALGORITHMS.values()), text)
 
 
 def presets(text: str = "") -> list[str]:
-    """The rows of presets.py whose name contains ``text``."""
+    """Return the presets whose name contains ``text``."""
     return _table(((row.name, row.summary) for row in PRESETS.values()), text)
 
 
@@ -82,7 +89,7 @@ def _newest(specs: Iterable[EnvSpec]) -> list[EnvSpec]:
 
 
 def _family(spec: EnvSpec) -> str:
-    """``box2d`` of ``gymnasium.envs.box2d.lunar_lander:LunarLander``; the package of a third party's."""
+    """Return ``box2d`` for ``gymnasium.envs.box2d.lunar_lander:LunarLander``, and the package for others."""
     entry = spec.entry_point
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "other")
     inside = re.match(r"gymnasium\.envs\.(\w+)", module)
@@ -90,17 +97,15 @@ def _family(spec: EnvSpec) -> str:
 
 
 def _obstacle(spec: EnvSpec) -> str:
-    """Why this environment cannot be trained on here, in a few words; empty if it can."""
+    """Return why this environment cannot be trained on here, in a few words; empty if it can."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            env = resolve_env(EnvConfig(env_id=spec.id))()
+            spaces = resolve_env(EnvConfig(env_id=spec.id)).spaces()
     except Exception as error:  # an environment's constructor may raise anything, and one must not end the list
         return " ".join(str(error).removeprefix(f"env_id = {spec.id}: ").split())
     try:
-        check_spaces(env.observation_space, env.action_space, spec.id)
-    except ConfigError as error:
+        check_spaces(*spaces, spec.id)
+    except EnvError as error:
         return str(error).removeprefix(f"env_id = {spec.id}: ").partition(";")[0]
-    finally:
-        env.close()
     return ""

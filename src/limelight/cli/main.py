@@ -1,29 +1,31 @@
-"""The ``limelight`` command: dispatch, print, exit status. Everything else is imported when needed.
+"""The ``limelight`` command: dispatch, printing, exit status. Other modules are imported when they are needed.
 
-Its own help is written here, from one table, because ``limelight --help`` has to be instant.
+The overview of ``limelight --help`` is written here, from one table, so that it loads nothing heavy.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from limelight.cli.arguments import EvaluateArguments
+    from limelight.cli.flags import Syntax
     from limelight.runs.agent import Agent
     from limelight.runs.evaluation import Evaluation
     from limelight.training.run import RunResult
 
-T = TypeVar("T")
-
 # Exit statuses: 0 is done, 128 + n is interrupted by signal n, and an unforeseen error is Python's own 1.
-WORKERS_DIED = 1
+WORKERS_FAILED = 1
 USAGE_ERROR = 2
 SIGINT_STATUS = 130
 
@@ -40,10 +42,10 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if "" not in sys.path:  # as `python -m` has it, so that --env-module finds a package in the present folder
+    if "" not in sys.path:  # as for `python -m`, so that --env-module finds a package in the working directory
         sys.path.insert(0, "")
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that cannot show γ shows a ? and does not crash
+        if hasattr(stream, "reconfigure"):  # a terminal without γ in its encoding shows a ? instead of failing
             stream.reconfigure(errors="replace")
     if words[:1] in (["--help"], ["-h"], ["help"], []):
         print(_help())
@@ -57,26 +59,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, argv: list[str]) -> int:
-    from limelight.errors import ConfigError, LimelightError, did_you_mean
+    from limelight.errors import ConfigError, LimelightError, WorkerError, did_you_mean
 
     try:
         if name not in COMMANDS:
             raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}")
         return COMMANDS[name].run(argv)
+    except WorkerError as error:
+        print(f"limelight: error: {error}", file=sys.stderr)  # with the traceback of the worker
+        if error.run_dir is not None:
+            print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
+        return WORKERS_FAILED
     except LimelightError as error:
-        print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, whatever an env has raised
+        print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("limelight: interrupted", file=sys.stderr)
         return SIGINT_STATUS
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+    except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _help() -> str:
     width = max(len(command.usage) for command in COMMANDS.values())
-    rows = (f"  limelight {c.usage:{width}}   {c.summary}" for c in COMMANDS.values())
+    rows = (f"  limelight {c.usage:{width}}  {c.summary}" for c in COMMANDS.values())
     return "\n".join(
         [
             "usage: limelight COMMAND ...",
@@ -85,24 +92,23 @@ def _help() -> str:
             "",
             *rows,
             "",
-            "  limelight COMMAND --help    everything the command can be told",
+            "  limelight COMMAND --help    the arguments of a command",
             "  limelight --version",
         ]
     )
 
 
-def _wants_help(argv: Sequence[str]) -> bool:
-    return "--help" in argv or "-h" in argv
+_HELP = ("--help", "-h", "--help-all")
 
 
-def _arguments(kind: type[T], prog: str, argv: Sequence[str]) -> T | None:
-    """``argv`` as a ``kind``; None if it asked for help, which is then printed."""
-    from limelight.cli.flags import parse, print_help
+def _print_help(argv: Sequence[str], syntax: Syntax[Any]) -> bool:
+    """Print the help of a subcommand if ``argv`` asks for it; whether it does."""
+    if not {*argv} & {*_HELP}:
+        return False
+    from limelight.cli.help import help_text
 
-    if _wants_help(argv):
-        print_help(kind, prog)
-        return None
-    return parse(kind, argv, prog=prog, notice=_notice).arguments
+    print(help_text(syntax))
+    return True
 
 
 def _notice(text: str) -> None:
@@ -115,36 +121,31 @@ def _notice(text: str) -> None:
 def _train(argv: list[str]) -> int:
     from limelight.cli.arguments import train_request
 
-    if _wants_help(argv):
-        return _train_help([word for word in argv if word not in ("--help", "-h")])
+    if {*argv} & {*_HELP}:
+        return _train_help(argv)
     request = train_request(argv, _notice)
-    from limelight.errors import WorkerError
-    from limelight.training.run import run  # torch is loaded here, once the settings are known to be right
+    from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
 
     command = shlex.join(["limelight", "train", *argv])
-    try:
-        result = run(request.config, resume_from=request.resume, quiet=request.quiet, command=command)
-    except WorkerError as error:
-        print(f"limelight: error: {error}", file=sys.stderr)
-        if error.run_dir is not None:
-            print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
-        return WORKERS_DIED
+    result = run(request.config, resume_from=request.resume, quiet=request.quiet, command=command)
     print(_last_line(result))
     return 128 + result.signal_number if result.signal_number else 0
 
 
 def _train_help(argv: list[str]) -> int:
-    from limelight.cli.arguments import TrainArguments, train_request
-    from limelight.cli.flags import print_help
-    from limelight.errors import ConfigError
+    """Print the help with the defaults and the sections of the run that the rest of ``argv`` asks for."""
+    from limelight.cli.arguments import TRAIN, train_request
+    from limelight.cli.help import help_text, hidden_sections
+    from limelight.errors import LimelightError
 
     try:
-        config = train_request(argv, _notice).config
-    except ConfigError as error:
+        config = train_request([word for word in argv if word not in _HELP], _notice).config
+        hidden = [] if "--help-all" in argv else hidden_sections(config)
+    except LimelightError as error:
         _notice(f"{error}; these are the general defaults")
-        print_help(TrainArguments, "limelight train")
+        print(help_text(TRAIN))
     else:
-        print_help(TrainArguments, "limelight train", TrainArguments(config.env.env_id, config))
+        print(help_text(TRAIN, config, hidden))
     return 0
 
 
@@ -153,40 +154,43 @@ def _resume_command(run_dir: Path) -> str:
 
 
 def _last_line(result: RunResult) -> str:
-    """What the run reached and where it is, in one line."""
+    """Return the result of a run and its folder, in one line."""
+    from limelight.viewing.numbers import with_spread
+
     summary = result.summary
     head = f"{summary['env_id']} · {summary['algorithm']}: "
-    after = f"after {summary['total_timesteps']:,} steps in {summary['wall_seconds']:.1f} s"
+    after = f"after {summary['total_timesteps']:,} steps in {summary['wall_seconds']:.1f} s of training"
     where = f"report: {result.report}" if result.report else f"run: {result.run_dir}"
     if result.status == "interrupted":
         return f"{head}interrupted {after} · continue with: {_resume_command(result.run_dir)} · {where}"
     if summary["final_eval_return"] is None:
         return f"{head}{result.status} {after} · {where}"
-    spread = f"{summary['final_eval_return']:.1f} ± {summary['final_eval_std']:.1f}"
-    score = f"{spread} over {summary['final_eval_episodes']} episodes"
-    return f"{head}best agent {score} {after} · {where}"
+    spread = with_spread(summary["final_eval_return"], summary["final_eval_std"])
+    which = "last" if summary["best_eval_return"] is None else "best"
+    score = f"{which} agent {spread} over {summary['final_eval_episodes']} episodes"
+    return f"{head}{score} {after} · {where}"
 
 
 def _evaluate(argv: list[str]) -> int:
-    from limelight.cli.arguments import EvaluateArguments, checked
+    from limelight.cli.arguments import EVALUATE, evaluate_arguments
+    from limelight.cli.output import stdout_reserved
 
-    arguments = _arguments(EvaluateArguments, "limelight evaluate", argv)
-    if arguments is None:
+    if _print_help(argv, EVALUATE):
         return 0
-    wanted = checked(arguments)
-    from limelight.runs.agent import load
+    arguments = evaluate_arguments(argv, _notice)
+    from limelight.viewing.numbers import decimal, with_spread
 
-    agent = load(wanted.run_dir, wanted.which)
-    result, video = _evaluate_and_show(agent, wanted)
-    if wanted.json:
+    with _exit_on_sigterm(), stdout_reserved() if arguments.json else contextlib.nullcontext():
+        agent, result, video = _evaluate_and_show(arguments)
+    if arguments.json:
         import json
 
         print(json.dumps({**result.to_json(), **({"video": str(video[0])} if video else {})}))
         return 0
     print(
-        f"{wanted.env_id or agent.config.env.env_id} · {wanted.which} agent of {wanted.run_dir}: "
-        f"{result.mean_return:.1f} ± {result.std_return:.1f} over {result.episodes} episodes (median "
-        f"{result.median_return:.1f}, IQM {result.iqm_return:.1f}, mean length {result.mean_length:.1f})"
+        f"{arguments.env_id or agent.config.env.env_id} · {arguments.which} agent of {arguments.run_dir}: "
+        f"{with_spread(result.mean_return, result.std_return)} over {result.episodes} episodes (median "
+        f"{decimal(result.median_return)}, IQM {decimal(result.iqm_return)}, mean length {decimal(result.mean_length)})"
     )
     if video:
         path, played = video
@@ -194,74 +198,101 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
-def _evaluate_and_show(agent: Agent, wanted: EvaluateArguments) -> tuple[Evaluation, tuple[Path, Evaluation] | None]:
-    """Show ``agent`` as ``wanted``, and judge it if that is asked for too; the result, and the video with its own."""
-    how: dict[str, Any] = {"seed": wanted.seed, "deterministic": not wanted.stochastic}
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit(143), so that environments and their processes are closed before the exit."""
+
+    def leave(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # Python sets signal handlers in the main thread only
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _evaluate_and_show(arguments: EvaluateArguments) -> tuple[Agent, Evaluation, tuple[Path, Evaluation] | None]:
+    """Load an agent, show it and evaluate it; return it, the result, and the video with the result of its episodes."""
+    from limelight.cli.arguments import evaluation_env
+    from limelight.runs.agent import load
+
+    agent = load(arguments.run_dir, arguments.which)
+    env = evaluation_env(arguments, agent)
+    options: dict[str, Any] = {"seed": arguments.seed, "deterministic": not arguments.stochastic}
     result, video = None, None
-    if wanted.video or wanted.render:
+    if arguments.video or arguments.render:
         from limelight.viewing.record import record_to_run, show
 
-        shown = {**how, "episodes": wanted.video_episodes}
-        if wanted.video:
-            name = f"{wanted.which}-evaluate-seed{wanted.seed}{'-stochastic' if wanted.stochastic else ''}"
-            video = record_to_run(agent, wanted.run_dir, name, wanted.env_id, which=wanted.which, **shown)
+        shown = {**options, "episodes": arguments.video_episodes}
+        if arguments.video:
+            name = f"{arguments.which}-evaluate-seed{arguments.seed}{'-stochastic' if arguments.stochastic else ''}"
+            video = record_to_run(agent, arguments.run_dir, name, env, which=arguments.which, **shown)
             result = video[1]
-        if wanted.render:
-            result = show(agent, wanted.env_id, **shown)
-    if wanted.episodes is not None:
-        how["episodes"] = wanted.episodes
+        if arguments.render:
+            result = show(agent, env, **shown)
+    if arguments.episodes is not None:
+        options["episodes"] = arguments.episodes
     elif result is not None:
-        return result, video
+        return agent, result, video
     from limelight.runs.evaluation import evaluate
 
-    return evaluate(agent, wanted.env_id, **how), video
+    return agent, evaluate(agent, env, **options), video
 
 
 def _report(argv: list[str]) -> int:
-    from limelight.cli.arguments import ReportArguments
+    from limelight.cli.arguments import REPORT
+    from limelight.cli.flags import parse
 
-    wanted = _arguments(ReportArguments, "limelight report", argv)
-    if wanted is None:
+    if _print_help(argv, REPORT):
         return 0
+    arguments = parse(REPORT, argv, _notice).arguments
     from limelight.viewing.report import write_report
 
-    print(write_report(wanted.run_dirs))
+    print(write_report(arguments.run_dirs))
     return 0
 
 
 def _list(argv: list[str]) -> int:
-    from limelight.cli.arguments import ListArguments
+    from limelight.cli.arguments import LIST
+    from limelight.cli.flags import parse
 
-    wanted = _arguments(ListArguments, "limelight list", argv)
-    if wanted is None:
+    if _print_help(argv, LIST):
         return 0
+    arguments = parse(LIST, argv, _notice).arguments
     from limelight.cli.catalog import CATALOGUES
+    from limelight.cli.output import stdout_reserved
 
-    for line in CATALOGUES[wanted.what](wanted.text):
+    with stdout_reserved():  # importing and making environments may print
+        lines = CATALOGUES[arguments.what](arguments.text)
+    for line in lines:
         print(line)
     return 0
 
 
 def _check(argv: list[str]) -> int:
-    from limelight.cli.arguments import CheckArguments, check_config
+    from limelight.cli.arguments import CHECK, check_config
 
-    wanted = _arguments(CheckArguments, "limelight check", argv)
-    if wanted is None:
+    if _print_help(argv, CHECK):
         return 0
+    config = check_config(argv, _notice)
     from limelight.cli.env_check.check import check_env
 
-    findings = check_env(check_config(wanted))
+    findings = check_env(config)
     for finding in findings:
         print(f"{finding.level:4}  {finding.subject:12} {finding.message}")
     return USAGE_ERROR if any(finding.level == "fail" for finding in findings) else 0
 
 
 COMMANDS: dict[str, Command] = {
-    "train": Command("train [ENV_ID] [--algo NAME] [--SETTING VALUE ...]", "train an agent and judge it", _train),
-    "evaluate": Command(
-        "evaluate RUN_DIR [--episodes N] [--video] [--render] [--json]", "judge a trained agent, or watch it", _evaluate
-    ),
+    "train": Command("train [ENV_ID] [--algo NAME] ...", "train and evaluate an agent", _train),
+    "evaluate": Command("evaluate RUN_DIR [--video] ...", "evaluate a trained agent, or watch it", _evaluate),
     "report": Command("report RUN_DIR...", "learning curves and report.html", _report),
-    "list": Command("list envs|algos|presets [TEXT]", "what there is to choose from", _list),
+    "list": Command("list envs|algos|presets [TEXT]", "environments, algorithms or presets", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
 }

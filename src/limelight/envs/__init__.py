@@ -1,1 +1,1 @@
-"""Environments behind one adapter contract (base.py); make.py builds them."""
+"""Environments behind one adapter contract (base.py)."""

@@ -1,7 +1,6 @@
-"""Atari games by ALE's C++ vector environment: B games in one call, on threads of its own.
+"""Atari games played by ALE's C++ vector environment: B games in one call, on threads of its own.
 
-Used by make.py (the backend), resolve.py (one game as a Gymnasium environment) and envpool_backend.py (what its games
-share with these). games.py knows which game is meant.
+The backend steps B games; AtariGame is one game as a Gymnasium environment, and shows the same frames.
 """
 
 from __future__ import annotations
@@ -18,39 +17,39 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
-from limelight.envs.base import Step
+from limelight.envs.base import OTHER_BACKEND, Step
 from limelight.envs.games import INSTALL, id_of, step_limit
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError, EnvError
 from limelight.settings.schema import EnvConfig
 from limelight.typing import State
 
 Frame = NDArray[np.uint8]
 
 _LARGEST_SEED = 2**31 - 1
-# ALE counts frames in 32 bits, and begins with one more than the limit.
+# ALE counts frames in 32 bits, up to one more than the limit.
 _MOST_FRAMES = 2**31 - 2
 
 
 def make_games(game: str, config: EnvConfig, num_envs: int, num_threads: int, **changes: Any) -> Any:
-    """ALE's vector environment with the settings of ``config``; ``changes`` are arguments of its constructor.
+    """Make ALE's vector environment with the settings of ``config``; ``changes`` are arguments of its constructor.
 
-    Rewards are raw, games are whole, and a finished one begins again at the next step: what is made of rewards and
-    lives is ours. A game that reaches its limit shows as the last frame the brighter pixels of this step and the one
-    before: ALE then leaves out the very last frame.
+    Rewards are raw, games are played to their end, and a finished one restarts at the next step: clipping and lives are
+    handled elsewhere. The last observation of a game that reaches its limit is the maximum over the frames of this step
+    and the one before, as ALE then leaves out the very last frame.
 
-    Raises: ConfigError if ale-py is too old, or the ROM cannot be read.
+    Raises: EnvError if ale-py is too old, or the ROM cannot be read.
     """
     own = {
         "num_threads": min(num_threads, num_envs),
-        "max_num_frames_per_episode": min(step_limit(config) * config.frame_skip, _MOST_FRAMES),
-        "repeat_action_probability": config.sticky_actions,
-        "full_action_space": config.full_action_set,
-        "img_height": config.frame_size,
-        "img_width": config.frame_size,
-        "stack_num": config.frame_stack,
-        "frameskip": config.frame_skip,
-        "noop_max": config.noop_max,
-        "use_fire_reset": config.fire_reset,
+        "max_num_frames_per_episode": min(step_limit(config) * config.atari.frame_skip, _MOST_FRAMES),
+        "repeat_action_probability": config.atari.sticky_actions,
+        "full_action_space": config.atari.full_action_set,
+        "img_height": config.atari.frame_size,
+        "img_width": config.atari.frame_size,
+        "stack_num": config.atari.frame_stack,
+        "frameskip": config.atari.frame_skip,
+        "noop_max": config.atari.noop_max,
+        "use_fire_reset": config.atari.fire_reset,
         "reward_clipping": False,
         "episodic_life": False,
         "autoreset_mode": "NextStep",
@@ -59,27 +58,27 @@ def make_games(game: str, config: EnvConfig, num_envs: int, num_threads: int, **
         try:
             return _vector_class()(game, num_envs, **{**own, **changes})
         except OSError as error:
-            raise ConfigError(_no_rom(game, error)) from error
+            raise EnvError(_no_rom(game, error)) from error
 
 
 def _vector_class() -> Any:
     number = version("ale-py")
     if [int(part) for part in re.findall(r"\d+", number)[:3]] < [0, 12, 1]:
-        raise ConfigError(f"ale-py {number}: is too old; {INSTALL}")
+        raise EnvError(f"ale-py {number}: is too old; {INSTALL}")
     import ale_py
     from ale_py.vector_env import AtariVectorEnv
 
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # without the greeting of every process
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # each process would print a greeting
     return AtariVectorEnv
 
 
 def _no_rom(game: str, error: OSError) -> str:
-    mend = f"ALE_ROMS_DIR must be unset, or a folder that holds ale-py's {game}.bin"
-    return f"env_id = {id_of(game)}: its ROM cannot be read ({' '.join(str(error).split())}); {mend}"
+    hint = f"ALE_ROMS_DIR must be unset, or a folder that holds ale-py's {game}.bin"
+    return f"env_id = {id_of(game)}: its ROM cannot be read ({' '.join(str(error).split())}); {hint}"
 
 
 def screen_size(game: str) -> tuple[int, int]:
-    """Height and width of the picture of a game that :func:`make_games` has made."""
+    """Return height and width of the screen of a game that :func:`make_games` has made."""
     import ale_py
     from ale_py import roms
 
@@ -93,9 +92,9 @@ def screen_size(game: str) -> tuple[int, int]:
 
 
 def legal(actions: NDArray[Any], num_envs: int, num_actions: int) -> NDArray[np.int64]:
-    """``actions`` [B] as whole numbers, for ALE and EnvPool.
+    """Return ``actions`` [B] as int64, for ALE and EnvPool.
 
-    Raises: ValueError for others than the game has: ALE would wait without end, EnvPool would read foreign memory.
+    Raises: ValueError for actions that the game does not have: ALE would hang, EnvPool would read outside its memory.
     """
     actions = np.asarray(actions)
     right = actions.shape == (num_envs,) and actions.dtype.kind in "iu"
@@ -106,28 +105,29 @@ def legal(actions: NDArray[Any], num_envs: int, num_actions: int) -> NDArray[np.
 
 @final
 class Lives:
-    """Which games lose a life and go on, from how many lives they have."""
+    """Tells which games lose a life and continue, from the number of lives after each step."""
 
     def __init__(self) -> None:
         self._lives = np.zeros(0, np.int32)
 
     def begin(self, lives: NDArray[np.int32]) -> None:
-        """All games have begun with so many, [B]."""
+        """Take the lives [B] with which all games start."""
         self._lives = lives
 
     def lost(self, lives: NDArray[np.int32], playing: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of the games ``playing`` [B] had more in the step before; without any left, a game is about to end."""
-        before, self._lives = self._lives, lives
+        """Return which of the games ``playing`` [B] had more lives before this step; zero lives: the game is ending."""
+        before = self._lives
+        self._lives = lives
         return playing & (lives < before) & (lives > 0)
 
 
 @final
 class AtariBackend:
-    """``num_envs`` games stepped together by ALE, on ``num_threads`` threads.
+    """Steps ``num_envs`` games together by ALE, on ``num_threads`` threads.
 
-    Observations are the last ``frame_stack`` frames, grey, [B, frame_stack, frame_size, frame_size] bytes, oldest
+    Observations are the last ``frame_stack`` frames in grey, [B, frame_stack, frame_size, frame_size] bytes, oldest
     first, black before the game. A row after the end of a game only resets it, and is invalid. With
-    ``terminal_on_life_loss`` every step tells which games lost a life and go on.
+    ``terminal_on_life_loss``, every step reports the games that lost a life and continue.
     """
 
     name = "ale"
@@ -138,15 +138,15 @@ class AtariBackend:
         self.single_observation_space: Space[Any] = self._envs.single_observation_space
         self.single_action_space: Space[Any] = self._envs.single_action_space
         self._num_actions = int(self._envs.single_action_space.n)
-        self._lives = Lives() if config.terminal_on_life_loss else None
+        self._lives = Lives() if config.atari.terminal_on_life_loss else None
         self._done = np.zeros(num_envs, np.bool_)
-        self._begun = False
+        self._started = False
 
     def reset(self, seed: int | None = None) -> Frame:
-        """Start a game in every environment, with a seed the i-th by ``seed + i``."""
-        if seed is None and not self._begun:  # without one, ALE takes the time in seconds for every game
+        """Start a game in every environment, the i-th with ``seed + i``; return observations."""
+        if seed is None and not self._started:  # ALE would seed every game by the time in seconds
             seed = int(np.random.SeedSequence().generate_state(1)[0])
-        self._begun = True
+        self._started = True
         obs, info = self._envs.reset(seed=None if seed is None else _seeds(seed, self.num_envs))
         self._done = np.zeros(self.num_envs, np.bool_)
         if self._lives is not None:
@@ -166,37 +166,38 @@ class AtariBackend:
         return Step(obs, rewards.astype(np.float32), terminated, truncated, valid, life_lost=lost)
 
     def get_state(self) -> State | None:
-        """None: ALE's vector environment does not give its games away."""
+        """Return None: the games of ALE's vector environment cannot be saved."""
         return None
 
     def set_state(self, state: State) -> None:
-        """Refuse the state of another backend.
+        """Refuse the state, which is that of another backend.
 
-        Raises: ConfigError always.
+        Raises: CheckpointError always.
         """
-        raise ConfigError("backend = ale: the checkpoint's episodes are of another backend; resume with that one")
+        raise CheckpointError(OTHER_BACKEND.format(self.name))
 
     def close(self) -> None:
-        """Let ALE go, which ends its threads; a second call does nothing."""
+        """Release ALE's environment, which ends its threads; a second call does nothing."""
         self._envs = None
 
 
 def _seeds(seed: int, num_envs: int) -> NDArray[np.int64]:
-    """``seed``, ``seed + 1``, …, [num_envs], as far as ALE's numbers go."""
+    """Return ``seed``, ``seed + 1``, …, [num_envs], modulo the largest seed of ALE."""
     return (seed + np.arange(num_envs)) % _LARGEST_SEED
 
 
 @final
 class AtariGame(gym.Env[Any, Any]):
-    """One game as a Gymnasium environment: frame for frame what :class:`AtariBackend` gives, as it is made of the same.
+    """One game as a Gymnasium environment, with the same frames as :class:`AtariBackend`.
 
-    ``render`` shows it in colour and full size. These frames are those of a second game, played by the same seeds and
-    actions, of which every frame is as the first one's but for the pre-processing.
+    ``render`` returns a frame in colour and full size. It is that of a second game, played with the same seeds and
+    actions, which differs from the first one only in the pre-processing.
     """
 
     def __init__(self, game: str, config: EnvConfig, render_mode: str | None = None) -> None:
-        self.game, self.render_mode = game, render_mode
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(60 / config.frame_skip))}
+        self.game = game
+        self.render_mode = render_mode
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(60 / config.atari.frame_skip))}
         arguments = {"game": game, "config": config}
         self.spec = EnvSpec(
             id_of(game), f"{__name__}:AtariGame", max_episode_steps=step_limit(config), kwargs=arguments
@@ -207,42 +208,42 @@ class AtariGame(gym.Env[Any, Any]):
         self._num_actions = int(self._games[0].single_action_space.n)
         if render_mode is not None:
             height, width = screen_size(game)
-            as_seen = {"grayscale": False, "img_height": height, "img_width": width, "stack_num": 1}
-            self._games.append(make_games(game, config, 1, 1, **as_seen))
-        self._begun = False
-        self._picture: Frame | None = None
+            full_size = {"grayscale": False, "img_height": height, "img_width": width, "stack_num": 1}
+            self._games.append(make_games(game, config, 1, 1, **full_size))
+        self._started = False
+        self._frame: Frame | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
-        """Begin a game."""
+        """Start a game."""
         super().reset(seed=seed)
-        if seed is None and not self._begun:  # both games need the same one
+        if seed is None and not self._started:  # both games need the same seed
             seed = int(self.np_random.integers(_LARGEST_SEED))
-        self._begun = True
-        seen = [games.reset(seed=None if seed is None else _seeds(seed, 1)) for games in self._games]
-        return self._see([obs for obs, _ in seen]), _first(seen[0][1])
+        self._started = True
+        starts = [games.reset(seed=None if seed is None else _seeds(seed, 1)) for games in self._games]
+        return self._observe([obs for obs, _ in starts]), _first(starts[0][1])
 
     def step(self, action: np.int64 | int) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        """One step of ``frame_skip`` frames.
+        """Hold the action for ``frame_skip`` frames.
 
         Raises: ValueError for an action that the game does not have.
         """
         actions = legal(np.asarray(action)[None], 1, self._num_actions)
-        seen = [games.step(actions) for games in self._games]
-        _, rewards, terminated, truncated, info = seen[0]
-        obs = self._see([step[0] for step in seen])
+        steps = [games.step(actions) for games in self._games]
+        _, rewards, terminated, truncated, info = steps[0]
+        obs = self._observe([step[0] for step in steps])
         return obs, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
 
-    def _see(self, obs: list[Any]) -> Frame:
+    def _observe(self, obs: list[Any]) -> Frame:
         if self.render_mode is not None:
-            self._picture = obs[-1][0, 0]
+            self._frame = obs[-1][0, 0]
         return np.asarray(obs[0][0])
 
     def render(self) -> Any:
-        """The picture [height, width, 3] of the last step; None before the first game, or without a ``render_mode``."""
-        return self._picture
+        """Return the frame [height, width, 3] of the last step; None before the first game or without a render mode."""
+        return self._frame
 
     def close(self) -> None:
-        """Let ALE go; a second call does nothing."""
+        """Release ALE's environments; a second call does nothing."""
         self._games = []
 
 

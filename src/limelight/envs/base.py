@@ -1,7 +1,7 @@
-"""The adapter contract every environment backend fulfils; rollout.py and evaluate.py know nothing else.
+"""The adapter contract of the environment backends.
 
-The canonical stream is Gymnasium's NEXT_STEP: the observation of the row after a done row *is* the final
-observation's successor in the buffer, and the row that only resets is marked invalid.
+The canonical stream is Gymnasium's NEXT_STEP: the observation of a done step is the final one of its episode; the step
+after it only resets, its observation is the first one of the next episode, and its row is marked invalid.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from limelight.typing import State
 
+OTHER_BACKEND = "backend = {}: the checkpoint's episodes are of another backend; resume with that one"
+"""The error of ``set_state`` in backends whose episodes cannot be saved."""
+
 
 class Step(NamedTuple):
-    """What one step of B environments yields."""
+    """The result of one step of B environments."""
 
     obs: NDArray[Any]
     """Observation after the step, [B, *obs_shape]."""
@@ -25,36 +28,36 @@ class Step(NamedTuple):
     terminated: NDArray[np.bool_]
     """The episode ended in a terminal state, [B]; False on invalid rows."""
     truncated: NDArray[np.bool_]
-    """The episode was cut (time limit) in a state that has a value, [B]; False on invalid rows."""
+    """The episode was truncated (time limit) in a state that has a value, [B]; False on invalid rows."""
     valid: NDArray[np.bool_]
-    """False where no transition of an episode happened: after a done row, until the environment is reset, [B]."""
+    """False if the step made no transition of an episode: after a done row, until the environment is reset, [B]."""
     final_obs: NDArray[Any] | None = None
-    """Last observation of the rows done in this step, where ``obs`` already is the next episode's first one
-    (SAME_STEP and DISABLED streams); other rows are undefined. None where ``obs`` is the final observation."""
+    """Last observation of the rows done in this step, if ``obs`` already holds the first one of the next episode
+    (SAME_STEP and DISABLED streams); other rows are undefined. None if ``obs`` is the final observation."""
     life_lost: NDArray[np.bool_] | None = None
-    """A life was lost and the game goes on, which is to be learnt from as an end, [B]; None where it is not."""
+    """A life was lost and the game continues, which the learner treats as an end, [B]; None if lives do not count."""
 
 
 class EnvBackend(Protocol):
-    """B environments stepped together."""
+    """Steps B environments together."""
 
     name: str
-    """Which backend this is: "vector", "sync", "async", "envpool" or "ale"."""
+    """The name of the backend: "vector", "sync", "async", "envpool" or "ale"."""
     num_envs: int
     single_observation_space: Space[Any]
     single_action_space: Space[Any]
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
-        """Start an episode in every environment; first observations, [B, *obs_shape]."""
+        """Start an episode in every environment; return the first observations, [B, *obs_shape]."""
 
     def step(self, actions: NDArray[Any]) -> Step:
         """Apply actions [B, *action_shape] to every environment."""
 
     def get_state(self) -> State | None:
-        """All that is needed to continue the episodes and their random streams exactly, or None if it cannot be had."""
+        """Return all that is needed to continue the episodes and their random streams exactly; None if impossible."""
 
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state` of a backend made with the same settings."""
 
     def close(self) -> None:
-        """Free what the environments hold; may be called twice."""
+        """Close the environments; may be called twice."""

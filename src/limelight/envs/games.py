@@ -1,7 +1,7 @@
-"""Which Atari game an id means, which settings are for games, and which ones cannot work with them.
+"""The Atari game that an id stands for, and the settings of games.
 
-Used by resolve.py, make.py, catalog.py and presets.py. ale-py is optional, and is imported where it must be known which
-games there are. Every id of a game is the same environment here: what differs between them are settings of EnvConfig.
+ale-py is optional; it is imported where the list of games is needed. All ids of a game are the same environment here:
+their differences are settings of EnvConfig.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import functools
 import re
 from importlib.util import find_spec
 
-from limelight.errors import ConfigError, did_you_mean
-from limelight.settings.schema import EnvConfig
+from limelight.errors import ConfigError, EnvError, did_you_mean
+from limelight.settings.rules import refuse_unused
+from limelight.settings.schema import AtariConfig, EnvConfig
 
 # ALE/Pong-v5, PongNoFrameskip-v4, PongDeterministic-v4, pong; Gymnasium writes ale_py:ALE/Pong-v5, too
 _IDS = re.compile(r"(?:ale_py:)?(?:ALE/(?P<ale>\w+)-v5|(?P<old>\w+?)(?:NoFrameskip|Deterministic)-v4)|(?P<plain>\w+)")
@@ -21,20 +22,11 @@ _OTHERS = re.compile(
     r"(?:ale_py:)?(?P<name>\w+?)(?P<ram>-ram)?(?P<fixed>NoFrameskip|Deterministic)?-v(?P<version>[04])"
 )
 _TWO_PLAYER_GAMES = frozenset({"combat", "joust", "maze_craze", "warlords"})
-"""Games that ALE lists and cannot play, as they need a second player: it would end the process."""
+"""Games that ALE lists but that need a second player: starting one would end the process."""
 INSTALL = 'pip install "limelight-rl[atari]"'
 
-SETTINGS = (
-    "frame_size",
-    "frame_stack",
-    "frame_skip",
-    "sticky_actions",
-    "noop_max",
-    "fire_reset",
-    "full_action_set",
-    "terminal_on_life_loss",
-)
-"""The fields of EnvConfig that Atari games alone use."""
+SETTINGS = tuple(field.name for field in dataclasses.fields(AtariConfig))
+"""The settings that only Atari games use."""
 _DEFAULT_LIMIT = 27_000 * 4
 _SETTING_FOR_KWARG = {
     "frameskip": "frame_skip",
@@ -51,28 +43,29 @@ _SETTING_FOR_KWARG = {
     "life_loss_info": "terminal_on_life_loss",
     "reward_clipping": "reward_clip",
     "num_threads": "env_threads",
-    **{name: name for name in (*SETTINGS, "max_episode_steps", "env_threads")},
+    **{name: name for name in (*SETTINGS, "max_episode_steps")},
 }
-"""Arguments that Gymnasium's and ALE's environments have, and our setting for each."""
+"""Arguments of Gymnasium's and ALE's environments → our settings."""
 
 
 # --------------------------------------------------------------------------- ids
 
 
 def game_of(env_id: str) -> str | None:
-    """The ROM that an id stands for, as ALE names it (``space_invaders``); None if it is no id of an Atari game.
+    """Return the ROM that an id stands for, as ALE names it (``space_invaders``); None if it is no Atari game.
 
-    An id that is registered and not by ale-py is none: it is somebody's own.
+    Ids that other packages than ale-py have registered are not Atari games here.
 
-    Raises: ConfigError for a game that there is not, an id that ALE's vector environment cannot play, or no ale-py.
+    Raises: ConfigError for an unknown game, or a variant that ALE's vector environment cannot play; EnvError if ale-py
+        is missing.
     """
     match = _IDS.fullmatch(env_id) or _OTHERS.fullmatch(env_id)
     if match is None or _is_third_party(env_id):
         return None
     asks_for_ale = match.re is _IDS and match["plain"] is None
     if asks_for_ale and find_spec("ale_py") is None:
-        raise ConfigError(f"env_id = {env_id}: needs ale-py, which is not installed; {INSTALL}")
-    name = match[1] or match[2] or match[3]  # of _OTHERS the first is always there
+        raise EnvError(f"env_id = {env_id}: needs ale-py, which is not installed; {INSTALL}")
+    name = match[1] or match[2] or match[3]  # the first one always matches in _OTHERS
     game = all_games().get(_key(name))
     if game is None and asks_for_ale:
         raise ConfigError(f"env_id = {env_id}: {_no_game(name)}")
@@ -82,14 +75,14 @@ def game_of(env_id: str) -> str | None:
 
 
 def _is_third_party(env_id: str) -> bool:
-    import gymnasium as gym  # here, as the command line asks for the preset of an id to show its help
+    import gymnasium as gym  # here, as `limelight train --help` needs the preset of an id, but no gymnasium
 
     spec = gym.registry.get(env_id)
     return spec is not None and not is_registered_by_ale(spec.entry_point)
 
 
 def is_registered_by_ale(entry_point: object) -> bool:
-    """Whether an environment is registered by ale-py: as Gymnasium has it, without the pre-processing."""
+    """Return whether ale-py has registered the environment, as Gymnasium's without pre-processing."""
     return isinstance(entry_point, str) and entry_point.startswith("ale_py.")
 
 
@@ -101,16 +94,16 @@ def _no_game(name: str) -> str:
 
 
 def _unsupported_variant(other: re.Match[str], game: str) -> str:
-    """What an old id of a game asks for that there is not, and what there is."""
+    """Return the error for an unsupported variant of a game, and the id to use instead."""
     how = "has sticky actions" if other["fixed"] else "skips frames at random"
-    why = "shows memory, not pictures" if other["ram"] else how
+    why = "shows memory, not images" if other["ram"] else how
     instead = f"{why}; use {id_of(game)}"
     return f"{instead} with sticky_actions 0.25" if other["version"] == "0" else instead
 
 
 @functools.cache
 def all_games() -> dict[str, str]:
-    """Lower-case names without underscores → ROMs, of all games; empty without ale-py."""
+    """Return the ROMs of all games by their lower-case names without underscores; empty without ale-py."""
     if find_spec("ale_py") is None:
         return {}
     from ale_py import roms
@@ -119,7 +112,7 @@ def all_games() -> dict[str, str]:
 
 
 def id_of(game: str) -> str:
-    """``ALE/SpaceInvaders-v5`` of ``space_invaders``."""
+    """Return ``ALE/SpaceInvaders-v5`` for ``space_invaders``."""
     return f"ALE/{_pascal(game)}-v5"
 
 
@@ -135,12 +128,15 @@ def _pascal(game: str) -> str:
 
 
 def step_limit(config: EnvConfig) -> int:
-    """Steps after which a game is cut: half an hour of play if nothing else is set, as in the literature."""
-    return config.max_episode_steps or max(1, _DEFAULT_LIMIT // config.frame_skip)
+    """Return the steps after which a game is truncated: by default half an hour of play, as in the literature."""
+    return config.max_episode_steps or max(1, _DEFAULT_LIMIT // config.atari.frame_skip)
 
 
 def refuse_kwargs(config: EnvConfig) -> None:
-    """Raises: ConfigError for arguments of a game, which has none; it names our setting for what is meant."""
+    """Refuse constructor arguments, which games do not have.
+
+    Raises: ConfigError naming our setting instead.
+    """
     for key in config.env_kwargs:
         start = f"env_kwargs.{key}: {config.env_id} "
         if key in ("mode", "difficulty"):
@@ -152,29 +148,23 @@ def refuse_kwargs(config: EnvConfig) -> None:
         raise ConfigError(f"{start}is an Atari game, which takes no such argument{near or '; leave it out'}")
 
 
-def refuse_unused(config: EnvConfig, name: str, is_game: bool, backend: str) -> None:
-    """Raises: ConfigError for a setting that is not the default, and that this environment or backend would not use."""
-    for field in () if is_game else SETTINGS:
-        value = getattr(config, field)
-        if value != getattr(EnvConfig, field):
-            written = str(value).lower() if isinstance(value, bool) else value
-            raise ConfigError(f"{field} = {written}: only Atari games use it, {name} is none; leave it out")
-    if config.env_threads is not None and backend != "ale":
-        raise ConfigError(
-            f"env_threads = {config.env_threads}: only backend ale uses it, but backend = {backend}; set it to none"
-        )
-    if config.terminal_on_life_loss and backend not in ("ale", "envpool"):
-        raise ConfigError(
-            f"terminal_on_life_loss = true: backend {backend} tells of no lives; use backend ale, or set it to false"
-        )
+def check_settings(config: EnvConfig, name: str, is_game: bool, backend: str) -> None:
+    """Raise ConfigError for a setting of Atari games that this environment or backend would not use."""
+    if not is_game:
+        refuse_unused(config.atari, f"only Atari games use it, {name} is none; leave it out")
+    if backend != "ale":
+        only = f"only backend ale uses it, but backend = {backend}; set it to none"
+        refuse_unused(config.atari, only, "env_threads")
+    if backend not in ("ale", "envpool"):
+        lives = f"backend {backend} does not report lives; use backend ale, or set it to false"
+        refuse_unused(config.atari, lives, "terminal_on_life_loss")
 
 
 def for_other(config: EnvConfig, env_id: str | None) -> EnvConfig:
-    """``config`` for another environment, of this id or of a callable, without what that would not use.
+    """Return ``config`` for another environment, of this id or of a callable, without settings that it would not use.
 
     Raises: ConfigError as :func:`game_of`.
     """
     if env_id is not None and game_of(env_id) is not None:
         return dataclasses.replace(config, env_id=env_id)
-    unused = {name: getattr(EnvConfig, name) for name in (*SETTINGS, "env_threads")}
-    return dataclasses.replace(config, env_id=env_id or config.env_id, **unused)
+    return dataclasses.replace(config, env_id=env_id or config.env_id, atari=AtariConfig())

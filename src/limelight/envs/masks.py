@@ -1,4 +1,4 @@
-"""Which actions are legal: where an environment says so, and whether it can be right. For resolve.py and packing.py."""
+"""Masks of legal actions: where an environment has them, and whether they can be right."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
-from limelight.errors import ConfigError
+from limelight.errors import EnvError
 from limelight.spaces.packed import MASK_KEY, Packed
 from limelight.typing import AnyEnv
 
 
 def choices(space: Space[Any]) -> list[int]:
-    """Over how many actions each choice of an action goes: [n], the nvec; [] where actions cannot be masked."""
+    """Return the number of actions of each choice: [n] of a Discrete, the nvec; [] if actions cannot be masked."""
     if isinstance(space, Discrete):
         return [int(space.n)]
     return [int(n) for n in space.nvec.reshape(-1)] if isinstance(space, MultiDiscrete) else []
 
 
 def observes_mask(env: AnyEnv, name: str) -> bool:
-    """Whether the observation holds a mask: a top-level key ``action_mask`` with a number for every action.
+    """Return whether observations hold a mask: a top-level key ``action_mask`` with a number for every action.
 
-    Raises: ConfigError if it has another number of them.
+    Raises: EnvError if the mask has another size.
     """
     space, wanted = env.observation_space, sum(choices(env.action_space))
     if not isinstance(space, Dict) or MASK_KEY not in space.spaces or not wanted:
@@ -31,7 +31,7 @@ def observes_mask(env: AnyEnv, name: str) -> bool:
     mask = space.spaces[MASK_KEY]
     size = int(np.prod(mask.shape)) if isinstance(mask, Box | MultiBinary | MultiDiscrete) else None
     if size != wanted:
-        raise ConfigError(
+        raise EnvError(
             f"env_id = {name}: its observation {MASK_KEY} is {mask}, but there are {wanted} actions to mask; "
             f"give 0 or 1 for each, or set action_masks to off"
         )
@@ -39,44 +39,44 @@ def observes_mask(env: AnyEnv, name: str) -> bool:
 
 
 def informs_mask(env: AnyEnv) -> bool:
-    """Whether the info of a reset holds a mask. It resets ``env``; one that cannot be reset gives none."""
+    """Reset ``env`` and tell whether its info holds a mask; False if it cannot be reset."""
     if not choices(env.action_space):
         return False
     try:
         _, info = env.reset(seed=0)
         return MASK_KEY in info
-    except Exception:  # what is wrong with it is for those to say who play it
+    except Exception:  # errors are reported when the environment is actually used
         return False
 
 
 def with_mask(space: Space[Any], action_space: Space[Any]) -> Dict:
-    """The observation space of an environment whose masks come in info."""
+    """Return the observation space of an environment whose masks come in info."""
     return Dict([("observation", space), (MASK_KEY, MultiBinary(sum(choices(action_space))))])
 
 
 def flat_mask(mask: Any) -> NDArray[Any]:
-    """A mask as one array: Gymnasium's masks of MultiDiscrete actions are tuples of arrays."""
+    """Return a mask as one array: Gymnasium's masks of MultiDiscrete actions are tuples of arrays."""
     return np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
 
 
 def has_legal_action(mask: NDArray[Any], sizes: list[int]) -> bool:
-    """Whether every choice has an action left."""
+    """Return whether every choice has a legal action."""
     starts = np.cumsum([0, *sizes[:-1]])
     return bool((np.add.reduceat(mask != 0, starts, dtype=np.int64) > 0).all())
 
 
 def random_action(env: AnyEnv, obs: Any, info: dict[str, Any]) -> Any:
-    """A random action, legal after this observation: environments may raise at any other."""
-    space, seen = env.action_space, env.observation_space
+    """Draw a random action that is legal after this observation: environments may raise at any other."""
+    space, observation_space = env.action_space, env.observation_space
     mask = info.get(MASK_KEY)
-    if isinstance(seen, Packed) and seen.mask is not None:
-        mask = obs[seen.mask.part]
+    if isinstance(observation_space, Packed) and observation_space.mask is not None:
+        mask = obs[observation_space.mask.part]
     elif isinstance(obs, dict):
         mask = obs.get(MASK_KEY, mask)
     if mask is None or not isinstance(space, Discrete | MultiDiscrete):
         return space.sample()
     legal, sizes = flat_mask(mask), choices(space)
-    if len(legal) != sum(sizes) or not has_legal_action(legal, sizes):  # for others to complain of
+    if len(legal) != sum(sizes) or not has_legal_action(legal, sizes):  # reported elsewhere
         return space.sample()
     parts = np.split(legal, np.cumsum(sizes)[:-1])
     picks = [space.np_random.choice(np.flatnonzero(part)) for part in parts]

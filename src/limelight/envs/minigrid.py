@@ -1,6 +1,7 @@
-"""MiniGrid and BabyAI: registered on demand, their observations as numbers. Used by resolve.py.
+"""MiniGrid and BabyAI: registered on demand, with observations in numbers.
 
-The image is codes (what, colour, state), which its space then says; the mission, a text, becomes a bag of words.
+The image holds codes (object, colour, state), and its space gets their bounds; the mission, a text, becomes a bag of
+words.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, MultiBinary, Space
+from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from limelight.errors import ConfigError
+from limelight.errors import EnvError
 from limelight.typing import AnyEnv
 
 PREFIXES = ("MiniGrid-", "BabyAI-")
@@ -28,50 +30,51 @@ _WORDS = (
     "after behind front in left next on right your"
 )
 VOCABULARY = tuple(_WORDS.split())
-"""The words of missions: their places in the bag, after which comes one for all others."""
+"""The words of missions, by their places in the bag; one more place, the last, is for all others."""
 _PLACES = {word: i for i, word in enumerate(VOCABULARY)}
 _HIGHEST = np.array([10, 5, 3], np.uint8)  # of objects, colours, and states (of an agent: its direction)
-_SMALLEST_PICTURE = 36  # sides of what wrappers draw of the grid; what they encode is as large as the grid
+_MIN_RENDERED_SIZE = 36  # sides of the images that wrappers draw of the grid; encoded ones are as large as the grid
 
 
 def register(env_id: str) -> None:
-    """Import minigrid, which registers its environments, where ``env_id`` is one of them.
+    """Import minigrid, which registers its environments, if ``env_id`` is one of them.
 
-    Raises: ConfigError if it is not installed.
+    Raises: EnvError if it is not installed.
     """
     if not env_id.startswith(PREFIXES) or env_id in gym.registry:
         return
     try:
         import_module("minigrid")
     except ImportError as error:
-        raise ConfigError(f"env_id = {env_id}: needs more than is installed ({error}); pip install minigrid") from None
+        raise EnvError(f"env_id = {env_id}: needs more than is installed ({error}); pip install minigrid") from None
 
 
 def has_mission(space: Space[Any]) -> bool:
-    """Whether these are MiniGrid's observations, with a mission in words."""
+    """Return whether ``space`` is of MiniGrid's observations, with a mission in words."""
     return isinstance(space, Dict) and type(space.spaces.get("mission")).__module__.startswith("minigrid.")
 
 
-class BagOfWords(gym.ObservationWrapper[Any, Any, Any]):
-    """Dict(direction, image, mission) with the mission as MultiBinary: which words are in it, in whatever order."""
+class BagOfWords(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Makes the mission of Dict(direction, image, mission) a MultiBinary: the words in it, regardless of order."""
 
     def __init__(self, env: AnyEnv) -> None:
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self)
+        gym.ObservationWrapper.__init__(self, env)
         assert isinstance(env.observation_space, Dict)
         spaces = dict(env.observation_space.spaces)
         spaces["mission"] = MultiBinary(len(VOCABULARY) + 1)
         image = spaces.get("image")
-        if isinstance(image, Box) and image.shape[2:] == (3,) and max(image.shape) < _SMALLEST_PICTURE:
+        if isinstance(image, Box) and image.shape[2:] == (3,) and max(image.shape) < _MIN_RENDERED_SIZE:
             spaces["image"] = Box(np.zeros_like(image.low), image.low + _HIGHEST, dtype=image.dtype.type)
         self.observation_space = Dict(list(spaces.items()))
 
     def observation(self, observation: Any) -> Any:
-        """The observation with its mission in numbers."""
+        """Return the observation with its mission in numbers."""
         return without_text(observation)
 
 
 def without_text(obs: Any) -> Any:
-    """An observation (or a batch) whose mission, if that is in words, is in numbers; any other as it is."""
+    """Return an observation (or a batch) with its mission in numbers; one without a text is returned as it is."""
     mission = obs.get("mission") if isinstance(obs, dict) else None
     if isinstance(mission, str):
         return {**obs, "mission": bag_of_words(mission)}
@@ -82,7 +85,7 @@ def without_text(obs: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 def bag_of_words(mission: str) -> NDArray[np.int8]:
-    """1 for every word of :data:`VOCABULARY` in ``mission``, and last if there is another word; read-only."""
+    """Return 1 for every word of :data:`VOCABULARY` in ``mission``, and last 1 for any other word; read-only."""
     bag = np.zeros(len(VOCABULARY) + 1, np.int8)
     bag[[_PLACES.get(word, len(VOCABULARY)) for word in re.findall(r"\w+", mission.lower())]] = 1
     bag.flags.writeable = False

@@ -1,7 +1,7 @@
-"""The exact state of Gymnasium environments as plain data, no pickle. Used by gymnasium_backend.py.
+"""The exact state of Gymnasium environments as plain data, without pickle.
 
-Reads the attributes of every layer of a wrapper chain, and sees no more than those: that an environment
-draws from a global generator, and so is not restored, nothing can tell.
+The state is the attributes of every layer of a wrapper chain. An environment that draws from a global generator is not
+restored exactly, which cannot be detected.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Space
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError
 from limelight.typing import State
 
-AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
+SingleOrVectorEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
-# What the constructor sets and no episode changes; the constructor sets it again when the run resumes.
+# Attributes that only the constructor sets, and sets again when the run resumes.
 _STATIC = {"spec", "metadata", "_metadata", "render_mode", "_cached_spec"}
 _STATIC |= {"_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"}
-# Large tables P that the constructor always makes alike (FrozenLake's may be of a random map).
+# Environments with a large table P that is always the same (FrozenLake's may belong to a random map).
 _TABLES = {"gymnasium.envs.toy_text.taxi.TaxiEnv", "gymnasium.envs.toy_text.cliffwalking.CliffWalkingEnv"}
 _BIT_GENERATORS = {"PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"}
 _CONSTANT = (type(None), bool, int, float, str)
 _MUTABLE = (list, dict, deque, np.ndarray, np.random.Generator)
 
 
-def get_env_state(env: AnyEnv) -> State | None:
-    """All that ``env`` and its wrappers need to continue exactly; None where it holds more than plain data.
+def get_env_state(env: SingleOrVectorEnv) -> State | None:
+    """Return all that ``env`` and its wrappers need to continue exactly; None if it holds more than plain data.
 
     Plain data: numbers, text, None, NumPy arrays and generators, lists, tuples, dicts and deques of these.
-    Two attributes that are the same object stay the same object.
+    Two attributes that are the same object are the same object after restoring.
     """
     states = get_env_states([env])
     return None if states is None else states[0]
 
 
-def set_env_state(env: AnyEnv, state: State) -> None:
-    """Bring a new ``env``, made with the same settings, into a state of :func:`get_env_state`.
+def set_env_state(env: SingleOrVectorEnv, state: State) -> None:
+    """Restore the state of :func:`get_env_state` in a new ``env``, made with the same settings.
 
-    Raises: ConfigError when the state belongs to another kind of environment.
+    Raises: CheckpointError if the state belongs to another kind of environment.
     """
     set_env_states([env], [state])
 
 
-def get_env_states(envs: Sequence[AnyEnv]) -> list[State] | None:
-    """The states of several environments, which may share objects (a generator); None if one has none."""
+def get_env_states(envs: Sequence[SingleOrVectorEnv]) -> list[State] | None:
+    """Return the states of several environments, which may share objects (a generator); None if one has no state."""
     memo = _Memo()
     try:
         return [{"layers": [_get_layer(layer, memo) for layer in _layers(env)]} for env in envs]
@@ -61,15 +61,15 @@ def get_env_states(envs: Sequence[AnyEnv]) -> list[State] | None:
         return None
 
 
-def set_env_states(envs: Sequence[AnyEnv], states: Sequence[State]) -> None:
-    """The inverse of :func:`get_env_states`.
+def set_env_states(envs: Sequence[SingleOrVectorEnv], states: Sequence[State]) -> None:
+    """Restore the states of :func:`get_env_states`.
 
-    Raises: ConfigError when the states belong to other environments.
+    Raises: CheckpointError if the states belong to other environments.
     """
     saved = [[layer["class"] for layer in state["layers"]] for state in states]
     present = [[_class_name(layer) for layer in _layers(env)] for env in envs]
     if saved != present:
-        raise ConfigError(
+        raise CheckpointError(
             f"env_id: the checkpoint holds {len(saved)} × {_chain(saved)}, but the run has {len(present)} × "
             f"{_chain(present)}; resume with the environment and settings of the run's config.yaml"
         )
@@ -80,21 +80,21 @@ def set_env_states(envs: Sequence[AnyEnv], states: Sequence[State]) -> None:
 
 
 class _NotPlainError(Exception):
-    """Something in the environment is no plain data."""
+    """An attribute of the environment is not plain data."""
 
 
 @dataclass
 class _Memo:
-    """Mutable objects met so far, so that an object met twice is restored as one."""
+    """Holds the mutable objects encoded so far, so that an object met twice is restored as one."""
 
     numbers: dict[int, int] = field(default_factory=dict)
-    """id of the object → its number, in the order met."""
+    """id of the object → its number, in the order of encoding."""
     roots: dict[int, int] = field(default_factory=dict)
-    """id of the array that owns the memory → id of the array we met there."""
+    """id of the array that owns the memory → id of the first array encoded from it."""
 
 
-def _layers(env: AnyEnv) -> Iterator[Any]:
-    """The environment and those it wraps, from the outside in."""
+def _layers(env: SingleOrVectorEnv) -> Iterator[Any]:
+    """Yield the environment and those it wraps, from the outside in."""
     layer: Any = env
     while isinstance(layer, gym.Wrapper | VectorWrapper):
         yield layer
@@ -130,19 +130,19 @@ def _set_layer(layer: Any, data: State, made: list[Any]) -> None:
     saved = {name: _decode(value, made) for name, value in data["attributes"]}
     for name, value in list(attributes.items()):
         if name not in saved and not _is_static(layer, name, value):
-            del attributes[name]  # the saved environment had dropped it
+            del attributes[name]  # the saved environment no longer had it
     attributes.update(saved)
 
 
 def _is_static(layer: Any, name: str, value: Any) -> bool:
-    """Whether construction alone decides the attribute: configuration, spaces, functions without a state."""
+    """Return whether only construction decides the attribute: configuration, spaces, functions without state."""
     if name in _STATIC or isinstance(value, Space | EnvSpec | type | np.ufunc):
         return True
     if name == "env" and isinstance(layer, gym.Wrapper | VectorWrapper):
         return True
     if name == "P" and _class_name(layer) in _TABLES:
         return True
-    if isinstance(value, FunctionType):  # what it closes over could be a state, unless it cannot change
+    if isinstance(value, FunctionType):  # closure variables may be state, unless they are constants
         return all(type(cell.cell_contents) in _CONSTANT for cell in value.__closure__ or ())
     if isinstance(value, BuiltinFunctionType):
         return value.__self__ is None or isinstance(value.__self__, ModuleType)
@@ -152,7 +152,7 @@ def _is_static(layer: Any, name: str, value: Any) -> bool:
 
 
 def _encode(value: Any, memo: _Memo) -> Any:
-    """``value`` as None, bool, int, float, str, numeric array, or a list that starts with a tag."""
+    """Encode ``value`` as None, bool, int, float, str, numeric array, or a list that starts with a tag."""
     kind = type(value)
     if kind in _CONSTANT:
         return value
@@ -187,7 +187,7 @@ def _encode_mutable(value: Any, memo: _Memo) -> Any:
 
 
 def _encode_array(array: np.ndarray[Any, Any], memo: _Memo) -> Any:
-    """A copy, or the raw bytes of what safetensors cannot hold: text, complex numbers, Fortran order."""
+    """Return a copy, or the raw bytes of arrays that safetensors cannot hold: text, complex, Fortran order."""
     root = array
     while isinstance(root.base, np.ndarray):
         root = root.base
@@ -204,7 +204,7 @@ def _encode_array(array: np.ndarray[Any, Any], memo: _Memo) -> Any:
 
 
 def _decode(value: Any, made: list[Any]) -> Any:
-    """The inverse of :func:`_encode`; ``made`` collects the mutable objects in the order they were met."""
+    """Return the value of :func:`_encode`; ``made`` collects the mutable objects in the order of encoding."""
     if isinstance(value, np.ndarray):
         made.append(value.copy())
         return made[-1]
@@ -226,15 +226,15 @@ def _decode_mutable(tag: str, rest: list[Any], made: list[Any]) -> Any:
         made.append(np.frombuffer(data.tobytes(), dtype).reshape(shape, order=order).copy(order=order))
         return made[-1]
     if tag == "generator":
-        if rest[0]["bit_generator"] not in _BIT_GENERATORS:  # a name from a file chooses what is called here
-            raise ConfigError(f"bit_generator = {rest[0]['bit_generator']!r}: must be one of NumPy's own")
+        if rest[0]["bit_generator"] not in _BIT_GENERATORS:  # a name from a file selects the function called here
+            raise CheckpointError(f"bit_generator = {rest[0]['bit_generator']!r}: must be one of NumPy's own")
         generator = np.random.Generator(getattr(np.random, rest[0]["bit_generator"])())
         generator.bit_generator.state = rest[0]
         made.append(generator)
         return generator
     if tag == "dict":
         mapping: dict[Any, Any] = {}
-        made.append(mapping)  # before its items, which may refer to it
+        made.append(mapping)  # before its items, which may refer to the mapping
         mapping.update((_decode(k, made), _decode(v, made)) for k, v in rest)
         return mapping
     items: Any = deque(maxlen=rest.pop(0)) if tag == "deque" else []

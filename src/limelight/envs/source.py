@@ -1,21 +1,23 @@
-"""What an environment id or callable stands for, and one line on what is wrong where it stands for nothing.
+"""Resolve an environment id or callable, once, into an object that makes copies of the environment.
 
-Used by make.py, which hands on :class:`EnvMaker` to whoever needs one more environment.
+Mistakes are answered in one line: near ids, missing packages, arguments that do not fit.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import functools
 import inspect
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, Literal
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.spaces import Space
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
@@ -23,12 +25,16 @@ from limelight.envs import games, minigrid
 from limelight.envs.atari import AtariGame
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
-from limelight.errors import ConfigError, did_you_mean
-from limelight.settings.schema import EnvConfig, EnvKwargs
+from limelight.errors import ConfigError, EnvError, LimelightError, did_you_mean
+from limelight.settings.schema import AtariConfig, EnvConfig, EnvKwargs
 from limelight.spaces.packed import MaskSource, Packed
 from limelight.typing import AnyEnv, EnvFactory
 
-# gymnasium.envs.<folder> → the extra of Gymnasium that installs what it needs
+Creator = Callable[..., Any]
+Spaces = tuple[Space[Any], Space[Any]]
+"""Observation and action space."""
+
+# gymnasium.envs.<folder> → the extra of Gymnasium that installs its requirements
 _EXTRAS = {
     "box2d": "box2d",
     "classic_control": "classic-control",
@@ -37,121 +43,159 @@ _EXTRAS = {
     "phys2d": "jax",
     "tabular": "jax",
 }
+# Settings of EnvConfig and AtariConfig that decide how copies are stepped, and not what a copy is.
+_FOR_STEPPING = ("num_envs", "backend", "autoreset_mode", "normalize_obs")
+_FOR_STEPPING_GAMES = ("env_threads", "terminal_on_life_loss")
 
 
-def resolve_env(config: EnvConfig, factory: EnvFactory | None = None) -> EnvMaker:
-    """What makes one environment of ``config``, or of ``factory`` if given; it pickles if ``factory`` does.
+def resolve_env(config: EnvConfig, factory: EnvFactory | None = None) -> EnvSource:
+    """Resolve the environment of ``config``, or that of ``factory`` if one is given.
 
-    Raises: ConfigError if the id is unknown (near ones are named) or a module cannot be imported.
+    An :class:`EnvSource` as ``factory`` is adapted to ``config``: it keeps the user's callable, and what is known of
+    its copies as long as ``config`` describes the same ones.
+
+    Raises: ConfigError if the id is unknown (near ones are named) or a module cannot be imported; EnvError if a package
+        that the id needs is missing.
     """
-    if isinstance(factory, EnvMaker):
+    if isinstance(factory, EnvSource):
+        if _same_copies(factory.config, config):
+            return dataclasses.replace(factory, config=config)
         factory = factory.factory
-    maker = EnvMaker(config, factory)
-    if factory is None:
-        maker.resolve()
-    return maker
+    import_env_module(config)
+    if factory is not None:
+        return EnvSource(config, "callable", qualified_name(factory), creator=factory, factory=factory)
+    game = games.game_of(config.env_id)
+    if game is not None:
+        games.refuse_kwargs(config)
+        return EnvSource(config, "atari", config.env_id, game=game)
+    module, _, name = config.env_id.rpartition(":")
+    if module:
+        creator = getattr(_import("env_id", module), name, None)
+        if callable(creator):
+            return EnvSource(config, "callable", config.env_id, creator=creator)
+    minigrid.register(name)
+    if name not in gym.registry:
+        raise ConfigError(_unknown_id(config.env_id, module, name))
+    return EnvSource(config, "registered", config.env_id, spec=gym.registry[name])
+
+
+def _same_copies(a: EnvConfig, b: EnvConfig) -> bool:
+    """Return whether both settings describe the same environment; how its copies are stepped may differ."""
+    default = {name: getattr(EnvConfig, name) for name in _FOR_STEPPING}
+    default_games = {name: getattr(AtariConfig, name) for name in _FOR_STEPPING_GAMES}
+
+    def of_copies(config: EnvConfig) -> EnvConfig:
+        return dataclasses.replace(config, **default, atari=dataclasses.replace(config.atari, **default_games))
+
+    return of_copies(a) == of_copies(b)
+
+
+@dataclass
+class Inspection:
+    """Facts that copies of an environment have shown so far; None is unknown."""
+
+    spaces: Spaces | None = None
+    """Spaces of a copy as :meth:`EnvSource.make` returns it."""
+    render_modes: tuple[str, ...] = ()
+    masks_in_info: bool | None = None
+    """Whether the info of a reset holds a mask of actions."""
+    step_seconds: float | None = None
+    """Median time of a step with random actions."""
+    first: weakref.ref[AnyEnv] | None = None
+    """The first copy without its wrappers, while it exists in this process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "first": None}
 
 
 @dataclass(frozen=True)
-class EnvMaker:
-    """Makes one environment per call: by id, by ``package.module:callable``, or by the user's callable.
+class EnvSource:
+    """Makes copies of one environment: an Atari game, a registered id, or what a callable returns.
 
-    What has composite spaces, or masks of actions, comes packed (envs/packing.py); all else comes as it is.
+    Composite spaces and masks of actions are packed (envs/packing.py), everything else is left as it is. The object is
+    also an ``EnvFactory``. It can be sent to another process if the callable or the entry point can, and takes with it
+    what the copies have shown, so that no other process has to make one to inspect.
     """
 
     config: EnvConfig
+    kind: Literal["atari", "registered", "callable"]
+    name: str
+    """The environment's name in messages."""
+    game: str | None = None
+    """The ROM of an Atari game."""
+    spec: EnvSpec | None = None
+    """The specification of a registered id."""
+    creator: Creator | None = None
+    """The callable, given as a Python object or found by its path."""
     factory: EnvFactory | None = None
-    _seen: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
-    """What the first environment has shown; copies of this maker in other processes need not look again."""
+    """The callable, if it was given as a Python object."""
+    inspection: Inspection = field(default_factory=Inspection, compare=False, repr=False)
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self.config.env_id if self.factory is None else callable_name(self.factory)
+    def __call__(self) -> AnyEnv:
+        """Make one copy; see :meth:`make`."""
+        return self.make()
 
-    def game(self) -> str | None:
-        """The Atari game that the id stands for; None if it is none.
+    def make(self, render_mode: str | None = None) -> AnyEnv:
+        """Make one copy, which draws if there is a ``render_mode`` and is the same otherwise.
 
-        Raises: ConfigError as :func:`limelight.envs.games.game_of`.
+        The first copy is reset once if only a reset shows whether actions are masked.
+
+        Raises: EnvError if no copy can be made; ConfigError if it refuses the settings.
         """
-        return None if self.factory is not None else games.game_of(self.config.env_id)
-
-    def resolve(self) -> EnvSpec | Callable[..., Any]:
-        """What the id stands for.
-
-        Raises: ConfigError if nothing does, or what registers it cannot be imported.
-        """
-        import_env_module(self.config)
-        if self.factory is not None:
-            return self.factory
-        game = self.game()
-        if game is not None:
-            games.refuse_kwargs(self.config)
-            return functools.partial(AtariGame, game, self.config)
-        module, _, name = self.config.env_id.rpartition(":")
-        if module:
-            creator = getattr(_import("env_id", module), name, None)
-            if callable(creator):
-                return cast("Callable[..., Any]", creator)
-        minigrid.register(name)
-        if name not in gym.registry:
-            raise ConfigError(_unknown_id(self.config.env_id, module, name))
-        return gym.registry[name]
-
-    def __call__(self, render_mode: str | None = None) -> AnyEnv:
-        """One environment; the first one is reset once if only that tells whether it masks actions.
-
-        With a ``render_mode`` it draws, and is the same otherwise; a callable is told where it takes such an argument.
-
-        Raises: ConfigError if it cannot be made with these settings.
-        """
-        shown = {} if render_mode is None else {"render_mode": render_mode}
-        source = self.resolve()
-        if self.game() is not None and not isinstance(source, EnvSpec):
-            self._seen["packed"] = False
-            return cast(AnyEnv, source(**shown))
-        env = self._as_it_is(shown)
-        if minigrid.has_mission(env.observation_space):
-            env = minigrid.BagOfWords(env)
-        env = pack_env(env, self.name, self._mask_source(env))
-        self._seen["packed"] = isinstance(env.observation_space, Packed) or isinstance(env.action_space, Packed)
+        import_env_module(self.config)  # in another process, the constructor may need what the module registers
+        env: AnyEnv = AtariGame(self.game, self.config, render_mode) if self.game else self._create(render_mode)
+        try:
+            env = env if self.game else self._adapt(env)
+        except BaseException:
+            env.close()
+            raise
+        if self.inspection.spaces is None:
+            self.inspection.spaces = (env.observation_space, env.action_space)
+            self.inspection.render_modes = tuple(env.metadata.get("render_modes") or ())
+            self.inspection.first = weakref.ref(env.unwrapped)
         return env
 
+    def spaces(self) -> Spaces:
+        """Return observation and action space of the copies; make one and close it if none was made yet."""
+        if self.inspection.spaces is None:
+            self.make().close()
+        assert self.inspection.spaces is not None
+        return self.inspection.spaces
+
+    def render_modes(self) -> tuple[str, ...]:
+        """Return the render modes that the environment declares; make a copy as :meth:`spaces` does."""
+        self.spaces()
+        return self.inspection.render_modes
+
     def is_packed(self) -> bool:
-        """Whether its environments come packed; makes one to see, if none was made yet.
+        """Return whether composite spaces or masks are packed; make a copy as :meth:`spaces` does."""
+        return any(isinstance(space, Packed) for space in self.spaces())
 
-        Raises: ConfigError if none can be made.
-        """
-        if "packed" not in self._seen:
-            self().close()
-        return self._seen["packed"]
+    def is_first(self, env: AnyEnv) -> bool:
+        """Return whether ``env`` is the very copy that was made first, which a callable must not return again."""
+        first = self.inspection.first
+        return first is not None and first() is env.unwrapped
 
-    def _mask_source(self, env: AnyEnv) -> MaskSource | None:
-        if self.config.action_masks == "off":
-            return None
-        if observes_mask(env, self.name):
-            return "observation"
-        if "info_mask" not in self._seen:
-            self._seen["info_mask"] = informs_mask(env)
-        return "info" if self._seen["info_mask"] else None
-
-    def _as_it_is(self, shown: dict[str, str]) -> AnyEnv:
-        source, limit = self.resolve(), self.config.max_episode_steps
-        if isinstance(source, EnvSpec):
-            # Without Gymnasium's checker, which looks at the first steps only: `limelight check` is for that.
-            return self._made(lambda **kwargs: gym.make(source, limit, True, **{**kwargs, **shown}), source)
-        taken = shown if _takes(source, "render_mode") else {}
-        env = self._made(lambda **kwargs: source(**{**kwargs, **taken}), source)
+    def _create(self, render_mode: str | None) -> AnyEnv:
+        """Make a copy without anything of ours but the time limit."""
+        spec, creator, limit = self.spec, self.creator, self.config.max_episode_steps
+        rendering = {} if render_mode is None else {"render_mode": render_mode}
+        if spec is not None:
+            # Gymnasium's own checker is left out: it checks first steps only, and `limelight check` checks more.
+            return self._made(lambda **kwargs: gym.make(spec, limit, True, **{**kwargs, **rendering}), spec)
+        assert creator is not None
+        taken = rendering if _takes(creator, "render_mode") else {}
+        env = self._made(lambda **kwargs: creator(**{**kwargs, **taken}), creator)
         return env if limit is None else _limit_steps(env, limit)
 
-    def _made(self, create: Callable[..., Any], source: EnvSpec | Callable[..., Any]) -> AnyEnv:
+    def _made(self, create: Creator, source: EnvSpec | Creator) -> AnyEnv:
         kwargs = self.config.env_kwargs
         try:
             _check_kwargs(self.name, source, kwargs)
             env = create(**kwargs)
         except (gym.error.Error, ImportError) as error:
-            raise ConfigError(_not_made(self.name, source, error)) from error
-        except ConfigError:
+            raise EnvError(_not_made(self.name, source, error)) from error
+        except LimelightError:
             raise
         except Exception as error:
             if not kwargs:
@@ -161,29 +205,44 @@ class EnvMaker:
             ) from error
         if not isinstance(env, gym.Env):
             single = "; num_envs copies are made of one environment" if isinstance(env, VectorEnv) else ""
-            raise ConfigError(
+            raise EnvError(
                 f"env_id = {self.name}: it made a {type(env).__module__}.{type(env).__qualname__}, "
                 f"which is no gymnasium.Env{single}; make a gymnasium.Env"
             )
         return env
 
+    def _adapt(self, env: AnyEnv) -> AnyEnv:
+        """Turn texts into numbers, and composite spaces and masks into one array."""
+        if minigrid.has_mission(env.observation_space):
+            env = minigrid.BagOfWords(env)
+        return pack_env(env, self.name, self._mask_source(env))
 
-def callable_name(factory: Callable[..., Any]) -> str:
-    """``package.module:callable`` of a callable, or the nearest to it that it has."""
+    def _mask_source(self, env: AnyEnv) -> MaskSource | None:
+        if self.config.action_masks == "off":
+            return None
+        if observes_mask(env, self.name):
+            return "observation"
+        if self.inspection.masks_in_info is None:
+            self.inspection.masks_in_info = informs_mask(env)
+        return "info" if self.inspection.masks_in_info else None
+
+
+def qualified_name(factory: Creator) -> str:
+    """Return ``package.module:callable`` of a callable, by which another process finds it if it can be imported."""
     target = factory if hasattr(factory, "__qualname__") else type(factory)
     return f"{target.__module__}:{target.__qualname__}"
 
 
-def _takes(creator: Callable[..., Any], argument: str) -> bool:
+def _takes(creator: Creator, argument: str) -> bool:
     try:
         parameters = inspect.signature(creator).parameters.values()
-    except (TypeError, ValueError):  # some builtins have none to look at
+    except (TypeError, ValueError):  # some builtins have no signature
         return False
     return any(p.name == argument or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _limit_steps(env: AnyEnv, limit: int) -> AnyEnv:
-    """``env`` with its own time limit replaced, or with one."""
+    """Replace the time limit of ``env``, or give it one."""
     layer: Any = env
     while isinstance(layer, gym.Wrapper):
         if isinstance(layer, TimeLimit):
@@ -193,11 +252,11 @@ def _limit_steps(env: AnyEnv, limit: int) -> AnyEnv:
     return TimeLimit(env, limit)
 
 
-# --------------------------------------------------------------------------- what to say when it cannot work
+# --------------------------------------------------------------------------- modules and ids
 
 
 def import_env_module(config: EnvConfig) -> None:
-    """Let the user's module register its environments.
+    """Import the user's module, which registers environments.
 
     Raises: ConfigError if it cannot be imported.
     """
@@ -234,14 +293,14 @@ def _unknown_id(env_id: str, module: str, name: str) -> str:
 
 
 def near_ids(env_id: str) -> list[str]:
-    """Up to three ids, registered or of Atari games, that it may have meant: other versions of it, or similar names."""
+    """Return up to three known ids for an unknown one: other versions of it, or similar names."""
     wanted, _ = _split_version(env_id)
     versions: dict[str, list[str]] = {}
     for known in sorted(known_ids(), key=lambda i: _split_version(i)[1], reverse=True):
         versions.setdefault(_split_version(known)[0], []).append(known)
     if wanted in versions:
         return versions[wanted][:3]
-    short = {name: name.rpartition("/")[2] for name in versions}  # without the namespace people forget
+    short = {name: name.rpartition("/")[2] for name in versions}  # the namespace is easily forgotten
     close = set(difflib.get_close_matches(wanted.rpartition("/")[2], short.values(), 3))
     names = [name for name in versions if short[name] in close]
     ranked = sorted(names, key=lambda n: difflib.SequenceMatcher(None, wanted, n).ratio(), reverse=True)
@@ -249,19 +308,22 @@ def near_ids(env_id: str) -> list[str]:
 
 
 def known_ids() -> list[str]:
-    """All ids that are registered, with every Atari game under one of its ids."""
+    """Return all registered ids, with every Atari game under one of its ids."""
     registered = [env_id for env_id, spec in gym.registry.items() if not games.is_registered_by_ale(spec.entry_point)]
     return [*registered, *map(games.id_of, games.all_games().values())]
 
 
 def _split_version(env_id: str) -> tuple[str, int]:
-    """Lower-case name and version (-1 if none) of an id."""
+    """Split an id into its lower-case name and its version (-1 if it has none)."""
     match = re.fullmatch(r"(.*?)(?:-v(\d+))?", env_id.lower())
     assert match is not None
     return match[1], int(match[2] or -1)
 
 
-def _not_made(name: str, source: EnvSpec | Callable[..., Any], error: Exception) -> str:
+# --------------------------------------------------------------------------- messages
+
+
+def _not_made(name: str, source: EnvSpec | Creator, error: Exception) -> str:
     entry = source.entry_point if isinstance(source, EnvSpec) else None
     folder = re.match(r"gymnasium\.envs\.(\w+)", entry) if isinstance(entry, str) else None
     missing = isinstance(error, gym.error.DependencyNotInstalled | ModuleNotFoundError)
@@ -272,13 +334,13 @@ def _not_made(name: str, source: EnvSpec | Callable[..., Any], error: Exception)
     return f"env_id = {name}: {' '.join(str(error).split())}"
 
 
-def _check_kwargs(name: str, source: EnvSpec | Callable[..., Any], kwargs: EnvKwargs) -> None:
-    """Refuse arguments that the constructor lacks, and the lack of those it requires."""
+def _check_kwargs(name: str, source: EnvSpec | Creator, kwargs: EnvKwargs) -> None:
+    """Refuse arguments that the constructor does not take, and missing ones that it requires."""
     creator: Any = source.entry_point if isinstance(source, EnvSpec) else source
     creator = load_env_creator(creator) if isinstance(creator, str) else creator
     try:
         parameters = inspect.signature(creator).parameters.values()
-    except (TypeError, ValueError):  # some builtins have none to look at
+    except (TypeError, ValueError):  # some builtins have no signature
         return
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)

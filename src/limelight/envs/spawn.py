@@ -1,4 +1,4 @@
-"""May this program start worker processes? Asked before any is started, by whoever starts them."""
+"""Whether this program may start worker processes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def why_no_workers() -> str | None:
-    """Why worker processes must not be started from here, with the mend; None if they may.
+    """Return why worker processes must not be started from here, and what would help; None if they may be.
 
-    A worker imports the main script anew, so one that trains at its top level would train again in every worker.
+    A worker process imports the main script, so a script that trains at its top level would train in every worker.
     """
     if getattr(current_process(), "_inheriting", False):
         return "a worker process is importing a script that trains; put the training under if __name__ == '__main__':"

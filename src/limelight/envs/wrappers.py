@@ -1,4 +1,4 @@
-"""Gymnasium wrappers that hide a part of the state, for policies with memory. Named in commands or used in Python."""
+"""Gymnasium wrappers that hide a part of the state, for policies with memory."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ POSITIONS: dict[str, tuple[int, ...]] = {
     "LunarLander-v2": (0, 1, 4, 6, 7),
     "LunarLander-v3": (0, 1, 4, 6, 7),
 }
-"""The parts of the observation that are no velocities, by the environment's id."""
+"""Environment id → indices of the observation that are not velocities."""
 
 
 class HideVelocities(gym.ObservationWrapper[Observation, Any, Observation], RecordConstructorArgs):
-    """Shows the positions alone, so that velocities must be told from what was seen before.
+    """Keeps only the positions, so that velocities must be inferred from earlier observations.
 
     Args:
         env: observations are a flat Box.
-        keep: indices of what to show, in this order; None: what :data:`POSITIONS` knows of the environment.
-    Raises: ConfigError if ``keep`` is missing for an environment that is not known, or does not fit its observations.
+        keep: indices of the observation to keep, in this order; None: those of :data:`POSITIONS`.
+    Raises: ConfigError if ``keep`` is missing for an unknown environment, or does not fit its observations.
     """
 
     def __init__(self, env: gym.Env[Observation, Any], keep: Sequence[int] | None = None) -> None:
@@ -42,7 +42,7 @@ class HideVelocities(gym.ObservationWrapper[Observation, Any, Observation], Reco
         env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
         if keep is None and env_id not in POSITIONS:
             raise ConfigError(
-                f"keep: which parts of {env_id}'s observation are positions is known of {', '.join(POSITIONS)} alone; "
+                f"keep: the positions in observations are known only of {', '.join(POSITIONS)}, not of {env_id}; "
                 "give their indices, e.g. keep=[0, 2]"
             )
         self._keep = list(POSITIONS[env_id] if keep is None else keep)
@@ -55,10 +55,10 @@ class HideVelocities(gym.ObservationWrapper[Observation, Any, Observation], Reco
         self.observation_space = Box(space.low[self._keep], space.high[self._keep], dtype=space.dtype.type)
 
     def observation(self, observation: Observation) -> Observation:
-        """The parts that are shown."""
+        """Return the parts that are kept."""
         return observation[self._keep]
 
 
 def masked_cartpole(render_mode: str | None = None) -> gym.Env[Observation, np.int64]:
-    """CartPole-v1 (500 steps) without its velocities: ``limelight.envs.wrappers:masked_cartpole``."""
+    """Make CartPole-v1 (500 steps) without its velocities: ``limelight.envs.wrappers:masked_cartpole``."""
     return HideVelocities(gym.make("CartPole-v1", disable_env_checker=True, render_mode=render_mode))

@@ -1,1 +1,1 @@
-"""Runners decide who collects, who learns and when they meet."""
+"""Runners: which process collects, which one learns, and when they exchange parameters."""

@@ -1,7 +1,4 @@
-"""Environments, a policy and a learner in one process: all of the synchronous runner, and of each worker of the others.
-
-Built by train.py and runners/worker.py; the two differ only in the train_state that the learner's updates move.
-"""
+"""Environments, a policy and a learner in one process: the whole of a synchronous run, and of each worker."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner
@@ -26,28 +24,29 @@ from limelight.typing import EnvFactory, State
 
 
 class ActorLearner:
-    """Collects rollouts with the parameters of its learner."""
+    """Collects rollouts with the parameters of its learner (an actor-learner of Mnih et al. 2016)."""
 
     def __init__(self, collector: RolloutCollector, learner: Learner, rng: np.random.Generator) -> None:
-        self.collector, self.learner = collector, learner
+        self.collector = collector
+        self.learner = learner
         self.policy = ModelPolicy(learner.network, rng, learner.algorithm.noise_correlation)
         self.image_scale: PixelScale | None = None
-        """Mean and scale by which the network normalised images in the last rollout, where it does."""
+        """Mean and scale by which the network normalised images in the last rollout; None where it does not."""
 
     @property
     def normalizer(self) -> ObservationNormalizer | None:
-        """The normalization of observations, where the run has one."""
+        """The normalizer of observations; None in a run without one."""
         return self.collector.normalizer
 
     def collect(self) -> Rollout:
-        """The next rollout."""
+        """Collect the next rollout."""
         if self.normalizer is not None and self.normalizer.in_network:
             self.image_scale = self.normalizer.image_scale()
             self.learner.network.set_image_scale(self.image_scale)
         return self.collector.collect(self.policy)
 
     def get_state(self) -> State:
-        """All that this process alone knows; ``envs`` in it is None where environments cannot be restored."""
+        """Return the state that only this process has; ``envs`` is None where environments cannot be saved."""
         return {
             "learner": self.learner.get_state(),
             "policy": self.policy.get_state(),
@@ -57,7 +56,7 @@ class ActorLearner:
         }
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> bool:
-        """Continue from :meth:`get_state`; False if episodes had to be restarted (from ``seed``)."""
+        """Continue from :meth:`get_state`; return False if episodes had to restart, seeded by ``seed``."""
         self.learner.set_state(state["learner"])
         self.policy.set_state(state["policy"])
         if self.normalizer is not None:
@@ -75,30 +74,37 @@ class ActorLearner:
 
 
 def running_statistics(normalizer: ObservationNormalizer | None, learner: Learner) -> dict[str, RunningMeanStd]:
-    """By name, what keeps running moments: workers share these."""
+    """Return the running statistics that workers share, by name: those of observations and of returns."""
     named = {
         "observations": normalizer.statistics if normalizer is not None else None,
         "returns": learner.reward_normalizer.statistics if learner.reward_normalizer is not None else None,
     }
-    return {name: tracker for name, tracker in named.items() if tracker is not None}
+    return {name: statistics for name, statistics in named.items() if statistics is not None}
 
 
 def make_actor_learner(
     config: TrainConfig, factory: EnvFactory | None, seed: int, train_state: TrainState | None = None
 ) -> ActorLearner:
-    """An actor whose environments and actions are seeded by ``seed``, its initial parameters by ``config.seed``.
+    """Make an actor-learner; its initial parameters are seeded by ``config.seed``.
 
     Args:
-        config: a configuration without anything ``auto`` left.
-        factory: makes the environment, where that was given as a Python object and not by name.
-        seed: of the environments and the policy.
-        train_state: what its updates move; None is its own parameters.
+        config: a configuration in which no setting is ``auto``.
+        factory: makes the environment, where it was given as a Python object and not by name.
+        seed: seeds the environments and the policy.
+        train_state: the parameters that its updates move; None makes its own.
     """
     envs = make_envs(config.env, factory=factory)
-    spaces = envs.single_observation_space, envs.single_action_space
-    model = make_model(*spaces, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
-    learner = Learner(model, config.algorithm, config.optim, train_state)
-    normalizer = make_normalizer(spaces[0], is_builtin(config.model.encoder)) if config.env.normalize_obs else None
+    learner, normalizer = make_learner(config, envs.single_observation_space, envs.single_action_space, train_state)
     collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
     collector.reset(derive_seed(seed, Stream.ENV))
     return ActorLearner(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))
+
+
+def make_learner(
+    config: TrainConfig, observations: Space[Any], actions: Space[Any], train_state: TrainState | None = None
+) -> tuple[Learner, ObservationNormalizer | None]:
+    """Make a learner with its model, and the normalization of observations if the run has one, without environments."""
+    model = make_model(observations, actions, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
+    learner = Learner(model, config.algorithm, config.optim, train_state)
+    normalizer = make_normalizer(observations, is_builtin(config.model.encoder)) if config.env.normalize_obs else None
+    return learner, normalizer

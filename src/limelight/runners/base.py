@@ -1,47 +1,63 @@
-"""The runner seam: what train.py asks of whoever collects and learns."""
+"""The interface of a runner, and the messages and limits that runners share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from limelight.algo.episodes import Episode
 from limelight.typing import Metrics, State
 
 ENV_STATE_NOT_RESTORED = "this environment cannot be restored, so its episodes restart (all else continues)"
-
-NOT_REPRODUCIBLE = "asynchronous workers meet in no fixed order, so this continues the run but does not repeat it"
+NOT_REPRODUCIBLE = (
+    "the order of asynchronous updates is not reproducible, so this continues the run but does not repeat it"
+)
 MAX_CONSECUTIVE_SKIPS = 100
-"""Asynchronous updates in a row without a finite gradient after which the parameters themselves are taken for lost."""
+"""Asynchronous updates in a row without a finite gradient after which the run ends: its parameters have diverged."""
 
 
 class Runner(Protocol):
-    """Collects and learns until told to report."""
+    """Collects rollouts and learns from them."""
 
     num_steps: int
-    """Environment steps taken up to the last :meth:`advance`, over all environments; invalid rows do not count."""
+    """Environment steps up to the last :meth:`advance`, over all environments; invalid rows do not count."""
     seconds: float
-    """Seconds of training they took; evaluations count where training goes on meanwhile, and only there."""
+    """Seconds of training. Evaluations count only where training continues during them."""
 
     def advance(self, until: int, seconds: float) -> Metrics:
-        """Train until ``num_steps`` ≥ ``until``, or about ``seconds`` have passed; metrics of the last updates.
+        """Train until ``num_steps`` ≥ ``until``, or for about ``seconds``; return the metrics of the last update.
 
-        Afterwards the agent that shares the runner's model acts with the parameters of ``num_steps``.
+        Where ``until`` is not reached, metrics are empty. Afterwards, the agent that shares the runner's model acts
+        with the parameters of ``num_steps``.
 
-        Raises: WorkerError if no worker is left to train.
+        Raises: WorkerError if the run cannot continue without a worker that has exited.
         """
 
     def pop_episodes(self) -> list[Episode]:
-        """Training episodes finished since the last call."""
+        """Return the training episodes that have finished since the last call, with :attr:`Episode.step` set."""
 
     def pop_messages(self) -> list[str]:
-        """What the person who watches should know of workers, since the last call."""
+        """Return messages for the user on workers since the last call."""
 
     def get_state(self) -> State:
-        """Everything needed to continue."""
+        """Return everything needed to continue, but for the episodes that :meth:`pop_episodes` returns."""
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
-        """Continue from :meth:`get_state`; None, or what is not exact about it (restarts are seeded by ``seed``)."""
+        """Continue from :meth:`get_state`; episodes that must restart are seeded by ``seed``.
+
+        Return None, or a sentence on why the run does not continue exactly.
+        """
 
     def close(self) -> None:
         """Free environments and workers."""
+
+
+def stamp_episodes(episodes: Iterable[Episode], step: int, first_env: int = 0) -> list[Episode]:
+    """Return the episodes that ended in one rollout with :attr:`Episode.step` set.
+
+    Args:
+        episodes: from the collector, which knows neither the run's step count nor other workers.
+        step: environment steps of the run, over all workers, at the end of the rollout.
+        first_env: number, in the run, of the collector's first environment.
+    """
+    return [episode._replace(env=first_env + episode.env, step=step) for episode in episodes]

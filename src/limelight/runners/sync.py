@@ -1,4 +1,4 @@
-"""One process: collect, learn, repeat. AC and A2C run here; made by train.py."""
+"""The synchronous runner: collect and learn in turn, in one process."""
 
 from __future__ import annotations
 
@@ -8,35 +8,50 @@ from typing import Any
 
 from limelight.algo.episodes import Episode
 from limelight.runners.actor_learner import ActorLearner
-from limelight.runners.base import ENV_STATE_NOT_RESTORED
+from limelight.runners.base import ENV_STATE_NOT_RESTORED, stamp_episodes
 from limelight.typing import Metrics, State
 
 
 class SyncRunner:
-    """The synchronous runner: every rollout is collected with, and learnt by, the newest parameters."""
+    """Collects every rollout with the newest parameters, and learns from it before the next (AC and A2C)."""
 
-    def __init__(self, actor: ActorLearner, total_timesteps: int) -> None:
-        self.actor_learner, self.total_timesteps = actor, total_timesteps
-        self.num_steps, self.seconds = 0, 0.0
+    def __init__(self, actor_learner: ActorLearner, total_timesteps: int) -> None:
+        self.actor_learner = actor_learner
+        self.total_timesteps = total_timesteps
+        self.num_steps = 0
+        self.seconds = 0.0
+        self._episodes: list[Episode] = []
 
     def advance(self, until: int, seconds: float) -> Metrics:
         """See :class:`limelight.runners.base.Runner`."""
-        actor, learner = self.actor_learner, self.actor_learner.learner
+        collector = self.actor_learner.collector
+        learner = self.actor_learner.learner
+        if self.num_steps >= until:
+            return {}
         start = now = time.perf_counter()
         while self.num_steps < until and now < start + seconds:
-            rollout = actor.collect()
+            # Collect
+            rollout = self.actor_learner.collect()
+
+            # Learn
             learner.update(rollout, self.num_steps / self.total_timesteps)
+
+            # Count
             self.num_steps += rollout.num_valid
+            if finished := collector.pop_episodes():
+                self._episodes += stamp_episodes(finished, self.num_steps)
             now = time.perf_counter()
         self.seconds += now - start
         return learner.metrics() if self.num_steps >= until else {}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
-        return self.actor_learner.collector.pop_episodes()
+        episodes = self._episodes
+        self._episodes = []
+        return episodes
 
     def pop_messages(self) -> list[str]:
-        """None: what goes wrong here is raised."""
+        """Return no messages: there are no workers."""
         return []
 
     def get_state(self) -> State:
@@ -50,7 +65,8 @@ class SyncRunner:
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
         """See :class:`limelight.runners.base.Runner`."""
-        self.num_steps, self.seconds = int(state["num_steps"]), float(state["seconds"])
+        self.num_steps = int(state["num_steps"])
+        self.seconds = float(state["seconds"])
         self.actor_learner.learner.train_state.set_state(state["train_state"])
         return None if self.actor_learner.set_state(state["actor"], seed) else ENV_STATE_NOT_RESTORED
 

@@ -1,4 +1,4 @@
-"""What many workers report, as one row of metrics. For the runners that have workers."""
+"""Counters and metrics of many workers, combined into one row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from limelight.typing import Metrics
 
 
 class Counter(IntEnum):
-    """Columns of the counters, a row per worker."""
+    """Columns of the counters, which have a row per worker."""
 
     STEPS = 0
     UPDATES = 1
@@ -22,27 +22,30 @@ class Counter(IntEnum):
 
 
 def mean_metrics(rows: Sequence[Metrics]) -> Metrics:
-    """The mean of every metric over the rows that have it; the last row says which there are."""
+    """Return the mean of every metric of the last row, each over the rows that have it."""
     keys = rows[-1] if rows else ()
     return {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
 
 
 class WorkerRates:
-    """Steps/s and updates/s of every worker since the last look."""
+    """Steps/s and updates/s of every worker, each since the last call."""
 
     def __init__(self, counters: NDArray[np.int64]) -> None:
         self.counters = counters
         self.start()
 
     def start(self) -> None:
-        """Look for the first time."""
-        self._at, self._before = time.perf_counter(), self.counters.copy()
+        """Measure from now on."""
+        self._last_time = time.perf_counter()
+        self._last_counters = self.counters.copy()
 
     def metrics(self) -> Metrics:
-        """By worker, as they are logged."""
-        now, counters = time.perf_counter(), self.counters.copy()
-        rates = (counters - self._before) / max(now - self._at, 1e-9)
-        self._at, self._before = now, counters
+        """Return the rates of every worker since the last call, or since :meth:`start`."""
+        now = time.perf_counter()
+        counters = self.counters.copy()
+        rates = (counters - self._last_counters) / max(now - self._last_time, 1e-9)
+        self._last_time = now
+        self._last_counters = counters
         names = (("steps_per_second", Counter.STEPS), ("updates_per_second", Counter.UPDATES))
         return {
             f"async/worker_{worker}/{name}": float(rate[column])

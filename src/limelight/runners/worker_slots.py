@@ -1,34 +1,74 @@
-"""What follows the death of a worker: another one after a while, or the end of the run. For whoever watches workers."""
+"""Worker slots, and the policy by which a worker that has exited is replaced."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from limelight.errors import WorkerError
 from limelight.settings.schema import TrainConfig
 
-_BACK_OFF, _LONGEST_BACK_OFF = 0.1, 10.0
-"""Seconds before the first restart, which double with every further one, and their limit."""
+_FIRST_DELAY = 0.1
+"""Seconds before the first restart of a slot; each further restart waits twice as long."""
+_MAX_DELAY = 10.0
+"""Seconds before a restart, at most."""
 
 
+@dataclass
+class WorkerSlot:
+    """The place of one worker of a run; a worker that has exited is replaced in its slot."""
+
+    index: int
+    restarts: int = 0
+    """Workers that have been replaced in this slot."""
+    ready: bool = False
+    """The present worker has started and has not exited."""
+    was_ready: bool = False
+    """This worker, or an earlier one in this slot, has started."""
+    restart_at: float | None = None
+    """``time.monotonic()`` at which the next worker is due; None while none is."""
+
+    def mark_ready(self) -> None:
+        """Record that the present worker has started."""
+        self.ready = True
+        self.was_ready = True
+
+
+@dataclass
 class RestartPolicy:
-    """Counts restarts, and allows as many as ``max_worker_restarts``."""
+    """Schedules the replacement of workers, up to ``max_worker_restarts`` times over all slots."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config, self.count = config, 0
+    config: TrainConfig
+    count: int = 0
+    """Restarts so far, over all slots."""
 
-    def after(self, worker: int, restarts: int, had_begun: bool, cause: str) -> tuple[float, str]:
-        """Seconds until a new worker takes the place of one that died of ``cause``, and what to tell of it.
+    def handle_exit(self, slot: WorkerSlot, reason: str) -> str:
+        """Schedule the next worker of a slot whose worker exited for ``reason``; return the message for the user.
 
-        Raises: WorkerError, which tells all of it, where that may not be.
+        Raises: WorkerError if the worker is not to be replaced.
         """
+        slot.ready = False
         workers, env = self.config.workers, self.config.env
-        died = f"worker {worker} ({env.env_id}, {env.num_envs} environments) died: {cause.rstrip()}"
-        if not had_begun:
-            raise WorkerError(f"{died}\nit had not begun, so it is not restarted")
+        exited = f"worker {slot.index} ({env.env_id}, {env.num_envs} environments) exited: {reason.rstrip()}"
+        if not slot.was_ready:
+            raise WorkerError(f"{exited}\nit failed while starting, so it is not restarted")
         if workers.on_worker_error == "raise":
-            raise WorkerError(f"{died}\non_worker_error = raise, so the run ends")
+            raise WorkerError(f"{exited}\non_worker_error = raise, so the run ends")
         if self.count >= workers.max_worker_restarts:
-            raise WorkerError(f"{died}\nmax_worker_restarts = {workers.max_worker_restarts} are used up")
-        delay = min(_BACK_OFF * 2**restarts, _LONGEST_BACK_OFF)
+            raise WorkerError(f"{exited}\nmax_worker_restarts = {workers.max_worker_restarts} are used up")
+        delay = min(_FIRST_DELAY * 2**slot.restarts, _MAX_DELAY)
+        slot.restarts += 1
+        slot.restart_at = time.monotonic() + delay
         self.count += 1
         count = f"{self.count} of {workers.max_worker_restarts}"
-        return delay, f"{died}\nrestarted in {delay:g} s with fresh seeds (restart {count})"
+        return f"{exited}\nrestarted in {delay:g} s with fresh seeds (restart {count})"
+
+
+def pop_due(slots: Iterable[WorkerSlot]) -> list[WorkerSlot]:
+    """Return the slots whose next worker is due, and clear their times: the caller starts the workers."""
+    now = time.monotonic()
+    due = [slot for slot in slots if slot.restart_at is not None and now >= slot.restart_at]
+    for slot in due:
+        slot.restart_at = None
+    return due

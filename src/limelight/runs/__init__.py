@@ -1,1 +1,1 @@
-"""Run folders: written, read, checkpointed, loaded and evaluated."""
+"""Run folders and agents: written, read back, checkpointed, loaded and evaluated."""

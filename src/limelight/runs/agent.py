@@ -1,4 +1,4 @@
-"""What a user keeps of a run: a policy that predicts, saves and loads. Made by train.py and :func:`load`."""
+"""The agent: a trained policy that predicts, is saved and loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from limelight.algo.normalization import Moments, ObservationNormalizer, make_normalizer
 from limelight.algo.train_state import FlatParameters
 from limelight.envs.packing import to_batch
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError, ConfigError
 from limelight.nn.encoders import is_builtin
 from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.network import make_network
@@ -26,7 +26,7 @@ from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
 
 RecurrentState = NDArray[np.float32]
-"""What a policy remembers of B episodes, [B, S]."""
+"""Recurrent state of a policy in B episodes, [B, S]."""
 
 
 class Agent:
@@ -41,26 +41,29 @@ class Agent:
         action_space: Space[Any],
         env_factory: EnvFactory | None = None,
     ) -> None:
-        self.model, self.normalizer, self.config = model, normalizer, config
-        self.observation_space, self.action_space = observation_space, action_space
+        self.model = model
+        self.normalizer = normalizer
+        self.config = config
+        self.observation_space = observation_space
+        self.action_space = action_space
         self.env_factory = env_factory
-        """Makes the environment it was trained on, where that was given as a Python object and not by name."""
+        """Makes the environment of training, where that was given as a Python object and not by name."""
         self.network = make_network(model)
         self._greedy = self.policy(None)
         self._sampling = self.policy(np.random.default_rng(config.seed))
         self._stateful = False
-        self._memory: RecurrentState | None = None
-        self._applied_moments: Moments | None = None  # the moments that the network was last told
+        self._recurrent_state: RecurrentState | None = None
+        self._applied_moments: Moments | None = None  # of the image scale that the network has
 
     def policy(self, rng: np.random.Generator | None) -> ModelPolicy:
-        """Acts on normalised observations [B, *obs_shape]: sampled with ``rng``, greedy where it is None.
+        """Return a policy for normalised observations [B, *obs_shape]: sampling with ``rng``, greedy if it is None.
 
-        It starts with no memory and shares none with the agent or with another policy.
+        It starts without a recurrent state, and shares none with the agent or with another policy.
         """
         return ModelPolicy(self.network, rng)
 
     def normalize(self, obs: NDArray[Any]) -> NDArray[Any]:
-        """Observations as the policy was trained to see them; the moments stay as they are."""
+        """Return observations as the policy was trained on; the running statistics stay as they are."""
         if self.normalizer is None:
             return obs
         moments = self.normalizer.statistics.moments
@@ -70,12 +73,13 @@ class Agent:
         return self.normalizer(obs)
 
     def reset(self) -> None:
-        """Forget all, and from now on remember from one ``predict(obs)`` to the next.
+        """Clear the agent's recurrent state, and from now on keep it from one ``predict(obs)`` to the next.
 
-        For whoever has one environment (or one batch) and does not want to carry the state: call it before the first
-        observation of an episode. Without it, ``predict(obs)`` starts from nothing every time.
+        With one environment (or one batch) the state then need not be carried by hand: call ``reset`` before the first
+        observation of an episode. Without it, every ``predict(obs)`` starts from the initial state.
         """
-        self._stateful, self._memory = True, None
+        self._stateful = True
+        self._recurrent_state = None
 
     def predict(
         self,
@@ -85,51 +89,55 @@ class Agent:
         deterministic: bool = True,
         action_masks: ArrayLike | None = None,
     ) -> tuple[Any, Any]:
-        """Actions for raw observations, with Stable-Baselines3's signature.
+        """Return actions for raw observations, with Stable-Baselines3's signature.
 
         Args:
             obs: one observation [*obs_shape] or a batch [B, *obs_shape]; of a Dict or Tuple space, dicts or tuples of
                 such arrays.
-            state: what the policy remembers, as the last call returned it, [B, S] (one observation: B = 1). None is
-                nothing, or what the agent itself remembers since :meth:`reset`; a ``state`` that is given leaves that
-                as it is. Policies without memory return it as given.
-            episode_start: true where an observation begins an episode, before which that row is forgotten, [B].
+            state: the recurrent state that the last call returned, [B, S] (one observation: B = 1). None is the initial
+                state, or after :meth:`reset` the agent's own, which a given ``state`` does not change. Policies without
+                a recurrent core return it as given.
+            episode_start: true where an observation begins an episode: that row starts from the initial state, [B].
             deterministic: the most probable action instead of a sample.
             action_masks: 1 for legal actions, [n] or [B, n], where the environment gives masks in info; all are legal
                 without it. It replaces a mask that is a part of ``obs``.
         Returns: (actions, state); a batch gives [B, *action_shape], one observation [*action_shape] (an array, 0-d for
-        Discrete actions); Dict and Tuple actions are dicts and tuples of such.
-        Raises: ValueError if an observation, mask, ``state`` or ``episode_start`` has not the shape it must have.
+            Discrete actions); Dict and Tuple actions are dicts and tuples of such.
+        Raises: ValueError if an observation, mask, ``state`` or ``episode_start`` has another shape than stated here.
         """
+        # Check the arguments
         batch, single = to_batch(self.observation_space, obs, action_masks)
         start = np.zeros(len(batch), np.float32) if episode_start is None else np.array(episode_start, np.float32)
         if start.size != len(batch):
             raise ValueError(f"episode_start of shape {start.shape}: must be [{len(batch)}], one for each observation")
         start = start.reshape(-1)
+        # Continue from a recurrent state, which may belong to another batch if all episodes begin here
         policy = self._greedy if deterministic else self._sampling
         own = state is None and self._stateful
-        # Where all episodes begin anew, a memory is of no use, nor need it be of as many episodes.
-        policy.recurrent_state = None if start.all() else self._checked(self._memory if own else state, len(batch))
+        before = self._recurrent_state if own else state
+        policy.recurrent_state = None if start.all() else self._checked(before, len(batch))
+        # Act
         actions = policy.to_env(policy.act(self.normalize(batch), start))
         if policy.recurrent_state is not None:
             state = policy.recurrent_state
-            self._memory = state if own else self._memory
+            self._recurrent_state = state if own else self._recurrent_state
+        # Return actions of the environment's own form
         actions = actions[0, ...] if single else actions
         return (self.action_space.unpack(actions) if isinstance(self.action_space, Packed) else actions), state
 
     def _checked(self, state: RecurrentState | None, batch: int) -> RecurrentState | None:
-        """``state`` as the policy takes it, for ``batch`` observations; None without memory."""
+        """Return ``state`` as an array for ``batch`` observations; None without a recurrent core."""
         width = self.model.state_size
         if state is None or width == 0:
             return None
         if np.shape(state) != (batch, width):
             raise ValueError(
-                f"state of shape {np.shape(state)}: must be [{batch}, {width}]; reset() or episode_start begins anew"
+                f"state of shape {np.shape(state)}: must be [{batch}, {width}]; reset() or episode_start clears it"
             )
         return np.array(state, np.float32)
 
     def get_state(self) -> dict[str, Any]:
-        """Everything :meth:`from_state` needs, as plain data and arrays."""
+        """Return everything that :meth:`from_state` needs, as plain data and arrays."""
         parameters = [p.detach().reshape(-1) for p in self.model.parameters()]
         return {
             "params": torch.cat(parameters).cpu(),
@@ -141,7 +149,10 @@ class Agent:
 
     @classmethod
     def from_state(cls, state: State) -> Agent:
-        """The agent of :meth:`get_state`."""
+        """Return the agent of :meth:`get_state`.
+
+        Raises: CheckpointError if the parameters do not fit the network.
+        """
         config = from_dict(state["config"])
         observation_space = space_from_json(state["observation_space"])
         action_space = space_from_json(state["action_space"])
@@ -149,8 +160,8 @@ class Agent:
         params = torch.as_tensor(state["params"])
         flat = FlatParameters(model)
         if len(flat) != len(params):
-            raise ConfigError(
-                f"this agent has {len(params)} parameters, its network {len(flat)}; has the encoder changed?"
+            raise CheckpointError(
+                f"the saved agent has {len(params)} parameters, its network {len(flat)}; has the encoder changed?"
             )
         flat.params.copy_(params)
         normalizer = None
@@ -165,21 +176,21 @@ class Agent:
 
 
 def load(run_dir: str | Path, which: str = "best") -> Agent:
-    """The agent of a run folder (or of a folder written by :meth:`Agent.save`).
+    """Load the agent of a run folder (or of a folder written by :meth:`Agent.save`).
 
     Args:
         run_dir: the folder.
-        which: ``best`` (the best evaluation; the last checkpoint if there was none) or ``last``.
-    Raises: ConfigError if there is none or it is damaged.
+        which: ``best`` (the agent of the best evaluation; of the last checkpoint if there was none) or ``last``.
+    Raises: CheckpointError if there is no agent, or it is damaged.
     """
     folder = Path(run_dir)
     if which not in ("best", "last"):
         raise ConfigError(f"which = {which!r}: must be best | last")
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder")
+        raise CheckpointError(f"{folder}: no such folder; give the folder of a run or of a saved agent")
     if which == "best" and has_state(folder / "best"):
         return Agent.from_state(read_state(folder / "best"))
     newest = latest_checkpoint(folder)
     if newest is None and not (folder / "state.json").is_file():
-        raise ConfigError(f"{folder}: holds no agent; give a run folder with best/ or checkpoints/")
+        raise CheckpointError(f"{folder}: holds no agent; give a run folder with best/ or checkpoints/")
     return Agent.from_state(read_state(newest or folder))

@@ -1,8 +1,7 @@
 """State on disk: arrays as safetensors, the rest as JSON, sha256 over both, no pickle.
 
-A folder appears whole or not at all, and replacing one never leaves a moment without a loadable one:
-the old folder is set aside (``.best.old``), the new one renamed in, then the old one removed.
-Called by train.py and agent.py.
+A folder appears whole or not at all, and a replacement leaves a loadable one at every moment: the old folder is renamed
+(``.best.old``), the new one renamed in, then the old one removed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError
 
 if TYPE_CHECKING:
     from limelight.typing import State
@@ -33,19 +32,19 @@ TENSORS, STATE = "tensors.safetensors", "state.json"
 _DTYPES = {np.dtype(name) for name in ("bool", "float16", "float32", "float64")} | {
     np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
-_STEP_FOLDER = re.compile(r"\.?(?P<step>step_\d{12,})(?P<left>|\.old|\.tmp)")  # the last two: left by a killed writer
+_STEP_FOLDER = re.compile(r"\.?(?P<step>step_\d{12,})(?P<left>|\.old|\.tmp)")  # the last two remain of a killed writer
 
 
 def write_state(folder: Path, state: State) -> None:
     """Save ``state`` as ``folder``, atomically and durably; an existing folder is replaced.
 
     Args:
-        folder: where to; its parents are made.
+        folder: the folder to make; its parents are made too.
         state: nested dicts and lists of str, int (any size), float (nan and ±inf too), bool, None, numpy
             arrays and torch tensors.
 
-    Raises: TypeError naming the place of a value that cannot be saved; OSError when the disk fails, after
-    which what ``folder`` held before is still loadable.
+    Raises: TypeError naming the place of a value that cannot be saved; OSError when the disk fails: the previous state
+        in ``folder`` is then still loadable.
     """
     tensors: dict[str, NDArray[Any]] = {}
     encoded = _encode(state, "state", tensors)
@@ -56,33 +55,33 @@ def write_state(folder: Path, state: State) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What :func:`write_state` saved; arrays and tensors come back as numpy arrays, tuples as lists.
+    """Return the state that :func:`write_state` saved; arrays and tensors as NumPy arrays, tuples as lists.
 
-    Raises: ConfigError naming the file that is missing, damaged or of another format.
+    Raises: CheckpointError naming the file that is missing, damaged or of another format.
     """
     folder = Path(folder)
     try:
         return _read(folder)
-    except ConfigError:
-        # A writer may have died between its two renames, or swapped the folder under our hands.
-        for candidate in (_aside(folder), folder):
-            with contextlib.suppress(ConfigError):
+    except CheckpointError:
+        # A writer may have been killed between its two renames, or be replacing the folder at this moment
+        for candidate in (_old(folder), folder):
+            with contextlib.suppress(CheckpointError):
                 return _read(candidate)
         raise
 
 
 def has_state(folder: Path) -> bool:
-    """Whether there is something at ``folder`` for :func:`read_state` to try, be it only set aside."""
-    return Path(folder).is_dir() or _aside(Path(folder)).is_dir()
+    """Return whether there is a folder for :func:`read_state` to try, under its own or its temporary name."""
+    return Path(folder).is_dir() or _old(Path(folder)).is_dir()
 
 
 def save_checkpoint(run_dir: Path, step: int, state: State, keep_last: int) -> Path:
-    """Save ``run_dir/checkpoints/step_<step>``; once that is durable, drop all but the ``keep_last`` newest.
+    """Save ``run_dir/checkpoints/step_<step>``; once it is durable, remove all but the ``keep_last`` newest.
 
-    Checkpoints beyond ``step`` (damaged ones that a resumed run has stepped back from) are dropped too.
+    Checkpoints beyond ``step`` (damaged ones, before which a run was resumed) are removed too.
 
     Returns: the new folder.
-    Raises: as :func:`write_state`.
+    Raises: TypeError or OSError as :func:`write_state`.
     """
     folder = Path(run_dir) / "checkpoints" / f"step_{step:012d}"
     write_state(folder, state)
@@ -96,7 +95,7 @@ def save_checkpoint(run_dir: Path, step: int, state: State, keep_last: int) -> P
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
-    """Folders of all checkpoints of a run, oldest first, whole or not."""
+    """Return the folders of all checkpoints of a run, oldest first, intact or not."""
     parent = Path(run_dir) / "checkpoints"
     if not parent.is_dir():
         return []
@@ -105,9 +104,9 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
-    """The newest checkpoint that :func:`read_state` can read, or None; damaged ones are skipped."""
+    """Return the newest checkpoint that :func:`read_state` can read, or None; damaged ones are skipped."""
     for folder in reversed(checkpoints(run_dir)):
-        with contextlib.suppress(ConfigError):
+        with contextlib.suppress(CheckpointError):
             read_state(folder)
             return folder
     return None
@@ -137,7 +136,7 @@ def _encode(value: Any, where: str, tensors: dict[str, NDArray[Any]]) -> Any:
 
 
 def _add_tensor(value: Any, where: str, tensors: dict[str, NDArray[Any]]) -> str:
-    """Put an array or tensor among ``tensors`` under a readable name that is new; the name."""
+    """Add an array or tensor to ``tensors`` under a readable, new name, and return the name."""
     array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
     native = array.dtype.newbyteorder("=")
     if native not in _DTYPES:
@@ -155,7 +154,7 @@ def _decode(value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
     if not isinstance(value, dict):
         return value
     if "$tensor" in value:
-        return tensors[value["$tensor"]].copy()  # a copy of its own, because safetensors gives read-only views
+        return tensors[value["$tensor"]].copy()  # safetensors gives read-only views
     if "$float" in value:
         return float(value["$float"])
     return {key.removeprefix("$"): _decode(item, tensors) for key, item in value.items()}
@@ -177,14 +176,14 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / TENSORS
     blob = _read_bytes(path)
     if _sha256(blob) != content["tensors_sha256"]:
-        raise ConfigError(f"{path}: damaged (its sha256 is not the recorded one); use another checkpoint")
+        raise CheckpointError(f"{path}: damaged (its sha256 is not the recorded one); use another checkpoint")
     decoded = _decode(content["state"], safetensors.numpy.load(blob))
     assert isinstance(decoded, dict)
     return decoded
 
 
 def _read_content(path: Path) -> dict[str, Any]:
-    """What state.json vouches for, once its digest has been checked."""
+    """Return the content of state.json, after checking its digest."""
     data = _read_bytes(path)
     try:
         document = json.loads(data.decode("ascii"))
@@ -193,9 +192,9 @@ def _read_content(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         intact = False
     if not intact:
-        raise ConfigError(f"{path}: damaged (cut short or altered); use another checkpoint")
+        raise CheckpointError(f"{path}: damaged (cut short or altered); use another checkpoint")
     if version != FORMAT:
-        raise ConfigError(f"{path}: format = {version!r}: this version of limelight reads {FORMAT}")
+        raise CheckpointError(f"{path}: format = {version!r}: this version of limelight reads {FORMAT}")
     assert isinstance(content, dict)
     return content
 
@@ -204,21 +203,23 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file, so {path.parent} is not a saved state") from None
+        raise CheckpointError(f"{path}: no such file, so {path.parent} is not a saved state") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _aside(folder: Path) -> Path:
-    """Where the old folder waits while the new one is renamed in."""
+def _old(folder: Path) -> Path:
+    """Return the name of the previous folder while the new one is renamed in."""
     return folder.with_name(f".{folder.name}.old")
 
 
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make ``folder`` hold exactly ``files``, durably, by way of a temporary sibling."""
-    temporary, aside = folder.with_name(f".{folder.name}.tmp"), _aside(folder)
+    """Replace the content of ``folder`` by exactly ``files``, durably, through a temporary sibling."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    old = _old(folder)
     _make_folders(folder.parent)
     try:
+        # Write the new folder
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, data in files.items():
@@ -227,22 +228,23 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         _fsync_folder(temporary)
+        # Swap
         if folder.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            os.rename(folder, aside)
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(folder, old)
         os.rename(temporary, folder)
         _fsync_folder(folder.parent)
     except BaseException:
-        if aside.exists() and not folder.exists():
+        if old.exists() and not folder.exists():
             with contextlib.suppress(OSError):
-                os.rename(aside, folder)
+                os.rename(old, folder)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _make_folders(folder: Path) -> None:
-    """``mkdir -p`` whose new names survive a power cut."""
+    """Make a folder and its parents, durably."""
     if not folder.exists():
         _make_folders(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -250,8 +252,8 @@ def _make_folders(folder: Path) -> None:
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    if os.name == "nt":  # cannot open folders, and keeps names in its journal anyway
+    """Make the names of the files in ``folder`` durable."""
+    if os.name == "nt":  # folders cannot be opened there, and its journal keeps names durable
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Judging an agent: separate environments, fixed seeds, greedy or stochastic. Called by train.py, cli.py and users."""
+"""Evaluation of an agent: whole episodes in separate environments, fixed seeds, greedy or sampled actions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from limelight.algo.collector import Policy
 from limelight.envs.base import EnvBackend
-from limelight.envs.games import for_other, game_of
+from limelight.envs.games import for_other
 from limelight.envs.make import make_envs
+from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError
 from limelight.settings.schema import EnvConfig
 from limelight.spaces.describe import describe_space
@@ -24,62 +25,63 @@ if TYPE_CHECKING:
     from limelight.runs.agent import Agent
 
 EnvLike = str | Callable[[], gym.Env[Any, Any]] | EnvConfig | None
-"""An id, a callable that makes an environment, settings; None is the environment that the agent was trained on."""
+"""An id, a callable that makes an environment, or settings; None is the environment of the agent's training."""
 StepCallback = Callable[[float, int], bool]
-"""Told return and length so far of the first environment's episode, at its start and after each step; False cuts it."""
+"""Called with return and length so far of the first environment's episode, at its start and after each step; return
+False to cut the episode."""
 
-# An episode as long as this is taken for one that never ends: a greedy policy may walk into a wall for ever.
 MAX_EPISODE_STEPS = 30_000
+"""Length at which an episode is cut: a greedy policy can get stuck, and its episode may then never end."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Episodes of one evaluation, in raw rewards."""
+    """The episodes of one evaluation, in raw rewards."""
 
     returns: list[float]
     lengths: list[int]
     cut: int = 0
-    """Episodes cut by us because they did not end; their environments played no further ones."""
+    """Episodes that were cut because they did not end; their environments ran no further ones."""
 
     @property
     def episodes(self) -> int:
-        """How many."""
+        """Return the number of episodes."""
         return len(self.returns)
 
     @property
     def mean_return(self) -> float:
-        """Mean episode return."""
+        """Return the mean episode return."""
         return float(np.mean(self.returns))
 
     @property
     def std_return(self) -> float:
-        """Standard deviation of the episode returns."""
+        """Return the standard deviation of the episode returns."""
         return float(np.std(self.returns))
 
     @property
     def median_return(self) -> float:
-        """Median episode return."""
+        """Return the median episode return."""
         return float(np.median(self.returns))
 
     @property
     def iqm_return(self) -> float:
-        """Interquartile mean: the mean of the middle half."""
+        """Return the interquartile mean of the episode returns: the mean of the middle half."""
         ordered = np.sort(self.returns)
         cut = len(ordered) // 4
         return float(ordered[cut : len(ordered) - cut].mean())
 
     @property
     def mean_length(self) -> float:
-        """Mean episode length in environment steps."""
+        """Return the mean episode length in environment steps."""
         return float(np.mean(self.lengths))
 
     def to_json(self) -> dict[str, float]:
-        """What ``limelight evaluate --json`` prints."""
+        """Return the statistics by the names that ``limelight evaluate --json`` prints."""
         keys = ("mean_return", "std_return", "median_return", "iqm_return", "episodes", "mean_length")
         return {key: getattr(self, key) for key in keys}
 
     def to_metrics(self) -> dict[str, float]:
-        """Scalars for the loggers."""
+        """Return the statistics by the names of logged metrics."""
         metrics: dict[str, float] = {
             "eval/mean_reward": self.mean_return,
             "eval/std_reward": self.std_return,
@@ -101,16 +103,16 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = True,
 ) -> Evaluation:
-    """Play ``episodes`` whole episodes with ``agent``; raw returns, frozen normalization.
+    """Run ``episodes`` whole episodes with ``agent``: raw returns, frozen running statistics.
 
     Args:
         agent: from :func:`limelight.load`, or a :class:`limelight.Agent`.
-        env: an id, a callable that makes an environment, or None for the one it was trained on.
-        episodes: how many; each of the environments side by side plays an equal share, so that short episodes
-            do not crowd out long ones.
+        env: an id, a callable that makes an environment, settings, or None for the environment of its training.
+        episodes: how many; each of the parallel environments runs an equal share, so that short episodes do not
+            displace long ones.
         seed: of the environments (and of the actions, if not ``deterministic``); the same seed gives the same result.
         deterministic: the most probable action instead of a sample.
-    Raises: ConfigError if the environment cannot be made or is not what the agent was trained for.
+    Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
     if episodes < 1:
         raise ConfigError(f"episodes = {episodes}: must be ≥ 1")
@@ -125,7 +127,7 @@ def evaluate(
 
 
 def env_of(agent: Agent, env: EnvLike) -> tuple[EnvConfig, EnvFactory | None]:
-    """What makes the environment that ``env`` stands for in :func:`evaluate`."""
+    """Return the settings and the factory of the environment that ``env`` means in :func:`evaluate`."""
     config, factory = agent.config.env, agent.env_factory
     if isinstance(env, str):
         return for_other(config, env), None
@@ -135,22 +137,25 @@ def env_of(agent: Agent, env: EnvLike) -> tuple[EnvConfig, EnvFactory | None]:
 
 
 def check_fits(agent: Agent, envs: EnvBackend, env_id: str) -> None:
-    """Raises: ConfigError if ``envs`` have other spaces than the agent was trained on."""
+    """Check that ``envs`` have the spaces that the agent was trained on.
+
+    Raises: ConfigError if not.
+    """
     for key in ("observation_space", "action_space"):
-        theirs, ours = getattr(envs, f"single_{key}"), getattr(agent, key)
-        if theirs != ours:
+        space, trained_on = getattr(envs, f"single_{key}"), getattr(agent, key)
+        if space != trained_on:
             raise ConfigError(
-                f"env_id = {env_id}: its {key} is {describe_space(theirs)}, "
-                f"the agent was trained on {describe_space(ours)}"
+                f"env_id = {env_id}: its {key} is {describe_space(space)}, "
+                f"the agent was trained on {describe_space(trained_on)}"
             )
 
 
 def make_eval_envs(config: EnvConfig, episodes: int, factory: EnvFactory | None) -> EnvBackend:
-    """Environments to judge in: as many side by side as help, never more than episodes."""
+    """Make the environments of an evaluation: at most as many as episodes, and as many as make it faster."""
     config = dataclasses.replace(config, autoreset_mode="next_step", backend="auto")
-    spec = gym.registry.get(config.env_id) if factory is None and game_of(config.env_id) is None else None
-    most = 100 if spec is not None and spec.vector_entry_point else 10
-    return make_envs(config, num_envs=min(episodes, most), factory=factory)
+    source = resolve_env(config, factory)
+    most = 100 if source.spec is not None and source.spec.vector_entry_point else 10
+    return make_envs(config, num_envs=min(episodes, most), factory=source)
 
 
 def play(
@@ -161,9 +166,15 @@ def play(
     seed: int,
     watch: StepCallback = lambda episode_return, length: True,
 ) -> Evaluation:
-    """Play ``episodes`` episodes, an equal share in each environment, starting all of them anew from ``seed``.
+    """Run ``episodes`` episodes, an equal share in each environment, after a reset of all environments with ``seed``.
 
-    ``envs`` restart at the next step (invalid rows); ``policy`` remembers nothing yet.
+    Args:
+        envs: environments with NEXT_STEP autoreset.
+        policy: a policy in its initial recurrent state.
+        normalize: returns observations as the policy takes them.
+        episodes: how many.
+        seed: of the environments.
+        watch: called at every step of the first environment.
     """
     B = envs.num_envs
     to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)

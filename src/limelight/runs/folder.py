@@ -1,24 +1,57 @@
-"""What a run leaves on disk, apart from its checkpoints and logs: folder, config, command, system, summary."""
+"""The files of a run folder, apart from its checkpoints: their names, formats and safe writing, and a new folder."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError, ConfigError
 from limelight.settings.io import save_yaml
 from limelight.settings.schema import TrainConfig
 
+CONFIG, COMMAND, SYSTEM, SUMMARY = "config.yaml", "command.txt", "system.json", "summary.json"
+METRICS, MONITOR = "metrics.jsonl", "monitor.csv"
+VIDEOS = "videos"
+"""The folder of MP4 files, each with a JSON file of the same name that holds its :class:`VideoInfo`."""
+MONITOR_COLUMNS = ("r", "l", "t", "step")
+"""Return, length, training seconds, and the environment step at which the end of the episode was seen."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """How the episodes of a video were played, and their results."""
+
+    which: str
+    """The agent: best or last."""
+    step: int | None
+    """Environment steps of training before the video; None: it was made after training."""
+    seed: int
+    sampled: bool
+    """The actions were sampled, not greedy."""
+    returns: list[float]
+    lengths: list[int]
+    cut: bool
+    """The last episode was cut."""
+
+
+# --------------------------------------------------------------------------- a new run
+
 
 def require_empty(config: TrainConfig) -> None:
-    """Raises: ConfigError if ``run_dir`` is given and something is in it: no run is ever overwritten."""
+    """Refuse a ``run_dir`` that holds anything: no run is ever overwritten.
+
+    Raises: ConfigError.
+    """
     folder = Path(config.run_dir) if config.run_dir is not None else None
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"run_dir = {folder}: is not empty; name a new folder, or use --resume {folder}")
@@ -35,24 +68,26 @@ def create_run_folder(config: TrainConfig, command: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"run_dir = {folder}: cannot be made ({error.strerror})") from None
-    save_yaml(config, folder / "config.yaml")
-    (folder / "command.txt").write_text(command + "\n", encoding="utf-8")
-    write_json(folder / "system.json", system_info())
+    save_yaml(config, folder / CONFIG)
+    (folder / COMMAND).write_text(command + "\n", encoding="utf-8")
+    write_json(folder / SYSTEM, system_info())
     return folder
 
 
 def _default_folder(config: TrainConfig) -> Path:
-    """``runs/<env>/<algo>-<seed>-<time>``, with a number behind it if two runs start in the same second."""
+    """Return ``runs/<env>/<algo>-<seed>-<time>``, with a number appended if two runs start in the same second."""
     env = re.sub(r"[^\w.-]+", "_", config.env.env_id)
     stem = f"{config.algorithm.algo}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, n = Path("runs") / env / stem, 2
+    folder = Path("runs") / env / stem
+    n = 2
     while folder.exists():
-        folder, n = folder.with_name(f"{stem}-{n}"), n + 1
+        folder = folder.with_name(f"{stem}-{n}")
+        n += 1
     return folder
 
 
 def system_info() -> dict[str, Any]:
-    """Versions and machine, flat."""
+    """Return the versions of the packages and a description of the machine, flat."""
     info: dict[str, Any] = {
         "platform": platform.platform(),
         "processor": _processor(),
@@ -76,8 +111,69 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+# --------------------------------------------------------------------------- JSON
+
+
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write ``data`` so that a reader sees the old file or the new one, never half of it."""
+    """Write ``data`` as valid JSON (NaN and ±inf become null); a reader sees the old file or the new one, whole."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(_as_json(data), indent=2, ensure_ascii=False, allow_nan=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    return finite_or_none(value) if isinstance(value, float) else value
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return ``value``; None for NaN and ±inf, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file; an empty one if there is no file.
+
+    Raises: CheckpointError if the file holds anything else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: damaged (not a JSON object); remove it to report without it")
+    return data
+
+
+# --------------------------------------------------------------------------- one record per line
+
+
+def open_lines(path: Path, keep: Callable[[str], bool] | None) -> TextIO:
+    """Open a file to write lines to: a new one; with ``keep``, the existing one with only the lines it accepts.
+
+    A last line that was cut short is never kept.
+
+    Raises: OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if keep is not None and path.exists():
+        kept = [line for line in read_lines(path) if keep(line)]
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(kept), encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+        return path.open("a", encoding="utf-8", newline="\n")
+    return path.open("w", encoding="utf-8", newline="\n")
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the whole lines of a file, each with its line break; the last one may have been cut short by a kill."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        return [line for line in file if line.endswith("\n")]

@@ -1,74 +1,138 @@
-"""Settings by plain name, types checked, and as ``config.yaml``. For the command line and train.py."""
+"""Settings by plain name, with their types checked, and as ``config.yaml``."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import types
 import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import yaml
 
-from limelight.errors import ConfigError, did_you_mean
+from limelight import __version__
+from limelight.errors import CheckpointError, ConfigError, did_you_mean
 from limelight.settings.schema import TrainConfig
+from limelight.settings.values import Range, coerce
+
+# Names of Stable-Baselines3 and of the classic A3C scripts → the settings here.
+ALIASES: dict[str, str] = {
+    "env": "env_id",
+    "env_name": "env_id",
+    "n_envs": "num_envs",
+    "n_steps": "num_steps",
+    "n_timesteps": "total_timesteps",
+    "num_env_steps": "total_timesteps",
+    "num_processes": "num_workers",
+    "max_episode_length": "max_episode_steps",
+    "entropy_coef": "ent_coef",
+    "value_loss_coef": "vf_coef",
+    "lr": "learning_rate",
+    "eval_freq": "eval_every",
+    "eval_interval": "eval_every",
+    "n_eval_episodes": "eval_episodes",
+    "save_freq": "checkpoint_every",
+    "save_interval": "checkpoint_every",
+    "log_interval": "log_every",
+}
 
 
-def _is_section(annotation: Any) -> bool:
-    return dataclasses.is_dataclass(annotation)
+@dataclass(frozen=True)
+class Setting:
+    """One field of a dataclass or of its sections."""
+
+    name: str
+    section: str
+    """Path of the section that owns it, such as ``env.atari``; empty at the top."""
+    annotation: Any
+    """Type of the value."""
+    range: Range | None
+    """Range of the value if it is a number."""
+    default: Any
+    """Default value; ``dataclasses.MISSING`` if the field is required."""
+
+    def is_under(self, section: str) -> bool:
+        """Return whether ``section`` is its own section (``atari``, ``env.atari``) or an outer one (``env``)."""
+        return not section or {*section.split(".")} <= {*self.section.split(".")}
+
+
+def sections_of(kind: type[Any], path: str = "") -> dict[str, type[Any]]:
+    """Return a dataclass by the empty path and its sections by theirs, such as ``env.atari``."""
+    found = {path: kind}
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            found |= sections_of(typing.cast("type[Any]", hint), f"{path}.{name}".strip("."))
+    return found
+
+
+def settings_of(kind: type[Any]) -> dict[str, Setting]:
+    """Return all fields of a dataclass and of its sections, by name."""
+    found: dict[str, Setting] = {}
+    for section, owner in sections_of(kind).items():
+        hints = typing.get_type_hints(owner, include_extras=True)
+        for f in dataclasses.fields(owner):
+            hint = hints[f.name]
+            kind, bounds = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint, None)
+            if not dataclasses.is_dataclass(kind):
+                default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+                found[f.name] = Setting(f.name, section, kind, bounds, default)
+    return found
 
 
 @functools.cache
-def field_sections() -> dict[str, str | None]:
-    """Plain field name → its section (None for TrainConfig's own fields)."""
-    hints = typing.get_type_hints(TrainConfig)
-    sections: dict[str, str | None] = {}
-    for f in dataclasses.fields(TrainConfig):
-        if _is_section(hints[f.name]):
-            sections.update({g.name: f.name for g in dataclasses.fields(hints[f.name])})
-        else:
-            sections[f.name] = None
-    return sections
+def all_settings() -> dict[str, Setting]:
+    """Return every setting of a run by its plain name."""
+    return settings_of(TrainConfig)
 
 
 def get_setting(config: TrainConfig, name: str) -> Any:
-    """The value of a setting by its plain name."""
-    section = field_sections()[name]
-    return getattr(getattr(config, section) if section else config, name)
+    """Return the value of a setting by its plain name."""
+    owner: Any = config
+    for part in all_settings()[name].section.split("."):
+        owner = getattr(owner, part) if part else owner
+    return getattr(owner, name)
 
 
 def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
-    """A copy of ``config`` with settings replaced by their plain names, types checked.
+    """Return a copy of ``config`` with settings replaced by their plain names, types checked.
 
     Raises: ConfigError naming an unknown setting (and near ones) or a value of the wrong type.
     """
-    sections = field_sections()
-    grouped: dict[str | None, dict[str, Any]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
-        if name not in sections:
-            raise ConfigError(f"{name}: no such setting{did_you_mean(name, sections)}")
-        section = sections[name]
-        owner = type(getattr(config, section)) if section else TrainConfig
-        grouped.setdefault(section, {})[name] = _coerce(name, value, typing.get_type_hints(owner)[name])
-    changes: dict[str, Any] = grouped.pop(None, {})
-    for section, values in grouped.items():
-        assert section is not None
-        changes[section] = dataclasses.replace(getattr(config, section), **values)
-    return dataclasses.replace(config, **changes)
+        setting = all_settings().get(name)
+        if setting is None:
+            hint = f"; did you mean {ALIASES[name]}?" if name in ALIASES else did_you_mean(name, all_settings())
+            raise ConfigError(f"{name}: no such setting{hint}")
+        changes.setdefault(setting.section, {})[name] = coerce(name, value, setting.annotation)
+    return typing.cast(TrainConfig, _replace(config, changes))
 
 
-_FREE = ("total_timesteps", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus", "worker_placement")
+def _replace(config: Any, changes: dict[str, dict[str, Any]], section: str = "") -> Any:
+    """Return a copy of a dataclass with the changes of its fields and sections, given by section."""
+    inner = {
+        f.name: _replace(part, changes, f"{section}.{f.name}".strip("."))
+        for f in dataclasses.fields(config)
+        if dataclasses.is_dataclass(part := getattr(config, f.name))
+    }
+    return dataclasses.replace(config, **inner, **changes.get(section, {}))
+
+
+_CHANGEABLE = (
+    "total_timesteps", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus", "worker_placement",
+)  # fmt: skip
 
 
 def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
-    """``saved`` with those settings changed that may change when its run is continued.
+    """Return ``saved`` with the given settings, of which only some may change when a run is continued.
 
-    Raises: ConfigError naming a setting that may not.
+    Raises: ConfigError naming a setting that may not change.
     """
-    config, sections = with_settings(saved, settings), field_sections()
+    config = with_settings(saved, settings)
     for name in settings:
-        free = name in _FREE or sections[name] in ("eval", "checkpoint", "log")
+        free = name in _CHANGEABLE or all_settings()[name].section in ("eval", "checkpoint", "log")
         before, after = get_setting(saved, name), get_setting(config, name)
         if not free and before != after:
             raise ConfigError(
@@ -78,76 +142,42 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     return config
 
 
-def expected(annotation: Any) -> str:
-    """What a value of this type must be, in words: ``"a whole number"``, ``"mse | huber"``."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(expected(a) for a in args)
-    if origin is Literal:
-        return " | ".join(map(str, args))
-    if origin is tuple:
-        return f"a list, each {expected(args[0])}"
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "none"}
-    return "a mapping" if origin is dict else words.get(annotation, str(annotation))
-
-
-def _coerce(name: str, value: Any, annotation: Any) -> Any:
-    """``value`` as ``annotation``, or ConfigError; ints pass as floats, lists as tuples, nothing else."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        if type(value) in args:  # an exact match first: 10.0 must not become the int it could pass for
-            return value
-        for option in args:
-            try:
-                return _coerce(name, value, option)
-            except ConfigError:
-                continue
-    elif origin is Literal:
-        if value in args and isinstance(value, str):
-            return value
-    elif origin is tuple and isinstance(value, list | tuple):
-        return tuple(_coerce(name, v, args[0]) for v in value)
-    elif origin is dict and isinstance(value, dict):
-        return {str(k): _coerce(f"{name}.{k}", v, args[1]) for k, v in value.items()}
-    elif annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif annotation is int and isinstance(value, int | float) and not isinstance(value, bool):
-        if value == value // 1:  # false for fractions, infinities and NaN
-            return int(value)
-    elif annotation in (bool, str) and isinstance(value, annotation):
-        return value
-    raise ConfigError(f"{name} = {value!r}: must be {expected(annotation)}")
-
-
 # --------------------------------------------------------------------------- config.yaml
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Nested plain data, as in config.yaml."""
+    """Return ``config`` as nested plain data, as in config.yaml."""
     data = dataclasses.asdict(config)
     data["model"]["hidden_sizes"] = list(config.model.hidden_sizes)
     return data
 
 
 def from_dict(data: dict[str, Any]) -> TrainConfig:
-    """The TrainConfig of nested plain data; the inverse of :func:`to_dict`.
+    """Return the TrainConfig of nested plain data; the inverse of :func:`to_dict`.
 
-    Raises: ConfigError on unknown names or wrong types.
+    Raises: ConfigError on unknown names or wrong types, which a newer version may have written.
     """
-    flat: dict[str, Any] = {}
-    sections = field_sections()
-    names = {s for s in sections.values() if s}
+    try:
+        return with_settings(TrainConfig(), dict(_flatten(data)))
+    except ConfigError as error:
+        newer = f"perhaps a newer version of limelight saved it (this is {__version__})"
+        raise ConfigError(f"{error}; {newer}") from None
+
+
+def _flatten(data: dict[Any, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the plain name and value of every setting in nested data."""
+    sections = {part for setting in all_settings().values() for part in setting.section.split(".")}
     for key, value in data.items():
-        if key not in names:
-            flat[str(key)] = value
-            continue
-        if not isinstance(value, dict):
-            raise ConfigError(f"{key} = {value!r}: must be a mapping of settings")
-        for name, v in value.items():
-            if sections.get(name) != key:
-                raise ConfigError(f"{key}.{name}: no such setting{did_you_mean(str(name), sections)}")
-            flat[name] = v
-    return with_settings(TrainConfig(), flat)
+        path = f"{section}.{key}".strip(".")
+        setting = all_settings().get(key)
+        if key in sections:
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path} = {value!r}: must be a mapping of settings")
+            yield from _flatten(value, path)
+        elif setting is None or not setting.is_under(section):
+            raise ConfigError(f"{path}: no such setting{did_you_mean(str(key), all_settings())}")
+        else:
+            yield key, value
 
 
 def save_yaml(config: TrainConfig, path: Path) -> None:
@@ -158,16 +188,19 @@ def save_yaml(config: TrainConfig, path: Path) -> None:
 def load_yaml(path: Path) -> TrainConfig:
     """Read a ``config.yaml``.
 
-    Raises: ConfigError when there is none or it cannot be read as one.
+    Raises: CheckpointError if there is no such file or it cannot be read, ConfigError for a setting in it.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path.parent}: no {path.name} there, so it is not a run folder") from None
+        raise CheckpointError(f"{path.parent}: no {path.name} there, so it is not a run folder") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+        raise CheckpointError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must be a mapping of settings")
-    return from_dict(data)
+        raise CheckpointError(f"{path}: must be a mapping of settings")
+    try:
+        return from_dict(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

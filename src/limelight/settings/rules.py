@@ -1,83 +1,31 @@
-"""Which settings can work, alone and together. Asked by train.py and envs/make.py before anything is made."""
+"""Rules of settings: ranges, combinations that cannot work, and settings of parts that a run does not have."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from typing import Any
 
 from limelight.errors import ConfigError
-from limelight.settings.io import field_sections, get_setting
-from limelight.settings.schema import ModelConfig, TrainConfig, WorkersConfig
-
-# name → (lowest, highest, lowest allowed, highest allowed)
-RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "num_envs": (1, 65_536, True, True),
-    "max_episode_steps": (1, float("inf"), True, False),
-    "env_threads": (1, 1024, True, True),
-    "frame_size": (36, 256, True, True),
-    "frame_stack": (1, 64, True, True),
-    "frame_skip": (1, 64, True, True),
-    "sticky_actions": (0, 1, True, True),
-    "noop_max": (0, 10_000, True, True),
-    "num_steps": (1, 65_536, True, True),
-    "gamma": (0, 1, True, True),
-    "gae_lambda": (0, 1, True, True),
-    "noise_correlation": (0, 1, True, False),
-    "running_decay": (0, 1, True, False),
-    "ent_coef": (0, float("inf"), True, False),
-    "vf_coef": (0, float("inf"), True, False),
-    "huber_delta": (0, float("inf"), False, False),
-    "reward_scale": (0, float("inf"), False, False),
-    "reward_clip": (0, float("inf"), False, False),
-    "policy_init_gain": (0, float("inf"), False, False),
-    "log_std_init": (-5, 2, True, True),
-    "core_size": (1, 65_536, True, True),
-    "tau": (0, 1, False, True),
-    "target_update_every": (1, float("inf"), True, False),
-    "learning_rate": (0, 10, False, True),
-    "critic_learning_rate": (0, 10, False, True),
-    "rms_alpha": (0, 1, True, False),
-    "adam_beta1": (0, 1, True, False),
-    "adam_beta2": (0, 1, True, False),
-    "optim_eps": (0, 1, False, True),
-    "max_grad_norm": (0, float("inf"), False, False),
-    "num_workers": (1, 1024, True, True),
-    "max_worker_restarts": (0, float("inf"), True, False),
-    "max_policy_lag": (0, float("inf"), True, False),
-    "prefetch": (0, 16, True, True),
-    "worker_cpus": (0, float("inf"), False, False),
-    "worker_gpus": (0, float("inf"), True, False),
-    "eval_every": (0, float("inf"), True, False),
-    "eval_episodes": (1, 100_000, True, True),
-    "stop_at_return": (float("-inf"), float("inf"), False, False),
-    "stop_patience": (1, 10_000, True, True),
-    "confirm_episodes": (1, 100_000, True, True),
-    "final_episodes": (0, 100_000, True, True),
-    "checkpoint_every": (0, float("inf"), True, False),
-    "keep_last": (1, float("inf"), True, False),
-    "log_every": (1, float("inf"), True, False),
-    "video_every": (0, float("inf"), True, False),
-    "total_timesteps": (1, float("inf"), True, False),
-    "seed": (0, 2**31 - 1, True, True),
-}
+from limelight.settings.io import all_settings, get_setting
+from limelight.settings.schema import TrainConfig
+from limelight.settings.values import to_text
 
 
 def validate(config: TrainConfig) -> TrainConfig:
-    """``config`` itself if it can work.
+    """Return ``config`` if it can work.
 
     Raises: ConfigError with one line that names the field, the value and what would work.
     """
-    for name in field_sections():
-        value = get_setting(config, name)
-        if name in RANGES and value is not None:
-            _check_range(name, value)
-    env = config.env
-    if env.backend in ("envpool", "ale") and env.autoreset_mode != "next_step":
-        who = "EnvPool" if env.backend == "envpool" else "ALE"
-        raise ConfigError(f"autoreset_mode = {env.autoreset_mode}: {who} has next_step alone; set that")
-    algorithm, model, evaluation = config.algorithm, config.model, config.eval
-    if not model.hidden_sizes or min(model.hidden_sizes) < 1:
-        raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: must be one or more widths, each at least 1")
+    for setting in all_settings().values():
+        value = get_setting(config, setting.name)
+        if setting.range is not None and value is not None:
+            setting.range.check(setting.name, value)
+    for section, reason in unused_sections(config).items():
+        refuse_unused(getattr(config.workers, section), reason)
+    _check_env(config)
+    _check_workers(config)
+    _check_model(config)
+    algorithm, evaluation = config.algorithm, config.eval
     batch = config.env.num_envs * algorithm.num_steps
     if algorithm.normalize_advantages == "batch" and batch < 2:
         raise ConfigError(
@@ -85,76 +33,88 @@ def validate(config: TrainConfig) -> TrainConfig:
         )
     if evaluation.stop_at_return is not None and evaluation.eval_every == 0:
         raise ConfigError("stop_at_return: needs evaluations, but eval_every = 0; set eval_every, e.g. 10000")
-    if config.optim.critic_learning_rate is not None and model.critic == "shared":
-        raise ConfigError(
-            "critic_learning_rate: needs a critic of its own, but critic = shared; set critic to separate or target"
-        )
-    _check_workers(config)
-    if model.core == "feedforward" and model.core_size != ModelConfig.core_size:
-        raise ConfigError("core_size: only a recurrent core uses it, but core = feedforward; set core to lstm or gru")
-    if model.critic != "target":
-        for name in ("tau", "target_update_every", "target_update_at"):
-            default = next(f.default for f in dataclasses.fields(ModelConfig) if f.name == name)
-            if getattr(model, name) != default:
-                raise ConfigError(
-                    f"{name}: only a target critic uses it, but critic = {model.critic}; set critic target"
-                )
     return config
 
 
-_SHARED_MEMORY = ("update_order", "optimizer_statistics")
-_RAY = ("ray_address", "worker_output", "max_policy_lag", "prefetch", "worker_cpus", "worker_gpus", "worker_placement")
+# --------------------------------------------------------------------------- parts that the run does not have
+
+
+def refuse_unused(section: Any, reason: str, *names: str) -> None:
+    """Refuse settings of a part that the run does not have, unless they are at their defaults.
+
+    Args:
+        section: the section of the configuration that owns them.
+        reason: which run would use them, and what to do.
+        names: the settings of the part; all of the section if none are named.
+    Raises: ConfigError naming the first such setting and its value.
+    """
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if (not names or field.name in names) and value != field.default:
+            raise ConfigError(f"{field.name} = {to_text(value)}: {reason}")
+
+
+def unused_sections(config: TrainConfig) -> dict[str, str]:
+    """Return the sections of ``config.workers`` that the runner does not use, each with the reason for an error."""
+    workers, unused = config.workers, {}
+    if workers.runner == "ray":
+        unused["shared_memory"] = "on Ray one process updates the parameters; leave it out"
+    else:
+        unused["ray"] = "only Ray uses it; set runner to ray"
+        if not workers.asynchronous:
+            unused["shared_memory"] = _one_process(config)
+    return unused
+
+
+def _one_process(config: TrainConfig) -> str:
+    """Return the reason for an error where a run has no workers."""
+    return f"{config.algorithm.algo} trains in one process; use algo a3c, set asynchronous to true, or runner to ray"
+
+
+# --------------------------------------------------------------------------- combinations
+
+
+def _check_env(config: TrainConfig) -> None:
+    """Refuse an autoreset mode that the backend does not have, and worker processes inside workers."""
+    env, workers = config.env, config.workers
+    if env.backend in ("envpool", "ale") and env.autoreset_mode != "next_step":
+        stepper = "EnvPool" if env.backend == "envpool" else "ALE"
+        raise ConfigError(f"autoreset_mode = {env.autoreset_mode}: {stepper} has only next_step; set that")
+    if env.backend == "async" and (workers.asynchronous or workers.runner == "ray"):
+        raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
 
 
 def _check_workers(config: TrainConfig) -> None:
-    """Settings of workers that this run does not have, and environments that would start processes in every worker."""
-    workers, on_ray = config.workers, config.workers.runner == "ray"
-    for field in dataclasses.fields(WorkersConfig):
-        value = getattr(workers, field.name)
-        if value == field.default or field.name in ("runner", "asynchronous"):
-            continue
-        if field.name in _RAY and not on_ray:
-            raise ConfigError(f"{field.name} = {value}: only Ray uses it; set runner to ray")
-        if field.name in _SHARED_MEMORY and on_ray:
-            raise ConfigError(f"{field.name} = {value}: on Ray one process updates the parameters; leave it out")
-        alone = not (workers.asynchronous or on_ray)
-        if alone and not (field.name == "num_workers" and value == 1):
-            raise ConfigError(
-                f"{field.name} = {value}: {config.algorithm.algo} trains in one process; "
-                "use algo a3c, set asynchronous to true, or runner to ray"
-            )
-    if (workers.asynchronous or on_ray) and config.env.backend == "async":
-        raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
-    if on_ray:
-        _check_ray(config)
-
-
-def _check_ray(config: TrainConfig) -> None:
-    """Settings that cannot be had together on a Ray cluster."""
-    workers = config.workers
-    for name in ("max_policy_lag", "prefetch"):
-        value = getattr(workers, name)
-        if value and not workers.asynchronous:
-            raise ConfigError(f"{name} = {value}: synchronous workers all have the newest parameters; use algo a3c")
-    if workers.ray_address is not None and workers.num_workers is None:
-        raise ConfigError("num_workers: how much of a cluster to use is yours to say; set it, e.g. --num-workers 8")
-    if workers.asynchronous and workers.worker_output == "rollouts" and config.algorithm.policy_weight != "advantage":
+    """Refuse settings of workers where there are none, and those that exclude each other on Ray."""
+    workers, ray = config.workers, config.workers.ray
+    if workers.runner == "local":
+        if not workers.asynchronous:
+            number = ("num_workers",) if workers.num_workers != 1 else ()
+            refuse_unused(workers, _one_process(config), "on_worker_error", "max_worker_restarts", *number)
+        return
+    if not workers.asynchronous:
+        newest = "synchronous workers always have the newest parameters; use algo a3c"
+        refuse_unused(ray, newest, "max_policy_lag", "prefetch")
+    if ray.ray_address is not None and workers.num_workers is None:
+        raise ConfigError("num_workers: is required with ray_address; set it, e.g. --num-workers 8")
+    if workers.asynchronous and ray.worker_output == "rollouts" and config.algorithm.policy_weight != "advantage":
         raise ConfigError(
             f"policy_weight = {config.algorithm.policy_weight}: V-trace weights by advantages; "
             "set policy_weight to advantage, or worker_output to gradients"
         )
 
 
-def _check_range(name: str, value: float) -> None:
-    low, high, low_in, high_in = RANGES[name]
-    inside = (value >= low if low_in else value > low) and (value <= high if high_in else value < high)
-    if inside:  # NaN fails every comparison, so it is refused too
-        return
-    bounds = []
-    if low != float("-inf"):
-        bounds.append(f"{'≥' if low_in else '>'} {low:.12g}")
-    if high != float("inf"):
-        bounds.append(f"{'≤' if high_in else '<'} {high:.12g}")
-    elif not math.isfinite(value):
-        bounds.append("finite")
-    raise ConfigError(f"{name} = {value}: must be {' and '.join(bounds)}")
+def _check_model(config: TrainConfig) -> None:
+    """Refuse a network without hidden layers, and settings of a critic or core that it does not have."""
+    model = config.model
+    if not model.hidden_sizes or min(model.hidden_sizes) < 1:
+        raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: must be one or more widths, each at least 1")
+    if model.core == "feedforward":
+        core = "only a recurrent core uses it, but core = feedforward; set core to lstm or gru"
+        refuse_unused(model, core, "core_size")
+    if model.critic != "target":
+        critic = f"only a target critic uses it, but critic = {model.critic}; set critic target"
+        refuse_unused(model, critic, "tau", "target_update_every", "target_update_at")
+    if model.critic == "shared":
+        own = "needs a critic of its own, but critic = shared; set critic to separate or target"
+        refuse_unused(config.optim, own, "critic_learning_rate")

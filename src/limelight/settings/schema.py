@@ -1,96 +1,105 @@
-"""Every setting of a run, as frozen dataclasses with one docstring per field.
+"""Every setting of a run: frozen dataclasses, with its range beside each field and a docstring below.
 
-The command line, the saved ``config.yaml`` and docs/settings.md are all generated from this file.
-Field names are unique across sections, so every setting has one plain name (``--gamma``).
-Imports nothing heavy: ``limelight --help`` must not load torch.
+The command line, the saved ``config.yaml`` and docs/settings.md are all made from this file. A section owns the
+settings of one part of a run, and sections may lie in sections. Field names are unique across sections, so every
+setting has one plain name (``--gamma``). Nothing heavy is imported: ``limelight --help`` must not load torch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from limelight.settings.values import Range
 
 EnvKwargs = dict[str, int | float | bool | str]
 
 
 @dataclass(frozen=True)
+class AtariConfig:
+    """Pre-processing and play of Atari games (docs/environments.md)."""
+
+    frame_size: Annotated[int, Range(ge=36, le=256)] = 84
+    """Height and width of the grey frames of an observation, in pixels."""
+    frame_stack: Annotated[int, Range(ge=1, le=64)] = 4
+    """Number of frames in an observation, the newest last."""
+    frame_skip: Annotated[int, Range(ge=1, le=64)] = 4
+    """Frames for which an action is repeated; an observation is the pixel-wise maximum of the last two."""
+    sticky_actions: Annotated[float, Range(ge=0, le=1)] = 0.0
+    """Probability that a frame repeats the previous action instead (0.25 in Gymnasium's ALE ids)."""
+    noop_max: Annotated[int, Range(ge=0, le=10_000)] = 30
+    """Upper bound of the random number of frames without action at the start of a game."""
+    fire_reset: bool = True
+    """Press FIRE at the start of games that wait for it."""
+    full_action_set: bool = False
+    """Offer all 18 actions of the joystick instead of only those that the game uses."""
+    terminal_on_life_loss: bool = False
+    """Treat a lost life as a termination when learning. The game goes on, and its return counts all lives."""
+    env_threads: Annotated[int | None, Range(ge=1, le=1024)] = None
+    """Threads with which ALE steps the games of one process; none: one per core, shared among the workers."""
+
+
+@dataclass(frozen=True)
 class EnvConfig:
-    """Which environment, how many copies, and how they are stepped."""
+    """Environment, number of copies, and how the copies are stepped."""
 
     env_id: str = "CartPole-v1"
-    """A Gymnasium id (``CartPole-v1``), a game of Atari's (``pong``), or ``package.module:callable`` that makes one."""
+    """A Gymnasium id (``CartPole-v1``), an Atari game (``pong``), or a callable as ``package.module:callable``."""
     env_kwargs: EnvKwargs = field(default_factory=dict)
-    """Keyword arguments for the environment's constructor, as ``--env-kwargs KEY VALUE ...``."""
+    """Keyword arguments for the environment's constructor; on the command line KEY VALUE pairs."""
     env_module: str | None = None
-    """A module to import first because it registers the environment id."""
-    max_episode_steps: int | None = None
-    """Override the environment's own time limit (in environment steps)."""
-    num_envs: int = 8
-    """Environments stepped side by side, B."""
+    """Module to import first because it registers the environment id."""
+    max_episode_steps: Annotated[int | None, Range(ge=1)] = None
+    """Time limit of an episode in environment steps, instead of the environment's own."""
+    num_envs: Annotated[int, Range(ge=1, le=65_536)] = 8
+    """Environments stepped together, B."""
     backend: Literal["auto", "vector", "sync", "async", "envpool", "ale"] = "auto"
-    """Who steps them: the env's own vectorised class, Gymnasium's sync or async one, EnvPool, ALE, or the fastest."""
-    env_threads: int | None = None
-    """Threads that ALE steps the games of a process with; None is one per core, shared among workers."""
+    """Stepping: the environment's own vectorised class, Gymnasium's sync or async, EnvPool, ALE; auto: the fastest."""
     autoreset_mode: Literal["next_step", "same_step", "disabled"] = "next_step"
-    """When a finished episode restarts. Learning is right in all three; ``next_step`` is the cheapest."""
+    """When a finished episode restarts. Learning is correct in all three; ``next_step`` is the cheapest."""
     normalize_obs: bool = False
-    """Standardise Box observations of floats, or the pixels of an image, by running moments (frozen in evaluation)."""
+    """Standardise float observations, or the pixels of an image, by running statistics (frozen in evaluation)."""
     action_masks: Literal["auto", "off"] = "auto"
-    """Take no action that ``action_mask`` (in a Dict observation, or in info) calls illegal; off: do not look at it."""
-    frame_size: int = 84
-    """Atari: sides of the grey picture that is seen, in pixels."""
-    frame_stack: int = 4
-    """Atari: how many pictures are seen together, the newest last."""
-    frame_skip: int = 4
-    """Atari: frames that an action is held for; of the last two the brighter pixels are seen."""
-    sticky_actions: float = 0.0
-    """Atari: probability that a frame takes the last action once more (Gymnasium's ALE ids say 0.25)."""
-    noop_max: int = 30
-    """Atari: a game begins with fewer frames than this without action, at random."""
-    fire_reset: bool = True
-    """Atari: press FIRE at the beginning, in games that wait for it."""
-    full_action_set: bool = False
-    """Atari: all 18 actions of the joystick, not those alone that the game uses."""
-    terminal_on_life_loss: bool = False
-    """Atari: learn from a lost life as from an end. The game goes on, and its score is that of all lives."""
+    """Never take an action that ``action_mask`` (in a Dict observation or in info) marks illegal; off: ignore masks."""
+    atari: AtariConfig = field(default_factory=AtariConfig)
 
 
 @dataclass(frozen=True)
 class AlgorithmConfig:
-    """What is learnt from a rollout."""
+    """Rollouts, targets and losses."""
 
     algo: str = "a2c"
-    """The row of algorithms.py these settings started from (``limelight list algos``)."""
-    num_steps: int = 8
+    """Name of the algorithm that these settings started from (``limelight list algos``)."""
+    num_steps: Annotated[int, Range(ge=1, le=65_536)] = 8
     """Environment steps per environment and update, T."""
-    gamma: float = 0.99
+    gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor γ."""
-    gae_lambda: float = 0.95
+    gae_lambda: Annotated[float, Range(ge=0, le=1)] = 0.95
     """λ of the return estimator: 0 is TD(0), 1 is the n-step return up to the end of the rollout."""
-    noise_correlation: float = 0.0
-    """Correlation of the noise of continuous actions from one step to the next: 0 is white, near 1 a slow drift."""
+    noise_correlation: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    """Correlation of the noise of continuous actions between consecutive steps: 0 is white noise."""
     policy_weight: Literal["advantage", "q"] = "advantage"
-    """What weighs ∇log π: the advantage, or the return estimate itself (``q``, plain actor-critic)."""
+    """Weight of ∇log π: the advantage, or the return estimate (``q``, plain actor-critic)."""
     normalize_advantages: Literal["none", "batch", "running"] = "none"
-    """Standardise the policy weight: over each rollout, by running mean and variance, or not at all."""
-    running_decay: float = 0.99
-    """Decay per update of the mean that ``normalize_advantages = running`` subtracts."""
-    ent_coef: float = 0.01
+    """Standardisation of the policy weights: over each rollout, by running mean and variance, or none."""
+    running_decay: Annotated[float, Range(ge=0, lt=1)] = 0.99
+    """Decay per update of the running mean that ``normalize_advantages = running`` subtracts."""
+    ent_coef: Annotated[float, Range(ge=0)] = 0.01
     """Weight of the entropy bonus."""
     ent_schedule: Literal["constant", "linear"] = "constant"
-    """That weight stays, or falls linearly to zero over ``total_timesteps``: explore early, play well in the end."""
-    vf_coef: float = 0.5
+    """Schedule of ``ent_coef``: constant, or linear to zero over ``total_timesteps``."""
+    vf_coef: Annotated[float, Range(ge=0)] = 0.5
     """Weight of the value loss."""
     value_loss: Literal["mse", "huber"] = "mse"
     """Loss between values and return targets."""
-    huber_delta: float = 1.0
-    """Where the Huber loss turns from square to linear."""
-    reward_scale: float = 1.0
-    """Factor on the rewards the learner sees. Reported returns stay raw."""
+    huber_delta: Annotated[float, Range(gt=0)] = 1.0
+    """Error at which the Huber loss turns from quadratic to linear."""
+    reward_scale: Annotated[float, Range(gt=0)] = 1.0
+    """Factor on the rewards of the learner. Reported returns stay raw."""
     normalize_rewards: bool = False
-    """Divide the rewards the learner sees by the running deviation of discounted returns. Reported returns stay raw."""
-    reward_clip: float | None = None
-    """Clip the rewards the learner sees to [-c, c], before scaling. Reported returns stay raw."""
+    """Divide the rewards of the learner by the running deviation of discounted returns. Reported returns stay raw."""
+    reward_clip: Annotated[float | None, Range(gt=0)] = None
+    """Bound c: the rewards of the learner are clipped to [-c, c], before scaling. Reported returns stay raw."""
 
 
 @dataclass(frozen=True)
@@ -98,144 +107,158 @@ class ModelConfig:
     """The network."""
 
     critic: Literal["shared", "separate", "target"] = "shared"
-    """One trunk with two heads; two networks; or two networks and a slow copy of the critic for targets."""
+    """One network with two heads; two networks; or two networks and a slow copy of the critic for the targets."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
     activation: Literal["tanh", "relu", "elu", "silu"] = "tanh"
     """Nonlinearity between layers."""
     orthogonal_init: bool = True
-    """Orthogonal weights with gain √2 (1 for the value head) and zero biases; otherwise PyTorch's default."""
-    policy_init_gain: float = 0.01
-    """Gain of the last policy layer: small, so that the first policy is close to uniform."""
+    """Orthogonal initial weights with gain √2 (1 for the value head) and zero biases; otherwise PyTorch's default."""
+    policy_init_gain: Annotated[float, Range(gt=0)] = 0.01
+    """Gain of the last policy layer; a small one makes the initial policy nearly uniform."""
     action_std: Literal["parameter", "exp", "softplus", "gsde"] = "parameter"
-    """σ of continuous actions: a parameter per dimension; or of the state: e^output, a variance softplus(output), or
-    gsde, where features of the state are weighed by noise (docs/spaces.md)."""
-    log_std_init: float = 0.0
+    """σ of continuous actions: one parameter per dimension; or a function of the state: e^output, variance
+    softplus(output), or gsde, noise weights on features of the state (docs/spaces.md)."""
+    log_std_init: Annotated[float, Range(ge=-5, le=2)] = 0.0
     """Initial log σ of continuous actions."""
     action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"
-    """Continuous actions: clipped to the bounds; −1 … 1 is their range; tanh of them is; auto: the second if finite."""
+    """Bounds of continuous actions: clip; rescale [−1, 1] to the bounds; squash by tanh; auto: rescale finite ones."""
     encoder: str | None = None
-    """Of pictures: a3c, a3c-half, nature, universe, impala; ``package.module:Class`` is your own (docs/extending.md);
-    None: ours by the space, an MLP of ``hidden_sizes`` or a CNN."""
+    """CNN for images: a3c, a3c-half, nature, universe, impala; or a class of your own, ``package.module:Class``
+    (docs/extending.md); none: chosen by the space, an MLP of ``hidden_sizes`` or a CNN."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of convolutional layers; auto: bfloat16 for pictures where the processor can do that by itself."""
+    """Arithmetic of convolutional layers; auto: bfloat16 for images where the processor computes in it."""
     core: Literal["feedforward", "lstm", "gru"] = "feedforward"
-    """What remembers between encoder and heads, for observations that do not tell all: nothing, an LSTM or a GRU."""
-    core_size: int = 64
+    """Memory between encoder and heads, for partial observations: none, an LSTM or a GRU."""
+    core_size: Annotated[int, Range(ge=1, le=65_536)] = 64
     """Hidden units of a recurrent core."""
-    tau: float = 0.05
+    tau: Annotated[float, Range(gt=0, le=1)] = 0.05
     """Polyak factor of the target critic: target ← (1 − tau) target + tau critic."""
-    target_update_every: int = 1
-    """Updates (or episodes) between two moves of the target critic."""
+    target_update_every: Annotated[int, Range(ge=1)] = 1
+    """Updates (or episodes) between two updates of the target critic."""
     target_update_at: Literal["updates", "episode_end"] = "updates"
-    """Whether ``target_update_every`` counts updates or finished episodes."""
+    """Unit of ``target_update_every``: updates or finished episodes."""
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How gradients become parameters."""
+    """The optimizer."""
 
     optimizer: Literal["rmsprop", "rmsprop_tf", "adam"] = "rmsprop"
-    """Optimizer of all parameters; ``rmsprop_tf`` has ε inside the root and its moment starts at 1."""
-    learning_rate: float = 7e-4
-    """Step size (of the actor, where ``critic_learning_rate`` is given)."""
-    critic_learning_rate: float | None = None
-    """Step size of the critic's own parameters; None is the same as ``learning_rate``."""
+    """Optimizer of all parameters; ``rmsprop_tf`` has ε inside the root and a second moment that starts at 1."""
+    learning_rate: Annotated[float, Range(gt=0, le=10)] = 7e-4
+    """Step size (of the actor alone if ``critic_learning_rate`` is set)."""
+    critic_learning_rate: Annotated[float | None, Range(gt=0, le=10)] = None
+    """Step size of the critic's own parameters; none: ``learning_rate``."""
     lr_schedule: Literal["constant", "linear"] = "linear"
-    """Constant, or linearly to zero over ``total_timesteps``."""
-    rms_alpha: float = 0.99
+    """Schedule of the step sizes: constant, or linear to zero over ``total_timesteps``."""
+    rms_alpha: Annotated[float, Range(ge=0, lt=1)] = 0.99
     """Decay of RMSprop's second moment."""
-    adam_beta1: float = 0.9
+    adam_beta1: Annotated[float, Range(ge=0, lt=1)] = 0.9
     """Decay of Adam's first moment."""
-    adam_beta2: float = 0.999
+    adam_beta2: Annotated[float, Range(ge=0, lt=1)] = 0.999
     """Decay of Adam's second moment."""
-    optim_eps: float = 1e-5
+    optim_eps: Annotated[float, Range(gt=0, le=1)] = 1e-5
     """ε of the optimizer."""
-    max_grad_norm: float | None = 0.5
-    """Clip the gradient to this L2 norm; None leaves it."""
+    max_grad_norm: Annotated[float | None, Range(gt=0)] = 0.5
+    """L2 norm to which gradients are clipped; none: no clipping."""
+
+
+@dataclass(frozen=True)
+class SharedMemoryConfig:
+    """Worker processes that share the parameters on this machine: ``asynchronous`` with ``runner = local``."""
+
+    update_order: Literal["lock_free", "locked"] = "lock_free"
+    """Writing to the shared parameters: without a lock, or one worker at a time."""
+    optimizer_statistics: Literal["shared", "per_worker"] = "shared"
+    """Moments of the optimizer: shared by all workers, or each worker's own."""
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """Workers on a Ray cluster: ``runner = ray`` (docs/scaling.md)."""
+
+    ray_address: str | None = None
+    """Address of the Ray cluster to join, ``auto`` or HOST:PORT; none: start one on this machine for the run."""
+    worker_output: Literal["gradients", "rollouts"] = "gradients"
+    """Data that workers send: gradients, or rollouts that one process learns from (asynchronous: with V-trace)."""
+    max_policy_lag: Annotated[int, Range(ge=0)] = 0
+    """Updates by which an asynchronous worker's parameters may be behind before the newest are sent to it."""
+    prefetch: Annotated[int, Range(ge=0, le=16)] = 0
+    """Rollouts requested from an asynchronous worker in advance, which hides the network's latency."""
+    worker_cpus: Annotated[float, Range(gt=0)] = 1.0
+    """CPUs that Ray reserves for each worker."""
+    worker_gpus: Annotated[float, Range(ge=0)] = 0.0
+    """GPUs that Ray reserves for each worker; above 0 the worker computes on it."""
+    worker_placement: Literal["pack", "spread"] = "spread"
+    """Placement of workers: Ray's default, which fills nodes already in use first, or spread over all nodes."""
 
 
 @dataclass(frozen=True)
 class WorkersConfig:
-    """Processes that collect and learn side by side (docs/asynchrony.md; on a Ray cluster: docs/scaling.md)."""
+    """Workers that collect and learn in parallel (docs/asynchrony.md)."""
 
     runner: Literal["local", "ray"] = "local"
-    """Where workers are: processes of this machine, or actors on a Ray cluster."""
+    """Place of the workers: processes of this machine, or actors on a Ray cluster."""
     asynchronous: bool = False
-    """Every worker's rollout counts as it arrives; otherwise all rollouts are of the same parameters, and averaged."""
-    num_workers: int | None = None
-    """Worker processes, each with ``num_envs`` environments; None is one per core of this machine."""
-    update_order: Literal["lock_free", "locked"] = "lock_free"
-    """Whether workers write the shared parameters whenever they are ready, or one after the other."""
-    optimizer_statistics: Literal["shared", "per_worker"] = "shared"
-    """Whether the optimizer's moments are one for all workers, or each worker's own."""
+    """Apply each worker's update when it arrives; otherwise average over rollouts of the same parameters."""
+    num_workers: Annotated[int | None, Range(ge=1, le=1024)] = None
+    """Number of workers, each with ``num_envs`` environments; none: one per core of this machine."""
     on_worker_error: Literal["restart", "raise"] = "restart"
-    """What follows when a worker dies: a new one with fresh seeds, or the end of the run."""
-    max_worker_restarts: int = 10
-    """RestartPolicy in a run, over all workers, after which the next death ends it."""
-    ray_address: str | None = None
-    """The Ray cluster to join, ``auto`` or HOST:PORT; None starts one on this machine for the run."""
-    worker_output: Literal["gradients", "rollouts"] = "gradients"
-    """What Ray workers send: gradients, or rollouts that one process learns from (asynchronous: with V-trace)."""
-    max_policy_lag: int = 0
-    """Updates that an asynchronous Ray worker's parameters may be behind before it is sent the newest."""
-    prefetch: int = 0
-    """Rollouts that an asynchronous Ray worker is asked for before it has answered: hides the way there and back."""
-    worker_cpus: float = 1.0
-    """CPUs that Ray reserves for each worker."""
-    worker_gpus: float = 0.0
-    """GPUs that Ray reserves for each worker; above 0 it also computes there."""
-    worker_placement: Literal["pack", "spread"] = "spread"
-    """Workers go where Ray puts them, which is to nodes in use first, or are spread over all nodes."""
+    """Reaction to a failed worker: restart it with fresh seeds, or end the run."""
+    max_worker_restarts: Annotated[int, Range(ge=0)] = 10
+    """Restarts in a run, over all workers, after which the next failure ends the run."""
+    shared_memory: SharedMemoryConfig = field(default_factory=SharedMemoryConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How the agent is judged while it trains."""
+    """Evaluation during training and at its end."""
 
-    eval_every: int = 10_000
-    """Environment steps between two evaluations; 0 is never."""
-    eval_episodes: int = 20
+    eval_every: Annotated[int, Range(ge=0)] = 10_000
+    """Environment steps between two evaluations; 0: never."""
+    eval_episodes: Annotated[int, Range(ge=1, le=100_000)] = 20
     """Episodes per evaluation."""
     eval_stochastic: bool = False
     """Sample actions in evaluations instead of taking the most probable one."""
-    stop_at_return: float | None = None
-    """Stop once the mean evaluation return has reached this and fresh greedy episodes have confirmed it."""
-    stop_patience: int = 1
-    """Evaluations in a row that must reach ``stop_at_return``."""
-    confirm_episodes: int = 100
+    stop_at_return: Annotated[float | None, Range()] = None
+    """Mean evaluation return at which training stops, once fresh greedy episodes have confirmed it."""
+    stop_patience: Annotated[int, Range(ge=1, le=10_000)] = 1
+    """Consecutive evaluations that must reach ``stop_at_return``."""
+    confirm_episodes: Annotated[int, Range(ge=1, le=100_000)] = 100
     """Fresh greedy episodes that confirm ``stop_at_return``."""
-    final_episodes: int = 100
-    """Episodes that judge the best agent at the end; 0 is none."""
+    final_episodes: Annotated[int, Range(ge=0, le=100_000)] = 100
+    """Episodes of the final evaluation of the best agent; 0: none."""
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What is kept on disk."""
+    """Checkpoints."""
 
-    checkpoint_every: int = 50_000
-    """Environment steps between two checkpoints; 0 keeps the last one only."""
-    keep_last: int = 3
-    """How many checkpoints to keep."""
+    checkpoint_every: Annotated[int, Range(ge=0)] = 50_000
+    """Environment steps between two checkpoints; 0: only one at the end."""
+    keep_last: Annotated[int, Range(ge=1)] = 3
+    """Number of checkpoints to keep."""
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is written while training."""
+    """Metrics, videos and messages."""
 
-    log_every: int = 2_000
+    log_every: Annotated[int, Range(ge=1)] = 2_000
     """Environment steps between two rows of metrics."""
     tensorboard: bool = True
-    """Also write TensorBoard events."""
-    video_every: int = 0
-    """Environment steps between two videos of the best agent so far (docs/watching.md); 0 is never."""
+    """Write TensorBoard events as well."""
+    video_every: Annotated[int, Range(ge=0)] = 0
+    """Environment steps between two videos of the best agent so far (docs/watching.md); 0: never."""
     verbose: bool = False
-    """Also show what Ray and its workers print."""
+    """Show the output of Ray and its workers as well."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything a run depends on; saved as ``config.yaml`` and enough to run it again."""
+    """Everything that a run depends on; saved as ``config.yaml``, which is enough to repeat the run."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
@@ -245,13 +268,13 @@ class TrainConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    total_timesteps: int = 200_000
+    total_timesteps: Annotated[int, Range(ge=1)] = 200_000
     """Environment steps to train for, over all environments."""
-    seed: int = 0
-    """Seed of everything random in the run."""
+    seed: Annotated[int, Range(ge=0, le=2**31 - 1)] = 0
+    """Seed of all random numbers of the run."""
     preset: str = "auto"
-    """The row of presets.py these settings started from: auto (by environment), none, or a name."""
+    """Preset that these settings started from: auto (by environment), none, or a name (``limelight list presets``)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network lives; auto takes a GPU, if there is one, for pictures that one process learns from."""
+    """Device of the network; auto: a GPU, if there is one, for images that one process learns from."""
     run_dir: str | None = None
-    """Folder of the run; None is ``runs/<env>/<algo>-<seed>-<time>``."""
+    """Folder of the run; none: ``runs/<env>/<algo>-<seed>-<time>``."""

@@ -1,4 +1,4 @@
-"""Which spaces Limelight can learn from, and their JSON form in a saved agent. For make.py and agent.py."""
+"""Supported spaces: the check, a short description, and the JSON form in a saved agent."""
 
 from __future__ import annotations
 
@@ -8,31 +8,29 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 from numpy.typing import NDArray
 
-from limelight.errors import ConfigError
+from limelight.errors import CheckpointError, EnvError
 from limelight.spaces.packed import SIMPLE, Packed, path_name, walk
 
 
 def check_spaces(observation_space: Space[Any], action_space: Space[Any], env_id: str) -> None:
-    """Refuse what the networks and distributions cannot take.
+    """Refuse spaces that the networks and distributions cannot take.
 
-    Raises: ConfigError naming the space, where in a Dict or Tuple it is, and what is supported.
+    Raises: EnvError naming the space, its place in a Dict or Tuple, and what is supported.
     """
     for role, space in (("observation", observation_space), ("action", action_space)):
         space = space.original if isinstance(space, Packed) else space
         parts = list(walk(space))
         if not parts:
-            raise ConfigError(
-                f"env_id = {env_id}: {role} space {describe_space(space)} is empty; it must hold a number"
-            )
+            raise EnvError(f"env_id = {env_id}: {role} space {describe_space(space)} is empty; it must hold a number")
         for path, part in parts:
             obstacle = _obstacle(part)
             if obstacle is not None:
                 where = f" at {path_name(path)}" if path else ""
-                raise ConfigError(f"env_id = {env_id}: {role} space {describe_space(part)}{where} {obstacle}")
+                raise EnvError(f"env_id = {env_id}: {role} space {describe_space(part)}{where} {obstacle}")
 
 
 def _obstacle(space: Space[Any]) -> str | None:
-    """Why a space that is no Dict or Tuple cannot be learnt from, and the mend; None if it can."""
+    """Return why a space that is no Dict or Tuple is not supported, and what would help; None if it is."""
     if type(space) not in (*SIMPLE, Packed):
         names = ", ".join(kind.__name__ for kind in SIMPLE)
         return (
@@ -45,7 +43,7 @@ def _obstacle(space: Space[Any]) -> str | None:
 
 
 def describe_space(space: Space[Any]) -> str:
-    """A space in a few words: gymnasium prints large boxes over many lines."""
+    """Describe a space in a few words: gymnasium prints large boxes over many lines."""
     name = type(space).__name__
     if isinstance(space, Packed):
         return describe_space(space.original)
@@ -65,7 +63,7 @@ def describe_space(space: Space[Any]) -> str:
 
 
 def space_to_json(space: Space[Any]) -> dict[str, Any]:
-    """A supported space as plain JSON data, exact in bounds, dtype, shape, start and order of keys.
+    """Return a supported space as plain JSON data, exact in bounds, dtype, shape, start and order of keys.
 
     Raises: TypeError for any other space.
     """
@@ -98,9 +96,9 @@ def space_to_json(space: Space[Any]) -> dict[str, Any]:
 
 
 def space_from_json(data: dict[str, Any]) -> Space[Any]:
-    """The space of :func:`space_to_json`.
+    """Return the space of :func:`space_to_json`.
 
-    Raises: ConfigError when ``data`` describes no known space.
+    Raises: CheckpointError if ``data`` describes no known space.
     """
     kind, dtype = data.get("space"), np.dtype(data.get("dtype", "f4"))
     if kind == "Box":
@@ -119,11 +117,11 @@ def space_from_json(data: dict[str, Any]) -> Space[Any]:
     if kind == "Packed":
         return Packed(space_from_json(data["original"]), data["mask"])
     names = ", ".join(space.__name__ for space in (*SIMPLE, Dict, Tuple, Packed))
-    raise ConfigError(f"space = {kind!r}: must be one of {names}; the saved agent is damaged")
+    raise CheckpointError(f"space = {kind!r}: must be one of {names}; the saved agent is damaged")
 
 
 def _bounds_to_json(bounds: NDArray[Any]) -> Any:
-    """Nested lists, or one number where all are the same (images); infinities as text, which JSON lacks."""
+    """Return nested lists, or one number if all are the same (images); infinities as text, as JSON has none."""
     if bounds.size and (bounds == bounds.flat[0]).all():
         bounds = bounds.reshape(-1)[0]
     return _texts(bounds.tolist())
@@ -136,5 +134,5 @@ def _texts(value: Any) -> Any:
 
 
 def _bounds(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    # from text to number through dtype.type, so that "inf" and 64-bit integers both come back exactly
+    # from text to number by the dtype, which reads both "inf" and 64-bit integers exactly
     return np.broadcast_to(np.array(value, object).astype(dtype), shape).copy()

@@ -1,7 +1,4 @@
-"""Composite spaces (Dict, Tuple, nested) as one flat vector that remembers its parts.
-
-envs/packing.py puts them on environments; nn/encoders.py, nn/model.py and agent.py recognise them.
-"""
+"""Composite spaces (Dict, Tuple, nested) as one flat vector with known parts."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 from numpy.typing import NDArray
 
-from limelight.errors import ConfigError
+from limelight.errors import EnvError
 
 Path = tuple[str | int, ...]
 MaskSource = Literal["observation", "info"]
 
 SIMPLE = (Box, Discrete, MultiDiscrete, MultiBinary)
-"""What a composite space may be made of."""
+"""The spaces that a composite space may contain."""
 MASK_KEY = "action_mask"
 
 
@@ -27,41 +24,42 @@ class Leaf(NamedTuple):
     """A simple space inside a composite one."""
 
     path: Path
-    """The keys and places that lead to it."""
+    """The keys and indices that lead to the leaf."""
     space: Space[Any]
     start: int
-    """Where its numbers begin in the packed vector."""
+    """Index of its first number in the packed vector."""
     size: int
-    """How many numbers; a Discrete value is one, as the environment counts it."""
+    """How many numbers it has; a Discrete value is one number, the environment's own."""
 
     @property
     def part(self) -> slice:
-        """Its numbers in the packed vector."""
+        """Slice of its numbers in the packed vector."""
         return slice(self.start, self.start + self.size)
 
 
 class Packed(Box):
-    """A composite space as vectors [D]: float32, or uint8 where every leaf fits in a byte.
+    """A composite space as vectors [D]: float32, or uint8 if every leaf fits in a byte.
 
     Args:
-        original: of simple spaces alone; integers beyond 2²⁴ lose their last digits in float32.
-        mask: where the top-level key ``action_mask`` comes from, if it says which actions are legal: the environment's
-            observation, or its info (then ``original`` is Dict(observation=…, action_mask=…), made by us).
-    Raises: ConfigError if ``original`` holds another kind of space.
+        original: a composite of simple spaces; integers beyond 2²⁴ lose their last digits in float32.
+        mask: where the top-level key ``action_mask`` comes from, if it is a mask of legal actions: the environment's
+            observation, or its info (then ``original`` is Dict(observation=…, action_mask=…), made by with_mask).
+    Raises: EnvError if ``original`` holds another kind of space.
     """
 
     def __init__(self, original: Space[Any], mask: MaskSource | None = None) -> None:
-        self.original, self.mask_source = original, mask
+        self.original = original
+        self.mask_source = mask
         leaves: list[Leaf] = []
         start = 0
         for path, space in walk(original):
             if type(space) not in SIMPLE:
-                raise ConfigError(f"space {space} at {path_name(path)}: cannot be a part of a packed space")
+                raise EnvError(f"space {space} at {path_name(path)}: cannot be a part of a packed space")
             leaves.append(Leaf(path, space, start, math.prod(space.shape or ())))
             start += leaves[-1].size
         self.leaves = tuple(leaves)
         self.mask = next((leaf for leaf in leaves if leaf.path == (MASK_KEY,)), None) if mask else None
-        """The part that says which actions are legal."""
+        """The part that is the mask of legal actions."""
         if all(_fits_byte(leaf.space) for leaf in leaves):
             super().__init__(0, 255, (start,), np.uint8)
         else:
@@ -73,7 +71,7 @@ class Packed(Box):
         return tuple(leaf for leaf in self.leaves if leaf is not self.mask)
 
     def pack(self, value: Any) -> NDArray[Any]:
-        """The vector [D] of a value of ``original``.
+        """Return the vector [D] of a value of ``original``.
 
         Raises: ValueError naming the part that is missing, has another shape, or is outside its space.
         """
@@ -85,9 +83,9 @@ class Packed(Box):
         return vector
 
     def pack_batch(self, value: Any) -> NDArray[Any]:
-        """The vectors [B, D] of nested arrays with a leading B.
+        """Return the vectors [B, D] of nested arrays with a leading B.
 
-        Raises: ValueError as :meth:`pack`, or where the parts differ in B.
+        Raises: ValueError as :meth:`pack`, or if the parts differ in B.
         """
         parts = [np.asarray(part_of(value, leaf.path)) for leaf in self.leaves]
         B = len(np.atleast_1d(parts[0]))
@@ -98,7 +96,7 @@ class Packed(Box):
         return vectors
 
     def unpack(self, vectors: NDArray[Any]) -> Any:
-        """The value of ``original`` in the dtypes of its spaces; of vectors [..., D], nested arrays [..., *shape]."""
+        """Return the value of ``original`` in the dtypes of its spaces; of vectors [..., D], arrays [..., *shape]."""
         lead = vectors.shape[:-1]
 
         def leaf_value(leaf: Leaf) -> Any:
@@ -109,7 +107,7 @@ class Packed(Box):
         return _nested(self.original, iter([leaf_value(leaf) for leaf in self.leaves]))
 
     def sample(self, mask: Any = None, probability: Any = None) -> NDArray[Any]:
-        """A packed random value of ``original``."""
+        """Draw a random value of ``original`` and pack it."""
         return self.pack(self.original.sample(mask=mask, probability=probability))
 
     def seed(self, seed: Any = None) -> Any:
@@ -120,7 +118,7 @@ class Packed(Box):
         return f"Packed({self.original})"
 
     def __eq__(self, other: object) -> bool:
-        # By leaves as well: Dict spaces are equal whatever the order of their keys, vectors are not.
+        # Leaves are compared too: Dict spaces are equal in any order of keys, vectors are not.
         return (
             isinstance(other, Packed)
             and (self.leaves, self.mask_source) == (other.leaves, other.mask_source)
@@ -129,7 +127,7 @@ class Packed(Box):
 
 
 def walk(space: Space[Any], path: Path = ()) -> Iterator[tuple[Path, Space[Any]]]:
-    """The spaces inside Dict and Tuple spaces, in their order, and the way to each; of others the space itself."""
+    """Yield the path and space of every leaf of Dict and Tuple spaces, in their order; of others the space itself."""
     if isinstance(space, Dict):
         for key, part in space.spaces.items():
             yield from walk(part, (*path, key))
@@ -141,12 +139,12 @@ def walk(space: Space[Any], path: Path = ()) -> Iterator[tuple[Path, Space[Any]]
 
 
 def path_name(path: Path) -> str:
-    """``['camera'][0]``."""
+    """Return a path as in Python: ``['camera'][0]``."""
     return "".join(f"[{key!r}]" for key in path)
 
 
 def part_of(value: Any, path: Path) -> Any:
-    """What lies at ``path`` in nested dicts and tuples.
+    """Return the value at ``path`` in nested dicts and tuples.
 
     Raises: ValueError naming what is missing.
     """
@@ -156,15 +154,15 @@ def part_of(value: Any, path: Path) -> Any:
         except (KeyError, IndexError, TypeError):
             keys = f"has {', '.join(map(repr, value))}" if isinstance(value, dict) else f"is a {type(value).__name__}"
             where = path_name(path[:depth])
-            raise ValueError(f"no {path_name(path[: depth + 1])}: {where or 'it'} {keys}") from None
+            raise ValueError(f"no {path_name(path[: depth + 1])}: {where or 'the value'} {keys}") from None
     return value
 
 
 def _check_part(leaf: Leaf, flat: NDArray[Any], count: int) -> None:
-    """Refuse ``count`` values of a leaf that have not its size, or are none of the numbers that it counts."""
+    """Refuse ``count`` values of a leaf that do not have its size or are outside its space."""
     space = leaf.space
     if flat.size != count * leaf.size:
-        name = path_name(leaf.path) or "it"
+        name = path_name(leaf.path) or "the value"
         raise ValueError(f"{name} has {flat.size} numbers, its space of shape {space.shape} needs {count * leaf.size}")
     if isinstance(space, Box):
         return
@@ -173,11 +171,11 @@ def _check_part(leaf: Leaf, flat: NDArray[Any], count: int) -> None:
     offsets = flat.reshape((count, *(space.shape or ()))) - low
     bad = (offsets < 0) | (offsets >= number)
     if bad.any():
-        raise ValueError(f"{path_name(leaf.path) or 'it'} = {flat[bad.reshape(-1)][0]}: not in {space}")
+        raise ValueError(f"{path_name(leaf.path) or 'the value'} = {flat[bad.reshape(-1)][0]}: not in {space}")
 
 
 def _nested(space: Space[Any], values: Iterator[Any]) -> Any:
-    """Leaf values in the order of :func:`walk`, put together as ``space`` is."""
+    """Return leaf values, given in the order of :func:`walk`, nested as ``space`` is."""
     if isinstance(space, Dict):
         return {key: _nested(part, values) for key, part in space.spaces.items()}
     if isinstance(space, Tuple):

@@ -10,12 +10,14 @@ from limelight.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A row: which settings make the one learner this algorithm."""
+    """A row of the table: the settings that make the one learner this algorithm."""
 
     name: str
     summary: str
     settings: dict[str, Any]
-    """Settings by their plain names; what is not named is config.py's default."""
+    """Settings by their plain names; all others have the defaults of settings/schema.py."""
+    presets: str
+    """The algorithm whose settings it takes from a preset (training/presets.py): itself, or one that is tuned alike."""
 
 
 _ROWS = (
@@ -23,16 +25,19 @@ _ROWS = (
         "ac",
         "one-step actor-critic: one environment, an update every step, ∇log π weighted by Q̂ = r + γV(s')",
         {"num_envs": 1, "num_steps": 1, "gae_lambda": 0.0, "policy_weight": "q"},
+        presets="ac",
     ),
     Algorithm(
         "a2c",
-        "advantage actor-critic: N environments side by side, an update every T steps, GAE(λ)",
+        "advantage actor-critic: N parallel environments, an update every T steps, GAE(λ)",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage"},
+        presets="a2c",
     ),
     Algorithm(
         "a3c",
         "asynchronous advantage actor-critic: W workers with N environments each update shared parameters, lock-free",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage", "asynchronous": True},
+        presets="a3c",
     ),
 )
 
@@ -40,7 +45,7 @@ ALGORITHMS = {row.name: row for row in _ROWS}
 
 
 def get_algorithm(name: str) -> Algorithm:
-    """The row called ``name``.
+    """Return the row called ``name``.
 
     Raises: ConfigError naming the choices.
     """

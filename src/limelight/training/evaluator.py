@@ -1,4 +1,4 @@
-"""Judges the agent while it trains: evaluations, the best agent so far, and when the goal is reached. For train.py."""
+"""Evaluations during training: the best agent so far, and whether the target return is reached."""
 
 from __future__ import annotations
 
@@ -17,12 +17,20 @@ from limelight.typing import State
 
 
 class Evaluator:
-    """Evaluates in environments of its own, keeps the best agent in ``best/``, confirms that a return is reached."""
+    """Evaluates the agent in separate environments, saves the best one, and confirms that a return is reached.
+
+    Args:
+        agent: the agent that trains.
+        config: the configuration of the run.
+        best_dir: the folder of the best agent.
+        threshold: the return that counts as solved: ``stop_at_return``, or the one of the environment itself.
+    """
 
     def __init__(self, agent: Agent, config: TrainConfig, best_dir: Path, threshold: float | None) -> None:
-        self.agent, self.config, self.best_dir = agent, config, best_dir
+        self.agent = agent
+        self.config = config
+        self.best_dir = best_dir
         self.threshold = threshold
-        """The return that counts as solved: ``stop_at_return``, or what the environment itself names."""
         self.best_return: float | None = None
         self.solved_at: tuple[int, float] | None = None
         """(environment steps, training seconds) when the threshold was first reached (confirmed, where it stops)."""
@@ -30,16 +38,13 @@ class Evaluator:
         self._envs: dict[int, EnvBackend] = {}
 
     def evaluate(self, step: int, seconds: float) -> Evaluation:
-        """One evaluation of the agent as it is now; the best so far is kept (the later of equals)."""
+        """Evaluate the agent as it is now; save it if it is the best so far (or equal to the best)."""
         settings = self.config.eval
-        evaluation = self._play(
-            settings.eval_episodes,
-            not settings.eval_stochastic,
-            derive_seed(self.config.seed, Stream.EVALUATION, step),
-        )
+        seed = derive_seed(self.config.seed, Stream.EVALUATION, step)
+        evaluation = self._run_episodes(settings.eval_episodes, not settings.eval_stochastic, seed)
         mean = evaluation.mean_return
         if self.best_return is None or mean >= self.best_return:
-            self._keep_best(mean)
+            self._save_best(mean)
         reached = self.threshold is not None and mean >= self.threshold
         self._reached_in_a_row = self._reached_in_a_row + 1 if reached else 0
         if reached and self.solved_at is None and settings.stop_at_return is None:
@@ -47,33 +52,33 @@ class Evaluator:
         return evaluation
 
     def should_confirm(self) -> bool:
-        """Whether enough evaluations in a row have reached ``stop_at_return``."""
+        """Return whether enough evaluations in a row have reached ``stop_at_return``."""
         settings = self.config.eval
         return settings.stop_at_return is not None and self._reached_in_a_row >= settings.stop_patience
 
     def confirm(self, step: int, seconds: float) -> tuple[Evaluation, bool]:
-        """Fresh greedy episodes; True if they reach ``stop_at_return``, and the agent is then the best one."""
+        """Run fresh greedy episodes; return them, and whether they reach ``stop_at_return``, as the best agent must."""
         settings = self.config.eval
         assert settings.stop_at_return is not None
-        evaluation = self._play(
-            settings.confirm_episodes, True, derive_seed(self.config.seed, Stream.CONFIRMATION, step)
-        )
+        seed = derive_seed(self.config.seed, Stream.CONFIRMATION, step)
+        evaluation = self._run_episodes(settings.confirm_episodes, True, seed)
         confirmed = evaluation.mean_return >= settings.stop_at_return
         if confirmed:
-            self._keep_best(evaluation.mean_return)
+            self._save_best(evaluation.mean_return)
             self.solved_at = (step, seconds)
         self._reached_in_a_row = 0
         return evaluation, confirmed
 
     def final(self, agent: Agent) -> Evaluation:
-        """The last word on ``agent``: ``final_episodes`` fresh greedy episodes."""
-        return self._play(self.config.eval.final_episodes, True, derive_seed(self.config.seed, Stream.FINAL), agent)
+        """Return the final evaluation of ``agent``: ``final_episodes`` fresh greedy episodes."""
+        seed = derive_seed(self.config.seed, Stream.FINAL)
+        return self._run_episodes(self.config.eval.final_episodes, True, seed, agent)
 
-    def _keep_best(self, mean: float) -> None:
+    def _save_best(self, mean: float) -> None:
         self.best_return = mean
         self.agent.save(self.best_dir)
 
-    def _play(self, episodes: int, deterministic: bool, seed: int, agent: Agent | None = None) -> Evaluation:
+    def _run_episodes(self, episodes: int, deterministic: bool, seed: int, agent: Agent | None = None) -> Evaluation:
         agent = agent or self.agent
         envs = self._envs.get(episodes)
         if envs is None:
@@ -87,7 +92,7 @@ class Evaluator:
             envs.close()
 
     def get_state(self) -> State:
-        """What was judged so far."""
+        """Return the results so far."""
         return {
             "best_return": self.best_return,
             "solved_at": list(self.solved_at) if self.solved_at else None,

@@ -1,6 +1,6 @@
-"""Drives a runner through its step budget: logging, judging, checkpoints, interruption. Made by train.py.
+"""The loop around a runner until its step budget is used: logging, evaluation, checkpoints, videos, interruption.
 
-Frequencies count environment steps; seconds are of training alone, evaluation and disk not counted.
+Frequencies count environment steps; seconds are training time, without evaluation and writing.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from limelight.settings.schema import TrainConfig
 from limelight.training.evaluator import Evaluator
 from limelight.typing import Metrics, State
 from limelight.viewing.logger import Loggers
+from limelight.viewing.numbers import with_spread
 from limelight.viewing.record import MAX_TRAINING_FRAMES, record_to_run
 
-# How long a runner trains before it hands back for the progress display and for signals, in seconds.
 HEARTBEAT = 0.2
+"""Seconds after which a runner returns, for the progress display and for signals."""
 
 
 @dataclass
 class Interrupt:
-    """Which signal asked the run to stop, if any."""
+    """The signal that asked the run to stop, if any."""
 
     signal_number: int | None = None
 
 
 @contextmanager
 def catch_signals() -> Iterator[Interrupt]:
-    """Note the first SIGINT or SIGTERM, so that a checkpoint can be written; a second one stops hard."""
+    """Record the first SIGINT or SIGTERM, so that a checkpoint can be written; a second one ends the process."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
         yield interrupt
@@ -48,13 +49,13 @@ def catch_signals() -> Iterator[Interrupt]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.getsignal(number) for number in numbers}
 
-    def note(number: int, _frame: FrameType | None) -> None:
+    def record_signal(number: int, _frame: FrameType | None) -> None:
         interrupt.signal_number = number
         for n in numbers:
             signal.signal(n, previous[n])
 
     for number in numbers:
-        signal.signal(number, note)
+        signal.signal(number, record_signal)
     try:
         yield interrupt
     finally:
@@ -68,28 +69,36 @@ class TrainingLoop:
     def __init__(
         self, config: TrainConfig, run_dir: Path, runner: Runner, agent: Agent, evaluator: Evaluator, logger: Loggers
     ) -> None:
-        self.config, self.run_dir, self.runner = config, run_dir, runner
-        self.agent, self.evaluator, self.logger = agent, evaluator, logger
-        self._recent: deque[tuple[float, int]] = deque(maxlen=100)
+        self.config = config
+        self.run_dir = run_dir
+        self.runner = runner
+        self.agent = agent
+        self.evaluator = evaluator
+        self.logger = logger
+        self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # (return, length) of the latest episodes
         self._num_episodes = 0
-        self._evaluated_at = self._logged_at = self._last_reported_step = 0
-        self._logged_seconds = 0.0
+        self._last_reported_step = 0
+        self._last_evaluated_step = 0
+        self._last_logged_step = 0
+        self._last_logged_seconds = 0.0
 
     @property
     def seconds(self) -> float:
-        """Training seconds so far."""
+        """Return the training seconds so far."""
         return self.runner.seconds
 
     def run(self, interrupt: Interrupt) -> str:
-        """Train to the end of the budget; ``completed``, ``reached_return`` or ``interrupted``."""
+        """Train to the end of the budget; return ``completed``, ``reached_return`` or ``interrupted``."""
+        self.logger.tick(self.runner.num_steps, self.seconds)
         try:
             status = self._run(interrupt)
         except KeyboardInterrupt:  # the second Ctrl-C: stop now
             raise
         except BaseException:
-            self.save_checkpoint()  # nothing is lost: what was learnt up to the error stays loadable
+            self.save_checkpoint()  # what was learnt before the error stays loadable
             raise
         self.save_checkpoint()
+        self.logger.tick(self.runner.num_steps, self.seconds)  # workers may have finished rollouts meanwhile
         return status
 
     def _run(self, interrupt: Interrupt) -> str:
@@ -99,8 +108,10 @@ class TrainingLoop:
         checkpoint = Periodic(config.checkpoint.checkpoint_every, runner.num_steps)
         video = Periodic(config.log.video_every, runner.num_steps)
         while runner.num_steps < total:
+            # Train until something is due
             metrics = self._advance(min(log.due, evaluation.due, checkpoint.due, video.due, total))
             step = runner.num_steps
+            # Log, evaluate, record, save
             if log.is_due(step) or (step >= total and metrics):
                 self._log(metrics)
             if evaluation.is_due(step) and self._evaluate():
@@ -111,62 +122,65 @@ class TrainingLoop:
                 self.save_checkpoint()
             if interrupt.signal_number is not None:
                 return "interrupted"
-        if (
-            runner.num_steps > self._last_reported_step
-        ):  # a checkpoint has waited for workers, which came to the end meanwhile
+        # The rest: workers may have reached the end while a checkpoint waited for them
+        if runner.num_steps > self._last_reported_step:
             self._log(self._advance(total))
-        if config.eval.eval_every and self._evaluated_at < runner.num_steps and self._evaluate():
+        if config.eval.eval_every and self._last_evaluated_step < runner.num_steps and self._evaluate():
             return "reached_return"
         return "completed"
 
     def _advance(self, due: int) -> Metrics:
-        """Train up to ``due`` or for one heartbeat; tell the loggers of finished episodes."""
+        """Train up to ``due`` or for one heartbeat; pass messages and finished episodes to the loggers."""
         metrics = self.runner.advance(due, HEARTBEAT)
         for message in self.runner.pop_messages():
             self.logger.message(message)
+        self._report_episodes()
+        self._last_reported_step = self.runner.num_steps
+        self.logger.tick(self._last_reported_step, self.seconds)
+        return metrics
+
+    def _report_episodes(self) -> None:
+        """Count the episodes that have finished since the last call, and pass them to the loggers."""
         episodes = self.runner.pop_episodes()
         if episodes:
             self._num_episodes += len(episodes)
             self._recent.extend((e.episode_return, e.length) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
-        self._last_reported_step = self.runner.num_steps
-        self.logger.tick(self._last_reported_step, self.seconds)
-        return metrics
 
     def _log(self, metrics: Metrics) -> None:
+        """Log a row: statistics of the latest episodes, speed since the row before, and ``metrics``."""
         step = self.runner.num_steps
         row: dict[str, float] = {}
         if self._recent:
             returns, lengths = zip(*self._recent, strict=True)
-            row["rollout/ep_rew_mean"], row["rollout/ep_len_mean"] = (
-                float(np.mean(returns)),
-                float(np.mean(lengths)),
-            )
+            row["rollout/ep_rew_mean"] = float(np.mean(returns))
+            row["rollout/ep_len_mean"] = float(np.mean(lengths))
         row["rollout/episodes"] = self._num_episodes
-        elapsed = max(self.seconds - self._logged_seconds, 1e-9)
-        row["time/fps"] = (step - self._logged_at) / elapsed
-        self._logged_at, self._logged_seconds = step, self.seconds
+        elapsed = max(self.seconds - self._last_logged_seconds, 1e-9)
+        row["time/fps"] = (step - self._last_logged_step) / elapsed
+        self._last_logged_step = step
+        self._last_logged_seconds = self.seconds
         self.logger.log(step, self.seconds, {**row, **metrics})
 
     def _evaluate(self) -> bool:
-        """Evaluate; True if ``stop_at_return`` is reached and confirmed."""
-        step = self._evaluated_at = self.runner.num_steps
+        """Evaluate; return whether ``stop_at_return`` is reached and confirmed."""
+        step = self._last_evaluated_step = self.runner.num_steps
         self.logger.log(step, self.seconds, self.evaluator.evaluate(step, self.seconds).to_metrics())
         if not self.evaluator.should_confirm():
             return False
         evaluation, confirmed = self.evaluator.confirm(step, self.seconds)
         self.logger.message(
             f"{evaluation.episodes} fresh greedy episodes {'confirm' if confirmed else 'do not confirm'} a return of "
-            f"{self.config.eval.stop_at_return:g}: {evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}"
+            f"{self.config.eval.stop_at_return:g}: {with_spread(evaluation.mean_return, evaluation.std_return)}"
         )
         return confirmed
 
     def best_agent(self) -> Agent:
-        """The best so far; the agent as it is, where nothing was evaluated."""
+        """Return the best agent so far; the current one, if none was evaluated."""
         return load(self.run_dir) if has_state(self.evaluator.best_dir) else self.agent
 
     def _record_video(self) -> None:
-        """A video of the best agent. Training does not depend on it, and goes on where it cannot be made."""
+        """Record a video of the best agent; if that fails, a message says so and training continues."""
         step, config = self.runner.num_steps, self.config
         try:
             record_to_run(
@@ -174,46 +188,49 @@ class TrainingLoop:
                 which="best", step=step, seed=derive_seed(config.seed, Stream.VIDEO, step),
                 deterministic=not config.eval.eval_stochastic, max_frames=MAX_TRAINING_FRAMES,
             )  # fmt: skip
-        except Exception as error:  # of environments, drivers and disks
+        except Exception as error:  # environments, drivers and disks may raise anything
             self.logger.message(f"no video at step {step:,}: {' '.join(str(error).split()) or type(error).__name__}")
 
     def save_checkpoint(self) -> Path:
-        """Write everything needed to continue, and to load the agent."""
-        training = self.get_state()  # first: it brings the agent up to the parameters that are saved
+        """Save everything that is needed to continue, and to load the agent."""
+        training = self.get_state()  # first: it gives the agent the parameters that are saved
         state = {**self.agent.get_state(), "training": training}
         return save_checkpoint(self.run_dir, self.runner.num_steps, state, self.config.checkpoint.keep_last)
 
     def get_state(self) -> State:
-        """The runner, the evaluator and the loop's own counters."""
+        """Return the state of the runner, of the evaluator and of the loop itself."""
+        runner = self.runner.get_state()
+        self._report_episodes()  # those that workers finished before they paused count as finished in this state
         return {
-            "runner": self.runner.get_state(),
+            "runner": runner,
             "evaluator": self.evaluator.get_state(),
             "recent": [list(pair) for pair in self._recent],
             "num_episodes": self._num_episodes,
-            "evaluated_at": self._evaluated_at,
+            "evaluated_at": self._last_evaluated_step,
         }
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
-        """Continue from :meth:`get_state`; None, or what is not exact about it (restarts are seeded by ``seed``)."""
+        """Continue from :meth:`get_state`; return a phrase on what is not exact (restarts use ``seed``), or None."""
         inexact = self.runner.set_state(state["runner"], seed)
         self.evaluator.set_state(state["evaluator"])
-        self._logged_seconds = self.seconds
-        self._logged_at = self._last_reported_step = self.runner.num_steps
+        self._last_logged_seconds = self.seconds
+        self._last_logged_step = self.runner.num_steps
+        self._last_reported_step = self.runner.num_steps
         self._recent.extend((float(r), int(n)) for r, n in state["recent"])
         self._num_episodes = int(state["num_episodes"])
-        self._evaluated_at = int(state["evaluated_at"])
+        self._last_evaluated_step = int(state["evaluated_at"])
         return inexact
 
 
 class Periodic:
-    """Comes due at every multiple of ``period`` environment steps; a period of 0 never does."""
+    """A schedule that is due at every multiple of ``period`` environment steps; never, if it is 0."""
 
     def __init__(self, period: int, step: int) -> None:
         self.period = period
         self.due = period * (step // period + 1) if period else 1 << 62
 
     def is_due(self, step: int) -> bool:
-        """Whether a multiple has been reached since the last one; moves on to the next."""
+        """Return whether ``step`` has reached the next multiple, and if so continue with the one after."""
         if step < self.due:
             return False
         self.due = self.period * (step // self.period + 1)

@@ -1,4 +1,4 @@
-"""Tuned settings per environment, laid over an algorithm's row; ``resolve`` puts a run's configuration together."""
+"""Tuned settings per environment over those of an algorithm, and the configuration of a run from all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import with_settings
-from limelight.settings.schema import EnvConfig, TrainConfig
+from limelight.settings.schema import TrainConfig
 from limelight.training.algorithms import get_algorithm
 
 if TYPE_CHECKING:
@@ -16,32 +16,40 @@ if TYPE_CHECKING:
 
     from limelight.typing import EnvFactory
 
+# Gymnasium and everything that imports it is imported within functions: `limelight --help` loads this module.
+
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that do well on some environments, for every algorithm or for one."""
+    """Settings that were tuned on some environments, for every algorithm or for one."""
 
     name: str
     summary: str
     env_prefixes: tuple[str, ...]
-    """Environment ids that begin so take this preset by themselves."""
+    """Environments whose id begins with one of these take this preset."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Algorithm name ("*" for all) → settings by their plain names."""
     any_continuous: bool = False
-    """Environments that no row knows take this preset where observations and actions are Boxes of real numbers."""
+    """Environments whose id no row matches take this preset if observations and actions are Boxes of real numbers."""
     games: tuple[str, ...] = ()
-    """Atari games that take this preset, by whatever id; "*" is all that no row before names."""
+    """Atari games that take this preset, under any of their ids; "*" is every game that no earlier row names."""
+    recurrent: bool = False
+    """The ``games`` take this preset with a recurrent core; False: with a feed-forward one."""
 
-    def matches(self, env_id: str) -> bool:
-        """Whether ``env_id`` takes this preset by itself."""
+    def matches(self, env_id: str, core: str = "feedforward") -> bool:
+        """Return whether the environment takes this preset because of its id (and, a game, because of its core)."""
         if env_id.startswith(self.env_prefixes):
             return True
-        game = _game_of(env_id) if self.games else None
+        if not self.games or self.recurrent != (core != "feedforward"):
+            return False
+        from limelight.envs.games import game_of
+
+        game = game_of(env_id)
         return game is not None and (game in self.games or "*" in self.games)
 
     def fits(self, observations: Space[Any], actions: Space[Any]) -> bool:
-        """Whether an environment with these spaces takes this preset where no row knows its id."""
-        from gymnasium.spaces import Box  # here, as the command line loads this module to show its help
+        """Return whether an environment with these spaces takes this preset if no row matches its id."""
+        from gymnasium.spaces import Box
 
         from limelight.spaces.packed import Packed
 
@@ -50,12 +58,6 @@ class Preset:
             return any(isinstance(part, Box) and part.dtype.kind == "f" for part in parts)
 
         return self.any_continuous and has_reals(observations) and has_reals(actions)
-
-
-def _game_of(env_id: str) -> str | None:
-    from limelight.envs.games import game_of  # here, as the command line loads this module to show its help
-
-    return game_of(env_id)
 
 
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
@@ -162,7 +164,7 @@ _MINIGRID = {
 
 
 def _with_rollouts(settings: dict[str, Any], num_envs: int, num_steps: int) -> dict[str, dict[str, Any]]:
-    """``settings`` for all algorithms, with ``num_envs`` × ``num_steps`` rollouts for those that take many steps."""
+    """Return ``settings`` for all algorithms, with rollouts of ``num_envs`` × ``num_steps`` for a2c and a3c."""
     rollout = {"num_envs": num_envs, "num_steps": num_steps}
     return {"*": settings, "a2c": rollout, "a3c": rollout, "ac": _ONE_STEP_CONTINUOUS}
 
@@ -255,13 +257,15 @@ _ROWS = (
     ),
     Preset(
         "atari-lstm",
-        "Atari with a memory: as pong, with one frame instead of four, an LSTM, and longer rollouts for it",
+        "Atari with a recurrent core: as pong, with one frame instead of four, an LSTM, and longer rollouts for it",
         (),
         {**_with_rollouts(_ATARI_LSTM, 16, 20), "a2c": {"num_envs": 32, "num_steps": 20}},
+        games=("*",),
+        recurrent=True,
     ),
     Preset(
         "minigrid",
-        "MiniGrid, BabyAI: advantages of unit size and longer rollouts, as rewards are rare; --core lstm for a memory",
+        "MiniGrid, BabyAI: advantages of unit size and longer rollouts, as rewards are rare; --core lstm adds a memory",
         ("MiniGrid-", "BabyAI-"),
         {"*": _MINIGRID, "a2c": _SIXTEEN_BY_SIXTEEN, "a3c": _SIXTEEN_BY_SIXTEEN},
     ),
@@ -298,24 +302,21 @@ _ROWS = (
 PRESETS = {row.name: row for row in _ROWS}
 
 SpacesFn = Callable[[], "tuple[Space[Any], Space[Any]]"]
-"""Observation and action space of the environment; makes it, so it is only asked where the id says nothing."""
+"""Returns the observation and the action space of the environment; it makes one, so it is called only when needed."""
 
 
 def choose_preset(env_id: str, preset: str, get_spaces: SpacesFn | None = None, core: str = "feedforward") -> str:
-    """The name of the preset that ``preset`` (auto, none or a name) means for ``env_id``; "none" if there is none.
+    """Return the name of the preset that ``preset`` (auto, none or a name) means for ``env_id``; "none" if none.
 
-    ``auto`` is the row that knows the id, else the one that fits the spaces, where ``get_spaces`` may be asked for
-    them. Of
-    an Atari game it is the one with a memory if that is the ``core`` asked for.
+    ``auto`` is the first row that matches the id and the ``core``, otherwise the row that fits the spaces, if
+    ``get_spaces`` is given.
 
     Raises: ConfigError naming the choices.
     """
     if preset == "auto":
-        known = next((row.name for row in PRESETS.values() if row.matches(env_id)), None)
-        if known is not None and PRESETS[known].games and core != "feedforward":
-            return "atari-lstm"
-        if known is not None or get_spaces is None:
-            return known or "none"
+        matching = next((row.name for row in PRESETS.values() if row.matches(env_id, core)), None)
+        if matching is not None or get_spaces is None:
+            return matching or "none"
         spaces = get_spaces()
         return next((row.name for row in PRESETS.values() if row.fits(*spaces)), "none")
     if preset != "none" and preset not in PRESETS:
@@ -324,46 +325,51 @@ def choose_preset(env_id: str, preset: str, get_spaces: SpacesFn | None = None, 
     return preset
 
 
-def explain_preset(env_id: str, preset: str) -> str:
-    """In one line, which settings a run starts from, and why."""
-    if preset not in PRESETS:
+def explain_preset(config: TrainConfig, spaces: tuple[Space[Any], Space[Any]]) -> str:
+    """Return in one line which preset the settings of a run started from, and why that one.
+
+    Args:
+        config: the configuration of the run.
+        spaces: observation and action space of its environment.
+    """
+    if config.preset not in PRESETS:
         return "preset none: the algorithm's own settings (limelight list presets)"
-    row = PRESETS[preset]
-    other = "fits the spaces" if row.any_continuous else "for a memory" if "core" in row.settings["*"] else "asked for"
-    why = f"knows {env_id}" if row.matches(env_id) else other
-    return f"preset {preset} ({why}): {row.summary}"
+    row, env_id = PRESETS[config.preset], config.env.env_id
+    if row.matches(env_id, config.model.core):
+        reason = f"for {env_id} with a recurrent core" if row.recurrent else f"for {env_id}"
+    else:
+        reason = "fits the spaces" if row.fits(*spaces) else "asked for"
+    return f"preset {row.name} ({reason}): {row.summary}"
 
 
-def resolve(
+def resolve_config(
     env_id: str, algo: str, preset: str, settings: dict[str, Any], factory: EnvFactory | None = None
 ) -> TrainConfig:
-    """The configuration of a run: defaults ← algorithm row ← preset ← ``settings`` (by their plain names).
+    """Return the configuration of a run: defaults ← algorithm ← preset ← ``settings``, each over the one before.
 
-    ``factory`` makes the environment where it is not the one that ``env_id`` names.
-
-    Raises: ConfigError for an unknown algorithm, preset or setting, or an environment that cannot be made.
+    Args:
+        env_id: the environment.
+        algo: the name of an algorithm.
+        preset: auto, none or the name of a preset.
+        settings: further settings by their plain names.
+        factory: makes the environment, where it is not the one that ``env_id`` names.
+    Raises: ConfigError for an unknown algorithm, preset or setting; EnvError for an environment that cannot be made.
     """
-    own = get_algorithm(algo).settings
-    asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
-    if asked.env.env_module is not None:  # before the id is looked at: it may be of an environment registered there
-        from limelight.envs.source import import_env_module  # here for the same reason as below
+    algorithm = get_algorithm(algo)
+    asked = with_settings(TrainConfig(), {**algorithm.settings, **settings, "env_id": env_id})
+    if asked.env.env_module is not None:  # first, as it may register the id
+        from limelight.envs.source import import_env_module  # here, because --help loads this module
 
         import_env_module(asked.env)
-    name = choose_preset(env_id, preset, lambda: spaces_of(asked.env, factory), asked.model.core)
-    rows = PRESETS[name].settings if name in PRESETS else {}
-    merged = {**own, **rows.get("*", {}), **rows.get(algo, {}), **settings}
+
+    def get_spaces() -> tuple[Space[Any], Space[Any]]:
+        from limelight.envs.make import inspect_env
+        from limelight.envs.source import resolve_env
+
+        has_workers = asked.workers.asynchronous or asked.workers.runner == "ray"
+        return inspect_env(resolve_env(asked.env, factory), may_start_workers=not has_workers)
+
+    name = choose_preset(env_id, preset, get_spaces, asked.model.core)
+    tuned = PRESETS[name].settings if name in PRESETS else {}
+    merged = {**algorithm.settings, **tuned.get("*", {}), **tuned.get(algorithm.presets, {}), **settings}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
-
-
-def spaces_of(config: EnvConfig, factory: EnvFactory | None) -> tuple[Space[Any], Space[Any]]:
-    """Observation and action space of an environment, which is made for it.
-
-    Raises: ConfigError if it cannot be made.
-    """
-    from limelight.envs.source import resolve_env  # not needed where the id is known: --help is to stay fast
-
-    env = resolve_env(config, factory)()
-    try:
-        return env.observation_space, env.action_space
-    finally:
-        env.close()

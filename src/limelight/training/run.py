@@ -1,8 +1,9 @@
-"""The composition root: config → environments, model, learner, runner → a run in a folder. Read this first."""
+"""The composition root: configuration → environments, network, learner, runner → training → a run folder."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -17,26 +18,27 @@ import gymnasium as gym
 import torch
 from gymnasium.spaces import Space
 
-from limelight.envs.make import explain_backend, num_cores, resolve_env
+from limelight.envs.make import explain_backend, num_cores, try_envs
+from limelight.envs.source import qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
-from limelight.errors import ConfigError, WorkerError
-from limelight.runners.actor_learner import make_actor_learner
+from limelight.errors import CheckpointError, ConfigError, WorkerError
+from limelight.runners.actor_learner import make_actor_learner, make_learner
 from limelight.runners.base import Runner
-from limelight.runners.processes.runner import SharedMemoryRunner
+from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
-from limelight.runs.folder import create_run_folder, require_empty, write_json
+from limelight.runs.folder import CONFIG, METRICS, MONITOR, SUMMARY, create_run_folder, require_empty, write_json
 from limelight.seeds import Stream, derive_seed
-from limelight.settings.io import for_resume, load_yaml, save_yaml
+from limelight.settings.io import for_resume, load_yaml, save_yaml, with_settings
 from limelight.settings.rules import validate
-from limelight.settings.schema import TrainConfig
+from limelight.settings.schema import EnvConfig, TrainConfig, WorkersConfig
 from limelight.threads import single_threaded
 from limelight.training.evaluator import Evaluator
-from limelight.training.loop import TrainingLoop, catch_signals
+from limelight.training.loop import Interrupt, TrainingLoop, catch_signals
 from limelight.training.precision import choose_device, choose_precision
-from limelight.training.presets import explain_preset, resolve, spaces_of
+from limelight.training.presets import explain_preset, resolve_config
 from limelight.typing import EnvFactory
 from limelight.viewing.console import ConsoleLogger
 from limelight.viewing.jsonl import JsonlLogger
@@ -48,7 +50,7 @@ from limelight.viewing.tensorboard import TensorBoardLogger
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to."""
+    """The result of a run."""
 
     run_dir: Path
     status: str
@@ -62,7 +64,7 @@ class RunResult:
 
     @property
     def agent(self) -> Agent:
-        """The best agent."""
+        """Load the best agent."""
         return load(self.run_dir)
 
 
@@ -81,34 +83,29 @@ def train(
         env: a Gymnasium id, ``"package.module:callable"``, or a callable that makes an environment.
         algo: a row of :mod:`limelight.training.algorithms`.
         preset: ``auto`` (by environment), ``none`` or a name.
-        quiet: no progress display.
+        quiet: show no progress.
         loggers: further loggers beside the run's own.
         settings: any setting of :class:`limelight.TrainConfig` by its plain name.
-    Raises: ConfigError with one line for anything that cannot work.
+    Raises: LimelightError with one line for anything that cannot work.
     """
     factory = None if isinstance(env, str) else env
-    env_id = env if isinstance(env, str) else name_of(env)
-    config = resolve(env_id, algo, preset, settings, factory)
-    return run(config, factory=factory, quiet=quiet, loggers=loggers)
+    env_id = env if isinstance(env, str) else qualified_name(env)
+    source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
+    config = resolve_config(env_id, algo, preset, settings, source)
+    return run(config, factory=source, quiet=quiet, loggers=loggers)
 
 
 def resume(run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger] = (), **settings: Any) -> RunResult:
     """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`."""
     folder = Path(run_dir)
-    config = for_resume(load_yaml(folder / "config.yaml"), settings)
+    config = for_resume(load_yaml(folder / CONFIG), settings)
     return run(config, resume_from=folder, quiet=quiet, loggers=loggers)
-
-
-def name_of(factory: Callable[..., Any]) -> str:
-    """``module:qualname`` of a callable, under which a later process can find it if it is importable."""
-    owner = factory if hasattr(factory, "__qualname__") else type(factory)
-    return f"{owner.__module__}:{owner.__qualname__}"
 
 
 def run(
     config: TrainConfig,
     *,
-    factory: Callable[[], gym.Env[Any, Any]] | None = None,
+    factory: EnvFactory | None = None,
     resume_from: Path | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
@@ -116,153 +113,207 @@ def run(
 ) -> RunResult:
     """Run ``config`` from its start, or from the newest checkpoint of ``resume_from``, to its end.
 
-    Raises: ConfigError before anything is written if it cannot work; after a checkpoint and ``summary.json`` have been
-    written, whatever a failing environment raises, and WorkerError (with ``run_dir``) where workers have failed.
+    Args:
+        config: the settings; those that are ``auto`` are filled in.
+        factory: makes the environment, where it is not the one that ``env_id`` names.
+        resume_from: the folder of the run to continue.
+        quiet: show no progress.
+        loggers: further loggers beside the run's own.
+        command: the command line, for ``command.txt``.
+    Raises: LimelightError before anything is written if the run cannot work. Once it has started, errors of the
+        environment and WorkerError (with ``run_dir``) are raised after a checkpoint and ``summary.json`` were written.
     """
-    notes = [] if resume_from is not None else [explain_preset(config.env.env_id, config.preset)]
-    config = prepare(config, factory, notes.append)
+    # Check the settings, and fill in those that are left to the machine
+    notes: list[str] = []
+    source = resolve_env(config.env, factory)
+    config = prepare(config, source, notes.append)
     state = read_checkpoint(resume_from) if resume_from is not None else None
-    resume_step = int(state["training"]["runner"]["num_steps"]) if state is not None else None
     if resume_from is None:
         require_empty(config)
     with ExitStack() as stack:
         stack.enter_context(single_threaded())
         interrupt = stack.enter_context(catch_signals())
-        runner, agent = build(config, factory)
+        # Environments, network, learner, runner and agent
+        runner, agent = build(config, source)
         stack.callback(runner.close)
+        if resume_from is None:
+            notes.insert(0, explain_preset(config, (agent.observation_space, agent.action_space)))
+        # The folder, the evaluations and the loggers
         run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config))
         stack.callback(evaluator.close)
-        logger = make_loggers(config, run_dir, resume_step, quiet, loggers)
+        logger = make_loggers(config, run_dir, _step_of(state) if state else None, quiet, loggers)
         stack.callback(logger.close)
         for note in notes:
             (Loggers(loggers) if quiet else logger).message(note)
+        # Train
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger)
         if state is not None:
-            save_yaml(config, run_dir / "config.yaml")
+            save_yaml(config, run_dir / CONFIG)
             restore(loop, state)
-        status, final = "failed", None
-        try:
-            status = loop.run(interrupt)
-            final = final_evaluation(loop, quiet) if status != "interrupted" else None
-        except WorkerError as error:
-            error.run_dir = run_dir
-            raise
-        finally:
-            summary = summarize(loop, status, final)
-            write_json(run_dir / "summary.json", summary)
+        status, summary = _train_and_evaluate(loop, interrupt, quiet)
     return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number)
+
+
+def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -> tuple[str, dict[str, Any]]:
+    """Train to the end, then evaluate; return the status and the summary, which is written after an error as well."""
+    status, final = "failed", None
+    try:
+        status = loop.run(interrupt)
+        final = final_evaluation(loop, quiet) if status != "interrupted" else None
+    except WorkerError as error:
+        error.run_dir = loop.run_dir
+        raise
+    finally:
+        summary = summarize(loop, status, final)
+        write_json(loop.run_dir / SUMMARY, summary)
+    return status, summary
+
+
+# --------------------------------------------------------------------------- before the run
 
 
 def prepare(
     config: TrainConfig, factory: EnvFactory | None, notify: Callable[[str], None] = lambda note: None
 ) -> TrainConfig:
-    """``config`` checked and with every ``auto`` that the machine decides filled in, so that a saved run repeats.
+    """Check ``config`` and fill in every ``auto`` that depends on the machine, so that a saved run can be repeated.
 
-    ``notify`` is told why the backend was chosen, where it was not given, and of a GPU and a precision that was a
-    choice.
+    Args:
+        config: the settings.
+        factory: makes the environment, where it is not the one that ``env_id`` names.
+        notify: called with a line on each choice that was made.
+    Raises: ConfigError or EnvError for settings or an environment that cannot work here.
     """
     validate(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
-    workers = config.workers
-    if workers.runner == "ray":
-        if find_spec("ray") is None:
-            raise ConfigError("runner = ray: Ray is not installed; pip install 'limelight-rl[ray]'")
-        workers = dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
-    elif workers.asynchronous:
-        if os.name != "posix":
-            raise ConfigError(f"algo = {config.algorithm.algo}: needs Linux or macOS; use algo a2c on {os.name}")
-        because = why_no_workers()
-        if because is not None:
-            raise ConfigError(f"algo = {config.algorithm.algo}: {because}; or use algo a2c, which needs no workers")
-        workers = dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
-    maker = resolve_env(config.env, factory)
+    # Workers and backend
+    workers = _prepare_workers(config)
     has_workers = workers.asynchronous or workers.runner == "ray"
-    choice = explain_backend(config.env, maker, may_start_workers=not has_workers)
+    source = resolve_env(config.env, factory)
+    choice = explain_backend(source, may_start_workers=not has_workers)
     if config.env.backend == "auto":
         notify(f"backend {choice.backend}: {choice.reason}")
+    env = _prepare_env(dataclasses.replace(config.env, backend=choice.backend), workers)
     if config.log.video_every:
-        check_video(config.env, maker, f"video_every = {config.log.video_every}")
-    env = dataclasses.replace(config.env, backend=choice.backend)
-    if choice.backend == "ale" and env.env_threads is None:
-        share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.worker_cpus)
-        env = dataclasses.replace(env, env_threads=max(1, share))
+        check_video(config.env, source, f"video_every = {config.log.video_every}")
 
-    def get_spaces() -> Space[Any]:
-        return spaces_of(config.env, factory)[0]
+    # Device and precision
+    @functools.cache
+    def get_space() -> Space[Any]:
+        return source.spaces()[0]
 
-    device, because = choose_device(config.device, has_workers, config.model, get_spaces)
-    precision, why = choose_precision(config.model, device, get_spaces)
-    for reason in (because, why):
-        if reason is not None:
-            notify(reason)
+    device, device_note = choose_device(config.device, has_workers, config.model, get_space)
+    precision, precision_note = choose_precision(config.model, device, get_space)
+    for note in (device_note, precision_note):
+        if note is not None:
+            notify(note)
     model = dataclasses.replace(config.model, precision=precision)
     return dataclasses.replace(config, device=device, env=env, model=model, workers=workers)
 
 
+def _prepare_workers(config: TrainConfig) -> WorkersConfig:
+    """Return the workers' settings with their number filled in.
+
+    Raises: ConfigError if workers cannot be started here.
+    """
+    workers, algo = config.workers, config.algorithm.algo
+    if workers.runner == "ray":
+        if find_spec("ray") is None:
+            raise ConfigError("runner = ray: Ray is not installed; pip install 'limelight-rl[ray]'")
+    elif workers.asynchronous:
+        if os.name != "posix":
+            raise ConfigError(f"algo = {algo}: needs Linux or macOS; use algo a2c on {os.name}")
+        obstacle = why_no_workers()
+        if obstacle is not None:
+            raise ConfigError(f"algo = {algo}: {obstacle}; or use algo a2c, which needs no workers")
+    else:
+        return workers
+    return dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
+
+
+def _prepare_env(env: EnvConfig, workers: WorkersConfig) -> EnvConfig:
+    """Return the environment's settings with the threads of ALE's emulator filled in: every worker's share of cores."""
+    if env.backend != "ale" or env.atari.env_threads is not None:
+        return env
+    share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.ray.worker_cpus)
+    return dataclasses.replace(env, atari=dataclasses.replace(env.atari, env_threads=max(1, share)))
+
+
 def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agent]:
-    """The runner of ``config``, and the agent that shares its model."""
-    actor = make_actor_learner(config, factory, config.seed)
-    envs, learner, normalizer = actor.collector.envs, actor.learner, actor.normalizer
-    spaces = envs.single_observation_space, envs.single_action_space
-    agent = Agent(learner.model, normalizer, config, *spaces, env_factory=factory)
-    workers = config.workers
+    """Build the runner of ``config``, and the agent that shares its network."""
+    source, workers = resolve_env(config.env, factory), config.workers
     if workers.runner == "local" and not workers.asynchronous:
-        return SyncRunner(actor, config.total_timesteps), agent
-    envs.close()  # these were only to see that they can be made: each worker makes its own
+        actor_learner = make_actor_learner(config, source, config.seed)
+        envs, model = actor_learner.collector.envs, actor_learner.learner.model
+        spaces = envs.single_observation_space, envs.single_action_space
+        agent = Agent(model, actor_learner.normalizer, config, *spaces, env_factory=source)
+        return SyncRunner(actor_learner, config.total_timesteps), agent
+    try_envs(config.env, source)  # the workers make their own
+    learner, normalizer = make_learner(config, *source.spaces())
+    agent = Agent(learner.model, normalizer, config, *source.spaces(), env_factory=source)
     if workers.runner == "ray":
         from limelight.runners.ray.runner import RayRunner
 
-        return RayRunner(config, learner, normalizer, factory), agent
-    return SharedMemoryRunner(config, learner, normalizer, factory), agent
+        return RayRunner(config, learner, normalizer, source), agent
+    return ProcessRunner(config, learner, normalizer, source), agent
 
 
 def reward_threshold(config: TrainConfig) -> float | None:
-    """The return that counts as solved: ``stop_at_return``, else what Gymnasium's registry says of the environment."""
+    """Return the return that counts as solved: ``stop_at_return``, else the threshold in Gymnasium's registry."""
     if config.eval.stop_at_return is not None:
         return config.eval.stop_at_return
     spec = gym.registry.get(config.env.env_id)
     return spec.reward_threshold if spec is not None else None
 
 
-def read_checkpoint(run_dir: Path) -> dict[str, Any]:
-    """The newest intact checkpoint of a run.
-
-    Raises: ConfigError if there is none.
-    """
-    newest = latest_checkpoint(run_dir)
-    if newest is None:
-        raise ConfigError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}")
-    return read_state(newest)
-
-
-def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
-    """Put the run where its checkpoint was, and notify so where that is not exactly possible."""
-    training = state["training"]
-    restart_seed = derive_seed(loop.config.seed, Stream.ENV, int(training["runner"]["num_steps"]))
-    inexact = loop.set_state(training, restart_seed)
-    loop.logger.message(f"resumed at step {loop.runner.num_steps:,}" + (f"; {inexact}" if inexact else ""))
-
-
 def make_loggers(
     config: TrainConfig, run_dir: Path, resume_step: int | None, quiet: bool, loggers: Sequence[Logger]
 ) -> Loggers:
-    """The run's own loggers, and the user's."""
+    """Make the run's own loggers, followed by the user's."""
     own: list[Logger] = [
-        JsonlLogger(run_dir / "metrics.jsonl", resume_step=resume_step),
-        MonitorCsvLogger(run_dir / "monitor.csv", config.env.env_id, time.time(), resume_step),
+        JsonlLogger(run_dir / METRICS, resume_step=resume_step),
+        MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step),
     ]
     if config.log.tensorboard:
         own.append(TensorBoardLogger(run_dir, resume_step))
-    own.append(ConsoleLogger(config.total_timesteps, resume_step or 0, quiet=quiet))
+    has_workers = config.workers.asynchronous or config.workers.runner == "ray"
+    own.append(ConsoleLogger(config.total_timesteps, resume_step or 0, quiet=quiet, has_workers=has_workers))
     return Loggers([*own, *loggers])
 
 
-def final_evaluation(loop: TrainingLoop, quiet: bool) -> Evaluation | None:
-    """The final evaluation, of the best agent (of the last one, if none was ever evaluated).
+# --------------------------------------------------------------------------- a resumed run
 
-    Announced, as it can take minutes in which the bar stands still, where the agent's games are long.
+
+def read_checkpoint(run_dir: Path) -> dict[str, Any]:
+    """Read the newest intact checkpoint of a run.
+
+    Raises: CheckpointError if there is none.
+    """
+    newest = latest_checkpoint(run_dir)
+    if newest is None:
+        raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}")
+    return read_state(newest)
+
+
+def _step_of(state: dict[str, Any]) -> int:
+    return int(state["training"]["runner"]["num_steps"])
+
+
+def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
+    """Continue from a checkpoint, with a message that says so, and what is not exact about it."""
+    restart_seed = derive_seed(loop.config.seed, Stream.ENV, _step_of(state))
+    inexact = loop.set_state(state["training"], restart_seed)
+    loop.logger.message(f"resumed at step {loop.runner.num_steps:,}" + (f"; {inexact}" if inexact else ""))
+
+
+# --------------------------------------------------------------------------- after training
+
+
+def final_evaluation(loop: TrainingLoop, quiet: bool) -> Evaluation | None:
+    """Evaluate the best agent (the last one, if none was ever evaluated); None without ``final_episodes``.
+
+    A message announces it: with long episodes it takes minutes, in which the progress display does not move.
     """
     episodes = loop.config.eval.final_episodes
     if episodes == 0:
@@ -273,7 +324,7 @@ def final_evaluation(loop: TrainingLoop, quiet: bool) -> Evaluation | None:
 
 
 def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict[str, Any]:
-    """The content of ``summary.json``."""
+    """Return the content of ``summary.json``."""
     config, solved_at = loop.config, loop.evaluator.solved_at
     return {
         "env_id": config.env.env_id,
@@ -293,7 +344,7 @@ def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict
 
 
 def draw_report(run_dir: Path) -> Path:
-    """Draw ``report.html``; matplotlib is only loaded here, after training."""
+    """Draw ``report.html``; Matplotlib is loaded only here, after training."""
     from limelight.viewing.report import write_report
 
     return write_report([run_dir])

@@ -1,1 +1,1 @@
-"""What people look at: loggers, plots, the report, videos."""
+"""The views of a run: progress display, log files, report with plots, and videos."""

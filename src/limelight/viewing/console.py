@@ -1,6 +1,6 @@
-"""The live progress display: a bar on a terminal, now and then a line elsewhere. Made by train.py.
+"""The live progress display: a bar on a terminal, a line now and then elsewhere.
 
-It draws only from within :class:`ConsoleLogger`'s own calls: no thread of its own disturbs the training.
+It draws only within the calls of :class:`ConsoleLogger`: no thread of its own disturbs the training.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from limelight.viewing.numbers import clock, decimal, with_spread
+
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
 
@@ -26,13 +28,16 @@ EPISODES_WINDOW = 100
 
 
 class ConsoleLogger:
-    """Shows steps, steps/s, mean return of the last 100 episodes, latest evaluation, elapsed and remaining.
+    """Shows steps, steps/s, mean return of the last 100 episodes, latest evaluation, elapsed and remaining time.
+
+    While the run goes on, steps/s are of the last few drawings; at its end they are the mean of the whole run.
 
     Args:
         total_timesteps: environment steps of the whole run.
         initial_step: environment steps already taken, for a resumed run.
-        quiet: only messages, no progress.
-        console: where to; standard error by default, so that a command's output stays clean.
+        quiet: show only messages, no progress.
+        has_workers: the first steps wait for worker processes, and the display says so.
+        console: where to draw; standard error by default, so that a command's output stays clean.
     """
 
     def __init__(
@@ -41,44 +46,51 @@ class ConsoleLogger:
         initial_step: int = 0,
         *,
         quiet: bool = False,
+        has_workers: bool = False,
         console: Console | None = None,
     ) -> None:
         self._console = console or Console(stderr=True)
-        self._total, self._initial, self._step = total_timesteps, initial_step, initial_step
+        self._total = total_timesteps
+        self._initial = initial_step
+        self._step = initial_step
+        self._seconds = 0.0
+        self._start: tuple[float, int] | None = (0.0, 0) if initial_step == 0 else None
+        self._has_workers = has_workers
         self._started = time.monotonic()
         self._returns: deque[float] = deque(maxlen=EPISODES_WINDOW)
         self._evaluation = "–"
-        self._workers = ""
+        self._worker_status = ""
         self._samples: deque[tuple[float, int]] = deque(maxlen=16)  # (seconds, step) of the latest drawings
-        if initial_step == 0:
-            self._samples.append((0.0, 0))
         self._active = not quiet
-        self._next_drawing = self._started + REDRAW_SECONDS
+        self._ended = False
         self._live = self._start_live() if self._active and self._console.is_interactive else None
-        if self._active and not self._live:
-            self._print_line()
+        self._next_drawing = self._started + REDRAW_SECONDS if self._live else self._started
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
-        """Take in a row; an evaluation is shown at once."""
+        """Receive a row of metrics; an evaluation is shown at once."""
         if "async/policy_lag" in metrics:
-            self._workers = _workers(metrics)
+            self._worker_status = _worker_status(metrics)
         if "eval/mean_reward" in metrics:
-            self._evaluation = f"{metrics['eval/mean_reward']:,.1f} ± {metrics.get('eval/std_reward', 0.0):,.1f}"
+            self._evaluation = with_spread(metrics["eval/mean_reward"], metrics.get("eval/std_reward", 0.0))
             self._next_drawing = 0.0 if self._live else self._next_drawing
         self.tick(step, seconds)
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
-        """Take in finished episodes."""
+        """Receive finished episodes."""
         self._returns.extend(episode.episode_return for episode in episodes)
         self.tick(step, seconds)
 
     def tick(self, step: int, seconds: float) -> None:
-        """Take in how far the training is; cheap, so the more often the livelier."""
+        """Receive the progress of the training; a call is cheap, and draws only when the next drawing is due."""
         self._step = step
+        self._seconds = seconds
+        self._start = self._start or (seconds, step)  # a resumed run begins with the seconds that it took before
         now = time.monotonic()
-        if now < self._next_drawing or not self._active:
+        is_idle = not self._live and step >= self._total  # the last line comes with close()
+        if now < self._next_drawing or not self._active or is_idle:
             return
-        self._samples.append((seconds, step))
+        if step > self._start[1]:
+            self._samples.append((seconds, step))
         if self._live:
             self._live.refresh()
         else:
@@ -93,6 +105,7 @@ class ConsoleLogger:
         """Draw the final state and give the terminal back."""
         if self._active:
             self._active = False
+            self._ended = True
             if self._live:
                 self._live.stop()
             else:
@@ -101,33 +114,43 @@ class ConsoleLogger:
     def _start_live(self) -> Live:
         live = Live(
             console=self._console,
-            get_renderable=self._picture,
+            get_renderable=self._render,
             auto_refresh=False,
             redirect_stdout=sys.stdout.isatty(),
         )
         live.start(refresh=True)
         return live
 
+    def _speed(self) -> float | None:
+        """Return steps per second of training: of the last drawings, or of the whole run once it has ended."""
+        if self._start is None or self._step <= self._start[1]:
+            return None
+        is_recent = len(self._samples) == self._samples.maxlen and not self._ended
+        first_seconds, first_step = self._samples[0] if is_recent else self._start
+        seconds, step = self._seconds, self._step
+        return (step - first_step) / (seconds - first_seconds) if seconds > first_seconds else None
+
     def _numbers(self) -> dict[str, str]:
-        """Every number as text, by what it is called on the screen."""
-        elapsed, done = time.monotonic() - self._started, self._step - self._initial
+        """Return every number as text, by its name on the screen."""
+        elapsed = time.monotonic() - self._started
+        done = self._step - self._initial
         left = elapsed * max(0, self._total - self._step) / done if done else None
-        speed = None
-        if len(self._samples) > 1:
-            (first_seconds, first_step), (seconds, step) = self._samples[0], self._samples[-1]
-            speed = (step - first_step) / max(1e-9, seconds - first_seconds)
+        speed = self._speed()
         return {
             "percent": f"{min(1.0, self._step / self._total):4.0%}",
             "steps": f"{self._step:,}/{self._total:,}",
             "speed": f"{speed:,.0f}" if speed is not None else "–",
-            "return": f"{sum(self._returns) / len(self._returns):,.1f}" if self._returns else "–",
+            "return": decimal(sum(self._returns) / len(self._returns)) if self._returns else "–",
             "eval": self._evaluation,
-            "elapsed": _clock(elapsed),
-            "left": "–" if left is None else _clock(left),
+            "elapsed": clock(elapsed),
+            "left": "–" if left is None else clock(left),
         }
 
-    def _picture(self) -> Group:
-        """The bar, and the numbers under it, workers on a line of their own: 80 columns are enough."""
+    def _is_starting(self) -> bool:
+        return self._has_workers and self._step <= self._initial and not self._ended
+
+    def _render(self) -> Group:
+        """Return the bar, the numbers under it, and the workers on a line of their own: 80 columns are enough."""
         n = self._numbers()
         bar = Table.grid(expand=True, padding=(0, 1))
         bar.add_column(ratio=1)
@@ -139,29 +162,22 @@ class ConsoleLogger:
             (n["return"], "bold green"), "  eval ", (n["eval"], "bold magenta"),
             no_wrap=True, overflow="ellipsis",
         )  # fmt: skip
-        return Group(bar, numbers, *([Text(self._workers, no_wrap=True, overflow="ellipsis")] if self._workers else []))
+        status = "starting workers" if self._is_starting() else self._worker_status
+        return Group(bar, numbers, *([Text(status, no_wrap=True, overflow="ellipsis")] if status else []))
 
     def _print_line(self) -> None:
         n = self._numbers()
-        text = (
-            f"{n['percent']}  {n['steps']} steps  {n['speed']} steps/s  return {n['return']}"
-            f"  eval {n['eval']}  {n['elapsed']} elapsed  {n['left']} left"
-        )
-        text += f"  {self._workers}" if self._workers else ""
+        progress = f"{n['speed']} steps/s  return {n['return']}  eval {n['eval']}"
+        times = f"{n['elapsed']} elapsed  {n['left']} left"
+        text = f"{n['percent']}  {n['steps']} steps  {'starting workers' if self._is_starting() else progress}  {times}"
+        text += f"  {self._worker_status}" if self._worker_status else ""
         self._console.print(Text(text), soft_wrap=True)
 
 
-def _workers(metrics: Mapping[str, float]) -> str:
-    """How an asynchronous run fares: ``policy lag 1.8 (max 7)``, and what went wrong if anything did."""
+def _worker_status(metrics: Mapping[str, float]) -> str:
+    """Return ``policy lag 1.8 (max 7)``, with the number of restarts and of skipped updates if there were any."""
     text = f"policy lag {metrics['async/policy_lag']:.1f} (max {metrics['async/policy_lag_max']:.0f})"
-    for name, what in (("async/worker_restarts", "worker restarts"), ("async/skipped_updates", "skipped updates")):
+    for name, noun in (("async/worker_restarts", "worker restarts"), ("async/skipped_updates", "skipped updates")):
         if metrics[name] > 0:
-            text += f"  {what} {metrics[name]:,.0f}"
+            text += f"  {noun} {metrics[name]:,.0f}"
     return text
-
-
-def _clock(seconds: float) -> str:
-    """``0:07``, ``12:30``, ``3:02:10``."""
-    minutes, secs = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{secs:02}" if hours else f"{minutes}:{secs:02}"

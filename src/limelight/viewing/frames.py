@@ -1,7 +1,7 @@
-"""What a person is shown of an environment: its pictures, enlarged, the score above, as an MP4 file or in a window.
+"""Captioned frames of an environment, and their sinks: an MP4 file or a window.
 
-For watch.py. Pillow (matplotlib brings it), pygame (Gymnasium's classic control brings it) and imageio-ffmpeg are
-imported when they are used.
+Pillow (installed with matplotlib), pygame (installed with Gymnasium's classic control) and imageio-ffmpeg are imported
+when they are used.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any, Protocol, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.errors import ConfigError
+from limelight.errors import ConfigError, EnvError
 
 Frame = NDArray[np.uint8]
-"""A picture, [height, width, 3] bytes."""
+"""An RGB image, [height, width, 3] bytes."""
 
 ATARI_PIXEL_ASPECT = (3, 5)
-"""Lines and columns of a pixel of Atari's: 160 × 210 become 800 × 630, about the 4:3 of a television."""
+"""Lines and columns of an enlarged Atari pixel: 160 × 210 become 800 × 630, about 4:3 as on a television."""
 MIN_SIDE = 480
-"""The longer side of a picture is enlarged to this by a whole number, if it is less than half of it."""
+"""An image whose longer side is at most half of this is enlarged by a whole number, up to this length."""
 _PAPER, _INK = (24, 26, 31), (236, 238, 241)
 _INSTALL = 'needs imageio-ffmpeg, which is not installed; pip install "limelight-rl[video]"'
-# Good to look at, plays in every browser, and takes little of the time of whoever trains meanwhile.
+# Plays in every browser; one thread and a fast preset, as training waits for it.
 _ENCODING = {
     "-c:v": "libx264",
     "-preset": "veryfast",
@@ -43,43 +43,39 @@ _ENCODING = {
 
 
 class FrameSink(Protocol):
-    """Where frames go."""
+    """A destination of frames."""
 
     def show(self, frame: Frame) -> bool:
-        """The next one; False if nobody looks any more."""
+        """Show or store the next frame; False if no further frames are wanted."""
 
 
-# --------------------------------------------------------------------------- from pictures to frames
+# --------------------------------------------------------------------------- from rendered images to frames
 
 
-def to_frame(picture: Any, caption: Sequence[str], pixel: tuple[int, int] | None = None) -> Frame:
-    """``picture`` with every pixel enlarged, under a line of text; height and width are even, as H.264 has them.
+def to_frame(rendered: Any, caption: Sequence[str], pixel: tuple[int, int] | None = None) -> Frame:
+    """Return ``rendered`` with every pixel enlarged, below a line of text; height and width are even, as in H.264.
 
     Args:
-        picture: what ``render`` returned, [height, width, 3] bytes.
+        rendered: the result of ``render``, [height, width, 3] bytes.
         caption: parts of the line, from left to right.
-        pixel: (lines, columns) of a pixel; None enlarges small pictures alone, to about :data:`MIN_SIDE`.
-    Raises: ConfigError for anything else than a picture.
+        pixel: (lines, columns) of an enlarged pixel; None enlarges only small images, to about :data:`MIN_SIDE`.
+    Raises: EnvError if ``rendered`` is no such image.
     """
-    seen = np.asarray(picture)
-    if seen.dtype != np.uint8 or seen.ndim != 3 or seen.shape[2] != 3 or not seen.size:
-        raise ConfigError(
-            f"render gave {_described(picture, seen)}: must be a picture [height, width, 3] of bytes (uint8)"
-        )
+    image = np.asarray(rendered)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        kind = f"an array {list(image.shape)} of {image.dtype}" if image.ndim else f"a {type(rendered).__name__}"
+        raise EnvError(f"render returned {kind}: must be an image [height, width, 3] of bytes (uint8)")
     from PIL import Image, ImageDraw
 
-    lines, columns = pixel or (max(1, MIN_SIDE // max(seen.shape[:2])),) * 2
-    height, width = seen.shape[0] * lines, seen.shape[1] * columns
-    size = min(22, max(10, width // 16))
-    above = size + 12
+    lines, columns = pixel or (max(1, MIN_SIDE // max(image.shape[:2])),) * 2
+    height, width = image.shape[0] * lines, image.shape[1] * columns
+    font_size = min(22, max(10, width // 16))
+    above = font_size + 12
     frame = Image.new("RGB", (_even(width), _even(above + height)), _PAPER)
-    ImageDraw.Draw(frame).text((size // 2 + 2, above / 2), "    ".join(caption), _INK, _font(size), anchor="lm")
-    frame.paste(Image.fromarray(seen).resize((width, height), Image.Resampling.NEAREST), (0, above))
+    start = (font_size // 2 + 2, above / 2)
+    ImageDraw.Draw(frame).text(start, "    ".join(caption), _INK, _font(font_size), anchor="lm")
+    frame.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (0, above))
     return np.asarray(frame)
-
-
-def _described(picture: Any, seen: NDArray[Any]) -> str:
-    return f"an array {list(seen.shape)} of {seen.dtype}" if seen.ndim else f"a {type(picture).__name__}"
 
 
 def _even(length: int) -> int:
@@ -97,7 +93,7 @@ def _font(size: int) -> Any:
 
 
 def ffmpeg() -> str:
-    """The path of imageio-ffmpeg's program.
+    """Return the path of the ffmpeg program that imageio-ffmpeg provides.
 
     Raises: ConfigError if there is none.
     """
@@ -112,20 +108,24 @@ def ffmpeg() -> str:
 
 
 @final
-class VideoFile:
-    """Frames of one size as an MP4 file (H.264). A context: the file gets its name once whole; an error leaves none.
+class VideoWriter:
+    """Writes frames of one size as an MP4 file (H.264).
 
-    Raises: ConfigError if there is no ffmpeg, or the file cannot be written.
+    A context manager: the file gets its name when it is complete, and an error leaves no file.
+
+    Raises: ConfigError if there is no ffmpeg, or the file cannot be written; EnvError for frames of two sizes.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        self.path, self.fps, self._ffmpeg = Path(path), fps, ffmpeg()
+        self.path = Path(path)
+        self.fps = fps
+        self._ffmpeg = ffmpeg()
         self._partial = self.path.with_name(f".{self.path.name}.tmp")
         self._process: subprocess.Popen[bytes] | None = None
         self._shape: tuple[int, ...] = ()
 
     def __enter__(self) -> Self:
-        self._said = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()
         return self
 
     def show(self, frame: Frame) -> bool:
@@ -133,36 +133,38 @@ class VideoFile:
         if self._process is None:
             self._process = self._start(frame)
         if frame.shape != self._shape:
-            raise ConfigError(f"render gave pictures of two sizes, {self._shape} and {frame.shape}; must be one")
+            raise EnvError(f"render returned images of two sizes, {self._shape} and {frame.shape}; must be one size")
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(frame.data)
         except OSError:
-            raise self._failed(self._process) from None
+            raise self._failure(self._process) from None
         return True
 
     def _start(self, frame: Frame) -> subprocess.Popen[bytes]:
+        """Start ffmpeg for frames like ``frame``."""
         self._shape = height, width, _ = frame.shape
         source = {"-f": "rawvideo", "-pix_fmt": "rgb24", "-s": f"{width}x{height}", "-r": f"{self.fps:g}", "-i": "-"}
         options = [word for option in (*source.items(), *_ENCODING.items()) for word in option]
         command = [self._ffmpeg, "-v", "error", "-y", *options, str(self._partial)]
-        # In a group of its own, so that a Ctrl-C, which is meant for us, does not end it.
+        # A process group of its own keeps a Ctrl-C, which is meant for this process, from ending it.
         group: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._said, **group)
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, **group)
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be written ({error.strerror})") from None
 
-    def _failed(self, process: subprocess.Popen[bytes]) -> ConfigError:
+    def _failure(self, process: subprocess.Popen[bytes]) -> ConfigError:
+        """Return the error of an ffmpeg that has failed, with its own first line."""
         process.communicate()
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace").split("\n")[0]
-        return ConfigError(f"{self.path}: cannot be written (ffmpeg: {said or f'ended with {process.returncode}'})")
+        self._errors.seek(0)
+        line = self._errors.read().decode(errors="replace").split("\n")[0]
+        return ConfigError(f"{self.path}: cannot be written (ffmpeg: {line or f'exit status {process.returncode}'})")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         process = self._process
-        with self._said:
+        with self._errors:
             if process is None:
                 return
             if kind is not None:
@@ -173,16 +175,16 @@ class VideoFile:
                 return
             self._partial.unlink(missing_ok=True)
             if kind is None:
-                raise self._failed(process)
+                raise self._failure(process)
 
 
 # --------------------------------------------------------------------------- a window
 
 
 def require_display() -> Any:
-    """pygame, once it is seen that it can open windows.
+    """Return pygame with its display opened.
 
-    Raises: ConfigError if it cannot.
+    Raises: ConfigError if there is no display or no pygame.
     """
     displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
     if sys.platform.startswith("linux") and not any(map(os.environ.get, displays)):
@@ -200,13 +202,14 @@ def require_display() -> Any:
 
 @final
 class Window:
-    """Frames in a window, in real time; closing it, or Escape, ends the show. A context.
+    """Shows frames in a window, in real time, until it is closed or Escape is pressed. A context manager.
 
     Raises: ConfigError where no window can be opened.
     """
 
     def __init__(self, title: str, fps: float) -> None:
-        self.title, self.fps = title, fps
+        self.title = title
+        self.fps = fps
         self._pygame = require_display()
         self._clock = self._pygame.time.Clock()
         self._window: Any = None
@@ -215,8 +218,9 @@ class Window:
         return self
 
     def show(self, frame: Frame) -> bool:
-        """Show a frame for as long as it is to last; False once the window is closed."""
-        pygame, (height, width, _) = self._pygame, frame.shape
+        """Show a frame for its share of a second; False once the window is closed."""
+        pygame = self._pygame
+        height, width, _ = frame.shape
         if self._window is None:
             pygame.display.set_caption(self.title)
             self._window = pygame.display.set_mode((width, height))

@@ -1,4 +1,4 @@
-"""The Logger protocol, and the fan-out to several of them that runners hold."""
+"""The Logger protocol, and a logger that passes everything on to several others."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ if TYPE_CHECKING:
 
 
 class Logger(Protocol):
-    """Takes note of a run. Steps are environment steps; seconds are training time, evaluation not counted.
+    """Receives the progress of a run. Steps are environment steps; seconds are training time, without evaluation.
 
-    A logger may also have ``tick(step, seconds)``: called many times a second, to show that the run is alive.
+    A logger may also have ``tick(step, seconds)``, which is called several times a second to show progress.
     """
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
-        """A row of metrics of training (``rollout/… time/… train/…``) or of an evaluation (``eval/…``)."""
+        """Receive a row of metrics of training (``rollout/… time/… train/…``) or of an evaluation (``eval/…``)."""
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
-        """Training episodes that have just finished, oldest first."""
+        """Receive the training episodes that have just finished, oldest first."""
 
     def message(self, text: str) -> None:
-        """What the person who watches should know: a line, or several where a traceback is in it."""
+        """Receive a message for the user: a line, or several with a traceback."""
 
     def close(self) -> None:
-        """Write what is pending and let go of files; may be called twice."""
+        """Write pending data and close files; a second call does nothing."""
 
 
 class Loggers:
-    """A Logger that hands everything to several, in order."""
+    """A Logger that passes everything on to several loggers, in order."""
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self.loggers = tuple(loggers)
         self._ticks = [logger.tick for logger in loggers if hasattr(logger, "tick")]
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
-        """Hand on a row of metrics."""
+        """Pass on a row of metrics."""
         for logger in self.loggers:
             logger.log(step, seconds, metrics)
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
-        """Hand on finished episodes, if there are any."""
+        """Pass on finished episodes, if there are any."""
         if episodes:
             for logger in self.loggers:
                 logger.episodes(step, seconds, episodes)
 
     def tick(self, step: int, seconds: float) -> None:
-        """Tell those that show it how far the training is."""
+        """Pass on the progress to the loggers that have ``tick``."""
         for tick in self._ticks:
             tick(step, seconds)
 
     def message(self, text: str) -> None:
-        """Hand on a line for the person."""
+        """Pass on a message."""
         for logger in self.loggers:
             logger.message(text)
 
     def close(self) -> None:
-        """Close every logger, also when one of them fails to."""
+        """Close every logger, even if closing one of them fails."""
         with ExitStack() as stack:
             for logger in reversed(self.loggers):
                 stack.callback(logger.close)

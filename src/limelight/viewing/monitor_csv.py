@@ -8,25 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from limelight.viewing.lines import open_lines
+from limelight.runs.folder import MONITOR_COLUMNS, open_lines
 
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
 
-COLUMNS = ("r", "l", "t", "step")
-
 
 class MonitorCsvLogger:
-    """Writes return, length, training seconds and the environment step at which the episode's end was seen.
+    """Writes return, length, training seconds when the episode was reported, and :attr:`Episode.step`.
 
-    The fourth column is ours (SB3's reader takes any extra columns): the lengths of episodes that run side by
-    side do not add up to steps.
+    The fourth column is not in SB3's format (its reader accepts extra columns): the lengths of episodes that run side
+    by side do not add up to steps. It does not depend on how often episodes are reported.
 
     Args:
-        path: the file, whose name SB3 wants to end in ``monitor.csv``; replaced unless the run is resumed.
-        env_id: for the header.
+        path: the file, whose name must end in ``monitor.csv`` for SB3; replaced unless the run is resumed.
+        env_id: the environment, for the header.
         start_time: Unix time when training started, s; None is now.
-        resume_step: step that the resumed run goes on from; later episodes are dropped, earlier ones stay.
+        resume_step: the step from which the run is resumed; later episodes are dropped, earlier ones stay.
     """
 
     def __init__(
@@ -37,26 +35,26 @@ class MonitorCsvLogger:
                 return True
             try:
                 return int(line.split(",")[3]) <= resume_step  # type: ignore[operator]
-            except (IndexError, ValueError):  # damaged lines go too
+            except (IndexError, ValueError):  # damaged lines are dropped too
                 return False
 
         self._file = open_lines(path, None if resume_step is None else keep)
         if self._file.tell() == 0:
             header = json.dumps({"t_start": time.time() if start_time is None else start_time, "env_id": env_id})
-            self._file.write(f"#{header}\n{','.join(COLUMNS)}\n")
+            self._file.write(f"#{header}\n{','.join(MONITOR_COLUMNS)}\n")
             self._file.flush()
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Write a line per episode."""
-        end = f"{round(seconds, 6)},{step}\n"
-        self._file.write("".join(f"{round(e.episode_return, 6)},{e.length},{end}" for e in episodes))
+        at = round(seconds, 6)
+        self._file.write("".join(f"{round(e.episode_return, 6)},{e.length},{at},{e.step}\n" for e in episodes))
         self._file.flush()
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
-        """Metrics are metrics.jsonl's matter."""
+        """Ignore metrics; metrics.jsonl has them."""
 
     def message(self, text: str) -> None:
-        """Messages are the console's matter."""
+        """Ignore messages; the console shows them."""
 
     def close(self) -> None:
         """Close the file."""

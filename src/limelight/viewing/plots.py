@@ -1,6 +1,6 @@
-"""The figures of a report: the learning curve and small multiples of the training metrics.
+"""The figures of a report: the learning curve, and small panels of the training metrics and the workers.
 
-Matplotlib's object API only: no pyplot, no global state. Called by report.py.
+Only Matplotlib's object API is used: no pyplot, no global state.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from limelight.runs.reader import Floats, RunData, Series
 WINDOW = 100
 """Episodes in the moving average."""
 SMOOTHING = 0.95
-"""Weight of the past in the exponential smoothing."""
+"""Weight of the previous value in the exponential smoothing."""
 MAX_DOTS, MAX_POINTS = 2000, 500
-"""Episodes drawn at most, and points of a line; the rest is thinned out evenly."""
+"""Most episodes drawn as dots, and most points of a line; longer series are thinned out evenly."""
 PAPER, INK = "#ffffff", "#1f2328"
 COLORS = ("#2f7fd6", "#d9730d", "#2a9d6a", "#a05fd6", "#d6455d", "#1b98a6", "#8a7a1f", "#7a869a")
-"""Of the runs, in order; each stands out from both white and near-black paper."""
+"""Colours of the runs, in order; each is clearly visible on white and on near-black paper."""
 FONTS = "system-ui, 'DejaVu Sans', Verdana, sans-serif"
 _STYLE: dict[Any, Any] = {
     "text.usetex": False,
@@ -65,26 +65,26 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The report's look, for making a figure and for saving it."""
+    """Apply the report's style, for making a figure and for saving it."""
     with mpl.rc_context(_STYLE):
         yield
 
 
 def to_png(figure: Figure, path: Path) -> None:
-    """Save at 150 dots per inch on white paper."""
+    """Save a figure with 150 dots per inch on white paper."""
     figure.savefig(path, format="png", dpi=150, facecolor=PAPER, pil_kwargs={"compress_level": 4})
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as a stand-alone SVG document on white paper."""
+    """Return a figure as a stand-alone SVG document on white paper."""
     file = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", dpi=144, facecolor=PAPER, metadata=nothing)  # dpi: of the dots
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", dpi=144, facecolor=PAPER, metadata=no_metadata)  # dpi of the rasterized dots
     return re.sub(r"font-family: [^;]*;", f"font-family: {FONTS};", file.getvalue())
 
 
 def inline_svg(svg: str, label: str) -> str:
-    """An SVG document as an element for HTML: see-through, with the page's text colour as its ink."""
+    """Return an SVG document as an HTML element, transparent and in the page's text colour."""
     body = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "none")
     body = re.sub(r'<g id="[^"]*">', "<g>", body)  # several figures on a page must not repeat ids
     body = re.sub(r' xmlns(:xlink)?="[^"]*"', "", body)
@@ -93,7 +93,7 @@ def inline_svg(svg: str, label: str) -> str:
 
 # --------------------------------------------------------------------------- the learning curve
 
-# How each mark looks, in the panels and in the legend.
+# The style of each mark, in the panels and in the legend.
 _EPISODE: dict[str, Any] = {
     "marker": ".",
     "linestyle": "",
@@ -112,15 +112,15 @@ _TARGET: dict[str, Any] = {"color": INK, "alpha": 0.6, "linewidth": 1, "linestyl
 
 
 def learning_curve(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
-    """Episode returns and evaluations of one or more runs, over environment steps and over training time."""
+    """Draw episode returns and evaluations of one or more runs, over environment steps and over training time."""
     figure = Figure(figsize=(12, 5))
     axes = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
     figure.subplots_adjust(left=0.06, right=0.985, top=0.85 if len(runs) == 1 else 0.80, bottom=0.11)
     unit, unit_name = _time_unit(max(_last_second(run) for run in runs))
-    for ax, seconds_per_tick in zip(axes, (None, unit), strict=True):
+    for ax, time_unit in zip(axes, (None, unit), strict=True):
         for run, color in zip(runs, cycle(COLORS), strict=False):
-            _draw_episodes(ax, run, color, seconds_per_tick, MAX_DOTS // len(runs))
-            _draw_evaluations(ax, run, COLORS[1] if len(runs) == 1 else color, seconds_per_tick)
+            _draw_episodes(ax, run, color, time_unit, MAX_DOTS // len(runs))
+            _draw_evaluations(ax, run, COLORS[1] if len(runs) == 1 else color, time_unit)
         if (target := runs[0].config.eval.stop_at_return) is not None:
             ax.axhline(target, **_TARGET)
         ax.set_xlim(left=0)
@@ -129,26 +129,26 @@ def learning_curve(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
     axes[0].set_xlabel("environment steps")
     axes[0].xaxis.set_major_formatter(FuncFormatter(_short_number))
     axes[1].set_xlabel(f"wall-clock time of training ({unit_name})")
-    if not any(len(run.episodes.values) or _evaluated(run) for run in runs):
+    if not any(len(run.episodes.values) or _is_evaluated(run) for run in runs):
         axes[0].text(0.5, 0.5, "no episode has finished yet", ha="center", transform=axes[0].transAxes)
     _add_legend(figure, runs, labels)
     return figure
 
 
 def _draw_episodes(ax: Axes, run: RunData, color: str, unit: float | None, most: int) -> None:
-    """Training episodes of one run: at most ``most`` dots, and their two averages."""
+    """Draw the training episodes of one run: at most ``most`` dots, and their two averages."""
     values = run.episodes.values
     if len(values):
         x = _x(run.episodes, unit)
         dots, line = _thinned(len(x), most), _thinned(len(x), MAX_POINTS)
-        # Dots lie below all lines, so that those of all runs become a single image within the SVG.
+        # The dots of all runs lie below all lines and become one embedded image within the SVG.
         ax.plot(x[dots], values[dots], color=color, rasterized=True, zorder=1, **_EPISODE)
         ax.plot(x[line], exponential_smoothing(values)[line], color=color, **_SMOOTHED)
         ax.plot(x[line], moving_average(values)[line], color=color, **_AVERAGE)
 
 
 def _draw_evaluations(ax: Axes, run: RunData, color: str, unit: float | None) -> None:
-    """Evaluations of one run with what is known of their spread, the best one marked."""
+    """Draw the evaluations of one run with their spread, where it was logged, and mark the best one."""
     mean = run.series("eval/mean_reward")
     std, low, high = (run.series(f"eval/{name}_reward").values for name in ("std", "min", "max"))
     x = _x(mean, unit)
@@ -159,12 +159,12 @@ def _draw_evaluations(ax: Axes, run: RunData, color: str, unit: float | None) ->
     if len(x):
         ax.plot(x, mean.values, color=color, **_EVALUATION)
     if np.isfinite(mean.values).any():
-        best = len(mean.values) - 1 - int(np.nanargmax(mean.values[::-1]))  # the later of equals, as the judge keeps
+        best = len(mean.values) - 1 - int(np.nanargmax(mean.values[::-1]))  # the later of equals, as Evaluator saves
         ax.plot(x[best], mean.values[best], color=color, zorder=5, **_BEST)
 
 
 def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str]) -> None:
-    """Title and legends above the panels: what each mark means, and the colours of several runs."""
+    """Add the title and the legends above the panels: the marks, and the colours of several runs."""
     several = len(runs) > 1
     color, eval_color = (INK, INK) if several else COLORS[:2]
     marks = [
@@ -172,9 +172,9 @@ def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str]) 
         Line2D([], [], color=color, label=f"mean of {WINDOW} episodes", **_AVERAGE),
         Line2D([], [], color=color, label=f"exponential smoothing ({SMOOTHING:g})", **_SMOOTHED),
     ]
-    if any(_evaluated(run) for run in runs):
+    if any(_is_evaluated(run) for run in runs):
         evaluation = {"evaluation": _EVALUATION, "± std": _STD, "min to max": _RANGE, "best": _BEST}
-        marks += [Line2D([], [], color=eval_color, label=name, **look) for name, look in evaluation.items()]
+        marks += [Line2D([], [], color=eval_color, label=name, **mark) for name, mark in evaluation.items()]
     if runs[0].config.eval.stop_at_return is not None:
         marks.append(Line2D([], [], label="target", **_TARGET))
     environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
@@ -195,11 +195,11 @@ def _legend_row(figure: Figure, handles: list[Line2D], columns: int, y: float) -
 
 
 def _x(series: Series, unit: float | None) -> Floats:
-    """Environment steps, or time where its ``unit`` is given, s."""
+    """Return environment steps; with a ``unit`` in seconds, training time in that unit."""
     return series.steps if unit is None else series.seconds / unit
 
 
-def _evaluated(run: RunData) -> bool:
+def _is_evaluated(run: RunData) -> bool:
     return len(run.series("eval/mean_reward").values) > 0
 
 
@@ -207,7 +207,7 @@ def _evaluated(run: RunData) -> bool:
 
 
 def training_metrics(runs: Sequence[RunData]) -> Figure | None:
-    """Over steps, a small panel per ``train/…`` metric, episode length and speed; None without any."""
+    """Draw a small panel per ``train/…`` metric, episode length and speed, over steps; None without any."""
     names = dict.fromkeys(name for run in runs for name in run.metric_names())
     shown = [name for name in names if name.startswith("train/")]
     shown += [name for name in ("rollout/ep_len_mean", "time/fps") if name in names]
@@ -231,38 +231,38 @@ def training_metrics(runs: Sequence[RunData]) -> Figure | None:
 
 
 def worker_metrics(runs: Sequence[RunData]) -> Figure | None:
-    """Over steps, the policy lag and every worker's updates per second; None where no run was asynchronous."""
+    """Draw the policy lag and the updates per second of every worker, over steps; None without asynchronous runs."""
     if not any("async/policy_lag" in run.metric_names() for run in runs):
         return None
     figure = Figure(figsize=(12, 3))
-    lag, pace = figure.subplots(1, 2)
+    lag, rates = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.045, right=0.985, wspace=0.1, top=0.88, bottom=0.13)
     for run, color in zip(runs, cycle(COLORS), strict=False):
         _draw_series(lag, run.series("async/policy_lag"), color)
         _draw_series(lag, run.series("async/policy_lag_max"), color, **_LARGEST)
         workers = [name for name in run.metric_names() if re.fullmatch(r"async/worker_\d+/updates_per_second", name)]
         for name, own_color in zip(workers, cycle(COLORS if len(runs) == 1 else (color,)), strict=False):
-            _draw_series(pace, run.series(name), own_color, linewidth=1)
+            _draw_series(rates, run.series(name), own_color, linewidth=1)
     ink = COLORS[0] if len(runs) == 1 else INK
     marks = [Line2D([], [], color=ink, label="mean"), Line2D([], [], color=ink, label="max", **_LARGEST)]
     lag.legend(handles=marks, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=2)
-    _finish_panel(lag, "policy lag, in updates by others", True)
-    _finish_panel(pace, "updates per second, a line for each worker", True)
-    for ax in (lag, pace):
+    _finish_panel(lag, "policy lag, in updates by other workers", True)
+    _finish_panel(rates, "updates per second, one line per worker", True)
+    for ax in (lag, rates):
         ax.set_ylim(bottom=0)
     return figure
 
 
-def _draw_series(ax: Axes, series: Series, color: str, **look: Any) -> None:
-    """One metric as a thinned line; a single value as a dot."""
-    line = _thinned(len(series.values), MAX_POINTS)
-    marker = "o" if len(line) < 2 else None
-    look = {"linewidth": 1.3, **look}
-    ax.plot(series.steps[line], series.values[line], color=color, marker=marker, markersize=4, **look)
+def _draw_series(ax: Axes, series: Series, color: str, **line: Any) -> None:
+    """Draw one metric as a thinned line; a single value as a dot."""
+    points = _thinned(len(series.values), MAX_POINTS)
+    marker = "o" if len(points) < 2 else None
+    line = {"linewidth": 1.3, **line}
+    ax.plot(series.steps[points], series.values[points], color=color, marker=marker, markersize=4, **line)
 
 
 def _finish_panel(ax: Axes, title: str, labels_below: bool) -> None:
-    """Title, and axes with few and short numbers."""
+    """Set the title, and give the axes few and short numbers."""
     ax.set_title(title)
     ax.set_xlim(left=0)
     for axis in (ax.xaxis, ax.yaxis):
@@ -275,7 +275,7 @@ def _finish_panel(ax: Axes, title: str, labels_below: bool) -> None:
 
 
 def moving_average(values: Floats, window: int = WINDOW) -> Floats:
-    """Mean of the last ``window`` values (of all, where there are fewer yet) at each place, [N] → [N]."""
+    """Return the mean of the last ``window`` values (of all, as long as there are fewer) at each place, [N] → [N]."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - window)
@@ -284,24 +284,25 @@ def moving_average(values: Floats, window: int = WINDOW) -> Floats:
 
 
 def exponential_smoothing(values: Floats, weight: float = SMOOTHING) -> Floats:
-    """Exponentially weighted mean of the values so far, unbiased from the first one on, [N] → [N]."""
+    """Return the exponentially weighted mean of the values so far, corrected for its start at 0, [N] → [N]."""
     smoothed = accumulate(values.tolist(), lambda past, value: weight * past + (1 - weight) * value, initial=0.0)
     result: Floats = np.fromiter(smoothed, np.float64)[1:] / (1 - weight ** np.arange(1, len(values) + 1))
     return result
 
 
 def _thinned(length: int, most: int) -> Any:
-    """Indices of at most ``most`` of ``length`` places, evenly spread, both ends included."""
+    """Return the indices of at most ``most`` of ``length`` places, evenly spread, both ends included."""
     return np.arange(length) if length <= most else np.linspace(0, length - 1, most).astype(np.intp)
 
 
 def _last_second(run: RunData) -> float:
+    """Return the training seconds of the last episode or row."""
     ends = [float(run.episodes.seconds[-1])] if len(run.episodes.seconds) else []
     return max([*ends, *(row["seconds"] for row in run.metrics)], default=0.0)
 
 
 def _time_unit(longest: float) -> tuple[float, str]:
-    """Seconds per unit, and its name, that suits an axis up to ``longest`` seconds."""
+    """Return the seconds per unit and the name of the unit for an axis up to ``longest`` seconds."""
     for unit, name in ((3600.0, "hours"), (60.0, "minutes")):
         if longest >= 3 * unit:
             return unit, name
@@ -309,7 +310,7 @@ def _time_unit(longest: float) -> tuple[float, str]:
 
 
 def _short_number(value: float, _position: int | None = None) -> str:
-    """1500000 as ``1.5M``, 20000 as ``20k``, 0.0004 as ``0.0004``."""
+    """Return 1500000 as ``1.5M``, 20000 as ``20k``, 0.0004 as ``0.0004``."""
     scales = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e3, 1e3, "k"), (0.0, 1.0, ""))
     unit, letter = next((unit, letter) for least, unit, letter in scales if abs(value) >= least)
     return f"{value / unit:g}{letter}".replace("-", "−")

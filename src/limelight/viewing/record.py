@@ -1,10 +1,12 @@
-"""Watching an agent: whole episodes with pictures, as MP4 files or in a window. Used by cli.py, train.py and users.
+"""Episodes of an agent recorded as MP4 files or shown in a window.
 
-The agent plays by evaluate.play in the environment of its training, made with a render mode: it sees what it saw there.
+The environment is the one of training, made with a render mode, and the episodes are run as in an evaluation: the agent
+receives the observations that it was trained on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -15,31 +17,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from limelight.envs.gymnasium_backend import SyncBackend
-from limelight.envs.source import EnvMaker, resolve_env
-from limelight.errors import ConfigError
+from limelight.envs.source import EnvSource, resolve_env
+from limelight.errors import ConfigError, EnvError
 from limelight.runs.evaluation import EnvLike, Evaluation, check_fits, env_of, play
-from limelight.runs.folder import write_json
-from limelight.runs.reader import VIDEOS
+from limelight.runs.folder import VIDEOS, VideoInfo, write_json
 from limelight.settings.schema import EnvConfig
 from limelight.typing import AnyEnv, EnvFactory
 from limelight.viewing.frames import (
     ATARI_PIXEL_ASPECT,
     Frame,
     FrameSink,
-    VideoFile,
+    VideoWriter,
     Window,
     ffmpeg,
     require_display,
     to_frame,
 )
+from limelight.viewing.numbers import compact
 
 if TYPE_CHECKING:
     from limelight.runs.agent import Agent
 
 MAX_FRAMES = 18_000
-"""A video ends here at the latest: after 20 minutes of an Atari game."""
+"""Most frames of a video: 20 minutes of an Atari game."""
 MAX_TRAINING_FRAMES = 3_000
-"""And here if training waits for it."""
+"""Most frames of a video that training waits for."""
 
 
 def record(
@@ -52,159 +54,177 @@ def record(
     deterministic: bool = True,
     max_frames: int = MAX_FRAMES,
 ) -> Evaluation:
-    """Play ``episodes`` whole episodes into one MP4 file; what they came to.
+    """Record ``episodes`` whole episodes in one MP4 file.
 
     Args:
         agent: from :func:`limelight.load`, or a :class:`limelight.Agent`.
-        path: of the file; one that is there is replaced.
+        path: the file; an existing one is replaced.
         env: as for :func:`limelight.evaluate`.
-        episodes: how many; the i-th starts from ``seed + i``, as that of the i-th environment of an evaluation does.
+        episodes: how many; the i-th starts from ``seed + i``, like the one of the i-th environment in an evaluation.
         seed: of the environment (and of the actions, if not ``deterministic``).
         deterministic: the most probable action instead of a sample.
-        max_frames: where the video ends, and its last episode is cut.
-    Raises: ConfigError if the environment draws no pictures, ffmpeg is not there, or the file cannot be written.
+        max_frames: the length at which the video ends, and its last episode is cut.
+    Returns: the returns and lengths of the episodes.
+    Raises: EnvError if the environment renders no images; ConfigError if ffmpeg is missing or the file cannot be
+        written.
     """
     with _prefix_errors("video"):
-        ffmpeg()  # asked first, as it takes no time
-        with _stage(*env_of(agent, env)) as stage, VideoFile(Path(path), stage.fps) as video:
-            return stage.play(agent, video, episodes, seed, deterministic, max_frames)
+        ffmpeg()  # first, as this check takes no time
+        with _rendered(*env_of(agent, env)) as rendered, VideoWriter(Path(path), rendered.fps) as video:
+            return rendered.play(agent, video, episodes, seed, deterministic, max_frames)
 
 
 def show(
     agent: Agent, env: EnvLike = None, *, episodes: int = 1, seed: int = 0, deterministic: bool = True
 ) -> Evaluation:
-    """Play ``episodes`` whole episodes in a window, in real time; closing it cuts the episode and ends the show.
+    """Show ``episodes`` whole episodes in a window, in real time; closing it cuts the episode and ends the show.
 
-    Arguments are those of :func:`record`.
-    Raises: ConfigError if the environment draws no pictures, or there is no display.
+    The arguments are those of :func:`record`.
+
+    Raises: EnvError if the environment renders no images; ConfigError if there is no display.
     """
     with _prefix_errors("render"):
         require_display()
-        with _stage(*env_of(agent, env)) as stage, Window(f"{stage.name} · Limelight", stage.fps) as window:
-            return stage.play(agent, window, episodes, seed, deterministic, None)
+        with _rendered(*env_of(agent, env)) as rendered, Window(f"{rendered.name} · Limelight", rendered.fps) as window:
+            return rendered.play(agent, window, episodes, seed, deterministic, None)
 
 
 def record_to_run(
     agent: Agent, run_dir: Path, name: str, env: EnvLike = None, *, which: str, step: int | None = None, **how: Any
 ) -> tuple[Path, Evaluation]:
-    """:func:`record` into ``run_dir``, with what report.html says of it beside the file; its path, and what was played.
+    """Record into ``run_dir``, and write the :class:`VideoInfo` that report.html shows beside the file.
 
     Args:
-        name: of the file, without suffix.
-        which: whose video it is: best or last.
-        step: environment steps of training after which it was made; None: afterwards.
+        agent: as for :func:`record`.
+        run_dir: the folder of the run.
+        name: the name of the file, without suffix.
+        env: as for :func:`record`.
+        which: which agent it is: best or last.
+        step: environment steps of training before the video; None: it is made after training.
         how: further arguments of :func:`record`.
+    Returns: the path of the video, and the returns and lengths of its episodes.
     """
     path = Path(run_dir) / VIDEOS / f"{name}.mp4"
     played = record(agent, path, env, **how)
-    about = {"which": which, "step": step, "seed": how.get("seed", 0), "sampled": not how.get("deterministic", True)}
-    results = {"returns": played.returns, "lengths": played.lengths, "cut": played.cut > 0}
-    write_json(path.with_suffix(".json"), {**about, **results})
+    info = VideoInfo(
+        which=which,
+        step=step,
+        seed=how.get("seed", 0),
+        sampled=not how.get("deterministic", True),
+        returns=played.returns,
+        lengths=played.lengths,
+        cut=played.cut > 0,
+    )
+    write_json(path.with_suffix(".json"), dataclasses.asdict(info))
     return path, played
 
 
-def check_video(config: EnvConfig, factory: EnvFactory | None, asked: str) -> None:
-    """See that videos can be made of an environment, by one frame; ``asked`` is the setting that wants them.
+def check_video(config: EnvConfig, factory: EnvFactory | None, setting: str) -> None:
+    """Check that videos of an environment can be made, by rendering one frame; ``setting`` is what asks for them.
 
-    Raises: ConfigError if not.
+    Raises: EnvError or ConfigError if not.
     """
-    with _prefix_errors(asked):
+    with _prefix_errors(setting):
         ffmpeg()
-        with _stage(config, factory) as stage:
-            stage.env.reset(seed=0)
-            stage.frame([])
+        with _rendered(config, factory) as rendered:
+            rendered.env.reset(seed=0)
+            rendered.frame([])
 
 
 @contextmanager
-def _prefix_errors(what: str) -> Iterator[None]:
-    """Complaints begin with ``what``."""
+def _prefix_errors(prefix: str) -> Iterator[None]:
+    """Let the messages of errors begin with ``prefix``."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"{what}: {error}") from error
+        raise ConfigError(f"{prefix}: {error}") from error
+    except EnvError as error:
+        raise EnvError(f"{prefix}: {error}") from error
 
 
-# --------------------------------------------------------------------------- playing
+# --------------------------------------------------------------------------- rendered environments
 
 
 class _RenderedEnv:
-    """An environment that draws pictures, to play in."""
+    """An environment with a render mode, in which an agent can be shown."""
 
-    def __init__(self, env: AnyEnv, maker: EnvMaker) -> None:
-        self.env, self.name = env, maker.name
+    def __init__(self, env: AnyEnv, source: EnvSource) -> None:
+        self.env = env
+        self.name = source.name
         self.fps = float(env.metadata.get("render_fps") or 30)
-        self._pixel = None if maker.game() is None else ATARI_PIXEL_ASPECT
+        self._pixel = None if source.kind != "atari" else ATARI_PIXEL_ASPECT
 
     def frame(self, caption: list[str]) -> Frame:
-        """What the environment shows now.
+        """Return the present state of the environment as a frame.
 
-        Raises: ConfigError if it cannot draw, or it is no picture.
+        Raises: EnvError if the environment cannot render, or the result is no image.
         """
         try:
-            picture = self.env.render()
-        except Exception as error:  # of whichever library draws
-            mend = "; MuJoCo needs OpenGL, and MUJOCO_GL says whose" if "mujoco" in sys.modules else ""
-            raise ConfigError(f"{self.name} cannot draw here ({_one_line(error)}){mend}") from error
-        return to_frame(picture, caption, self._pixel)
+            image = self.env.render()
+        except Exception as error:  # any rendering library may raise anything
+            hint = "; MuJoCo needs OpenGL, which MUJOCO_GL selects" if "mujoco" in sys.modules else ""
+            raise EnvError(f"{self.name} cannot render here ({_one_line(error)}){hint}") from error
+        return to_frame(image, caption, self._pixel)
 
     def play(
-        self, agent: Agent, screen: FrameSink, episodes: int, seed: int, deterministic: bool, max_frames: int | None
+        self, agent: Agent, sink: FrameSink, episodes: int, seed: int, deterministic: bool, max_frames: int | None
     ) -> Evaluation:
-        """Episodes one after the other on ``screen``, until it is closed or has shown ``max_frames``."""
+        """Run episodes one after the other into ``sink``, until it wants no more or has received ``max_frames``."""
         envs = SyncBackend([self.env], env_id=self.name)
         check_fits(agent, envs, self.name)
-        rng, frames, open_ = None if deterministic else np.random.default_rng(seed), 0, True
+        rng = None if deterministic else np.random.default_rng(seed)
         played: list[Evaluation] = []
+        num_frames, is_open = 0, True
 
-        def watch(episode_return: float, length: int) -> bool:
-            nonlocal frames, open_
-            caption = [f"score {_number(episode_return)}", f"step {length:,}"]
+        def show_step(episode_return: float, length: int) -> bool:
+            nonlocal num_frames, is_open
+            caption = [f"score {compact(episode_return)}", f"step {length:,}"]
             caption += [f"episode {len(played) + 1} of {episodes}"] if episodes > 1 else []
-            frames += 1
-            open_ = screen.show(self.frame(caption)) and frames != max_frames
-            return open_
+            num_frames += 1
+            is_open = sink.show(self.frame(caption)) and num_frames != max_frames
+            return is_open
 
-        while open_ and len(played) < episodes:
-            played.append(play(envs, agent.policy(rng), agent.normalize, 1, seed + len(played), watch))
-        returns, lengths = [one.returns[0] for one in played], [one.lengths[0] for one in played]
-        return Evaluation(returns, lengths, sum(one.cut for one in played))
+        while is_open and len(played) < episodes:
+            played.append(play(envs, agent.policy(rng), agent.normalize, 1, seed + len(played), show_step))
+        returns = [episode.returns[0] for episode in played]
+        lengths = [episode.lengths[0] for episode in played]
+        return Evaluation(returns, lengths, sum(episode.cut for episode in played))
 
 
 @contextmanager
-def _stage(config: EnvConfig, factory: EnvFactory | None) -> Iterator[_RenderedEnv]:
-    """The environment, made with a render mode, and closed afterwards.
+def _rendered(config: EnvConfig, factory: EnvFactory | None) -> Iterator[_RenderedEnv]:
+    """Make the environment with a render mode, and close it afterwards.
 
-    Raises: ConfigError if it has none that gives pictures.
+    Raises: EnvError if it renders no images.
     """
-    maker = resolve_env(config, factory)
-    plain = maker()
-    offered = plain.metadata.get("render_modes") or []
-    plain.close()
+    source = resolve_env(config, factory)
+    offered = source.render_modes()
     if "rgb_array" not in offered:
         modes = ", ".join(map(str, offered)) or "none"
-        raise ConfigError(f"{maker.name} draws no pictures; its render modes are {modes}, and rgb_array is needed")
+        raise EnvError(f"{source.name} renders no images; its render modes are {modes}, and rgb_array is needed")
     with _headless_mujoco():
-        env = _drawing(maker)
+        env = _make_rendering(source)
         try:
             if env.render_mode != "rgb_array":
-                raise ConfigError(
-                    f"{maker.name} draws no pictures, as it takes no render_mode; give it this argument, and hand it on"
+                raise EnvError(
+                    f"{source.name} renders no images, as its callable takes no render_mode; add this argument and "
+                    "pass it on to the environment"
                 )
-            yield _RenderedEnv(env, maker)
+            yield _RenderedEnv(env, source)
         finally:
             env.close()
 
 
-def _drawing(maker: EnvMaker) -> AnyEnv:
+def _make_rendering(source: EnvSource) -> AnyEnv:
     try:
-        return maker("rgb_array")
-    except Exception as error:  # a callable hands on what it is given, and its environment knows no render mode
-        raise ConfigError(f"{maker.name} cannot be made with render_mode rgb_array ({_one_line(error)})") from error
+        return source.make("rgb_array")
+    except Exception as error:  # a callable may pass render_mode on to an environment that does not take it
+        raise EnvError(f"{source.name} cannot be made with render_mode rgb_array ({_one_line(error)})") from error
 
 
 @contextmanager
 def _headless_mujoco() -> Iterator[None]:
-    """EnvLike there is no display, MuJoCo draws by EGL; left to itself, it looks for a display."""
+    """Let MuJoCo render by EGL where there is no display; by default it looks for one."""
     chosen = not sys.platform.startswith("linux") or "DISPLAY" in os.environ or "MUJOCO_GL" in os.environ
     if not chosen:
         os.environ["MUJOCO_GL"] = "egl"
@@ -213,10 +233,6 @@ def _headless_mujoco() -> Iterator[None]:
     finally:
         if not chosen:
             os.environ.pop("MUJOCO_GL", None)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
 
 
 def _one_line(error: Exception) -> str:

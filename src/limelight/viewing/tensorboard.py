@@ -1,6 +1,6 @@
-"""TensorBoard events, written by TensorBoard's own record writer; made by train.py.
+"""TensorBoard events, written by TensorBoard's own record writer.
 
-Not ``torch.utils.tensorboard`` nor TensorBoard's EventFileWriter: both import all of TensorFlow where it is
+``torch.utils.tensorboard`` and TensorBoard's EventFileWriter are not used: both import all of TensorFlow where it is
 installed, take seconds to load, and write from a thread.
 """
 
@@ -21,15 +21,16 @@ class TensorBoardLogger:
     """Writes every metric as a scalar, one event per row.
 
     Args:
-        folder: gets a new events file.
-        resume_step: step that the resumed run goes on from; TensorBoard forgets what there is of later ones.
+        folder: where the new events file is made.
+        resume_step: the step from which the run is resumed; TensorBoard drops the events of later steps.
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._event = event_pb2.Event
+        self._summary = summary_pb2.Summary
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("xb", buffering=0)
@@ -46,10 +47,10 @@ class TensorBoardLogger:
         self._write(step=int(step), summary=self._summary(value=values))
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
-        """Means of episodes come in the rows."""
+        """Ignore episodes; the rows have their means."""
 
     def message(self, text: str) -> None:
-        """Messages are the console's matter."""
+        """Ignore messages; the console shows them."""
 
     def close(self) -> None:
         """Close the file."""

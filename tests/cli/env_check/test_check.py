@@ -1,4 +1,4 @@
-"""``check_env``: every breach of the contract is one finding that says what to change."""
+"""``check_env``: every breach of the contract is one finding that names the change to make."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OBS = np.array([0.5, -0.5], np.float32)
 
 
 class Faulty(gym.Env[Any, Any]):
-    """Episodes of up to 40 steps; ``fault`` names what is wrong with it."""
+    """Episodes of up to 40 steps; ``fault`` names the fault of the environment."""
 
     def __init__(self, fault: str = "", ends: str = "terminated", reward: float = 1.0) -> None:
         self.fault, self.ends, self.reward, self.t = fault, ends, reward, 0
@@ -85,7 +85,7 @@ NESTED = Dict(
 
 
 class Nested(Faulty):
-    """The same with parts inside parts; ``fault`` names what is wrong with one of them, from the third step on."""
+    """Observations of nested parts; ``fault`` names the fault of one of them, from the third step on."""
 
     def __init__(self, fault: str = "") -> None:
         super().__init__(fault, ends="truncated")
@@ -119,7 +119,7 @@ class Nested(Faulty):
 
 
 class Reused(Faulty):
-    """Returns one array again and again, and other numbers every time."""
+    """Returns the same array every time, with other numbers in it."""
 
     def __init__(self) -> None:
         super().__init__(ends="truncated")
@@ -132,12 +132,12 @@ class Reused(Faulty):
 
 
 class Shaped(Faulty):
-    """With other spaces, of zeros."""
+    """Other spaces, with observations of zeros."""
 
     def __init__(self, observations: str = "", actions: str = "", info_key: str = "") -> None:
         super().__init__(ends="truncated" if info_key != "TimeLimit.truncated" else "terminated")
         spaces: dict[str, Space[Any]] = {
-            "picture": Box(0.0, 1.0, (40, 50, 3)),
+            "image": Box(0.0, 1.0, (40, 50, 3)),
             "counts": Box(-1000, 1000, (2,), np.int64),
             "pixels": Box(0, 255, (84, 84, 3), np.uint8),
             "integers": Box(-3, 3, (2,), np.int64),
@@ -165,7 +165,7 @@ class Shaped(Faulty):
 
 
 class Closed(Doors):
-    """Doors by keyword arguments that the command line can give."""
+    """Doors with keyword arguments that the command line can give."""
 
     def __init__(self, where: str = "info", fault: str = "", two_choices: bool = False) -> None:
         super().__init__(where, fault, (3, 2) if two_choices else (5,))
@@ -227,7 +227,7 @@ def test_a_breach_fails_and_says_what_to_change(fault: str, subject: str, parts:
         ("text", "spaces", ["Text at ['inside'][1] is not supported", "wrap the environment"]),
     ],
 )
-def test_a_breach_inside_a_composite_observation_is_said_with_its_path(
+def test_a_breach_inside_a_composite_observation_is_reported_with_its_path(
     fault: str, subject: str, parts: list[str]
 ) -> None:
     found = findings("Nested", fault=fault)
@@ -245,7 +245,7 @@ def test_a_breach_inside_a_composite_observation_is_said_with_its_path(
         ("float64", "at ['inside'][1]['speed'] of dtype float64: observation_space has float32"),
     ],
 )
-def test_what_is_odd_inside_a_composite_observation_is_a_warning_with_its_path(fault: str, part: str) -> None:
+def test_a_part_unlike_its_space_is_a_warning_with_its_path(fault: str, part: str) -> None:
     found = findings("Nested", fault=fault)
     assert (found["observations"].level, part in found["observations"].message) == ("warn", True)
     assert "network" in found
@@ -259,34 +259,44 @@ def test_a_composite_environment_without_a_fault_is_fine() -> None:
     assert found["backend"].message.startswith(("sync", "async"))
 
 
-def test_an_array_that_the_environment_returns_again_and_again_hides_no_other_episode() -> None:
+def test_an_array_that_the_environment_reuses_does_not_hide_that_episodes_differ() -> None:
     assert findings("Reused")["seeding"].level == "warn"
 
 
 @pytest.mark.parametrize(
     ("kwargs", "subject", "level", "part"),
     [
-        ({"observations": "picture"}, "spaces", "warn", "Box(40, 50, 3) float32 is flattened; if it is an image"),
+        ({"observations": "image"}, "spaces", "warn", "Box(40, 50, 3) float32 is flattened; if it is an image"),
         ({"observations": "pixels"}, "network", "ok", "Box(84, 84, 3) uint8 through the CNN nature; 1,"),
         ({"observations": "counts"}, "observations", "warn", "reach ±200: large for integers"),
         ({"actions": "integers"}, "network", "fail", "make it a MultiDiscrete"),
         ({"actions": "fine"}, "actions", "ok", "[-1, 1] rescaled to [-2, 3]"),
         ({"actions": "unbounded"}, "actions", "ok", "clipped to [-inf, inf]"),
-        ({"actions": "one side"}, "actions", "warn", "clipped to [0, inf]; has a bound on one side alone"),
+        ({"actions": "one side"}, "actions", "warn", "clipped to [0, inf]; has a bound on only one side"),
         ({"actions": "wide"}, "actions", "warn", "so wide that an action near 0"),
-        ({"actions": "one value"}, "actions", "warn", "one value alone"),
+        ({"actions": "one value"}, "actions", "warn", "a single value; remove it"),
         (
             {"actions": "parts"},
             "actions",
             "warn",
             "['arm'] [-1, 1] rescaled to [-2, 3]; ['hand'][1] clipped to [0, inf]",
         ),
-        ({"actions": "fine", "info_key": "action_mask"}, "action mask", "warn", "Box(2,) float32 actions cannot be"),
-        ({"observations": "masked box", "actions": "fine"}, "action mask", "warn", "it is not looked at"),
+        (
+            {"actions": "fine", "info_key": "action_mask"},
+            "action mask",
+            "warn",
+            "cannot be masked; it is ignored",
+        ),
+        (
+            {"observations": "masked box", "actions": "fine"},
+            "action mask",
+            "warn",
+            "action_mask found, but Box(2,)",
+        ),
         ({"info_key": "TimeLimit.truncated"}, "time limit", "warn", "return truncated"),
     ],
 )
-def test_spaces_and_what_becomes_of_them(kwargs: dict[str, Any], subject: str, level: str, part: str) -> None:
+def test_spaces_have_networks_and_bounds(kwargs: dict[str, Any], subject: str, level: str, part: str) -> None:
     found = findings("Shaped", **kwargs)
     assert (found[subject].level, part in found[subject].message) == (level, True), found[subject]
 
@@ -301,7 +311,7 @@ def test_spaces_and_what_becomes_of_them(kwargs: dict[str, Any], subject: str, l
         ({"fault": "empty", "where": "observation"}, "without a legal action"),
     ],
 )
-def test_a_mask_that_cannot_be_one_fails(kwargs: dict[str, Any], part: str) -> None:
+def test_an_invalid_mask_fails(kwargs: dict[str, Any], part: str) -> None:
     found = findings("Closed", **kwargs)
     assert (found["action mask"].level, part in found["action mask"].message) == ("fail", True)
 
@@ -314,7 +324,7 @@ def test_a_mask_of_other_numbers_than_0_and_1_fails() -> None:
 
 
 @pytest.mark.parametrize("where", ["info", "observation"])
-def test_random_play_takes_legal_actions_alone_and_says_how_many_there_were(where: str) -> None:
+def test_random_play_takes_only_legal_actions_and_reports_their_number(where: str) -> None:
     """The environment raises at any other."""
     found = findings("Closed", where=where)
     assert not [f for f in found.values() if f.level == "fail"]
@@ -341,7 +351,7 @@ def test_random_play_takes_legal_actions_alone_and_says_how_many_there_were(wher
         ({"reward": 0.0}, "rewards", "all 0 in 300 random steps"),
     ],
 )
-def test_what_can_be_trained_on_but_may_go_wrong_is_a_warning(kwargs: dict[str, Any], subject: str, part: str) -> None:
+def test_a_problem_that_training_survives_is_a_warning(kwargs: dict[str, Any], subject: str, part: str) -> None:
     found = findings(**kwargs)
     assert found[subject].level == "warn"
     assert part in found[subject].message
@@ -349,10 +359,10 @@ def test_what_can_be_trained_on_but_may_go_wrong_is_a_warning(kwargs: dict[str, 
     assert found["backend"].message.startswith(("sync", "async"))  # by the time a step takes
 
 
-def test_an_environment_that_truncates_by_itself_is_fine() -> None:
+def test_an_environment_that_truncates_its_episodes_is_fine() -> None:
     found = findings(ends="truncated")
     assert {f.level for f in found.values()} == {"ok"}
-    assert "truncates by itself" in found["time limit"].message
+    assert "the environment truncates episodes" in found["time limit"].message
 
 
 def test_max_episode_steps_is_a_time_limit() -> None:
@@ -377,19 +387,19 @@ def test_an_environment_that_cannot_be_made_is_the_only_finding(name: str, kwarg
     assert part in found["make"].message
 
 
-def test_a_slow_environment_is_only_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_environment_is_played_for_a_single_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "MAX_SECONDS", 0.0)
     found = findings(ends="truncated")
     assert "1 random steps" in found["rewards"].message
     assert found["speed"].level == "ok"
 
 
-def test_what_the_preset_sets_is_not_asked_for() -> None:
+def test_settings_of_the_preset_are_not_suggested_again() -> None:
     found = {f.subject: f for f in check_env(EnvConfig(env_id="Pendulum-v1"))}
     assert {f.level for f in found.values()} == {"ok"}
     assert found["rewards"].message.endswith("the preset sets normalize_rewards")
     assert found["observations"].message.endswith("standardised by the preset")
-    assert found["preset"].message.startswith("pendulum (knows Pendulum-v1)")
+    assert found["preset"].message.startswith("pendulum (for Pendulum-v1)")
 
 
 def test_continuous_actions_of_an_unknown_environment_take_the_preset_that_fits_the_spaces() -> None:

@@ -1,6 +1,6 @@
-"""Starts and stops the asynchronous runner.  python cycles.py NUMBER WORKERS  prints what is left after each as JSON.
+"""Starts and stops the asynchronous runner.  python cycles.py NUMBER WORKERS  prints what remains each time as JSON.
 
-/dev/shm is too small here, so that the shared block lies in the temporary folder.
+/dev/shm is declared too small, so the shared block is a file in the temporary folder.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import threading
 import warnings
 from multiprocessing import heap
 
-from limelight.training.presets import resolve
+from limelight.training.presets import resolve_config
 from limelight.training.run import build
 
 
 def cycle(workers: int) -> dict[str, object]:
-    """One run; what is there after it."""
-    config = resolve("CartPole-v1", "a3c", "none", {
+    """Run once; return the open files, processes and threads that remain."""
+    config = resolve_config("CartPole-v1", "a3c", "none", {
         "num_workers": workers, "num_envs": 2, "num_steps": 5, "backend": "sync", "device": "cpu",
         "total_timesteps": 200,
     })  # fmt: skip

@@ -1,6 +1,6 @@
-"""Eight processes push as fast as they can.  python stress.py SECONDS ORDER:STATISTICS...  prints JSON of the end.
+"""Eight processes push as fast as they can.  python stress.py SECONDS ORDER:STATISTICS...  prints the result as JSON.
 
-Forked, so that torch is imported once; each goes through what a worker's push goes through.
+The processes are forked, so that torch is imported once; each makes the same calls as a worker's push.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from limelight.algo.optim import initial_state, make_optimizer
 from limelight.algo.train_state import TrainState
-from limelight.runners.processes.shared import Shared
+from limelight.runners.processes.shared import SharedState
 from limelight.runners.worker_metrics import Counter
 from limelight.settings.io import with_settings
 from limelight.settings.schema import OptimConfig, TrainConfig
@@ -26,8 +26,8 @@ RATE = 2.0**-9
 """With gradients of 1, α = 0 and ε = 1 RMSprop's step is −RATE / 2, exactly."""
 
 
-def push(shared: Shared, optim: OptimConfig, writer: int, until: float) -> None:
-    """One writer, to its end."""
+def push(shared: SharedState, optim: OptimConfig, writer: int, until: float) -> None:
+    """Push repeatedly, as one writer, until ``until``."""
     train_state = shared.train_state(writer)
     optimizer = make_optimizer(optim, train_state.params, torch.ones(NUMBERS), train_state.optimizer_state)
     mine = shared.arrays["counters"][writer]
@@ -38,14 +38,14 @@ def push(shared: Shared, optim: OptimConfig, writer: int, until: float) -> None:
 
 
 def stress(seconds: float, order: str, statistics: str) -> dict[str, object]:
-    """The end of all writers, and where the parameters are then."""
+    """Let all writers push for ``seconds``; return their updates and the range of the parameters."""
     settings = {
         "asynchronous": True, "num_workers": WRITERS, "update_order": order, "optimizer_statistics": statistics,
         "rms_alpha": 0.0, "optim_eps": 1.0,
     }  # fmt: skip
     config = with_settings(TrainConfig(), settings)
     zeros = torch.zeros(NUMBERS)
-    shared = Shared(get_context("spawn"), config, TrainState(zeros, None, initial_state(config.optim, zeros)), {})
+    shared = SharedState(get_context("spawn"), config, TrainState(zeros, None, initial_state(config.optim, zeros)), {})
     children = []
     until = time.monotonic() + seconds
     for writer in range(WRITERS):

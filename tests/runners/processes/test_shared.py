@@ -1,4 +1,4 @@
-"""What workers share under the hands of several processes at once."""
+"""The shared state under simultaneous writes of several processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Results = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module", params=[1, pytest.param(10, marks=pytest.mark.slow)])
 def stressed(request: pytest.FixtureRequest) -> Results:
-    """What eight writers have done in each way, each for so many seconds."""
+    """Results of eight writers per kind of update order, each for that many seconds."""
     script = Path(__file__).with_name("stress.py")
     command = [sys.executable, str(script), str(request.param), LOCK_FREE, LOCK_FREE_SHARED, LOCKED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -34,7 +34,7 @@ def stressed(request: pytest.FixtureRequest) -> Results:
     return results
 
 
-def test_lock_free_writers_lose_some_updates_and_nothing_worse(stressed: Results) -> None:
+def test_lock_free_writers_lose_updates_but_make_no_wrong_ones(stressed: Results) -> None:
     result = stressed[LOCK_FREE]
     assert 0.0 < result["least"] <= result["most"] <= result["wanted"]
     lost = 1.0 - result["mean"] / result["wanted"]
@@ -52,10 +52,10 @@ def test_locked_writers_lose_nothing(stressed: Results) -> None:
     assert result["least"] == result["most"] == result["wanted"] > 0.0
 
 
-def test_the_lock_excludes_and_ends_with_its_holder() -> None:
+def test_the_lock_excludes_others_and_is_released_when_its_holder_exits() -> None:
     lock = ProcessLock()
     code = f"import fcntl, time; fcntl.lockf({lock._fd}, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
-    # Without site-packages and torch, so that it is quick; the kernel's side of the lock is all that counts.
+    # Without site-packages and torch, to start quickly: only the kernel's lock is tested.
     command = [sys.executable, "-I", "-S", "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=[lock._fd]) as holder:
         assert holder.stdout is not None
@@ -74,7 +74,7 @@ def test_the_lock_excludes_and_ends_with_its_holder() -> None:
     lock.close()
 
 
-def test_arrays_lie_apart_and_are_what_was_asked_for() -> None:
+def test_shared_arrays_have_their_shapes_and_do_not_overlap() -> None:
     fields = {"a": ((3,), np.float32), "empty": ((0,), np.float32), "b": ((2, 2), np.int64), "c": ((1,), np.uint8)}
     arrays = SharedArrays(get_context("spawn"), fields)
     assert arrays.names() == list(fields)

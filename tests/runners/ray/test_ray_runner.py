@@ -1,4 +1,4 @@
-"""The Ray runner's manners: what it needs, begins with, reports and keeps."""
+"""The Ray runner: requirements, starting, metrics, checkpoints and errors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from helpers.fake_ray import FakeRay, fake_ray  # noqa: F401  # a fixture
-from helpers.manual_workers import a3c, draw_no_report
+from helpers.manual_workers import draw_no_report, quick_config
 from limelight.cli import main as cli
 from limelight.errors import NonFiniteError, WorkerError
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, MAX_CONSECUTIVE_SKIPS
-from limelight.runners.ray import runner as ray_runner
+from limelight.runners.ray import pool as ray_pool
 from limelight.runners.ray.runner import RayRunner
 from limelight.runners.worker_metrics import Counter
 from limelight.runs.checkpoint import latest_checkpoint, read_state
@@ -22,12 +22,14 @@ from limelight.training.run import build, run
 
 
 def make_runner(algo: str = "a3c", **settings: Any) -> RayRunner:
-    runner, _ = build(a3c(algo, **{"runner": "ray", "num_workers": 2, "total_timesteps": 400, **settings}), None)
+    runner, _ = build(
+        quick_config(algo, **{"runner": "ray", "num_workers": 2, "total_timesteps": 400, **settings}), None
+    )
     assert isinstance(runner, RayRunner)
     return runner
 
 
-def test_without_ray_one_line_says_how_to_install_it(
+def test_without_ray_the_error_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(import_module("limelight.training.run"), "find_spec", lambda name: None)
@@ -55,42 +57,42 @@ def test_metrics_episodes_and_counts(fake_ray: FakeRay, algo: str, worker_output
     assert [name for name, _ in fake_ray.calls].count("close") == 2
 
 
-def test_fewer_places_than_workers_are_told_and_used(
+def test_a_run_starts_with_the_workers_that_the_cluster_has_room_for(
     fake_ray: FakeRay,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second worker is never ready: its task is left out of what is done."""
-    begins: list[Any] = []
+    """The second worker is never ready: its task never finishes."""
+    starts: list[Any] = []
     wait = fake_ray.wait
 
     def first_only(refs: Any, num_returns: int, timeout: float) -> Any:
-        begins.extend(ref for ref in refs if isinstance(ref.value, bool) and ref not in begins)
+        starts.extend(ref for ref in refs if isinstance(ref.value, bool) and ref not in starts)
         done, rest = wait(refs, num_returns, timeout)
-        return [ref for ref in done if ref not in begins[1:]], rest
+        return [ref for ref in done if ref not in starts[1:]], rest
 
     monkeypatch.setattr(fake_ray, "wait", first_only)
-    monkeypatch.setattr(ray_runner, "free_places", lambda workers: 1)
+    monkeypatch.setattr(ray_pool, "free_places", lambda workers: 1)
     runner = make_runner("a2c")
     runner.advance(100, 60.0)
     assert runner.num_steps >= 100
-    assert [slot.ready for slot in runner.slots] == [True, False]
+    assert [worker.slot.ready for worker in runner.pool.workers] == [True, False]
     (message,) = runner.pop_messages()
-    assert message.startswith("1 of 2 workers have begun, and the cluster has room for 1 (each: 1 CPUs, 0 GPUs)")
+    assert message.startswith("1 of 2 workers have started, and the cluster has room for 1 (each: 1 CPUs, 0 GPUs)")
     state = runner.get_state()
     assert [worker is None for worker in state["workers"]] == [False, True]
-    begins.clear()
+    starts.clear()
     resumed = make_runner("a2c")
     assert resumed.set_state(state, seed=7) == ENV_STATE_NOT_RESTORED
-    assert [slot.restarts for slot in resumed.slots] == [0, 1]  # one without a state gets fresh seeds
+    assert [worker.slot.restarts for worker in resumed.pool.workers] == [0, 1]  # one without a state gets fresh seeds
 
 
-def test_after_an_error_a_checkpoint_does_not_claim_to_be_exact(
+def test_a_checkpoint_after_an_error_has_no_worker_states(
     fake_ray: FakeRay,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     draw_no_report(monkeypatch)
-    config = a3c(
+    config = quick_config(
         "a2c", env_id="helpers.ray_envs:Fails", env_kwargs={"how": "nan", "after": 50}, runner="ray", num_workers=1,
         total_timesteps=1000, run_dir=str(tmp_path / "r"),
     )  # fmt: skip
@@ -108,7 +110,7 @@ def test_after_an_error_a_checkpoint_does_not_claim_to_be_exact(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("worker_output", ["gradients", "rollouts"])
 def test_the_learner_is_on_a_gpu_and_workers_are_not(fake_ray: FakeRay, worker_output: str) -> None:  # noqa: F811
-    """What crosses is checked by the stand-in for Ray: no tensor does."""
+    """The stand-in for Ray checks that no tensor is sent."""
     runner = make_runner(device="cuda", worker_output=worker_output)
     runner.advance(400, 60.0)
     assert runner.learner.flat.params.device.type == "cuda"
@@ -116,7 +118,7 @@ def test_the_learner_is_on_a_gpu_and_workers_are_not(fake_ray: FakeRay, worker_o
     runner.close()
 
 
-def test_workers_that_cannot_begin_after_a_resumption_lose_no_state(
+def test_workers_that_fail_to_start_in_a_resumed_run_keep_their_states(
     fake_ray: FakeRay,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -129,20 +131,20 @@ def test_workers_that_cannot_begin_after_a_resumption_lose_no_state(
     def fails(*args: Any) -> None:
         raise RuntimeError("no license for the simulator")
 
-    monkeypatch.setattr(ray_runner.RayWorker, "start", fails)
-    with pytest.raises(WorkerError, match="it had not begun"):
+    monkeypatch.setattr(ray_pool.RayWorker, "start", fails)
+    with pytest.raises(WorkerError, match="it failed while starting"):
         resumed.advance(200, 60.0)
     assert None not in resumed.get_state()["workers"]
 
 
-@pytest.mark.parametrize(("algo", "bears"), [("a2c", 0), ("a3c", MAX_CONSECUTIVE_SKIPS - 1)])
-def test_gradients_that_are_not_finite(
+@pytest.mark.parametrize(("algo", "allowed"), [("a2c", 0), ("a3c", MAX_CONSECUTIVE_SKIPS - 1)])
+def test_gradients_that_are_not_finite_are_skipped_until_the_limit(
     fake_ray: FakeRay,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
     algo: str,
-    bears: int,
+    allowed: int,
 ) -> None:
-    """Asynchronous: left out, counted, and after so many in a row the end. Synchronous: the end."""
+    """Asynchronous: skipped, counted, and after too many in a row the run ends. Synchronous: the first ends it."""
     runner = make_runner(algo, total_timesteps=10_000)
     runner.advance(100, 60.0)
     before, version = runner.learner.flat.params.clone(), runner.version
@@ -153,7 +155,7 @@ def test_gradients_that_are_not_finite(
     monkeypatch.setattr(runner.learner, "apply", fails)
     with pytest.raises(NonFiniteError):
         runner.advance(10_000, 60.0)
-    assert int(runner.counters[:, Counter.SKIPPED].max()) >= bears // 2
-    assert runner._skipped_in_a_row == bears + 1
+    assert int(runner.counters[:, Counter.SKIPPED].max()) >= allowed // 2
+    assert runner._consecutive_skips == allowed + 1
     assert runner.version == version
     assert torch.equal(runner.learner.flat.params, before)

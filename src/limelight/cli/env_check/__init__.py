@@ -1,1 +1,1 @@
-"""``limelight check``: whether an environment can be trained on."""
+"""The checks of ``limelight check``."""

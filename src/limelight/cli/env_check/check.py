@@ -1,14 +1,11 @@
-"""Does an environment keep Gymnasium's contract, and can it be trained on? For cli.py; prints nothing.
-
-Plays the environment at random; findings.py says what to make of it.
-"""
+"""Checks by random play that an environment keeps Gymnasium's contract and can be trained on."""
 
 from __future__ import annotations
 
 import copy
 import time
 import warnings
-from dataclasses import fields
+from contextlib import ExitStack
 from typing import Any
 
 import gymnasium as gym
@@ -20,51 +17,53 @@ from limelight.cli.env_check import findings
 from limelight.cli.env_check.findings import BrokenError, Finding, RandomPlay
 from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action
 from limelight.envs.packing import PackActions, PackObservations
-from limelight.envs.source import resolve_env
-from limelight.errors import ConfigError
+from limelight.envs.source import EnvSource, resolve_env
+from limelight.errors import LimelightError
+from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
 from limelight.spaces.packed import MASK_KEY, MaskSource, Packed, Path, part_of, path_name, walk
-from limelight.training.presets import choose_preset, resolve
+from limelight.training.presets import choose_preset, resolve_config
 
 Env = gym.Env[Any, Any]
 
 SEED = 1
-# Random play stops at whichever comes first: several episodes of a usual environment, a look at a slow one.
+# Random play stops at the first of these limits; the second one is for slow environments.
 MAX_STEPS, MAX_SECONDS = 2_000, 2.0
 REPEATED_STEPS = 100
 
 
 def check_env(config: EnvConfig) -> list[Finding]:
-    """Findings about the environment of ``config``, in the order they were looked at; none of them raises."""
+    """Return findings about the environment of ``config``, in the order of the checks; no fault is raised."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Gymnasium's own checker would say the same again, in other words
-        try:
-            maker = resolve_env(config)
-            env = maker()
-            run = _run(config, env)
-        except Exception as error:
-            return [Finding("fail", "make", _raised("it", error))]
-        try:
+        warnings.simplefilter("ignore")  # Gymnasium's own checker would repeat the findings
+        with ExitStack() as stack:
+            try:
+                source = resolve_env(config)
+                run = _resolve(config, source)
+                source = resolve_env(run.env, source)  # the preset may have other frames
+                env = source.make()
+                stack.callback(env.close)
+            except Exception as error:
+                return [Finding("fail", "make", _raised("making the environment", error))]
             found = _inspect(env, run)
-            if all(finding.level != "fail" for finding in found):
-                found += findings.plan(env, maker, run)
-        finally:
-            env.close()
+        if all(finding.level != "fail" for finding in found):  # the copy is closed: planning may make another one
+            found += findings.plan(resolve_env(run.env, source), run)
     return found
 
 
-def _run(config: EnvConfig, env: Env) -> TrainConfig:
-    """What training would be configured like: the preset, and what ``config`` sets."""
-    given = {f.name: getattr(config, f.name) for f in fields(config)}
-    given = {name: value for name, value in given.items() if value != getattr(EnvConfig(), name)}
-    preset = choose_preset(config.env_id, "auto", lambda: (env.observation_space, env.action_space))
-    return resolve(config.env_id, AlgorithmConfig.algo, preset, given)
+def _resolve(config: EnvConfig, source: EnvSource) -> TrainConfig:
+    """Return the configuration that training would have: the preset's settings, and those of ``config``."""
+    asked = TrainConfig(env=config)
+    settings = {s.name: get_setting(asked, s.name) for s in all_settings().values() if s.is_under("env")}
+    given = {name: value for name, value in settings.items() if value != all_settings()[name].default}
+    preset = choose_preset(config.env_id, "auto", source.spaces)
+    return resolve_config(config.env_id, AlgorithmConfig.algo, preset, given)
 
 
 def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
-    """What the environment shows, up to what keeps it from being played on."""
+    """Return findings about the environment itself, up to the first fault that prevents playing it."""
     source = env.observation_space.mask_source if isinstance(env.observation_space, Packed) else None
-    while isinstance(env, PackObservations | PackActions):  # what they hide is what is looked at
+    while isinstance(env, PackObservations | PackActions):  # check the spaces under the wrappers
         env = env.env
     space = env.observation_space
     found = [
@@ -75,7 +74,7 @@ def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
     ]
     try:
         _check_contract(env)
-        found.append(Finding("ok", "contract", "reset and step return what they must"))
+        found.append(Finding("ok", "contract", "reset and step return valid results"))
         play = _random_play(env, source)
         found += [
             _seeding(env),
@@ -94,17 +93,17 @@ def _with_article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
-def _raised(what: str, error: Exception) -> str:
-    if isinstance(error, ConfigError):  # which says all by itself
+def _raised(call: str, error: Exception) -> str:
+    if isinstance(error, LimelightError):  # its message is complete
         return " ".join(str(error).split())
     lines = str(error).strip().splitlines()
-    return f"{what} raised {type(error).__name__}" + (f": {lines[0]}" if lines else "")
+    return f"{call} raised {type(error).__name__}" + (f": {lines[0]}" if lines else "")
 
 
 def _call(subject: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
-    except Exception as error:  # anything can come out of a user's environment; all of it is a finding
+    except Exception as error:  # a user's environment may raise anything, and all of it is a finding
         raise BrokenError(subject, _raised(f"{subject}()", error)) from None
 
 
@@ -112,7 +111,7 @@ def _call(subject: str, function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _check_contract(env: Env) -> None:
-    """One step without the wrappers, which would hide a wrong return value or trip over it."""
+    """Check one reset and one step without the wrappers, which would hide a wrong return value or fail on it."""
     bare = env.unwrapped
     result = _call("reset", bare.reset, seed=SEED)
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
@@ -141,11 +140,11 @@ def _shape_of(result: Any) -> str:
 
 
 def _check_obs(space: Space[Any], obs: Any, what: str) -> str:
-    """What is odd about an observation that can be trained on all the same, part by part.
+    """Check an observation part by part; return a warning about one that can be trained on, or an empty string.
 
-    Raises: BrokenError about one that cannot.
+    Raises: BrokenError about one that cannot be trained on.
     """
-    odd: list[str] = []
+    problems: list[str] = []
     for path, part in walk(space):
         try:
             value = part_of(obs, path)
@@ -153,10 +152,10 @@ def _check_obs(space: Space[Any], obs: Any, what: str) -> str:
             raise BrokenError("observation", f"{what}: {error}") from None
         at = f"{what} at {path_name(path)}" if path else what
         if isinstance(part, Box):
-            odd.append(_check_box(part, value, at))
+            problems.append(_check_box(part, value, at))
         elif not part.contains(value):
             raise BrokenError("observation", f"{at} {value!r}: not in {part}")
-    return next(filter(None, odd), "") or _unknown_part(space, obs, what)
+    return next(filter(None, problems), "") or _unknown_part(space, obs, what)
 
 
 def _check_box(space: Box, value: Any, what: str) -> str:
@@ -168,7 +167,7 @@ def _check_box(space: Box, value: Any, what: str) -> str:
     if not np.isfinite(array).all():
         where = _first(~np.isfinite(array))
         raise BrokenError("observation", f"{what} with {array[where]} at {where}: must be finite")
-    mend = f"return obs.astype(np.{space.dtype})"
+    hint = f"return obs.astype(np.{space.dtype})"
     if space.dtype.kind in "biu" and array.dtype.kind == "f" and (array % 1 != 0).any():
         where = _first(array % 1 != 0)
         cut = f"observation_space has {space.dtype}, which would cut it to {int(array[where])}; make it a float32 Box"
@@ -179,7 +178,7 @@ def _check_box(space: Box, value: Any, what: str) -> str:
         bounds = f"[{space.low[where]:g}, {space.high[where]:g}]"
         return f"{what} with {array[where]:g} at {where}: observation_space says {bounds}; widen it"
     if array.dtype != space.dtype:
-        return f"{what} of dtype {array.dtype}: observation_space has {space.dtype}; {mend}"
+        return f"{what} of dtype {array.dtype}: observation_space has {space.dtype}; {hint}"
     return ""
 
 
@@ -188,7 +187,7 @@ def _first(wrong: Any) -> tuple[int, ...]:
 
 
 def _unknown_part(space: Space[Any], obs: Any, what: str, path: Path = ()) -> str:
-    """The first part of an observation that its space does not have; nobody would ever see it."""
+    """Return a warning about the first part of an observation that its space lacks; agents do not receive it."""
     if isinstance(space, Dict):
         parts: list[tuple[str | int, Space[Any]]] = list(space.spaces.items())
         extra: list[str | int] = [key for key in obs if key not in space.spaces]
@@ -203,9 +202,9 @@ def _unknown_part(space: Space[Any], obs: Any, what: str, path: Path = ()) -> st
 
 
 def _check_mask(env: Env, source: MaskSource, obs: Any, info: dict[str, Any], what: str) -> int:
-    """How many actions the mask after this step leaves.
+    """Return the number of actions that the mask after this step allows.
 
-    Raises: BrokenError if it cannot be one.
+    Raises: BrokenError if it is not a mask of the actions.
     """
     if source == "info" and MASK_KEY not in info:
         raise BrokenError("action mask", f"{what} info without {MASK_KEY}: must have it at every reset and step")
@@ -216,8 +215,8 @@ def _check_mask(env: Env, source: MaskSource, obs: Any, info: dict[str, Any], wh
     if not np.isin(flat, (0, 1)).all():
         raise BrokenError("action mask", f"{what} {MASK_KEY} {mask!r}: must be 0 or 1 for each action")
     if not has_legal_action(flat, sizes):
-        mend = "at least one must be legal, or the episode must end"
-        raise BrokenError("action mask", f"{what} {MASK_KEY} without a legal action: {mend}")
+        hint = "at least one must be legal, or the episode must end"
+        raise BrokenError("action mask", f"{what} {MASK_KEY} without a legal action: {hint}")
     return int(flat.sum())
 
 
@@ -232,7 +231,7 @@ def _random_play(env: Env, mask_source: MaskSource | None) -> RandomPlay:
     while not play.rewards or (len(play.rewards) < MAX_STEPS and time.perf_counter() - started < MAX_SECONDS):
         play.info_keys.update(info)
         if mask_source is not None:
-            play.legal.append(_check_mask(env, mask_source, obs, info, f"step {length} of an episode returned"))
+            play.legal_counts.append(_check_mask(env, mask_source, obs, info, f"step {length} of an episode returned"))
         action = random_action(env, obs, info)
         before = time.perf_counter()
         obs, reward, terminated, truncated, info = _call("step", env.step, action)
@@ -249,8 +248,8 @@ def _random_play(env: Env, mask_source: MaskSource | None) -> RandomPlay:
 
 
 def _record(play: RandomPlay, space: Space[Any], obs: Any, reward: Any, what: str) -> None:
-    odd = _check_obs(space, obs, f"{what} an observation")
-    play.odd_obs = play.odd_obs or odd
+    problem = _check_obs(space, obs, f"{what} an observation")
+    play.obs_problem = play.obs_problem or problem
     if not np.isfinite(reward):
         raise BrokenError("reward", f"{what} the reward {reward}: must be finite")
     play.rewards.append(float(reward))
@@ -261,19 +260,19 @@ def _record(play: RandomPlay, space: Space[Any], obs: Any, reward: Any, what: st
 
 
 def _seeding(env: Env) -> Finding:
-    """Whether the same seed and actions give the same episodes."""
+    """Check that the same seed and actions give the same episodes."""
     first, second = _trace(env), _trace(env)
     for t, (a, b) in enumerate(zip(first, second, strict=False)):
         if not data_equivalence(a, b, exact=True):
-            mend = "draw from self.np_random and call super().reset(seed=seed)"
-            return Finding("warn", "seeding", f"one seed gave two different episodes at step {t}; {mend}")
+            hint = "draw from self.np_random and call super().reset(seed=seed)"
+            return Finding("warn", "seeding", f"one seed gave two different episodes at step {t}; {hint}")
     return Finding("ok", "seeding", f"the same seed gave the same {len(first)} observations")
 
 
 def _trace(env: Env) -> list[tuple[Any, ...]]:
     env.action_space.seed(SEED)
     obs, info = _call("reset", env.reset, seed=SEED)
-    trace: list[tuple[Any, ...]] = [(copy.deepcopy(obs),)]  # some environments return one array again and again
+    trace: list[tuple[Any, ...]] = [(copy.deepcopy(obs),)]  # some environments reuse one array
     while len(trace) <= REPEATED_STEPS:
         obs, *others, info = _call("step", env.step, random_action(env, obs, info))
         trace.append((copy.deepcopy(obs), *others))

@@ -1,4 +1,4 @@
-"""What was seen of an environment, and what to make of it: a line each. For check.py, which plays it."""
+"""Findings about an environment: the judgement of its spaces and of random play in one line each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gymnasium.spaces import Box, Dict, Space
 from limelight.envs.atari import AtariGame
 from limelight.envs.make import explain_backend
 from limelight.envs.masks import choices
-from limelight.envs.source import EnvMaker
-from limelight.errors import ConfigError
+from limelight.envs.source import EnvSource
+from limelight.errors import EnvError, LimelightError
 from limelight.nn.bounds import choose_bounds
 from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
@@ -25,24 +25,24 @@ from limelight.typing import AnyEnv
 
 # Beyond this, rewards and observations make the first updates of a tanh network too large.
 LARGE = 10.0
-# Values that grow beyond this drown what one action is better than another (docs/algorithms/a2c.md).
+# Beyond this, values hide the differences between actions (docs/algorithms/a2c.md).
 HIGH_VALUES = 50.0
-# Bounds as wide as these stand for "any number"; nobody means −1 … 1 to reach from one to the other.
+# Wider bounds stand for "any number"; actions should not be rescaled to them.
 WIDE = 1e4
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     level: Literal["ok", "warn", "fail"]
     subject: str
     message: str
-    """One line; what would mend it, where it is not ok."""
+    """One line, with a hint unless the level is ok."""
 
 
 class BrokenError(Exception):
-    """The environment cannot be played any further; carries what to say."""
+    """A fault after which the environment cannot be played; it carries the finding."""
 
     def __init__(self, subject: str, message: str) -> None:
         super().__init__(message)
@@ -51,19 +51,19 @@ class BrokenError(Exception):
 
 @dataclass
 class RandomPlay:
-    """What random play has seen."""
+    """Record of random play."""
 
     rewards: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    """Of finished episodes."""
+    """Lengths of finished episodes."""
     terminated: int = 0
     truncated: int = 0
     largest: dict[Path, float] = field(default_factory=dict)
-    """The largest number in each Box of observations."""
-    odd_obs: str = ""
-    """What is not as the space says, though training gets by with it."""
-    legal: list[int] = field(default_factory=list)
-    """How many actions each mask left."""
+    """The largest absolute value in each Box of observations."""
+    obs_problem: str = ""
+    """The first difference between an observation and its space with which training still works."""
+    legal_counts: list[int] = field(default_factory=list)
+    """Number of actions that each mask allowed."""
     info_keys: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
@@ -76,10 +76,10 @@ def _warn_or_ok(subject: str, problems: list[str], fine: str) -> Finding:
 
 
 def spaces(env: AnyEnv, env_id: str) -> Finding:
-    """Whether they are supported."""
+    """Check that the spaces are supported."""
     try:
         check_spaces(env.observation_space, env.action_space, env_id)
-    except ConfigError as error:
+    except EnvError as error:
         return Finding("fail", "spaces", str(error))
     seen = f"{describe_space(env.observation_space)} → {describe_space(env.action_space)}"
     flat = _flat_images(env.observation_space)
@@ -87,7 +87,7 @@ def spaces(env: AnyEnv, env_id: str) -> Finding:
 
 
 def _flat_images(space: Space[Any]) -> list[str]:
-    """Parts of observations that may be meant as images, but are no bytes."""
+    """Return warnings about parts of observations that may be images but are not bytes."""
     return [
         f"{path_name(path)} {describe_space(part)} is flattened; if it is an image, make it uint8".strip()
         for path, part in walk(space)
@@ -97,90 +97,90 @@ def _flat_images(space: Space[Any]) -> list[str]:
 
 
 def game(env: AnyEnv, config: EnvConfig) -> list[Finding]:
-    """How an Atari game is played; empty for anything else."""
+    """Report the pre-processing of an Atari game; return nothing for other environments."""
     if not isinstance(env.unwrapped, AtariGame):
         return []
-    held = f"an action is held for {config.frame_skip} frames"
-    sticky = f"sticks with probability {config.sticky_actions:g}"
-    said = f"{held} and {sticky}; up to {config.noop_max} frames without action come first"
-    return [Finding("ok", "game", f"{env.unwrapped.game}: {said}")]
+    atari = config.atari
+    repeats = f"an action is held for {atari.frame_skip} frames and sticks with probability {atari.sticky_actions:g}"
+    noops = f"up to {atari.noop_max} frames without action come first"
+    return [Finding("ok", "game", f"{env.unwrapped.game}: {repeats}; {noops}")]
 
 
 def actions(space: Space[Any], config: TrainConfig) -> list[Finding]:
-    """What becomes of continuous actions; empty where there are none."""
+    """Report how samples of continuous actions are brought into their bounds; return nothing without them."""
     boxes = [(path_name(path), part) for path, part in walk(space) if isinstance(part, Box) and part.dtype.kind == "f"]
     if not boxes:
         return []
-    said, problems = [], []
+    mappings, problems = [], []
     for name, box in boxes:
         of = f"{name} " if name else ""
         bounds = choose_bounds(box, config.model.action_bounds)
         done = {"clip": "clipped", "rescale": "[-1, 1] rescaled", "squash": "squashed"}[bounds]
-        said.append(f"{of}{done} to [{box.low.min():g}, {box.high.max():g}]")
+        mappings.append(f"{of}{done} to [{box.low.min():g}, {box.high.max():g}]")
         problems += [f"{of}{problem}" for problem in _odd_bounds(box)]
-    return [_warn_or_ok("actions", [*said, *problems] if problems else [], "; ".join(said))]
+    return [_warn_or_ok("actions", [*mappings, *problems] if problems else [], "; ".join(mappings))]
 
 
 def _odd_bounds(box: Box) -> list[str]:
     problems = []
     below, above = np.isfinite(box.low), np.isfinite(box.high)
     if (below != above).any():
-        problems.append("has a bound on one side alone, so samples are clipped there; bound it on both")
+        problems.append("has a bound on only one side, at which samples are clipped; bound it on both")
     finite = below & above
     width = np.where(finite, box.high.astype(np.float64) - np.where(finite, box.low, 0.0), 0.0)
     if width.max() > WIDE:
-        mend = "bound it to what is of use, or set action_bounds to clip"
-        problems.append(f"is so wide that an action near 0 is hardly ever sampled; {mend}")
+        hint = "narrow the bounds, or set action_bounds to clip"
+        problems.append(f"is so wide that an action near 0 is hardly ever sampled; {hint}")
     if (finite & (width == 0)).any():
-        problems.append("leaves one value alone in some dimension; leave that out")
+        problems.append("has a dimension with a single value; remove it")
     return problems
 
 
-# --------------------------------------------------------------------------- what play has shown
+# --------------------------------------------------------------------------- random play
 
 
 def masks(env: AnyEnv, source: MaskSource | None, play: RandomPlay) -> list[Finding]:
-    """Where they come from and what they leave; empty where there are none."""
+    """Report where action masks are found and how many actions they allow; return nothing without them."""
     total = sum(choices(env.action_space))
     if source is None:
         space = env.observation_space
         given = MASK_KEY in play.info_keys or (isinstance(space, Dict) and MASK_KEY in space.spaces)
-        cannot = f"there is one, but {describe_space(env.action_space)} actions cannot be masked; it is not looked at"
+        cannot = f"{MASK_KEY} found, but {describe_space(env.action_space)} actions cannot be masked; it is ignored"
         return [Finding("warn", "action mask", cannot)] if given and not total else []
     where = f"in {'info' if source == 'info' else 'the observation'}"
-    if play.legal and min(play.legal) == total:
+    fewest, most = min(play.legal_counts), max(play.legal_counts)
+    if fewest == total:
         return [Finding("ok", "action mask", f"{where}; all {total} actions were legal at all times")]
-    seen = f"{min(play.legal)} to {max(play.legal)} of {total} actions were legal" if play.legal else "none was seen"
-    return [Finding("ok", "action mask", f"{where}; {seen}")]
+    return [Finding("ok", "action mask", f"{where}; {fewest} to {most} of {total} actions were legal")]
 
 
 def time_limit(env: AnyEnv, config: EnvConfig, play: RandomPlay) -> Finding:
-    """Whether there is one, and whether it truncates."""
-    subject, mend = "time limit", "set max_episode_steps"
+    """Check for a time limit that truncates episodes."""
+    subject, hint = "time limit", "set max_episode_steps"
     limit = config.max_episode_steps or (env.spec.max_episode_steps if env.spec else None)
     if limit:
         return Finding("ok", subject, f"episodes are truncated after {limit} steps")
     if play.truncated:
-        return Finding("ok", subject, f"truncates by itself ({play.truncated} of {len(play.lengths)} episodes)")
+        return Finding("ok", subject, f"the environment truncates episodes ({play.truncated} of {len(play.lengths)})")
     if "TimeLimit.truncated" in play.info_keys:
-        return Finding("warn", subject, "info has TimeLimit.truncated, which nobody reads any more; return truncated")
+        return Finding("warn", subject, "TimeLimit.truncated in info is deprecated; return truncated instead")
     if not play.lengths:
         steps = len(play.rewards)
-        return Finding("warn", subject, f"there is none, and no episode ended in {steps} random steps; {mend}")
+        return Finding("warn", subject, f"there is none, and no episode ended in {steps} random steps; {hint}")
     if len(play.lengths) > 1 and len(set(play.lengths)) == 1 and play.lengths[0] > 1:
-        said = f"all {len(play.lengths)} episodes terminated after exactly {play.lengths[0]} steps"
-        return Finding("warn", subject, f"{said}; if that is a time limit, return truncated, not terminated")
-    return Finding("warn", subject, f"there is none, so a good agent's episode may never end; {mend}")
+        same = f"all {len(play.lengths)} episodes terminated after exactly {play.lengths[0]} steps"
+        return Finding("warn", subject, f"{same}; if that is a time limit, return truncated, not terminated")
+    return Finding("warn", subject, f"there is none, and the episodes of a good agent may never end; {hint}")
 
 
 def rewards(play: RandomPlay, algorithm: AlgorithmConfig) -> Finding:
-    """Whether the learner can take them as they are, or as ``algorithm`` changes them."""
+    """Check the scale of the rewards, unless ``algorithm`` rescales them."""
     low, high, mean = min(play.rewards), max(play.rewards), float(np.mean(play.rewards))
     seen = f"from {low:.4g} to {high:.4g}, mean {mean:.4g} in {len(play.rewards)} random steps"
     largest = max(abs(low), abs(high))
     if largest == 0:
-        said = f"all 0 in {len(play.rewards)} random steps: hard to find; a higher ent_coef helps"
-        return Finding("warn", "rewards", said)
+        zeros = f"all 0 in {len(play.rewards)} random steps: hard to find; a higher ent_coef helps"
+        return Finding("warn", "rewards", zeros)
     rescaled = [
         name
         for name in ("reward_clip", "normalize_rewards", "reward_scale")
@@ -203,8 +203,8 @@ def _power_of_ten(largest: float) -> float:
 
 
 def observations(space: Space[Any], play: RandomPlay, config: EnvConfig) -> Finding:
-    """Whether they are what the space says, and of a size that networks take well."""
-    problems = [play.odd_obs] if play.odd_obs else []
+    """Check that observations are in their space and of a scale that suits networks."""
+    problems = [play.obs_problem] if play.obs_problem else []
     for path, part in walk(space):
         if play.largest.get(path, 0.0) <= LARGE or not isinstance(part, Box) or is_image(part):
             continue
@@ -213,46 +213,46 @@ def observations(space: Space[Any], play: RandomPlay, config: EnvConfig) -> Find
             problems.append(f"{reach}: large for integers, which normalize_obs leaves alone; return them as float32")
         elif not config.normalize_obs:
             problems.append(f"{reach}: large; set normalize_obs")
-    fine = "in their space, finite, " + ("standardised by the preset" if config.normalize_obs else "of a fit scale")
-    return _warn_or_ok("observations", problems, fine)
+    scale = "standardised by the preset" if config.normalize_obs else "of a suitable scale"
+    return _warn_or_ok("observations", problems, f"in their space, finite, {scale}")
 
 
 def speed(play: RandomPlay) -> Finding:
-    """Of one environment."""
+    """Report the speed of one environment."""
     per_step = play.seconds / len(play.rewards)
     return Finding("ok", "speed", f"{per_step * 1e6:,.0f} µs a step, {1 / per_step:,.0f} steps/s in one environment")
 
 
-# --------------------------------------------------------------------------- what training would do
+# --------------------------------------------------------------------------- training
 
 
-def plan(env: AnyEnv, maker: EnvMaker, config: TrainConfig) -> list[Finding]:
-    """Network, backend and preset of ``limelight train``."""
+def plan(source: EnvSource, config: TrainConfig) -> list[Finding]:
+    """Report the network, backend and preset of ``limelight train``."""
     return [
-        _network(env, config),
-        _backend(config.env, maker),
-        Finding("ok", "preset", explain_preset(config.env.env_id, config.preset).removeprefix("preset ")),
+        _network(source, config),
+        _backend(source),
+        Finding("ok", "preset", explain_preset(config, source.spaces()).removeprefix("preset ")),
     ]
 
 
-def _backend(config: EnvConfig, maker: EnvMaker) -> Finding:
-    """What would step the environments; settings that it or they would not use are refused here."""
+def _backend(source: EnvSource) -> Finding:
+    """Report the backend that would step the environments; settings that neither would use are refused."""
     try:
-        choice = explain_backend(config, maker)
-    except ConfigError as error:
+        choice = explain_backend(source)
+    except LimelightError as error:
         return Finding("fail", "backend", str(error))
-    number = f"for {config.num_envs} environments side by side"
+    number = f"for {source.config.num_envs} environments side by side"
     return Finding("ok", "backend", f"{choice.backend}, {number}: {choice.reason}")
 
 
-def _network(env: AnyEnv, config: TrainConfig) -> Finding:
-    """The network that would learn, made once: what no network or distribution takes is refused here."""
+def _network(source: EnvSource, config: TrainConfig) -> Finding:
+    """Report the network that would learn; spaces that no network or distribution supports are refused."""
     try:
-        model = make_model(env.observation_space, env.action_space, config.model, config.seed)
-    except ConfigError as error:
+        model = make_model(*source.spaces(), config.model, config.seed)
+    except LimelightError as error:
         return Finding("fail", "network", str(error))
     hidden = f"hidden layers of {', '.join(map(str, config.model.hidden_sizes))}"
-    parts = [] if isinstance(model.encoder, ImageEncoder) else [hidden]  # a picture alone goes to the heads
+    parts = [] if isinstance(model.encoder, ImageEncoder) else [hidden]  # an image alone goes to the heads
     for module in model.encoder.modules():
         if isinstance(module, ImageEncoder):
             kind = f"the CNN {module.network}" if module.network else "a small CNN"

@@ -1,6 +1,6 @@
-"""What the workers of one run share: a block of memory and a lock. Made by shared_memory.py, used by worker.py.
+"""The shared state of worker processes: one block of shared memory and one lock.
 
-Both are nameless files handed to spawned processes as descriptors: nothing is left behind however a process dies.
+Both are unlinked files whose descriptors spawned processes inherit, so nothing is left behind however a process exits.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from limelight.algo.optim import initial_state
 from limelight.algo.train_state import TrainState
 from limelight.settings.schema import TrainConfig
 
-_ALIGNMENT = 64  # bytes of a cache line: two processes never write to the same one without need
+_ALIGNMENT = 64
+"""Bytes of a cache line: arrays start at its multiples, so that two processes rarely write to the same line."""
 
 
 class SharedArrays:
-    """Named arrays in one block of shared memory; pickled while a process is spawned, the block itself is passed on."""
+    """Named arrays in one block of shared memory; a spawned process that receives them sees the same memory."""
 
     def __init__(self, context: SpawnContext, fields: Mapping[str, tuple[tuple[int, ...], DTypeLike]]) -> None:
         self._spans: dict[str, tuple[int, tuple[int, ...], str]] = {}
@@ -52,12 +53,12 @@ class SharedArrays:
         return name in self._spans
 
     def names(self) -> list[str]:
-        """Of all arrays."""
+        """Return the names of all arrays."""
         return list(self._spans)
 
 
 class ProcessLock:
-    """Mutual exclusion between processes that the kernel ends if the holder dies. Not reentrant, not for threads."""
+    """A lock between processes that the kernel releases if its holder exits. Not reentrant, not for threads."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the lock)
@@ -82,7 +83,7 @@ class ProcessLock:
 
 
 def _received_lock(fd: Any) -> ProcessLock:
-    """The lock in the spawned process."""
+    """Make the lock in the spawned process from an inherited descriptor."""
     lock = ProcessLock.__new__(ProcessLock)
     lock._file = os.fdopen(fd.detach(), "rb+")
     lock._fd = lock._file.fileno()
@@ -90,30 +91,31 @@ def _received_lock(fd: Any) -> ProcessLock:
 
 
 class Command(IntEnum):
-    """What the main process wants of the workers; they look between two rollouts."""
+    """Commands of the main process to all workers, which read them between two rollouts."""
 
-    WAIT = 0
+    PAUSE = 0
     RUN = 1
     STOP = 2
 
 
 class Control(IntEnum):
-    """Positions in the control array: written by the main process alone."""
+    """Positions in the control array, which only the main process writes."""
 
     COMMAND = 0
     LIMIT = 1
-    """Environment steps, over all workers, after which nothing more is collected."""
+    """Environment steps, over all workers, after which workers collect nothing more."""
     REPORTS_WANTED = 2
-    """Counts up; a worker that sees a new number sends a report."""
+    """A counter; a worker that reads a new number sends a report."""
     STATES_WANTED = 3
-    """Likewise, for what a checkpoint keeps of it."""
+    """A counter; a worker that reads a new number sends a report and its state for a checkpoint."""
 
 
-class Shared:
-    """All shared state of a run. Rows of ``counters`` are the workers, each written by one process
-    alone, so that no increment is lost, and last what earlier sessions of the run counted.
+class SharedState:
+    """All state that the main process and the workers of a run share, made before the first worker starts.
 
-    ``[n]`` are parameters, ``[m]`` those of the target critic, ``W`` workers.
+    ``counters`` has a row per worker, which only this worker writes, so that no increment is lost; its last row has the
+    counts of the sessions that a resumed run continues. Shapes: ``[n]`` parameters, ``[m]`` parameters of the target
+    critic, ``W`` workers.
     """
 
     def __init__(
@@ -121,36 +123,35 @@ class Shared:
         context: SpawnContext,
         config: TrainConfig,
         train_state: TrainState,
-        moments: Mapping[str, Moments],
+        statistics: Mapping[str, Moments],
     ) -> None:
-        """``moments``: what the run keeps running moments of."""
+        """``statistics``: the running statistics that workers share, by name."""
         workers = config.workers
         assert workers.num_workers is not None
         self.num_workers = W = workers.num_workers
-        self.own_statistics = workers.optimizer_statistics == "per_worker"
-        rows = W if self.own_statistics else 1
+        self.num_train_states = W if workers.shared_memory.optimizer_statistics == "per_worker" else 1
         state = initial_state(config.optim, train_state.params.cpu())
         fields: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
             "control": ((len(Control),), np.int64),
             "counters": ((W + 1, _ALIGNMENT // 8), np.int64),
             "params": (tuple(train_state.params.shape), np.float32),
-            **{f"optimizer.{k}": ((rows, *t.shape), t.numpy().dtype) for k, t in state.items()},
+            **{f"optimizer.{k}": ((self.num_train_states, *t.shape), t.numpy().dtype) for k, t in state.items()},
         }
         if train_state.target_params is not None:
             fields["target_params"] = (tuple(train_state.target_params.shape), np.float32)
-        for name, (mean, _, _) in moments.items():
-            fields[f"moments.{name}"] = ((2, *mean.shape), np.float64)
+        for name, (mean, _, _) in statistics.items():
+            fields[f"statistics.{name}"] = ((2, *mean.shape), np.float64)
             fields[f"count.{name}"] = ((1,), np.int64)
         self.arrays = SharedArrays(context, fields)
         self.lock = ProcessLock()
-        """Orders what must not interleave: the moments always, updates where they are ``locked``."""
-        self._locked = workers.update_order == "locked"
-        for worker in range(rows):
+        """Held while running statistics are shared, and during updates where ``update_order`` is ``locked``."""
+        self._locked = workers.shared_memory.update_order == "locked"
+        for worker in range(self.num_train_states):
             self.train_state(worker).set_state({**train_state.get_state(), "optimizer": state})
 
     def train_state(self, worker: int) -> TrainState:
-        """What the updates of ``worker`` move: views of the shared block."""
-        row = worker if self.own_statistics else 0
+        """Return the parameters and optimizer state that ``worker`` updates, as views of the shared block."""
+        row = worker if self.num_train_states > 1 else 0
         names = [name for name in self.arrays.names() if name.startswith("optimizer.")]
         return TrainState(
             torch.from_numpy(self.arrays["params"]),
@@ -159,15 +160,17 @@ class Shared:
         )
 
     def update_order(self) -> AbstractContextManager[None]:
-        """Held while parameters are pulled or pushed: the lock where updates are ``locked``, else nothing."""
+        """Return the context to pull or push parameters in: the lock where updates are ``locked``, else no lock."""
         return self.lock if self._locked else contextlib.nullcontext()
 
-    def read_moments(self, name: str) -> Moments:
-        """The common moments of this name; hold ``lock``."""
-        mean, var = self.arrays[f"moments.{name}"]
+    def read_statistics(self, name: str) -> Moments:
+        """Return the shared statistics of this name; the caller holds ``lock``."""
+        mean, var = self.arrays[f"statistics.{name}"]
         return Moments(np.array(mean), np.array(var), int(self.arrays[f"count.{name}"][0]))
 
-    def write_moments(self, name: str, moments: Moments) -> None:
-        """Replace the common moments of this name; hold ``lock``."""
-        self.arrays[f"moments.{name}"][0], self.arrays[f"moments.{name}"][1] = moments.mean, moments.var
-        self.arrays[f"count.{name}"][0] = moments.size
+    def write_statistics(self, name: str, statistics: Moments) -> None:
+        """Replace the shared statistics of this name; the caller holds ``lock``."""
+        mean_and_var = self.arrays[f"statistics.{name}"]
+        mean_and_var[0] = statistics.mean
+        mean_and_var[1] = statistics.var
+        self.arrays[f"count.{name}"][0] = statistics.size

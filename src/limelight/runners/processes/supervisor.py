@@ -1,6 +1,6 @@
-"""Starts the workers of a run, listens to them, replaces those that die. Owned by shared_memory.py.
+"""The supervisor of worker processes: starts them, receives their messages, and replaces those that exit.
 
-A thread does the watching, so that a death is noticed while the main thread evaluates.
+It polls in a thread, so that an exit is noticed while the main thread evaluates.
 """
 
 from __future__ import annotations
@@ -25,59 +25,91 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from limelight.errors import ConfigError, LimelightError, WorkerError
 from limelight.runners.base import ENV_STATE_NOT_RESTORED
-from limelight.runners.processes.shared import Command, Control, Shared
+from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.processes.worker import Failure, Ready, Report, StateReply, WorkerSpec, run_worker
-from limelight.runners.worker_slots import RestartPolicy
+from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, pop_due
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, State
 
 _REPORT_EVERY = 0.2
 """Seconds between two reports of every worker."""
-_STATE_WITHIN = 10.0
-"""Seconds that a worker may take to its next rest; a checkpoint does not wait longer for its state."""
-_END_WITHIN = 5.0
-"""Seconds that a worker may take to end by itself."""
+_STATE_TIMEOUT = 10.0
+"""Seconds that workers have to finish a rollout and send their states; a checkpoint does not wait longer."""
+_STOP_TIMEOUT = 5.0
+"""Seconds that workers have to exit after STOP, before they are killed."""
 
 
 @dataclass
-class WorkerSlot:
-    """The place of one worker, and the process that sits in it now."""
+class WorkerProcess:
+    """A worker slot with its present process."""
 
-    index: int
+    slot: WorkerSlot
     process: BaseProcess | None = None
     channel: Connection | None = None
-    restarts: int = 0
-    ready: bool = False
-    """The present process has begun to work."""
-    was_ready: bool = False
-    """Some process in this slot had."""
     failure: Failure | None = None
+    """The reason that the worker gave for its exit."""
     state: State | None = None
+    """The reply to the last request for states."""
     report_number: int = 0
-    restart_at: float | None = None
-    """When the next process is due (of ``time.monotonic``)."""
+
+    def start(self, context: SpawnContext, spec: WorkerSpec, factory: CloudpickleWrapper, shared: SharedState) -> None:
+        """Start the next process of the slot."""
+        self.failure = None
+        self.state = None
+        self.slot.ready = False
+        self.channel, worker_end = context.Pipe(duplex=False)
+        process = context.Process(
+            target=run_worker,
+            args=(spec, factory, shared, worker_end),
+            name=f"limelight-worker-{self.slot.index}",
+            daemon=True,
+        )
+        with worker_end, _inheritable():
+            process.start()
+        self.process = process
+
+    def receive(self) -> Iterator[object]:
+        """Yield the messages that have arrived; close the channel where the worker has closed its end."""
+        try:
+            while self.channel is not None and self.channel.poll():
+                yield self.channel.recv()
+        except (EOFError, OSError):
+            assert self.channel is not None
+            self.channel.close()
+            self.channel = None
+
+    def close(self) -> None:
+        """Free the process object and the channel of a worker that has exited."""
+        if self.process is not None:
+            self.process.close()
+        if self.channel is not None:
+            self.channel.close()
+        self.process = None
+        self.channel = None
 
 
 class Supervisor:
-    """The worker processes of a run and what they say."""
+    """Owns the worker processes of a run and the queues of their messages."""
 
     def __init__(
         self,
         context: SpawnContext,
         config: TrainConfig,
-        shared: Shared,
+        shared: SharedState,
         factory: EnvFactory | None,
-        make_spec: Callable[[int, int], WorkerSpec],
+        make_spec: Callable[[WorkerSlot], WorkerSpec],
     ) -> None:
-        self.context, self.config, self.shared, self.make_spec = context, config, shared, make_spec
+        self.context = context
+        self.shared = shared
+        self.make_spec = make_spec
         self.factory = CloudpickleWrapper(factory)  # type: ignore[arg-type]  # it wraps anything
         self.control = shared.arrays["control"]
-        self.slots = [WorkerSlot(index) for index in range(shared.num_workers)]
-        self.reports: deque[tuple[int, Report]] = deque()
+        self.workers = [WorkerProcess(WorkerSlot(index)) for index in range(shared.num_workers)]
+        self.restart_policy = RestartPolicy(config)
+        self.reports: deque[Report] = deque()
         self.messages: deque[str] = deque()
-        self.restarts = RestartPolicy(config)
         self.error: Exception | None = None
-        """Why the run cannot go on."""
+        """The reason that the run cannot continue; None while it can."""
         self._changed = threading.Condition()
         self._wake, self._waker = context.Pipe(duplex=False)
         self._closing = False
@@ -87,18 +119,18 @@ class Supervisor:
     # ------------------------------------------------------------------ for the main thread
 
     def start(self, seconds: float) -> bool:
-        """Start every worker, if that was not done before, and wait until all are ready; False if they are not yet.
+        """Start every worker at the first call; return whether all are ready within ``seconds``.
 
-        Raises: whatever keeps one of them from that.
+        Raises: the error of a worker that fails to start.
         """
         if self._thread.ident is None:
-            for slot in self.slots:
-                self._spawn(slot)
+            for worker in self.workers:
+                self._spawn(worker)
             self._thread.start()
-        return self.wait_until(lambda: all(slot.ready for slot in self.slots), seconds)
+        return self.wait_until(lambda: all(worker.slot.ready for worker in self.workers), seconds)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait for what the workers say; False if the time was not enough.
+        """Wait until a message makes ``condition`` true; return False if that takes longer than ``seconds``.
 
         Raises: :attr:`error`, once there is one.
         """
@@ -108,58 +140,54 @@ class Supervisor:
             raise self.error
         return reached
 
-    def settle(self) -> None:
-        """Wait for a report of everything that was done so far."""
+    def collect_reports(self) -> None:
+        """Wait until every worker has reported all of its updates so far."""
         self.control[Control.REPORTS_WANTED] += 1
         number = int(self.control[Control.REPORTS_WANTED])
-        self.wait_until(lambda: all(s.report_number >= number for s in self.slots if s.ready), _STATE_WITHIN)
+        self.wait_until(
+            lambda: all(worker.report_number >= number for worker in self.workers if worker.slot.ready), _STATE_TIMEOUT
+        )
 
     @contextmanager
-    def at_rest(self) -> Iterator[list[State | None]]:
-        """While no worker moves the shared memory: the state of each, None of those that are dead or too slow."""
-        before, self.control[Control.COMMAND] = self.control[Control.COMMAND], Command.WAIT
-        for slot in self.slots:
-            slot.state = None
-        asked = [(slot, slot.restarts) for slot in self.slots if slot.ready]  # who begins later rests already
+    def paused(self) -> Iterator[list[State | None]]:
+        """Pause all workers inside this context; yield their states: None of workers not started or too slow."""
+        before = self.control[Control.COMMAND]
+        self.control[Control.COMMAND] = Command.PAUSE
+        for worker in self.workers:
+            worker.state = None
+        asked = [(worker, worker.slot.restarts) for worker in self.workers if worker.slot.ready]
         self.control[Control.STATES_WANTED] += 1
 
         def late() -> list[int]:
-            alive = [slot for slot, asked_of in asked if slot.ready and slot.restarts == asked_of]
-            return [slot.index for slot in alive if slot.state is None]
+            present = [worker for worker, restarts in asked if worker.slot.ready and worker.slot.restarts == restarts]
+            return [worker.slot.index for worker in present if worker.state is None]
 
         with self._changed:
-            in_time = self._changed.wait_for(lambda: not late(), _STATE_WITHIN)
+            in_time = self._changed.wait_for(lambda: not late(), _STATE_TIMEOUT)
         if not in_time:
             self.messages.append(
-                f"workers {late()} did not pause within {_STATE_WITHIN:g} s; the checkpoint lacks them"
+                f"workers {late()} did not pause within {_STATE_TIMEOUT:g} s; the checkpoint lacks them"
             )
         try:
-            yield [slot.state for slot in self.slots]
+            yield [worker.state for worker in self.workers]
         finally:
             self.control[Control.COMMAND] = before
 
     def close(self) -> None:
-        """Stop every worker: after its rollout, or by force where that takes too long."""
+        """Stop every worker after its rollout; kill those that take longer than ``_STOP_TIMEOUT``."""
         self.control[Control.COMMAND] = Command.STOP
         self._closing = True
         if self._thread.is_alive():
             self._waker.send(None)
             self._thread.join()
-        for slot in self.slots:
-            if slot.channel is not None:  # also wakes a worker that waits for us to listen
-                slot.channel.close()
-        deadline = time.monotonic() + _END_WITHIN
-        for slot in self.slots:
-            process, slot.process = slot.process, None
-            if process is None:
-                continue
-            if not slot.ready:  # its imports take seconds, and it has nothing to finish
-                process.kill()
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-            process.close()
+        for worker in self.workers:
+            if worker.channel is not None:  # closing it also wakes a worker that waits for its message to be received
+                worker.channel.close()
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        for worker in self.workers:
+            if worker.process is not None:
+                _stop(worker.process, max(0.0, deadline - time.monotonic()), kill=not worker.slot.ready)
+                worker.process = None
         self._wake.close()
         self._waker.close()
 
@@ -170,120 +198,111 @@ class Supervisor:
             self._poll_all()
         except LimelightError as error:
             self.error = error
-        except BaseException:  # nobody would watch any more, and the main thread would wait for ever
+        except BaseException:  # otherwise the main thread would wait forever
             self.error = WorkerError(f"the supervisor of the workers failed\n{traceback.format_exc()}")
         with self._changed:
             self._changed.notify_all()
 
     def _poll_all(self) -> None:
+        """Wait for messages and exits of all workers, and handle them, until the supervisor is closed."""
         while not self._closing:
-            sources: dict[Any, WorkerSlot | None] = {self._wake: None}
-            for slot in self.slots:
-                if slot.channel is not None:
-                    sources[slot.channel] = slot
-                if slot.process is not None:
-                    sources[slot.process.sentinel] = slot
+            sources: dict[Any, WorkerProcess | None] = {self._wake: None}
+            for worker in self.workers:
+                if worker.channel is not None:
+                    sources[worker.channel] = worker
+                if worker.process is not None:
+                    sources[worker.process.sentinel] = worker
             ready = connection.wait(list(sources), timeout=_REPORT_EVERY / 4)
             for source in ready:
-                seat_of = sources[source]
-                if seat_of is not None:
-                    self._poll(seat_of)
+                source_worker = sources[source]
+                if source_worker is not None:
+                    self._poll(source_worker)
             self._run_timers(time.monotonic())
             if ready:
                 with self._changed:
                     self._changed.notify_all()
 
     def _run_timers(self, now: float) -> None:
-        for slot in self.slots:
-            if slot.restart_at is not None and now >= slot.restart_at and self.error is None:
-                slot.restart_at = None
-                self._spawn(slot)
+        if self.error is None:
+            for slot in pop_due(worker.slot for worker in self.workers):
+                self._spawn(self.workers[slot.index])
         if now >= self._next_report:
             self._next_report = now + _REPORT_EVERY
             self.control[Control.REPORTS_WANTED] += 1
 
-    def _spawn(self, slot: WorkerSlot) -> None:
-        slot.failure, slot.ready, slot.state = None, False, None
-        spec = self.make_spec(slot.index, slot.restarts)
+    def _spawn(self, worker: WorkerProcess) -> None:
         try:
-            slot.channel, theirs = self.context.Pipe(duplex=False)
-            process = self.context.Process(
-                target=run_worker,
-                args=(spec, self.factory, self.shared, theirs),
-                name=f"limelight-worker-{slot.index}",
-                daemon=True,
-            )
-            with theirs, _inheritable():
-                process.start()
+            worker.start(self.context, self.make_spec(worker.slot), self.factory, self.shared)
         except OSError as error:
             raise ConfigError(
-                f"num_workers = {len(self.slots)}: worker {slot.index} cannot be started ({error.strerror}); "
+                f"num_workers = {len(self.workers)}: worker {worker.slot.index} cannot be started ({error.strerror}); "
                 "use fewer workers, or allow more open files and processes (ulimit -n, ulimit -u)"
             ) from None
-        slot.process = process
 
-    def _poll(self, slot: WorkerSlot) -> None:
-        """Take in what a worker has said, and its end, if that has come."""
-        if slot.process is None:  # channel and process both tell of an end, and the other one was heard first
+    def _poll(self, worker: WorkerProcess) -> None:
+        """Handle the messages of a worker, and its exit."""
+        if worker.process is None:  # channel and sentinel both signal an exit; this is the second signal
             return
-        exitcode = slot.process.exitcode  # before listening, so that the last words of the dead are heard
-        try:
-            while slot.channel is not None and slot.channel.poll():
-                self._handle_message(slot, slot.channel.recv())
-        except (EOFError, OSError):
-            assert slot.channel is not None
-            slot.channel.close()
-            slot.channel = None
+        exitcode = worker.process.exitcode  # read first, so that messages sent before the exit are still received
+        for message in worker.receive():
+            self._handle_message(worker, message)
         if exitcode is not None and not self._closing:
-            self._handle_exit(slot, exitcode)
+            self._handle_exit(worker, exitcode)
 
-    def _handle_message(self, slot: WorkerSlot, message: object) -> None:
+    def _handle_message(self, worker: WorkerProcess, message: object) -> None:
         match message:
             case Ready():
-                slot.ready = slot.was_ready = True
+                worker.slot.mark_ready()
                 if not message.exact:
-                    self.messages.append(f"worker {slot.index}: {ENV_STATE_NOT_RESTORED}")
+                    self.messages.append(f"worker {worker.slot.index}: {ENV_STATE_NOT_RESTORED}")
             case Report():
-                slot.report_number = message.number
-                self.reports.append((slot.index, message))
+                worker.report_number = message.number
+                self.reports.append(message)
             case Failure():
-                slot.failure = message
+                worker.failure = message
             case StateReply():
-                if message.number == self.control[Control.STATES_WANTED]:  # not of a rest it was too late for
-                    slot.state = message.state
+                if message.number == self.control[Control.STATES_WANTED]:  # not a late reply to an earlier request
+                    worker.state = message.state
 
-    def _handle_exit(self, slot: WorkerSlot, exitcode: int) -> None:
-        """See to a worker's death: a new one after a while, or the end of the run."""
-        assert slot.process is not None
-        slot.process.close()
-        if slot.channel is not None:
-            slot.channel.close()
-        slot.process, slot.channel, slot.ready = None, None, False
-        failure = slot.failure
-        if self.error is not None:  # the run is ending already, and the first reason is the one to name
+    def _handle_exit(self, worker: WorkerProcess, exitcode: int) -> None:
+        """Schedule the next process of the slot, or end the run."""
+        worker.close()
+        worker.slot.ready = False
+        failure = worker.failure
+        if self.error is not None:  # the run is ending, and its first error is the one to raise
             return
         if failure is not None and failure.error is not None:
             self.error = failure.error
             return
-        cause = _cause(exitcode) if failure is None else f"it raised\n{failure.message}"
+        reason = _exit_reason(exitcode) if failure is None else f"it raised\n{failure.message}"
         try:
-            delay, message = self.restarts.after(slot.index, slot.restarts, slot.was_ready, cause)
+            self.messages.append(self.restart_policy.handle_exit(worker.slot, reason))
         except WorkerError as error:
             self.error = error
-            return
-        slot.restarts += 1
-        slot.restart_at = time.monotonic() + delay
-        self.messages.append(message)
+
+
+def _stop(process: BaseProcess, seconds: float, kill: bool) -> None:
+    """Wait for a process to exit and kill it after ``seconds``; with ``kill`` at once, as during its imports."""
+    if kill:
+        process.kill()
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    process.close()
 
 
 @contextmanager
 def _inheritable() -> Iterator[None]:
-    """While a process is spawned: what it inherits that multiprocessing does not see to."""
+    """Set up the state that a process spawned inside this context inherits, where multiprocessing does not.
+
+    A main module without a file ("<stdin>") is hidden: the spawned process could not import it. SIGINT and SIGTERM are
+    blocked: Ctrl-C reaches the whole process group, and a worker can ignore it only after its imports.
+    """
     main = sys.modules["__main__"]
     script = getattr(main, "__file__", None)
-    absent = script is not None and not Path(script).exists()  # "<stdin>", which no process can import again
-    resource_tracker.ensure_running()  # where that is left to start(), it unblocks what is blocked here
-    # Ctrl-C reaches the whole group; a worker ignores it from its first line on, but that comes after all imports.
+    absent = script is not None and not Path(script).exists()
+    resource_tracker.ensure_running()  # first: if start() had to start it, that would unblock the signals
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         if absent:
@@ -295,10 +314,10 @@ def _inheritable() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _cause(exitcode: int) -> str:
-    """How a process ended that said nothing itself."""
+def _exit_reason(exitcode: int) -> str:
+    """Describe the exit of a process that sent no :class:`Failure`."""
     if exitcode >= 0:
-        return f"it ended with status {exitcode}"
+        return f"exit status {exitcode}"
     try:
         return f"killed by {signal.Signals(-exitcode).name}"
     except ValueError:

@@ -1,6 +1,6 @@
-"""One asynchronous worker:  pull → collect → gradients → push,  in a process of its own, until told to stop.
+"""One asynchronous worker:  pull → collect → gradients → push,  repeated in a process of its own.
 
-Started by shared_memory.py. Mnih et al. 2016, algorithm S3, with a batch of environments instead of one.
+Source: Mnih et al. 2016, algorithm S3, with a batch of environments per worker instead of one.
 """
 
 from __future__ import annotations
@@ -20,194 +20,228 @@ from limelight.algo.episodes import Episode
 from limelight.algo.rollout import Rollout
 from limelight.errors import LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
-from limelight.runners.base import MAX_CONSECUTIVE_SKIPS
-from limelight.runners.processes.shared import Command, Control, Shared
+from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, stamp_episodes
+from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.worker_metrics import Counter
 from limelight.seeds import worker_seed
 from limelight.settings.schema import TrainConfig
 from limelight.threads import single_threaded
 from limelight.typing import EnvFactory, Metrics, State
 
-_IDLE_SLEEP_MIN, _IDLE_SLEEP_MAX = 0.001, 0.05
-"""Seconds between two looks at the command while there is nothing to do, at first and after a while."""
+_IDLE_SLEEP_MIN = 0.001
+"""Seconds before an idle worker reads the command again, at first; they double up to the maximum."""
+_IDLE_SLEEP_MAX = 0.05
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What one worker is made from."""
+    """The arguments of a worker process."""
 
     index: int
     restarts: int
-    """0, and one more with every restart."""
+    """How often the worker's slot has been restarted."""
     config: TrainConfig
     state: State | None
-    """To continue from: :meth:`limelight.runners.actor_learner.ActorLearner.get_state` of a checkpoint."""
+    """:meth:`limelight.runners.actor_learner.ActorLearner.get_state` of a checkpoint to continue from, if any."""
     restart_seed: int
-    """Of the episodes, where the environments of ``state`` cannot be restored."""
+    """Seeds the episodes where the environments of ``state`` cannot be restored."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker is about to begin."""
+    """Message: the worker has started."""
 
     exact: bool
-    """False if it was to continue from a state, but its episodes had to be restarted."""
+    """False if the worker continues from a state, but with new episodes."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker tells from time to time; what is counted stands in shared memory."""
+    """Message: episodes and metrics since the last report. Steps and updates are counted in shared memory."""
 
     number: int
-    """Which :attr:`Control.REPORTS_WANTED` it answers."""
+    """The value of :attr:`Control.REPORTS_WANTED` that the report answers."""
     episodes: list[Episode]
     metrics: Metrics
-    """Of its last update."""
+    """Metrics of an update since the last report; empty where there was none."""
     updates: int
-    """Since the last report."""
+    """Updates since the last report."""
     lag_sum: int
-    """Of those updates: updates made by others between pull and push."""
+    """Sum over those updates of the updates that other workers made between pull and push."""
     lag_max: int
 
 
 @dataclass(frozen=True)
 class StateReply:
-    """The worker does nothing more until the command is RUN again."""
+    """Message: the state of the worker, which pauses until the command is RUN again."""
 
     number: int
-    """Which :attr:`Control.STATES_WANTED` it answers."""
+    """The value of :attr:`Control.STATES_WANTED` that the reply answers."""
     state: State
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a worker ends."""
+    """Message: the worker exits because of an exception."""
 
     message: str
     """The traceback."""
     error: LimelightError | None
-    """The error itself, where its message is for the user; it ends the run."""
+    """The exception itself, where its message is for the user; it ends the run."""
 
 
 class Worker:
-    """The loop and its bookkeeping."""
+    """The actor-learner of one worker, its access to the shared state, and its unreported counts."""
 
-    def __init__(self, spec: WorkerSpec, actor: ActorLearner, shared: Shared, channel: Connection) -> None:
-        self.actor_learner, self.shared, self.channel = actor, shared, channel
-        self.running_statistics = running_statistics(actor.normalizer, actor.learner)
+    def __init__(self, spec: WorkerSpec, actor_learner: ActorLearner, shared: SharedState, channel: Connection) -> None:
+        self.actor_learner = actor_learner
+        self.shared = shared
+        self.channel = channel
+        self.running_statistics = running_statistics(actor_learner.normalizer, actor_learner.learner)
         self.total_timesteps = spec.config.total_timesteps
+        self.first_env = spec.index * spec.config.env.num_envs
+        self.consecutive_skips = 0
+        # Views of the shared counters
         counters = shared.arrays["counters"]
-        self.control, self.mine = shared.arrays["control"], counters[spec.index]
-        self.steps, self.updates = counters[:, Counter.STEPS], counters[:, Counter.UPDATES]  # of everybody
-        self.skipped_in_a_row = self.last_report = 0
+        self.control = shared.arrays["control"]
+        self.own_counters = counters[spec.index]
+        self.steps = counters[:, Counter.STEPS]
+        self.updates = counters[:, Counter.UPDATES]
+        # Numbers of the last report and state that were sent
+        self.last_report = 0
         self.last_state = int(self.control[Control.STATES_WANTED])
-        self.recent_updates = self.lag_sum = self.lag_max = 0
+        # Since the last report
+        self.recent_updates = 0
+        self.lag_sum = 0
+        self.lag_max = 0
+        self.episodes: list[Episode] = []
 
     def work(self) -> None:
-        """Update until the command is STOP."""
-        control, nap = self.control, _IDLE_SLEEP_MIN
+        """Update until the command is STOP; report when the main process asks for it."""
+        control = self.control
+        idle_sleep = _IDLE_SLEEP_MIN
         while (command := control[Control.COMMAND]) != Command.STOP:
             number = int(control[Control.REPORTS_WANTED])
             if command == Command.RUN and self.steps.sum() < control[Control.LIMIT]:
                 self.update()
-                nap = _IDLE_SLEEP_MIN
+                idle_sleep = _IDLE_SLEEP_MIN
             else:
-                time.sleep(nap)
-                nap = min(2 * nap, _IDLE_SLEEP_MAX)
+                time.sleep(idle_sleep)
+                idle_sleep = min(2 * idle_sleep, _IDLE_SLEEP_MAX)
             if number != self.last_report:
                 self.report(number)
             if control[Control.STATES_WANTED] != self.last_state:
                 self.send_state()
 
     def update(self) -> None:
-        """One turn."""
+        """Pull, collect, compute gradients, push."""
         version = self.pull()
         rollout = self.actor_learner.collect()
         self.actor_learner.learner.gradients(rollout)
         self.push(rollout, version)
 
     def pull(self) -> int:
-        """Bring model and normalization up to date; the number of updates made so far, by everybody."""
+        """Copy the shared parameters and statistics; return the number of updates made so far by all workers."""
         with self.shared.update_order():
             version = int(self.updates.sum())
             self.actor_learner.learner.pull()
         if self.running_statistics:
-            self.share_moments()
+            self.share_statistics()
         return version
 
     def push(self, rollout: Rollout, version: int) -> None:
-        """Move the shared parameters by the gradients, which came of parameters of ``version``."""
+        """Update the shared parameters by the gradients, and count the rollout.
+
+        ``version``: the result of the :meth:`pull` before the rollout.
+        """
         with self.shared.update_order():
-            progress = int(self.steps.sum()) / self.total_timesteps  # no NumPy scalar: it would change the arithmetic
+            progress = int(self.steps.sum()) / self.total_timesteps  # a Python float: the arithmetic depends on it
             lag = int(self.updates.sum()) - version
-            if rollout.num_valid:  # else nothing happened; momentum must not move the parameters
-                try:
-                    self.actor_learner.learner.apply(progress, rollout.episodes_ended)
-                    self.skipped_in_a_row = 0
-                    self.mine[Counter.UPDATES] += 1
-                except NonFiniteError:
-                    self.mine[Counter.SKIPPED] += 1
-                    self.skipped_in_a_row += 1
-                    if self.skipped_in_a_row == MAX_CONSECUTIVE_SKIPS:
-                        raise
-        self.mine[Counter.STEPS] += rollout.num_valid
+            if rollout.num_valid:  # otherwise there is no gradient, and momentum must not move the parameters
+                self._apply(progress, rollout.episodes_ended)
+        self.own_counters[Counter.STEPS] += rollout.num_valid
+        if finished := self.actor_learner.collector.pop_episodes():
+            self.episodes += stamp_episodes(finished, int(self.steps.sum()), self.first_env)
         self.recent_updates += 1
         self.lag_sum += lag
         self.lag_max = max(self.lag_max, lag)
 
-    def share_moments(self) -> None:
-        """Add what was seen here to the common moments, and take over those of the others."""
+    def _apply(self, progress: float, episodes_ended: int) -> None:
+        """Update the shared parameters; skip the update where the gradient is not finite.
+
+        Raises: NonFiniteError after ``MAX_CONSECUTIVE_SKIPS`` skipped updates in a row.
+        """
+        try:
+            self.actor_learner.learner.apply(progress, episodes_ended)
+        except NonFiniteError:
+            self.own_counters[Counter.SKIPPED] += 1
+            self.consecutive_skips += 1
+            if self.consecutive_skips == MAX_CONSECUTIVE_SKIPS:
+                raise
+            return
+        self.own_counters[Counter.UPDATES] += 1
+        self.consecutive_skips = 0
+
+    def share_statistics(self) -> None:
+        """Add this worker's observations to the shared statistics, and adopt these."""
         with self.shared.lock:
-            for name, tracker in self.running_statistics.items():
-                self.shared.write_moments(name, tracker.share(self.shared.read_moments(name)))
+            for name, statistics in self.running_statistics.items():
+                self.shared.write_statistics(name, statistics.share(self.shared.read_statistics(name)))
 
     def report(self, number: int) -> None:
-        """Tell the main process of the updates since the last report."""
-        episodes = self.actor_learner.collector.pop_episodes()
+        """Send the episodes, metrics and lags since the last report."""
         metrics = self.actor_learner.learner.metrics() if self.recent_updates else {}
-        self.channel.send(Report(number, episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max))
+        self.channel.send(Report(number, self.episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max))
         self.last_report = number
-        self.recent_updates = self.lag_sum = self.lag_max = 0
+        self.recent_updates = 0
+        self.lag_sum = 0
+        self.lag_max = 0
+        self.episodes = []
 
     def send_state(self) -> None:
-        """Send everything a checkpoint keeps of this worker; the command is WAIT, so nothing moves after it."""
+        """Send the state for a checkpoint; the command is PAUSE, so the state does not change afterwards."""
         self.last_state = int(self.control[Control.STATES_WANTED])
         if self.running_statistics:
-            self.share_moments()
-        self.report(self.last_report)  # the episodes that the checkpoint counts as finished
+            self.share_statistics()
+        self.report(self.last_report)  # the checkpoint counts these episodes as finished
         self.channel.send(StateReply(self.last_state, self.actor_learner.get_state()))
 
 
-def run_worker(spec: WorkerSpec, factory: Any, shared: Shared, channel: Connection) -> None:
-    """The body of a worker process; ``factory`` is the environment's, wrapped for pickling."""
-    stops = {signal.SIGINT, signal.SIGTERM}
-    for number in stops:  # they may reach the whole group; the main process decides
+def run_worker(spec: WorkerSpec, factory: Any, shared: SharedState, channel: Connection) -> None:
+    """Run a worker until it is told to stop: the main function of its process.
+
+    ``factory``: a CloudpickleWrapper of the environment's factory.
+    """
+    # Ctrl-C and termination may reach the whole process group; the main process decides. Both signals were blocked
+    # until here, and are unblocked because environments may start processes that need them.
+    signals = {signal.SIGINT, signal.SIGTERM}
+    for number in signals:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)  # they were blocked until here; environments may want them
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         with single_threaded():
             _run(spec, factory.fn, shared, channel)
     except BaseException as error:
-        with contextlib.suppress(BrokenPipeError):  # nobody is left to tell
+        with contextlib.suppress(BrokenPipeError):  # the main process has exited
             channel.send(Failure(traceback.format_exc(), error if isinstance(error, LimelightError) else None))
         raise SystemExit(1) from None
 
 
-def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: Shared, channel: Connection) -> None:
+def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: SharedState, channel: Connection) -> None:
     seed = worker_seed(spec.config.seed, spec.index, spec.restarts)
-    actor = make_actor_learner(spec.config, factory, seed, shared.train_state(spec.index))
+    actor_learner = make_actor_learner(spec.config, factory, seed, shared.train_state(spec.index))
     try:
-        exact = spec.state is None or actor.set_state(spec.state, spec.restart_seed)
-        worker = Worker(spec, actor, shared, channel)
-        channel.send(Ready(exact))  # from here on it can be asked for its state
+        exact = spec.state is None or actor_learner.set_state(spec.state, spec.restart_seed)
+        worker = Worker(spec, actor_learner, shared, channel)
+        channel.send(Ready(exact))  # from here on, its state can be asked for
         worker.work()
     finally:
-        actor.close()
+        actor_learner.close()
 
 
 def _exit_with_parent() -> None:
-    """End this process when the main one has ended, however that came."""
+    """Exit this process when the main process has exited, for whatever reason."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

@@ -1,1 +1,1 @@
-"""The runner on a Ray cluster."""
+"""The runner on a Ray cluster: workers on any node, one learner."""

@@ -1,73 +1,36 @@
-"""The runner on a Ray cluster: workers anywhere collect, this process learns. Made by train.py; Ray is optional.
+"""The runner on a Ray cluster: workers on any node collect, and this process makes every update (docs/scaling.md).
 
-Synchronous: every update is of all workers' rollouts with the same parameters. Asynchronous: of one worker's, as it
-arrives: of its gradients (A3C's parameter server), or of its rollout, corrected by V-trace. docs/scaling.md.
+The synchronous schedule makes one update from the rollouts of all workers (A2C). The asynchronous one makes an update
+from each result as it arrives: from gradients (A3C with a parameter server), or from a rollout, corrected by V-trace.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import os
-import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import ray
-from ray.exceptions import RayError, RayTaskError
 
 from limelight.algo.episodes import Episode
 from limelight.algo.learner import Learner
 from limelight.algo.normalization import ObservationNormalizer, no_moments
-from limelight.algo.rollout import Rollout
-from limelight.algo.train_state import copy_into
-from limelight.errors import LimelightError, NonFiniteError
+from limelight.errors import NonFiniteError
 from limelight.runners.actor_learner import running_statistics
-from limelight.runners.base import ENV_STATE_NOT_RESTORED, MAX_CONSECUTIVE_SKIPS, NOT_REPRODUCIBLE
-from limelight.runners.ray.cluster import free_places, join
-from limelight.runners.ray.worker import ParameterSnapshot, RayWorker, WorkerResult
-from limelight.runners.worker_metrics import Counter, WorkerRates, mean_metrics
-from limelight.runners.worker_slots import RestartPolicy
+from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, stamp_episodes
+from limelight.runners.ray.pool import WorkerPool
+from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
+from limelight.runners.ray.worker import ParameterSnapshot, WorkerResult
+from limelight.runners.worker_metrics import Counter, WorkerRates
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, Metrics, State
 
-_METRICS_EVERY = 0.2
-"""Seconds between two sets of metrics; they cost time."""
-_ANSWER_WITHIN = 10.0
-"""Seconds that workers may take to finish a rollout and send their states; a checkpoint does not wait longer."""
-_PATIENCE_TO_BEGIN = 60.0
-"""Seconds after which a run begins with the workers it has, or says that it has none."""
-_END_WITHIN = 5.0
-"""Seconds that workers may take to free their environments."""
-_NAP = 0.05
+_POLL_EVERY = 0.05
 """Seconds between two looks for workers, while there is none."""
 
 
-@dataclass
-class WorkerSlot:
-    """The place of one worker, and the actor that sits in it now."""
-
-    index: int
-    actor: Any = None
-    restarts: int = 0
-    ready: bool = False
-    """The present actor has begun to collect_rollout."""
-    was_ready: bool = False
-    """Some actor in this slot had."""
-    pending: int = 0
-    """Rollouts it has been asked for and has not answered."""
-    version: int = -1
-    """Of the parameters it has; -1: of none."""
-    restart_at: float | None = None
-    """When the next actor is due (of ``time.monotonic``)."""
-
-
 class RayRunner:
-    """W workers on a cluster; ``learner`` makes every update."""
+    """The learning loop over a pool of workers; ``learner`` makes every update."""
 
     def __init__(
         self,
@@ -76,42 +39,33 @@ class RayRunner:
         normalizer: ObservationNormalizer | None,
         factory: EnvFactory | None,
     ) -> None:
-        self.config, self.learner, self.factory = config, learner, factory
+        self.config = config
+        self.learner = learner
         self.running_statistics = running_statistics(normalizer, learner)
-        for tracker in self.running_statistics.values():
-            tracker.moments = no_moments(tracker.moments.mean.shape)  # the workers' own first observations count
-        self.num_steps, self.seconds, self.version = 0, 0.0, 0
-        assert config.workers.num_workers is not None
-        self.slots = [WorkerSlot(index) for index in range(config.workers.num_workers)]
-        self.counters = np.zeros((len(self.slots), len(Counter)), np.int64)
-        self.restarts = RestartPolicy(config)
-        self._pace = WorkerRates(self.counters)
-        self._starting: dict[Any, WorkerSlot] = {}  # what was asked for and is not answered, oldest first
-        self._working: dict[Any, WorkerSlot] = {}
-        self._newest: tuple[int, Any] = (-1, None)  # number and store reference of the last version that was put there
-        self._sum, self._scaled = np.zeros((2, len(learner.flat)), np.float32)
-        self._states: list[State | None] = [None] * len(self.slots)
-        self._restart_seed = self._skipped_in_a_row = 0
-        self._exact = True
-        self._began = self._failed = False
-        self._begin_by = 0.0
-        self._reports: list[Metrics] = []
+        for statistics in self.running_statistics.values():
+            statistics.moments = no_moments(statistics.moments.mean.shape)  # only workers' observations count
+        self.schedule: Schedule = AsynchronousSchedule() if config.workers.asynchronous else SynchronousSchedule()
+        self.pool = WorkerPool(config, factory, announce_inexact=not self.schedule.reproducible)
+        self.mean_gradient = MeanGradient(learner)
+        self.num_steps = 0
+        self.seconds = 0.0
+        self.version = 0
+        """Updates made so far: the version of the learner's parameters."""
+        self.counters = np.zeros((len(self.pool.workers), len(Counter)), np.int64)
+        self._rates = WorkerRates(self.counters)
+        self._stored: tuple[int, Any] = (-1, None)  # version and reference of the last snapshot in Ray's store
+        self._consecutive_skips = 0
+        self._failed = False
+        # Since the last call of advance that reached its goal
+        self._metrics: Metrics = {}
         self._lags: list[int] = []
-        self._metrics_at = 0.0
         self._episodes: list[Episode] = []
-        self._messages: list[str] = []
-        self._leave, dashboard = join(config)
-        if dashboard:
-            self._messages.append(f"Ray's dashboard: {dashboard}")
-        self._places = min(len(self.slots), free_places(config.workers))
-        device: Literal["cuda", "cpu"] = "cuda" if config.workers.worker_gpus else "cpu"
-        self._worker_config = ray.put(dataclasses.replace(config, device=device))
 
     # ------------------------------------------------------------------ training
 
     def advance(self, until: int, seconds: float) -> Metrics:
         """See :class:`limelight.runners.base.Runner`."""
-        if not self._wait_for_workers(seconds):
+        if not self._start(seconds):
             return {}
         start = now = time.perf_counter()
         try:
@@ -122,323 +76,163 @@ class RayRunner:
             self._failed = True
             raise
         self.seconds += now - start
-        return self._gather() if self.num_steps >= until else {}
+        return self._pop_metrics() if self.num_steps >= until else {}
 
-    def _wait_for_workers(self, seconds: float) -> bool:
-        """Whether all workers that there is room for are ready; they are made, if that was not done before."""
-        if self._began:
+    def _start(self, seconds: float) -> bool:
+        """Return whether the workers have started; measure their speed from then on."""
+        if self.pool.started:
             return True
-        if not self._starting:
-            for slot in self.slots:
-                self._make(slot)
-            self._begin_by = time.monotonic() + _PATIENCE_TO_BEGIN
-        self._collect_started(len(self._starting), seconds)
-        ready, late = sum(slot.ready for slot in self.slots), time.monotonic() >= self._begin_by
-        self._began = ready >= max(1, self._places) or (ready > 0 and late)
-        if self._began:
-            self._pace.start()
-        if ready < len(self.slots) and (self._began or late):
-            workers = self.config.workers
-            self._messages.append(
-                f"{ready} of {len(self.slots)} workers have begun, and the cluster has room for {self._places} "
-                f"(each: {workers.worker_cpus:g} CPUs, {workers.worker_gpus:g} GPUs); the others join when they can"
-            )
-            self._begin_by = time.monotonic() + _PATIENCE_TO_BEGIN
-        return self._began
+        if not self.pool.start(seconds):
+            return False
+        self._rates.start()
+        return True
 
     def _step(self, until: int, seconds: float) -> None:
-        """Give every worker something to do; when enough have answered, learn from that."""
-        self._make_due()
-        if self._starting:
-            self._collect_started(1, 0.0)
-        self._dispatch(until)
-        if not self._working:
-            time.sleep(min(_NAP, seconds))
+        """Request rollouts from all idle workers, and learn from those that have arrived."""
+        self.pool.maintain()
+        self._request_rollouts(until)
+        if not self.pool.num_pending:
+            time.sleep(min(_POLL_EVERY, seconds))
             return
-        # ray.wait prefers the first ones; these have waited longest, so nobody is passed over.
-        enough = 1 if self.config.workers.asynchronous else len(self._working)
-        done, _ = ray.wait(list(self._working), num_returns=enough, timeout=seconds)
-        if len(done) == enough:
-            self._consume(done, until)
+        self._learn(self.pool.receive_results(self.schedule.num_awaited(self.pool.num_pending), seconds), until)
 
-    def _dispatch(self, until: int) -> None:
-        """A rollout of everybody who does nothing."""
-        ahead = self.config.workers.prefetch
-        idle = [slot for slot in self.slots if slot.ready for _ in range(slot.pending, ahead + 1)]
-        if not idle:
-            return
-        rows = len(idle) * self.config.env.num_envs * self.config.algorithm.num_steps
-        now = time.perf_counter()
-        want_metrics = now - self._metrics_at >= _METRICS_EVERY or self.num_steps + rows >= until
-        if want_metrics and self.config.workers.worker_output == "gradients":
-            self._metrics_at = now
-        for slot in idle:
-            is_old = slot.version < 0 or self.version - slot.version > self.config.workers.max_policy_lag
+    def _request_rollouts(self, until: int) -> None:
+        idle = self.pool.idle_workers(self.config.workers.ray.prefetch)
+        # Metrics take time: only rollouts of which one may reach ``until`` have them.
+        rows = self.config.env.num_envs * self.config.algorithm.num_steps
+        with_metrics = self.num_steps + (self.pool.num_pending + len(idle)) * rows >= until
+        for worker in idle:
+            is_old = worker.version < 0 or self.version - worker.version > self.config.workers.ray.max_policy_lag
             if is_old:
-                slot.version = self.version
-            slot.pending += 1
-            self._working[slot.actor.collect_rollout.remote(self._put_version() if is_old else None, want_metrics)] = (
-                slot
-            )
+                worker.version = self.version
+            self.pool.request_rollout(worker, self._snapshot() if is_old else None, with_metrics)
 
-    def _put_version(self) -> Any:
-        """The newest parameters, in the object store: once, for all workers that need them."""
-        if self._newest[0] != self.version:
+    def _snapshot(self) -> Any:
+        """Return a reference to the newest parameters, which are stored once for all workers that need them."""
+        if self._stored[0] != self.version:
             train_state = self.learner.train_state
-            target = None if train_state.target_params is None else train_state.target_params.cpu().numpy()
-            moments = {name: tracker.moments for name, tracker in self.running_statistics.items()}
-            params, progress = train_state.params.cpu().numpy(), self.learner.progress
-            version = ParameterSnapshot(self.version, params, target, moments, progress)
-            self._newest = self.version, ray.put(version)
-        return self._newest[1]
+            target = train_state.target_params
+            snapshot = ParameterSnapshot(
+                self.version,
+                train_state.params.cpu().numpy(),
+                None if target is None else target.cpu().numpy(),
+                {name: statistics.moments for name, statistics in self.running_statistics.items()},
+                self.learner.progress,
+            )
+            self._stored = self.version, self.pool.put(snapshot)
+        return self._stored[1]
 
-    def _consume(self, done: Sequence[Any], until: int) -> None:
-        """Learn from the rollouts of these tasks: each by itself, or, if synchronous, from all together."""
-        pieces = []
-        for task in done:
-            slot = self._working.pop(task, None)  # nothing more is heard of those that have died
-            if slot is not None and (piece := self._answer(slot, task)) is not None:
-                slot.pending -= 1
-                pieces.append((slot, piece))
-        if self.config.workers.asynchronous:
-            for pair in pieces:
-                self._learn([pair], until)
-        elif pieces:
-            self._learn(sorted(pieces, key=lambda pair: pair[0].index), until)
+    def _learn(self, results: list[WorkerResult], until: int) -> None:
+        """Make the updates that the schedule wants of these results."""
+        for batch in self.schedule.batches(results):
+            num_valid = sum(result.num_valid for result in batch)
+            for result in batch:
+                self._record(result, self.num_steps + num_valid)
+            if num_valid:  # otherwise there is no gradient, and momentum must not move the parameters
+                self._update(batch, with_metrics=self.num_steps + num_valid >= until)
+            self.num_steps += num_valid
 
-    def _answer(self, slot: WorkerSlot, task: Any) -> Any:
-        """What a worker has answered; None if it has died instead, which is seen to."""
+    def _record(self, result: WorkerResult, step: int) -> None:
+        """Count a rollout, its episodes and its lag, and add its observations to the running statistics."""
+        self.counters[result.worker, Counter.STEPS] += result.num_valid
+        self._lags.append(self.version - result.version)
+        self._episodes += stamp_episodes(result.episodes, step, result.worker * self.config.env.num_envs)
+        for name, (new, total) in result.statistics.items():
+            statistics = self.running_statistics[name]
+            # With a single contributor, adopt its statistics unchanged (bit for bit).
+            is_only_one = statistics.moments.size + new.size == total.size
+            statistics.moments = total if is_only_one else statistics.moments.merge(new)
+
+    def _update(self, batch: Sequence[WorkerResult], with_metrics: bool) -> None:
+        """Make one update; skip it where the gradient is not finite.
+
+        Raises: NonFiniteError after as many skipped updates in a row as the schedule bears.
+        """
+        workers = [result.worker for result in batch]
+        metrics = self.mean_gradient.compute(batch, with_metrics)
+        episodes_ended = sum(result.episodes_ended for result in batch)
         try:
-            return ray.get(task)
-        except RayError as error:
-            self._handle_exit(slot, error)
-            return None
+            self.learner.apply(self.num_steps / self.config.total_timesteps, episodes_ended)
+        except NonFiniteError:
+            self.counters[workers, Counter.SKIPPED] += 1
+            self._consecutive_skips += 1
+            if self._consecutive_skips == self.schedule.max_consecutive_skips:
+                raise
+            return
+        self.version += 1
+        self.counters[workers, Counter.UPDATES] += 1
+        self._consecutive_skips = 0
+        if metrics:
+            self._metrics = {**metrics, **self.learner.apply_metrics}
 
-    # ------------------------------------------------------------------ learning
+    # ------------------------------------------------------------------ reports
 
-    def _learn(self, pieces: Sequence[tuple[WorkerSlot, WorkerResult]], until: int) -> None:
-        """One update from rollouts of the same parameters."""
-        num_valid = sum(piece.num_valid for _, piece in pieces)
-        for slot, piece in pieces:
-            self._record(slot, piece)
-        if num_valid:  # else nothing happened; momentum must not move the parameters
-            metrics = self._gradients([piece for _, piece in pieces], num_valid, self.num_steps + num_valid >= until)
-            try:
-                self.learner.apply(
-                    self.num_steps / self.config.total_timesteps, sum(piece.episodes_ended for _, piece in pieces)
-                )
-                self._skipped_in_a_row = 0
-                self.version += 1
-                self.counters[[slot.index for slot, _ in pieces], Counter.UPDATES] += 1
-                if metrics:
-                    self._reports.append({**metrics, **self.learner.apply_metrics})
-            except NonFiniteError:
-                self.counters[[slot.index for slot, _ in pieces], Counter.SKIPPED] += 1
-                self._skipped_in_a_row += 1
-                if not self.config.workers.asynchronous or self._skipped_in_a_row == MAX_CONSECUTIVE_SKIPS:
-                    raise
-        self.num_steps += num_valid
-
-    def _record(self, slot: WorkerSlot, piece: WorkerResult) -> None:
-        """What a worker tells beside its rollout."""
-        self.counters[slot.index, Counter.STEPS] += piece.num_valid
-        self._lags.append(self.version - piece.version)
-        first = slot.index * self.config.env.num_envs
-        self._episodes.extend(e._replace(env=first + e.env) for e in piece.episodes)
-        for name, (seen, known) in piece.seen.items():
-            tracker = self.running_statistics[name]
-            # Where nobody else has seen anything, the worker's are the moments, to the last bit.
-            alone = tracker.moments.size + seen.size == known.size
-            tracker.moments = known if alone else tracker.moments.merge(seen)
-
-    def _gradients(self, pieces: Sequence[WorkerResult], num_valid: int, is_last: bool) -> Metrics:
-        """Write the gradient of the mean loss over all valid rows into the learner's ``flat.grads``."""
-        now = time.perf_counter()
-        want_metrics = is_last or now - self._metrics_at >= _METRICS_EVERY
-        rows, grads = [], self.learner.flat.grads
-        pieces = [piece for piece in pieces if piece.num_valid]
-        if len(pieces) > 1:
-            self._sum[:] = 0.0
-        for piece in pieces:
-            if piece.rollout is not None:
-                self.learner.gradients(_writable(piece.rollout))
-                if want_metrics:
-                    rows.append(self.learner.metrics())
-            else:
-                assert piece.gradients is not None
-                rows.append(piece.metrics)
-                copy_into(grads, piece.gradients)
-            if len(pieces) > 1:
-                np.multiply(grads.cpu().numpy(), np.float32(piece.num_valid / num_valid), out=self._scaled)
-                self._sum += self._scaled
-        if len(pieces) > 1:
-            copy_into(grads, self._sum)
-        if want_metrics and pieces[0].rollout is not None:
-            self._metrics_at = now
-        return mean_metrics([row for row in rows if row])
-
-    # ------------------------------------------------------------------ workers
-
-    def _make(self, slot: WorkerSlot) -> None:
-        workers = self.config.workers
-        options = {
-            "num_cpus": workers.worker_cpus,
-            "num_gpus": workers.worker_gpus,
-            "scheduling_strategy": "SPREAD" if workers.worker_placement == "spread" else "DEFAULT",
-        }
-        slot.actor = ray.remote(RayWorker).options(**options).remote([folder or os.getcwd() for folder in sys.path])
-        task = slot.actor.start.remote(
-            self._worker_config, self.factory, slot.index, slot.restarts,
-            self._states[slot.index], self._restart_seed + slot.index,
-        )  # fmt: skip
-        self._starting[task] = slot
-
-    def _make_due(self) -> None:
-        """New actors for slots whose time has come."""
-        now = time.monotonic()
-        for slot in self.slots:
-            if slot.restart_at is not None and now >= slot.restart_at:
-                slot.restart_at = None
-                self._make(slot)
-
-    def _collect_started(self, wanted: int, seconds: float) -> None:
-        """Wait until so many of those that are starting have; take in those that have."""
-        wanted = min(wanted, len(self._starting))
-        done, _ = ray.wait(list(self._starting), num_returns=wanted, timeout=seconds)
-        for task in done:
-            slot = self._starting.pop(task)
-            exact = self._answer(slot, task)
-            if exact is not None:
-                slot.ready = slot.was_ready = True
-                self._states[slot.index] = None  # a successor begins anew
-                self._exact = self._exact and exact
-                if not exact and self.config.workers.asynchronous:
-                    self._messages.append(f"worker {slot.index}: {ENV_STATE_NOT_RESTORED}")
-
-    def _handle_exit(self, slot: WorkerSlot, error: RayError) -> None:
-        """See to a worker that has died, or whose environments have: a new one after a while, or the end of the run."""
-        with contextlib.suppress(Exception):  # it may be gone, and its node with it
-            ray.kill(slot.actor)
-        slot.actor, slot.ready, slot.pending, slot.version = None, False, 0, -1
-        self._working = {task: other for task, other in self._working.items() if other is not slot}
-        said = _plain(str(error))
-        if isinstance(error, RayTaskError):  # of its own making; all others are of actors and nodes
-            if isinstance(error.cause, LimelightError):
-                raise type(error.cause)(*error.cause.args) from None
-            said = f"it raised\n{said}"
-        delay, message = self.restarts.after(slot.index, slot.restarts, slot.was_ready, said)
-        slot.restarts += 1
-        slot.restart_at = time.monotonic() + delay
-        self._messages.append(message)
-
-    # ------------------------------------------------------------------ what the loop asks for
-
-    def _gather(self) -> Metrics:
-        """Metrics of the updates since the last call."""
-        reports, lags = self._reports, self._lags
-        self._reports, self._lags = [], []
-        metrics = mean_metrics(reports)
+    def _pop_metrics(self) -> Metrics:
+        """Return the metrics of the last update that has any, and those of the workers since the last call."""
+        metrics, lags = self._metrics, self._lags
+        self._metrics = {}
+        self._lags = []
         if not lags:
             return metrics
-        metrics |= {"async/worker_restarts": self.restarts.count, **self._pace.metrics()}
-        if self.config.workers.asynchronous:
-            metrics["async/policy_lag"] = float(np.mean(lags))
-            metrics["async/policy_lag_max"] = max(lags)
-            metrics["async/skipped_updates"] = int(self.counters[:, Counter.SKIPPED].sum())
-        return metrics
+        skipped = int(self.counters[:, Counter.SKIPPED].sum())
+        workers = {"async/worker_restarts": self.pool.restart_policy.count, **self._rates.metrics()}
+        return {**metrics, **workers, **self.schedule.metrics(lags, skipped)}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
-        episodes, self._episodes = self._episodes, []
+        episodes = self._episodes
+        self._episodes = []
         return episodes
 
     def pop_messages(self) -> list[str]:
         """See :class:`limelight.runners.base.Runner`."""
-        messages, self._messages = self._messages, []
+        messages = self.pool.messages
+        self.pool.messages = []
         return messages
 
+    # ------------------------------------------------------------------ state
+
     def get_state(self) -> State:
-        """See :class:`limelight.runners.base.Runner`; the workers finish their rollouts, which are learnt, and rest."""
-        states = list(self._states)
-        if self._failed:  # where they stand does not go with what has been learnt
-            states = [None] * len(self.slots)
-        elif self._began:
-            states = self._ask_for_states()
+        """See :class:`limelight.runners.base.Runner`; the rollouts that were requested are learnt from first."""
+        states = self._worker_states()
         return {
             "num_steps": self.num_steps,
             "seconds": self.seconds,
             "version": self.version,
             "train_state": self.learner.train_state.get_state(),
             "learner": self.learner.get_state(),
-            "moments": {name: tracker.get_state() for name, tracker in self.running_statistics.items()},
+            "moments": {name: statistics.get_state() for name, statistics in self.running_statistics.items()},
             "workers": states,
-            "restarts": [slot.restarts for slot in self.slots],
-            "episodes": [list(episode) for episode in self._episodes],
+            "restarts": [worker.slot.restarts for worker in self.pool.workers],
         }
 
-    def _ask_for_states(self) -> list[State | None]:
-        """The state of each worker, None of those that are dead or too slow."""
-        if self._working:
-            timeout = _ANSWER_WITHIN if self.config.workers.asynchronous else None  # else an update would lack some
-            done, _ = ray.wait(list(self._working), num_returns=len(self._working), timeout=timeout)
-            self._consume(done, self.num_steps)
-        asked = {slot.actor.get_state.remote(): slot for slot in self.slots if slot.ready and not slot.pending}
-        states = list(self._states)  # of those that have not begun yet
-        if asked:
-            for task in ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_WITHIN)[0]:
-                with contextlib.suppress(RayError):  # its next rollout tells
-                    states[asked[task].index] = ray.get(task)
-        late = [slot.index for slot in self.slots if slot.ready and states[slot.index] is None]
-        if late:
-            self._messages.append(
-                f"workers {late} did not answer within {_ANSWER_WITHIN:g} s; the checkpoint lacks them"
-            )
-        return states
+    def _worker_states(self) -> list[State | None]:
+        if self._failed:  # some workers are ahead of the parameters
+            return [None] * len(self.pool.workers)
+        if not self.pool.started:
+            return list(self.pool.states)
+        if self.pool.num_pending:
+            results = self.pool.receive_results(self.pool.num_pending, self.schedule.drain_timeout, partial=True)
+            self._learn(results, self.num_steps)
+        return self.pool.request_states()
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
-        """See :class:`limelight.runners.base.Runner`; waits for the workers, to tell whether they continue exactly."""
-        self.num_steps, self.seconds = int(state["num_steps"]), float(state["seconds"])
+        """See :class:`limelight.runners.base.Runner`; a reproducible schedule waits for the workers to start."""
+        self.num_steps = int(state["num_steps"])
+        self.seconds = float(state["seconds"])
         self.version = int(state["version"])
         self.learner.train_state.set_state(state["train_state"])
         self.learner.set_state(state["learner"])
-        for name, tracker in self.running_statistics.items():
-            tracker.set_state(state["moments"][name])
-        self._states, self._restart_seed = list(state["workers"]), seed
-        for slot, restarts, worker in zip(self.slots, state["restarts"], self._states, strict=True):
-            slot.restarts = int(restarts) + (worker is None)  # one without a state must not repeat its episodes
-            self._exact = self._exact and worker is not None
-        self._episodes = [Episode(*episode) for episode in state["episodes"]]
-        if self.config.workers.asynchronous:
+        for name, statistics in self.running_statistics.items():
+            statistics.set_state(state["moments"][name])
+        self.pool.set_states(state["workers"], state["restarts"], seed)
+        if not self.schedule.reproducible:
             return NOT_REPRODUCIBLE
-        while not self._wait_for_workers(1.0):
+        while not self._start(1.0):
             pass
-        return None if self._exact and all(slot.ready for slot in self.slots) else ENV_STATE_NOT_RESTORED
+        exact = self.pool.exact and all(worker.slot.ready for worker in self.pool.workers)
+        return None if exact else ENV_STATE_NOT_RESTORED
 
     def close(self) -> None:
-        """See :class:`limelight.runners.base.Runner`; leaves the cluster, and ends one that was started for the run."""
-        with contextlib.suppress(RayError):
-            ends = [slot.actor.close.remote() for slot in self.slots if slot.ready]
-            if ends:
-                ray.wait(ends, num_returns=len(ends), timeout=_END_WITHIN)
-            for slot in self.slots:
-                if slot.actor is not None:
-                    ray.kill(slot.actor)
-        self._leave()
-
-
-def _plain(text: str) -> str:
-    """Without the colours of a terminal."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
-
-
-def _writable(rollout: Rollout) -> Rollout:
-    """A copy: what comes out of Ray's store may not be written, and PyTorch wants that it may."""
-
-    def copied(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return value.copy()
-        return type(value)(*map(copied, value)) if isinstance(value, tuple) else value
-
-    return dataclasses.replace(
-        rollout, **{field.name: copied(getattr(rollout, field.name)) for field in dataclasses.fields(rollout)}
-    )
+        """See :class:`limelight.runners.base.Runner`."""
+        self.pool.close()

@@ -1,7 +1,6 @@
-"""One worker of a run on a Ray cluster: collects with the parameters it is sent, and answers with what came of it.
+"""One worker of a run on a Ray cluster: collects with the parameters that it receives, and returns the result.
 
-ray.py makes an actor of :class:`RayWorker`. All that crosses between the processes is NumPy arrays and plain numbers,
-so it does not matter on which devices either computes.
+All that processes exchange is NumPy arrays and plain numbers, so each may compute on a device of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +9,9 @@ import dataclasses
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from limelight.algo.episodes import Episode
 from limelight.algo.normalization import Moments
 from limelight.algo.rollout import Rollout
-from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
+from limelight.runners.actor_learner import make_actor_learner, running_statistics
 from limelight.seeds import worker_seed
 from limelight.settings.schema import TrainConfig
 from limelight.threads import single_threaded
@@ -27,49 +28,60 @@ from limelight.typing import EnvFactory, Metrics, State
 
 @dataclass(frozen=True)
 class ParameterSnapshot:
-    """What a worker is brought up to date with."""
+    """Parameters and statistics of the learner, as workers receive them."""
 
-    number: int
-    """Updates made before it."""
+    version: int
+    """Updates that led to these parameters."""
     params: NDArray[np.float32]
     """[n]."""
     target_params: NDArray[np.float32] | None
-    """Of the target critic, [m], if there is one."""
-    moments: Mapping[str, Moments]
-    """Of observations and returns, over all workers."""
+    """The target critic's parameters, [m]; None without a target critic."""
+    statistics: Mapping[str, Moments]
+    """Running statistics of observations and returns over all workers, by name."""
     progress: float
     """0 to 1 through the step budget."""
 
 
+class StatisticsUpdate(NamedTuple):
+    """Running statistics of one worker."""
+
+    new: Moments
+    """Statistics of the observations since the last result."""
+    total: Moments
+    """Statistics of all observations that the worker has statistics of, its own and shared ones."""
+
+
 @dataclass(frozen=True)
 class WorkerResult:
-    """What a worker answers after one rollout."""
+    """The result of one rollout."""
 
+    worker: int
+    """The index of the worker."""
     version: int
-    """Number of the parameters it was collected with."""
+    """The version of the parameters that collected the rollout."""
     gradients: NDArray[np.float32] | None
-    """Of the loss on the rollout, [n]; None where the rollout itself is sent."""
+    """The gradient of the loss on the rollout, [n]; None where the rollout itself is sent, or has no valid row."""
     rollout: Rollout | None
     num_valid: int
-    """Environment steps."""
+    """Environment steps in the rollout."""
     episodes_ended: int
     episodes: list[Episode]
     metrics: Metrics
-    seen: Mapping[str, tuple[Moments, Moments]]
-    """What was seen since the last answer, and all that the worker knows of."""
+    statistics: Mapping[str, StatisticsUpdate]
 
 
 class RayWorker:
-    """Environments, policy and learner on some node."""
+    """The class of the Ray actors: an actor-learner on some node.
 
-    actor: ActorLearner
+    Args:
+        path: the run's ``sys.path``, for modules of its environment; folders that are missing here are ignored.
+    """
 
     def __init__(self, path: Sequence[str]) -> None:
-        """``path``: where the run finds modules, for those of its environment; what is not there is no loss."""
         sys.path.extend(folder for folder in path if folder not in sys.path)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the run decides
-        self._one_thread = single_threaded()  # for as long as the process lives
-        self._one_thread.__enter__()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
+        self._threads = ExitStack()
+        self._threads.enter_context(single_threaded())
         self.version = -1
 
     def start(
@@ -81,54 +93,73 @@ class RayWorker:
         state: State | None,
         restart_seed: int,
     ) -> bool:
-        """Make it all; whether it continues ``state``, of a checkpoint, exactly (restarted episodes are seeded)."""
-        self.ship_rollouts = config.workers.worker_output == "rollouts"
-        self.off_policy = self.ship_rollouts and config.workers.asynchronous
+        """Make the actor-learner; return False if it continues ``state`` with new episodes, seeded by the last seed.
+
+        Args:
+            config: of the run, with the worker's device.
+            factory: makes the environment, where it was given as a Python object.
+            index: of the worker's slot.
+            restarts: workers that the slot has had before.
+            state: to continue from, of a checkpoint.
+            restart_seed: seeds the episodes where the environments of ``state`` cannot be restored.
+        """
+        self.index = index
+        self.sends_rollouts = config.workers.ray.worker_output == "rollouts"
+        self.is_off_policy = self.sends_rollouts and config.workers.asynchronous
         self.actor_learner = make_actor_learner(config, factory, worker_seed(config.seed, index, restarts))
         self.running_statistics = running_statistics(self.actor_learner.normalizer, self.actor_learner.learner)
         return state is None or self.actor_learner.set_state(state, restart_seed)
 
-    def collect_rollout(self, version: ParameterSnapshot | None, with_metrics: bool) -> WorkerResult:
-        """One rollout, with the parameters of ``version``, or with those it has."""
-        before = self._update(version) if version is not None else {}
-        actor, learner = self.actor_learner, self.actor_learner.learner
-        rollout = actor.collect()
-        metrics: Metrics = {}
-        if self.ship_rollouts:
-            log_probs = learner.log_probs(rollout) if self.off_policy else None
-            rollout = dataclasses.replace(
-                rollout, log_probs=log_probs, image_scale=actor.image_scale, learning_rewards=learner.rewards(rollout)
-            )
-        elif rollout.num_valid:
+    def collect_rollout(self, snapshot: ParameterSnapshot | None, with_metrics: bool) -> WorkerResult:
+        """Collect a rollout with the parameters of ``snapshot``; None: with those of the last call."""
+        unshared = self._load(snapshot) if snapshot is not None else {}
+        learner = self.actor_learner.learner
+        rollout = self.actor_learner.collect()
+        gradients, metrics = None, {}
+        if rollout.num_valid and not self.sends_rollouts:
             learner.gradients(rollout)
             metrics = learner.metrics() if with_metrics else {}
+            gradients = learner.flat.grads.cpu().numpy()
         return WorkerResult(
+            self.index,
             self.version,
-            None if self.ship_rollouts else learner.flat.grads.cpu().numpy(),
-            rollout if self.ship_rollouts else None,
+            gradients,
+            self._for_learner(rollout) if self.sends_rollouts else None,
             rollout.num_valid,
             rollout.episodes_ended,
-            actor.collector.pop_episodes(),
+            self.actor_learner.collector.pop_episodes(),
             metrics,
-            self._seen(before),
+            self._pop_statistics(unshared),
         )
 
-    def _update(self, version: ParameterSnapshot) -> dict[str, Moments]:
-        """Take over parameters and moments; what was seen that the latter do not have yet."""
-        self.version = version.number
-        self.actor_learner.learner.set_parameters(version.params, version.target_params, version.progress)
-        before = {name: tracker.pending for name, tracker in self.running_statistics.items()}
-        for name, tracker in self.running_statistics.items():
-            tracker.share(version.moments[name])
-        return before
+    def _for_learner(self, rollout: Rollout) -> Rollout:
+        """Add the fields that only the worker can compute: rewards to learn from, log π of the policy that acted."""
+        learner = self.actor_learner.learner
+        return dataclasses.replace(
+            rollout,
+            log_probs=learner.log_probs(rollout) if self.is_off_policy else None,
+            image_scale=self.actor_learner.image_scale,
+            learning_rewards=learner.rewards(rollout),
+        )
 
-    def _seen(self, before: Mapping[str, Moments]) -> dict[str, tuple[Moments, Moments]]:
-        seen = {}
-        for name, tracker in self.running_statistics.items():
-            new = tracker.pending
-            seen[name] = (before[name].merge(new) if name in before else new, tracker.moments)
-            tracker.clear_pending()
-        return seen
+    def _load(self, snapshot: ParameterSnapshot) -> dict[str, Moments]:
+        """Adopt parameters and statistics; return this worker's statistics that the latter lack."""
+        self.version = snapshot.version
+        self.actor_learner.learner.set_parameters(snapshot.params, snapshot.target_params, snapshot.progress)
+        unshared = {name: statistics.pending for name, statistics in self.running_statistics.items()}
+        for name, statistics in self.running_statistics.items():
+            statistics.share(snapshot.statistics[name])
+        return unshared
+
+    def _pop_statistics(self, unshared: Mapping[str, Moments]) -> dict[str, StatisticsUpdate]:
+        """Return the statistics since the last result; ``unshared`` are those from before the snapshot was loaded."""
+        updates = {}
+        for name, statistics in self.running_statistics.items():
+            new = statistics.pending
+            merged = unshared[name].merge(new) if name in unshared else new
+            updates[name] = StatisticsUpdate(merged, statistics.moments)
+            statistics.clear_pending()
+        return updates
 
     def get_state(self) -> State:
         """See :meth:`limelight.runners.actor_learner.ActorLearner.get_state`."""
@@ -137,3 +168,4 @@ class RayWorker:
     def close(self) -> None:
         """Free the environments."""
         self.actor_learner.close()
+        self._threads.close()

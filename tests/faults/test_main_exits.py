@@ -1,4 +1,4 @@
-"""The main process of an asynchronous run is interrupted, terminated or killed: nothing of it stays behind."""
+"""The main process of an asynchronous run is interrupted, terminated or killed: no process and no file remains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def children(pid: int) -> list[int]:
-    """Direct children of ``pid``: its workers and multiprocessing's resource tracker."""
+    """Return the children of ``pid``: its workers and multiprocessing's resource tracker."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -31,18 +31,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def alive(pids: list[int]) -> list[int]:
-    """Those of ``pids`` that still run."""
-    running = []
+def running(pids: list[int]) -> list[int]:
+    """Return those of ``pids`` whose processes still run."""
+    found = []
     for pid in pids:
         with contextlib.suppress(OSError):
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                running.append(pid)
-    return running
+                found.append(pid)
+    return found
 
 
 def until(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether it came true in time."""
+    """Wait for ``condition``; return False if that takes longer than ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -53,7 +53,7 @@ def until(condition: Callable[[], object], seconds: float) -> bool:
 
 @contextmanager
 def training(folder: Path, *more: str, env: str = "CartPole-v1") -> Iterator[subprocess.Popen[str]]:
-    """``limelight train`` without an end, in a process group and with a temporary folder of its own."""
+    """Run ``limelight train`` for practically unlimited steps, with its own process group and temporary folder."""
     (folder / "tmp").mkdir()
     paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     command = [
@@ -75,21 +75,21 @@ def training(folder: Path, *more: str, env: str = "CartPole-v1") -> Iterator[sub
 
 
 def wait_for_training(process: subprocess.Popen[str], folder: Path) -> list[int]:
-    """Until the first row of metrics; the pids of all children."""
+    """Wait for the first row of metrics; return the pids of all children."""
     metrics = folder / "r" / "metrics.jsonl"
     assert until(lambda: process.poll() is not None or (metrics.exists() and metrics.stat().st_size), 90)
     assert process.poll() is None, process.communicate()
     return children(process.pid)
 
 
-def test_when_the_main_process_is_killed_nothing_stays_behind(tmp_path: Path) -> None:
+def test_nothing_remains_when_the_main_process_is_killed(tmp_path: Path) -> None:
     shared_memory = set(os.listdir("/dev/shm"))
     with training(tmp_path, "--num-workers", "2") as process:
         pids = wait_for_training(process, tmp_path)
         assert len(pids) >= 2
         process.kill()
         process.wait()
-        assert until(lambda: not alive(pids), 2.0), f"{alive(pids)} of {pids} still run"
+        assert until(lambda: not running(pids), 2.0), f"{running(pids)} of {pids} still run"
     assert list((tmp_path / "tmp").iterdir()) == []
     assert not {
         name for name in set(os.listdir("/dev/shm")) - shared_memory if name.startswith(("pym", "sem", "torch"))
@@ -97,7 +97,7 @@ def test_when_the_main_process_is_killed_nothing_stays_behind(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_ends_the_run_in_order(number: signal.Signals, tmp_path: Path) -> None:
+def test_the_first_signal_ends_the_run_with_a_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
     with training(tmp_path, "--num-workers", "2") as process:
         pids = wait_for_training(process, tmp_path)
         if number == signal.SIGINT:
@@ -109,28 +109,28 @@ def test_the_first_signal_ends_the_run_in_order(number: signal.Signals, tmp_path
         assert "Traceback" not in err
         assert "interrupted" in out
         assert "--resume" in out
-        assert until(lambda: not alive(pids), 2.0)  # the resource tracker ends after us
+        assert until(lambda: not running(pids), 2.0)  # the resource tracker exits after the main process
     newest = latest_checkpoint(tmp_path / "r")
     assert newest is not None
     saved = read_state(newest)
     state = saved["training"]["runner"]
-    # All have finished their rollouts and rested while it was written, so that its parts fit together.
+    # All workers had finished their rollouts and paused while it was written, so its parts agree.
     assert len(state["workers"]) == 2
     assert sum(worker["learner"]["num_updates"] for worker in state["workers"]) == state["counters"][1] > 0
     np.testing.assert_array_equal(saved["params"], state["train_states"][0]["params"])
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["total_timesteps"] == state["num_steps"]
 
 
-def test_ctrl_c_while_the_workers_start_is_no_error(tmp_path: Path) -> None:
+def test_ctrl_c_while_the_workers_start_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     with training(tmp_path, "--num-workers", "1") as process:
-        # The run's folder is made when the workers have not been started; they need seconds for their imports.
+        # The run's folder is made before the workers are started, whose imports take seconds.
         assert until(lambda: (tmp_path / "r" / "monitor.csv").exists() and len(children(process.pid)) >= 2, 60)
         pids = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130, err
         assert "Traceback" not in err
-        assert until(lambda: not alive(pids), 2.0)  # the resource tracker ends after us
+        assert until(lambda: not running(pids), 2.0)  # the resource tracker exits after the main process
     newest = latest_checkpoint(tmp_path / "r")
     assert newest is not None
     assert read_state(newest)["training"]["runner"]["num_steps"] == 0
@@ -146,8 +146,8 @@ def test_the_second_signal_stops_hard(number: signal.Signals, tmp_path: Path) ->
         pids = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(1.0)
-        assert process.poll() is None  # it waits for a step that does not end
+        assert process.poll() is None  # it waits for a step that does not return
         process.send_signal(number)
         _, err = process.communicate(timeout=10)
         assert process.returncode in (130, -number), err
-        assert until(lambda: not alive(pids), 2.0)
+        assert until(lambda: not running(pids), 2.0)

@@ -1,0 +1,161 @@
+"""Types and ranges of settings: their description in words, and values read from Python, YAML and the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from limelight.errors import ConfigError
+
+_WORDS: dict[Any, str] = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    type(None): "none",
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers that a setting may be: ``Range(ge=0, lt=1)`` is the interval [0, 1)."""
+
+    ge: float | None = None
+    """Lowest value."""
+    gt: float | None = None
+    """Bound below all values."""
+    le: float | None = None
+    """Highest value."""
+    lt: float | None = None
+    """Bound above all values."""
+
+    def __contains__(self, value: float) -> bool:
+        """Return whether ``value`` is finite and within the bounds; NaN is not."""
+        return (
+            float("-inf") < value < float("inf")
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def check(self, name: str, value: float) -> None:
+        """Raise ConfigError if ``value`` of the setting ``name`` is outside."""
+        if value in self:
+            return
+        symbols = {"≥": self.ge, ">": self.gt, "≤": self.le, "<": self.lt}
+        bounds = [f"{symbol} {bound:.12g}" for symbol, bound in symbols.items() if bound is not None]
+        if self.le is None and self.lt is None and not float("-inf") < value < float("inf"):
+            bounds.append("finite")
+        raise ConfigError(f"{name} = {value}: must be {' and '.join(bounds)}")
+
+    def __str__(self) -> str:
+        """Return the interval in mathematical notation."""
+        left = f"[{self.ge:.12g}" if self.ge is not None else f"({self.gt:.12g}" if self.gt is not None else "(−∞"
+        right = f"{self.le:.12g}]" if self.le is not None else f"{self.lt:.12g})" if self.lt is not None else "∞)"
+        return f"{left}, {right}"
+
+
+def options(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union; of any other type, the type itself."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def takes_many(annotation: Any) -> bool:
+    """Return whether a value of this type is several words on the command line."""
+    return typing.get_origin(annotation) in (dict, tuple)
+
+
+def describe_type(annotation: Any) -> str:
+    """Return in words what a value of this type must be: ``"a whole number"``, ``"mse | huber"``."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if len(options(annotation)) > 1:
+        return " or ".join(describe_type(option) for option in options(annotation))
+    if origin is Literal:
+        return " | ".join(map(str, args))
+    if origin is tuple:
+        return f"a list, each {describe_type(args[0])}"
+    return "a mapping" if origin is dict else _WORDS.get(annotation, str(annotation))
+
+
+def coerce(name: str, value: Any, annotation: Any) -> Any:
+    """Return ``value`` as ``annotation``: whole floats pass as ints, ints as floats, lists as tuples, nothing else.
+
+    Raises: ConfigError that names the setting ``name``, the value and the type.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if len(options(annotation)) > 1:
+        if type(value) in args:  # an exact match first: 10.0 must not become the int it could pass for
+            return value
+        for option in args:
+            with contextlib.suppress(ConfigError):
+                return coerce(name, value, option)
+    elif origin is Literal:
+        if value in args and isinstance(value, str):
+            return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        return tuple(coerce(name, element, args[0]) for element in value)
+    elif origin is dict and isinstance(value, dict):
+        return {str(key): coerce(f"{name}.{key}", element, args[1]) for key, element in value.items()}
+    elif annotation in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        if annotation is float or value == value // 1:  # false for fractions, infinities and NaN
+            return annotation(value)
+    elif annotation is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif annotation in (bool, str) and isinstance(value, annotation):
+        return value
+    raise ConfigError(f"{name} = {value!r}: must be {describe_type(annotation)}")
+
+
+def parse_words(name: str, words: Sequence[str], annotation: Any) -> Any:
+    """Return the value that words of a command line stand for.
+
+    Raises: ConfigError as :func:`coerce`, with the words as they were written.
+    """
+    is_mapping, args = typing.get_origin(annotation) is dict, typing.get_args(annotation)
+    value: Any
+    if is_mapping:
+        value = {key: _scalar(word, args[1]) for key, word in zip(words[::2], words[1::2], strict=False)}
+    elif takes_many(annotation):
+        value = [_scalar(word, args[0]) for word in words]
+    else:
+        value = _scalar(" ".join(words), annotation)
+    try:
+        if not is_mapping or len(words) % 2 == 0:
+            return coerce(name, value, annotation)
+    except ConfigError:
+        pass
+    must = "KEY VALUE pairs" if is_mapping else describe_type(annotation)
+    raise ConfigError(f"{name} = {' '.join(words)}: must be {must}")
+
+
+def _scalar(word: str, annotation: Any) -> Any:
+    """Return the value that a word stands for as ``annotation``, or the word itself if it stands for none."""
+    kinds = options(annotation)
+    if type(None) in kinds and word.lower() == "none":
+        return None
+    if bool in kinds and word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    for kind in (int, float):
+        if int in kinds or float in kinds:
+            with contextlib.suppress(ValueError):
+                return kind(word)
+    return word
+
+
+def to_text(value: Any) -> str:
+    """Return a value as the command line takes it; an empty list or mapping is an empty text."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return " ".join(f"{key} {to_text(element)}" for key, element in value.items())
+    return " ".join(map(to_text, value)) if isinstance(value, tuple | list) else str(value)
