@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "el
 
 
 class FlattenObs(nn.Module):
-    """Flattens observations [..., *shape] to float32 features [..., F]; Discrete, MultiDiscrete → one-hot vectors.
+    """Flattens observations [..., *shape] to float32 features [..., F]; Discrete and MultiDiscrete become one-hot.
 
     Raises: ConfigError if the space is not supported, or an observation is outside its Discrete space.
     """
@@ -134,7 +134,7 @@ def hidden_layers(num_features: int, config: ModelConfig) -> nn.Sequential:
 
 
 def make_leaf_encoder(space: Space[Any], config: ModelConfig) -> FlattenObs | ImageEncoder:
-    """Return the encoder of a simple space, without hidden layers; ``config.encoder`` is only for brightness."""
+    """Return the encoder of a simple space, without hidden layers; images of categories ignore ``config.encoder``."""
     if not is_image(space):
         return FlattenObs(space)
     assert isinstance(space, Box)

@@ -230,9 +230,9 @@ NETWORKS = {
     "universe": ConvNetwork(_universe, 1),
     "impala": ConvNetwork(_impala, 1),
 }
-"""The networks for images of 36 pixels and more, by name.
+"""The networks for images, by name; 16 8×8/4 is a convolution of 16 filters of 8 × 8 pixels with stride 4.
 
-a3c: convolutions 16 8×8/4, 32 4×4/2, then 256 units (Mnih et al. 2016).
+a3c: 16 8×8/4, 32 4×4/2, then 256 units (Mnih et al. 2016).
 a3c-half: 16 4×4/2, 32 4×4/2, 256: a3c for images of half the side; the shapes behind the first layer are the same.
 nature: 32 8×8/4, 64 4×4/2, 64 3×3/1, 512 (Mnih et al. 2015).
 universe: four times 32 3×3/2 with ELU, for 42 × 42 (OpenAI's universe-starter-agent).
