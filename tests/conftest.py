@@ -1,4 +1,4 @@
-"""What all tests share: one thread, repeatable hypothesis runs, and makers of small learners and rollouts."""
+"""Fixtures of all tests: one thread, reproducible hypothesis runs, and factories of small learners and rollouts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RunnerFactory = Callable[..., SyncRunner]
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """The networks are tiny; more threads would only wait for each other."""
+    """Compute in one thread: the networks are tiny."""
     torch.set_num_threads(1)
     with threadpool_limits(1):
         yield
@@ -47,8 +47,8 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def make_network_module() -> Callable[..., ActorCritic]:
-    """``make_network_module(observation_space, seed=0, actions=ACTIONS, **settings)``."""
+def make_actor_critic() -> Callable[..., ActorCritic]:
+    """``make_actor_critic(observation_space, seed=0, actions=ACTIONS, **settings)`` returns a small model."""
 
     def make(space: Space[Any], seed: int = 0, actions: Space[Any] = ACTIONS, **settings: Any) -> ActorCritic:
         config = with_settings(TrainConfig(), {"hidden_sizes": (8, 6), **settings})
@@ -58,10 +58,10 @@ def make_network_module() -> Callable[..., ActorCritic]:
 
 
 @pytest.fixture
-def make_learner(make_network_module: Callable[..., ActorCritic]) -> LearnerFactory:
+def make_learner(make_actor_critic: Callable[..., ActorCritic]) -> LearnerFactory:
     """``make_learner(observation_space, engine="auto", seed=0, actions=ACTIONS, **settings)``.
 
-    The first policy is far from uniform, so that every term of the gradient counts.
+    The first policy is far from uniform, so that no term of the gradient is negligible.
     """
 
     def make(
@@ -69,14 +69,14 @@ def make_learner(make_network_module: Callable[..., ActorCritic]) -> LearnerFact
     ) -> Learner:
         settings = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **settings}
         config = with_settings(TrainConfig(), settings)
-        model = make_network_module(space, seed, actions, **settings)
+        model = make_actor_critic(space, seed, actions, **settings)
         return Learner(model, config.algorithm, config.optim, engine=engine)
 
     return make
 
 
 def random_obs(space: Space[Any], rng: np.random.Generator, *lead: int) -> np.ndarray:
-    """Observations [*lead, *obs_shape] as the collector stores them."""
+    """Return observations [*lead, *obs_shape] as the collector stores them."""
     if isinstance(space, Discrete):
         return space.start + rng.integers(space.n, size=lead)
     if isinstance(space, MultiDiscrete):
@@ -88,7 +88,7 @@ def random_obs(space: Space[Any], rng: np.random.Generator, *lead: int) -> np.nd
 
 
 def random_actions(space: Space[Any], rng: np.random.Generator, *lead: int) -> np.ndarray:
-    """Actions [*lead, *action_shape] as distributions sample them: the numbers of Boxes before their bounds."""
+    """Return actions [*lead, *action_shape] as distributions sample them, not yet clipped to the bounds of Boxes."""
     if isinstance(space, Packed):
         parts = [random_actions(leaf.space, rng, *lead).reshape(*lead, -1) for leaf in space.leaves]
         return np.concatenate(parts, -1).astype(np.float32)
@@ -142,7 +142,7 @@ def make_rollout() -> RolloutFactory:
 
 @pytest.fixture
 def make_runner(make_learner: LearnerFactory) -> RunnerFactory:
-    """``make_runner(envs, num_steps, seed=0, engine="auto", total_timesteps=…, **settings)``, its episodes started."""
+    """``make_runner(envs, num_steps, seed=0, engine="auto", total_timesteps=…, **settings)``, after reset."""
 
     def make(
         envs: EnvBackend,

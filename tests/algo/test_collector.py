@@ -1,4 +1,4 @@
-"""The collector: what it writes into a rollout, episode statistics, normalization, and values that are not finite."""
+"""The collector: the rows of a rollout, episode statistics, normalisation, and values that are not finite."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from limelight.errors import NonFiniteError
 
 Script = Sequence[Sequence[tuple[float, float, bool, bool]]]
 
-# (obs, reward, terminated, truncated): one episode dies, one is cut, one has both at once.
+# (obs, reward, terminated, truncated): one episode is terminated, one truncated, one both.
 EPISODES: Script = [
     [(0, 0, False, False), (1, 1, False, False), (2, 2, True, False)],
     [(10, 0, False, False), (11, 3, False, False), (12, 4, False, False), (13, 5, False, True)],
@@ -40,7 +40,7 @@ every_mode = pytest.mark.parametrize("mode", ["next_step", "same_step", "disable
 
 
 class Counting:
-    """Takes actions 0, 1, 2, 3, 0, … in every environment, and keeps what it was shown."""
+    """Takes actions 0, 1, 2, 3, 0, … in every environment, and records the observations."""
 
     recurrent_state: NDArray[np.float32] | None = None
 
@@ -59,7 +59,7 @@ class Counting:
 
 
 class Summing:
-    """Action 0 always; remembers the sum of the observations of the episode so far."""
+    """Always takes action 0; its recurrent state is the sum of the episode's observations."""
 
     recurrent_state: NDArray[np.float32] | None = None
 
@@ -82,7 +82,7 @@ def backend(makers: Sequence[Callable[[], gym.Env[Any, Any]]], mode: str, kind: 
     return SyncBackend([make() for make in makers], mode)  # type: ignore[arg-type]
 
 
-def collector_of(
+def make_collector(
     script: Script, num_steps: int, mode: str = "next_step", num_envs: int = 1, kind: str = "ours", **settings: Any
 ) -> RolloutCollector:
     """A collector of scripted episodes; environment i starts with episode i."""
@@ -96,8 +96,8 @@ def column(x: NDArray[Any]) -> list[float]:
     return x.reshape(len(x), -1)[:, 0].tolist()
 
 
-def test_next_step_stream() -> None:
-    collector, policy = collector_of(EPISODES, 7), Counting()
+def test_a_next_step_stream_has_invalid_rows() -> None:
+    collector, policy = make_collector(EPISODES, 7), Counting()
     rollout = collector.collect(policy)
     assert column(rollout.obs) == [0, 1, 2, 10, 11, 12, 13, 20]
     assert column(rollout.actions) == [0, 1, 2, 3, 0, 1, 2]
@@ -112,8 +112,8 @@ def test_next_step_stream() -> None:
 
 
 @pytest.mark.parametrize("mode", ["same_step", "disabled"])
-def test_same_step_stream(mode: str) -> None:
-    rollout = collector_of(EPISODES, 7, mode).collect(Counting())
+def test_a_same_step_stream_has_final_observations(mode: str) -> None:
+    rollout = make_collector(EPISODES, 7, mode).collect(Counting())
     assert column(rollout.obs) == [0, 1, 10, 11, 12, 20, 0, 1]
     assert column(rollout.rewards) == [1, 2, 3, 4, 5, 6, 1]
     assert column(rollout.terminated) == [0, 1, 0, 0, 0, 1, 0]
@@ -121,14 +121,14 @@ def test_same_step_stream(mode: str) -> None:
     assert column(rollout.valid) == [1] * 7
     assert rollout.num_valid == 7
     assert rollout.final_obs is not None
-    assert rollout.final_obs.t.tolist() == [4, 5]  # of truncated rows only: the others' values are not needed
+    assert rollout.final_obs.t.tolist() == [4, 5]  # only truncated rows: the values of others are not needed
     assert rollout.final_obs.b.tolist() == [0, 0]
     assert rollout.final_obs.obs.tolist() == [[13.0], [21.0]]
 
 
 def test_episode_starts_and_memory_of_the_next_step_stream() -> None:
-    """The final observation (2, 13) still belongs to the episode, the one after the invalid row begins the next."""
-    collector, policy = collector_of(EPISODES, 7), Summing()
+    """The final observations (2, 13) belong to the episode; the next begins after the invalid row."""
+    collector, policy = make_collector(EPISODES, 7), Summing()
     first = copied(collector.collect(policy))
     assert column(first.obs) == [0, 1, 2, 10, 11, 12, 13, 20]
     assert column(first.episode_start) == [1, 0, 0, 1, 0, 0, 0, 1]
@@ -145,8 +145,8 @@ def test_episode_starts_and_memory_of_the_next_step_stream() -> None:
 @pytest.mark.parametrize("mode", ["same_step", "disabled"])
 @pytest.mark.parametrize("kind", ["ours", "gymnasium"])
 def test_episode_starts_and_memory_of_the_same_step_stream(mode: str, kind: str) -> None:
-    """Final observations come with what was remembered before them."""
-    collector = collector_of(EPISODES, 7, mode, kind=kind)
+    """Final observations have the recurrent state before them."""
+    collector = make_collector(EPISODES, 7, mode, kind=kind)
     rollout = collector.collect(Summing())
     assert column(rollout.obs) == [0, 1, 10, 11, 12, 20, 0, 1]
     assert column(rollout.episode_start) == [1, 0, 1, 0, 0, 1, 1, 0]
@@ -160,15 +160,15 @@ def test_episode_starts_and_memory_of_the_same_step_stream(mode: str, kind: str)
 @pytest.mark.parametrize("kind", ["ours", "gymnasium"])
 @pytest.mark.parametrize("num_steps", [1, 4, 9])
 def test_episode_starts_are_at_first_observations(mode: str, kind: str, num_steps: int) -> None:
-    """Across rollouts, for environments that end at different times."""
-    collector, policy = collector_of(EPISODES, num_steps, mode, 3, kind), Summing()
+    """This holds across rollouts, with episodes that end at different times."""
+    collector, policy = make_collector(EPISODES, num_steps, mode, 3, kind), Summing()
     for _ in range(36 // num_steps):
         rollout = collector.collect(policy)
         np.testing.assert_array_equal(rollout.episode_start, np.isin(rollout.obs[..., 0], [0, 10, 20]))
 
 
-def test_without_memory_nothing_is_stored() -> None:
-    collector = collector_of(EPISODES, 7, "same_step")
+def test_without_memory_no_recurrent_state_is_stored() -> None:
+    collector = make_collector(EPISODES, 7, "same_step")
     for _ in range(2):
         rollout = collector.collect(Counting())
         assert rollout.recurrent_state is None
@@ -176,8 +176,8 @@ def test_without_memory_nothing_is_stored() -> None:
         assert rollout.final_obs.recurrent_state is None
 
 
-def test_a_reset_forgets() -> None:
-    collector, policy = collector_of(EPISODES, 2), Summing()
+def test_a_reset_zeroes_the_recurrent_state() -> None:
+    collector, policy = make_collector(EPISODES, 2), Summing()
     collector.collect(policy)
     collector.reset(1)
     rollout = collector.collect(policy)
@@ -189,7 +189,7 @@ def test_a_reset_forgets() -> None:
 
 
 def transitions(rollouts: Sequence[Rollout], num_envs: int) -> list[list[tuple[float, ...]]]:
-    """(s, a, r, s', terminated, truncated) of each environment; s' is None of terminated rows, where it has no use."""
+    """(s, a, r, s', terminated, truncated) of each environment; s' is None in terminated rows."""
     result: list[list[Any]] = [[] for _ in range(num_envs)]
     for rollout in rollouts:
         final = {}
@@ -214,8 +214,8 @@ def copied(rollout: Rollout) -> Rollout:
 @pytest.mark.parametrize("kind", ["ours", "gymnasium"])
 @pytest.mark.parametrize("num_steps", [1, 4, 9])
 def test_every_mode_yields_the_same_transitions(mode: str, kind: str, num_steps: int) -> None:
-    """Whatever the rollout length, across its borders, for environments that end at different times."""
-    collector, policy = collector_of(EPISODES, num_steps, mode, 3, kind), Counting()
+    """This holds for every rollout length, with episodes that end at different times."""
+    collector, policy = make_collector(EPISODES, num_steps, mode, 3, kind), Counting()
     seen = transitions([copied(collector.collect(policy)) for _ in range(36 // num_steps)], 3)
     for b in range(3):
         script = [EPISODES[(b + i) % 3] for i in range(20)]
@@ -231,8 +231,8 @@ def test_every_mode_yields_the_same_transitions(mode: str, kind: str, num_steps:
 @every_mode
 @pytest.mark.parametrize("kind", ["ours", "gymnasium"])
 @pytest.mark.parametrize("num_steps", [1, 4, 9])
-def test_episode_statistics(mode: str, kind: str, num_steps: int) -> None:
-    collector, policy = collector_of(EPISODES, num_steps, mode, 3, kind), Counting()
+def test_episodes_have_their_returns_and_lengths(mode: str, kind: str, num_steps: int) -> None:
+    collector, policy = make_collector(EPISODES, num_steps, mode, 3, kind), Counting()
     for _ in range(36 // num_steps):
         collector.collect(policy)
     episodes = collector.pop_episodes()
@@ -241,12 +241,12 @@ def test_episode_statistics(mode: str, kind: str, num_steps: int) -> None:
         own = [e for e in episodes if e.env == b]
         assert len(own) >= 10
         for i, episode in enumerate(own):
-            which = (b + i) % 3
-            assert episode == Episode(b, RETURNS[which], LENGTHS[which], which in (0, 2))
+            index = (b + i) % 3
+            assert episode == Episode(b, RETURNS[index], LENGTHS[index], index in (0, 2))
 
 
 def test_a_reset_drops_the_running_episodes() -> None:
-    collector = collector_of(EPISODES, 1)
+    collector = make_collector(EPISODES, 1)
     collector.collect(Counting())
     collector.reset(1)
     for _ in range(3):
@@ -254,8 +254,8 @@ def test_a_reset_drops_the_running_episodes() -> None:
     assert collector.pop_episodes() == [Episode(0, RETURNS[1], LENGTHS[1], False)]
 
 
-def test_buffers_are_allocated_once_and_hold_what_the_space_says() -> None:
-    collector = collector_of(EPISODES, 3)
+def test_buffers_are_allocated_once_in_the_dtype_of_the_space() -> None:
+    collector = make_collector(EPISODES, 3)
     first, second = collector.collect(Counting()), collector.collect(Counting())
     assert first.obs is second.obs
     assert first.rewards.dtype == first.valid.dtype == np.float32
@@ -265,7 +265,7 @@ def test_buffers_are_allocated_once_and_hold_what_the_space_says() -> None:
 
 
 class Pixels(gym.Env[Any, Any]):
-    """Observations of any dtype; never ends."""
+    """Has observations of any dtype; its episode never ends."""
 
     def __init__(self, dtype: type) -> None:
         self.observation_space, self.action_space = Box(0, 200, (2, 3), dtype), Discrete(4)
@@ -278,7 +278,7 @@ class Pixels(gym.Env[Any, Any]):
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [(np.uint8, np.uint8), (np.float64, np.float32), (np.int32, np.int32)])
-def test_observations_keep_their_type_but_for_float64(dtype: type, stored: type) -> None:
+def test_observations_keep_their_dtype_except_float64(dtype: type, stored: type) -> None:
     collector = RolloutCollector(backend([lambda: Pixels(dtype)], "next_step"), 3, None, "Pixels")
     collector.reset(0)
     rollout = collector.collect(Counting())
@@ -295,7 +295,7 @@ class Precise(Scripted):
         self.observation_space = Box(-np.inf, np.inf, (1,), np.float64)
 
 
-def test_final_observations_have_the_type_of_the_others() -> None:
+def test_final_observations_have_the_dtype_of_the_others() -> None:
     collector = RolloutCollector(backend([lambda: Precise(EPISODES)], "same_step"), 6, None, "Precise")
     collector.reset(0)
     rollout = collector.collect(Counting())
@@ -307,11 +307,11 @@ def test_final_observations_have_the_type_of_the_others() -> None:
 
 
 @every_mode
-def test_normalization(mode: str) -> None:
-    """Observations by running moments of what was seen; rewards and statistics stay raw."""
+def test_observations_are_standardised_and_rewards_stay_raw(mode: str) -> None:
+    """The running statistics are those of all observations so far; episode statistics stay raw too."""
     normalizer = ObservationNormalizer((1,))
-    collector = collector_of(EPISODES, 6, mode, normalizer=normalizer)
-    plain = collector_of(EPISODES, 6, mode).collect(Counting())
+    collector = make_collector(EPISODES, 6, mode, normalizer=normalizer)
+    plain = make_collector(EPISODES, 6, mode).collect(Counting())
     rollout = collector.collect(Counting())
     raw, valid = plain.obs[:, 0].astype(np.float64), plain.valid[:, 0] > 0
     seen = np.concatenate([raw[:1], raw[1:][valid]])
@@ -329,8 +329,8 @@ def test_normalization(mode: str) -> None:
         np.testing.assert_allclose(rollout.final_obs.obs, scaled, rtol=1e-5)
 
 
-def test_an_episode_that_only_dies_needs_no_final_observation() -> None:
-    rollout = collector_of(EPISODES, 2, "same_step", normalizer=ObservationNormalizer((1,))).collect(Counting())
+def test_a_terminated_episode_needs_no_final_observation() -> None:
+    rollout = make_collector(EPISODES, 2, "same_step", normalizer=ObservationNormalizer((1,))).collect(Counting())
     assert rollout.final_obs is None or len(rollout.final_obs.obs) == 0
 
 
@@ -361,14 +361,17 @@ NAN, INF = float("nan"), float("inf")
         (with_bad(0, 0, obs=NAN), "observation[0] = nan in environment 0, step 0"),
         (with_bad(0, 1, obs=INF), "observation[0] = inf in environment 0, step 1"),
         (with_bad(1, 2, obs=-INF), "observation[0] = -inf in environment 0, step 2"),
-        (with_bad(1, 3, obs=NAN), "observation[0] = nan in environment 0, step 3"),  # the final one, of a cut episode
+        (
+            with_bad(1, 3, obs=NAN),
+            "observation[0] = nan in environment 0, step 3",
+        ),  # the final one of a truncated episode
         (with_bad(0, 2, reward=NAN), "reward = nan in environment 0, step 2"),
         (with_bad(1, 1, reward=-INF), "reward = -inf in environment 0, step 1"),
     ],
 )
-def test_what_is_not_finite_is_named(mode: str, num_steps: int, bad: Script, words: str) -> None:
+def test_values_that_are_not_finite_are_named(mode: str, num_steps: int, bad: Script, words: str) -> None:
     with pytest.raises(NonFiniteError) as error:
-        collect_often(collector_of(bad, num_steps, mode))
+        collect_often(make_collector(bad, num_steps, mode))
     message = str(error.value)
     assert re.match(r"Scripted-v0: (final )?" + re.escape(words) + " of its episode; ", message), message
     assert "\n" not in message
@@ -377,12 +380,12 @@ def test_what_is_not_finite_is_named(mode: str, num_steps: int, bad: Script, wor
 def test_opposite_infinities_do_not_cancel() -> None:
     script = [[(0, 0, False, False), (INF, INF, False, False), (-INF, -INF, True, False)]]
     with pytest.raises(NonFiniteError, match="= inf in environment 0, step 1"):
-        collector_of(script, 4).collect(Counting())
+        make_collector(script, 4).collect(Counting())
 
 
 def test_large_but_finite_values_pass_without_a_warning() -> None:
     script = [[(3e38, 0, False, False), (3e38, 3e38, False, False), (-3e38, 3e38, True, False)]]
-    collector = collector_of(script, 3)
+    collector = make_collector(script, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rollout = collector.collect(Counting())
@@ -390,7 +393,7 @@ def test_large_but_finite_values_pass_without_a_warning() -> None:
 
 
 class Breaking:
-    """Real actions of 0.5, of which one is not finite: in environment 1, at the step that ``at`` counts to."""
+    """Continuous actions of 0.5; the one in environment 1 at call ``at`` is not finite."""
 
     recurrent_state: NDArray[np.float32] | None = None
 
@@ -414,7 +417,7 @@ class Breaking:
 
 
 class Throttle(Scripted):
-    """Scripted episodes with two real numbers as actions, which must be finite and within bounds."""
+    """Scripted episodes with two continuous actions, which must be finite and within bounds."""
 
     def __init__(self, episodes: Script = EPISODES) -> None:
         super().__init__(episodes)
@@ -432,7 +435,7 @@ def throttle_collector(num_steps: int, mode: str, script: Script = EPISODES) -> 
 
 
 @every_mode
-def test_actions_are_stored_as_sampled_and_played_as_the_environments_take_them(mode: str) -> None:
+def test_actions_are_stored_as_sampled_and_converted_for_the_environments(mode: str) -> None:
     policy = Breaking(at=-1, value=0.0)
     rollout = throttle_collector(5, mode).collect(policy)
     assert rollout.actions.shape == (5, 2, 2)
@@ -443,8 +446,10 @@ def test_actions_are_stored_as_sampled_and_played_as_the_environments_take_them(
 @every_mode
 @pytest.mark.parametrize("num_steps", [1, 3, 12])
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_an_action_that_is_not_finite_is_the_policys(mode: str, num_steps: int, value: float) -> None:
-    """Its environment has seen a number, and is not blamed."""
+def test_an_action_that_is_not_finite_is_reported_as_a_fault_of_the_policy(
+    mode: str, num_steps: int, value: float
+) -> None:
+    """The environment received a finite action."""
     collector, policy = throttle_collector(num_steps, mode), Breaking(at=3, value=value)
     with pytest.raises(NonFiniteError) as error:
         collect_often(collector, policy)
@@ -454,7 +459,7 @@ def test_an_action_that_is_not_finite_is_the_policys(mode: str, num_steps: int, 
 
 
 @every_mode
-def test_an_action_that_is_not_finite_for_want_of_an_observation_is_the_environments(mode: str) -> None:
+def test_an_action_that_is_not_finite_due_to_an_observation_is_a_fault_of_the_environment(mode: str) -> None:
     collector = throttle_collector(12, mode, with_bad(1, 2, obs=NAN))
     with pytest.raises(
         NonFiniteError, match=r"Throttle-v0: observation\[0\] = nan in environment 1, step 2 .*; fix the env"
@@ -462,21 +467,21 @@ def test_an_action_that_is_not_finite_for_want_of_an_observation_is_the_environm
         collector.collect(Breaking(at=-1, value=0.0, from_obs=True))
 
 
-# --------------------------------------------------------------------------- continuing
+# --------------------------------------------------------------------------- saved states
 
 
 @every_mode
 def test_state_continues_the_running_episodes(mode: str) -> None:
-    first = collector_of(EPISODES, 2, mode, 3)
+    first = make_collector(EPISODES, 2, mode, 3)
     first.collect(Summing())
     first.pop_episodes()
-    second = collector_of(EPISODES, 2, mode, 3)
+    second = make_collector(EPISODES, 2, mode, 3)
     env_state = first.envs.get_state()
     assert env_state is not None
     second.set_state(first.get_state())
     second.envs.set_state(env_state)
     for _ in range(5):
-        a, b = first.collect(Summing()), second.collect(Summing())  # whose memory is the collector's to carry
+        a, b = first.collect(Summing()), second.collect(Summing())  # new policies: the collector carries the state
         for name in (
             "obs", "actions", "rewards", "terminated", "truncated", "valid", "episode_start", "recurrent_state",
         ):  # fmt: skip
@@ -487,7 +492,7 @@ def test_state_continues_the_running_episodes(mode: str) -> None:
 
 
 def test_state_is_a_copy() -> None:
-    collector, policy = collector_of(EPISODES, 2), Summing()
+    collector, policy = make_collector(EPISODES, 2), Summing()
     collector.collect(policy)
     state = collector.get_state()
     before = {name: np.array(value) for name, value in state.items()}

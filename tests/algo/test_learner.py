@@ -1,4 +1,4 @@
-"""The learner: its gradient against a loss written out in plain loops, its two verbs, target critic and state."""
+"""The learner: its gradient compared with a loss in plain loops, apply, the target critic and its state."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from limelight.nn.torch_engine import TorchNetwork
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
 
-LearnerOf = Callable[..., Learner]
-RolloutOf = Callable[..., Rollout]
+LearnerFactory = Callable[..., Learner]
+RolloutFactory = Callable[..., Rollout]
 BOX = Box(-1.0, 1.0, (4,))
 
 both_engines = pytest.mark.parametrize("engine", ["numpy", "autograd"])
@@ -47,9 +47,9 @@ def masks(rollout: Rollout) -> tuple[Any, Any, Any]:
 
 @both_engines
 def test_the_entropy_bonus_falls_with_progress(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
 ) -> None:
-    """After an update at a quarter of the budget, three quarters of it are left; a state keeps where that was."""
+    """After an update at 1/4 of the budget it is 3/4 of ent_coef, also after a state is restored."""
     rollout = make_rollout(BOX)
     falling = make_learner(BOX, engine=engine, ent_coef=0.4, ent_schedule="linear", learning_rate=0.0)
     for progress, expected in ((None, 0.4), (0.25, 0.3), (1.0, 0.0)):
@@ -66,7 +66,7 @@ def test_the_entropy_bonus_falls_with_progress(
 
 
 class Double(nn.Module):
-    """A tiny encoder in float64, where finite differences are precise."""
+    """A tiny encoder in float64, in which finite differences are precise."""
 
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def written_loss(learner: Learner, rollout: Rollout, returns: Any, weights: Any)
 
 
 def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
-    """Return targets and policy weights, with V(next) looked up observation by observation."""
+    """Return targets and policy weights, with V(next) computed observation by observation."""
     a = learner.algorithm
 
     def online(obs: Any) -> float:
@@ -142,8 +142,8 @@ def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
         {"normalize_advantages": "batch", "ent_coef": 0.5, "vf_coef": 2.0},
     ],
 )
-def test_gradient_is_the_finite_difference_of_the_written_loss(
-    make_rollout: RolloutOf, double_module: str, critic: str, stream: str, settings: dict[str, Any]
+def test_the_gradient_is_the_finite_difference_of_the_loss(
+    make_rollout: RolloutFactory, double_module: str, critic: str, stream: str, settings: dict[str, Any]
 ) -> None:
     space = Box(-1.0, 1.0, (2,))
     settings = {"critic": critic, "encoder": double_module, "policy_init_gain": 1.0, **settings}
@@ -179,7 +179,9 @@ def test_gradient_is_the_finite_difference_of_the_written_loss(
 
 
 @both_engines
-def test_gradients_do_not_accumulate(make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine) -> None:
+def test_gradients_do_not_accumulate(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
+) -> None:
     learner, rollout = make_learner(BOX, engine), make_rollout(BOX)
     learner.gradients(make_rollout(BOX, seed=5))
     learner.gradients(rollout)
@@ -193,7 +195,9 @@ def test_gradients_do_not_accumulate(make_learner: LearnerOf, make_rollout: Roll
 
 
 @both_engines
-def test_update_is_gradients_then_apply(make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine) -> None:
+def test_update_is_gradients_then_apply(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
+) -> None:
     settings = {"critic": "target", "normalize_advantages": "running"}
     one, two = make_learner(BOX, engine, **settings), make_learner(BOX, engine, **settings)
     for seed in range(5):
@@ -208,7 +212,9 @@ def test_update_is_gradients_then_apply(make_learner: LearnerOf, make_rollout: R
 
 
 @both_engines
-def test_metrics_on_demand(make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine) -> None:
+def test_metrics_describe_the_last_update(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
+) -> None:
     learner, rollout = make_learner(BOX, engine, learning_rate=0.01), make_rollout(BOX)
     with torch.no_grad():
         before = learner.model(torch.from_numpy(rollout.obs))
@@ -226,7 +232,7 @@ def test_metrics_on_demand(make_learner: LearnerOf, make_rollout: RolloutOf, eng
     assert make_learner(BOX, engine).metrics() == {}
 
 
-def test_the_numpy_engine_computes_small_networks(make_learner: LearnerOf) -> None:
+def test_the_numpy_engine_computes_small_networks(make_learner: LearnerFactory) -> None:
     assert isinstance(make_learner(BOX).network, NumpyNetwork)
     assert isinstance(make_learner(BOX, activation="silu").network, TorchNetwork)
     assert isinstance(make_learner(BOX, engine="autograd").network, TorchNetwork)
@@ -235,7 +241,9 @@ def test_the_numpy_engine_computes_small_networks(make_learner: LearnerOf) -> No
 # --------------------------------------------------------------------------- targets
 
 
-def test_advantages_or_returns_weigh_the_policy(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
+def test_advantages_or_returns_weight_the_policy_gradient(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory
+) -> None:
     rollout = make_rollout(BOX)
     valid = rollout.valid
     both = np.random.default_rng(9).standard_normal((2, *valid.shape)).astype(np.float32)
@@ -255,8 +263,10 @@ def test_advantages_or_returns_weigh_the_policy(make_learner: LearnerOf, make_ro
         np.testing.assert_array_equal(batch.targets(rollout, *both).returns, targets.returns)
 
 
-def test_rewards_are_clipped_then_normalised_then_scaled(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
-    """The rollout keeps them raw."""
+def test_rewards_are_clipped_then_normalised_then_scaled(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory
+) -> None:
+    """The rewards of the rollout stay raw."""
     rollout = make_rollout(BOX)
     raw = rollout.rewards.copy()
     assert np.abs(raw).max() > 1.5
@@ -272,7 +282,7 @@ def test_rewards_are_clipped_then_normalised_then_scaled(make_learner: LearnerOf
 
 @both_engines
 def test_the_gradient_is_that_of_the_learners_rewards(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
 ) -> None:
     rollout = make_rollout(BOX)
     settings = {"reward_clip": 0.5, "reward_scale": 3.0, "normalize_rewards": True}
@@ -289,8 +299,10 @@ def test_the_gradient_is_that_of_the_learners_rewards(
 
 
 @both_engines
-def test_separate_learning_rates(make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine) -> None:
-    """Adam's first step is as long as the learning rate: each part moves by its own."""
+def test_actor_and_critic_have_separate_learning_rates(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
+) -> None:
+    """Adam's first step is as long as the learning rate."""
     learner = make_learner(
         BOX, engine, critic="separate", optimizer="adam", optim_eps=1e-12, max_grad_norm=None,
         learning_rate=1e-3, critic_learning_rate=5e-2, lr_schedule="linear",
@@ -303,7 +315,7 @@ def test_separate_learning_rates(make_learner: LearnerOf, make_rollout: RolloutO
     assert moved[critic].max() == pytest.approx(2.5e-2, rel=1e-3)
 
 
-def test_linear_schedule_ends_at_rest(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
+def test_a_linear_schedule_ends_at_0(make_learner: LearnerFactory, make_rollout: RolloutFactory) -> None:
     learner = make_learner(BOX, lr_schedule="linear")
     before = learner.flat.params.clone()
     learner.update(make_rollout(BOX), progress=1.0)
@@ -311,8 +323,8 @@ def test_linear_schedule_ends_at_rest(make_learner: LearnerOf, make_rollout: Rol
 
 
 @both_engines
-def test_non_finite_gradients_stop_before_anything_moves(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
+def test_non_finite_gradients_raise_before_any_parameter_changes(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
 ) -> None:
     learner = make_learner(BOX, engine, critic="target", learning_rate=0.25)
     learner.update(make_rollout(BOX), 0.0)
@@ -327,7 +339,7 @@ def test_non_finite_gradients_stop_before_anything_moves(
 
 @both_engines
 def test_a_rollout_without_a_transition_changes_nothing(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
 ) -> None:
     learner = make_learner(BOX, engine, critic="target", optimizer="adam", normalize_advantages="running")
     learner.update(make_rollout(BOX), 0.0)
@@ -345,14 +357,14 @@ def test_a_rollout_without_a_transition_changes_nothing(
 
 
 def ends(rollout: Rollout) -> int:
-    """Finished episodes; one that terminates on its time limit is one."""
+    """The number of finished episodes; one that is both terminated and truncated counts once."""
     return sum(bool(a or b) for a, b in zip(rollout.terminated.flat, rollout.truncated.flat, strict=True))
 
 
 @both_engines
 @pytest.mark.parametrize(("at", "every"), [("updates", 1), ("updates", 3), ("episode_end", 1), ("episode_end", 4)])
-def test_target_critic_follows(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine, at: str, every: int
+def test_the_target_critic_follows_the_critic(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine, at: str, every: int
 ) -> None:
     learner = make_learner(
         BOX, engine, critic="target", tau=0.25, target_update_at=at, target_update_every=every, learning_rate=0.05
@@ -376,7 +388,9 @@ def test_target_critic_follows(
     assert moves == 12 // every or at == "episode_end"
 
 
-def test_an_episode_that_dies_on_its_time_limit_counts_once(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
+def test_an_episode_that_is_both_terminated_and_truncated_counts_once(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory
+) -> None:
     learner = make_learner(BOX, critic="target", target_update_at="episode_end", target_update_every=2)
     assert learner.network.target_critic is not None
     rollout = make_rollout(BOX, T=1, B=2, stream="same_step")
@@ -388,7 +402,7 @@ def test_an_episode_that_dies_on_its_time_limit_counts_once(make_learner: Learne
 
 @both_engines
 def test_only_bootstrapping_uses_the_target_critic(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
 ) -> None:
     def gradients(rollout: Rollout, shift: float) -> Tensor:
         learner = make_learner(BOX, engine, critic="target")
@@ -402,15 +416,15 @@ def test_only_bootstrapping_uses_the_target_critic(
 
     rollout = make_rollout(BOX)
     assert not torch.equal(gradients(rollout, 0.0), gradients(rollout, 1.0))
-    deadly = dataclasses.replace(rollout, terminated=rollout.valid)
-    assert torch.equal(gradients(deadly, 0.0), gradients(deadly, 1.0))
+    terminal = dataclasses.replace(rollout, terminated=rollout.valid)
+    assert torch.equal(gradients(terminal, 0.0), gradients(terminal, 1.0))
 
 
 # --------------------------------------------------------------------------- state
 
 
 def everything(learner: Learner) -> dict[str, Any]:
-    """What a checkpoint keeps of a learner that works alone."""
+    """The state of a learner in a checkpoint."""
     return {"learner": learner.get_state(), "train_state": learner.train_state.get_state()}
 
 
@@ -420,7 +434,7 @@ def restore(learner: Learner, state: Mapping[str, Any]) -> None:
 
 
 def snapshot(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy as a checkpoint keeps it: tensors become arrays."""
+    """A copy as in a checkpoint: tensors become arrays."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -455,7 +469,7 @@ def assert_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     ],
 )
 def test_state_continues_bit_for_bit(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine, optimizer: str, settings: dict[str, Any]
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine, optimizer: str, settings: dict[str, Any]
 ) -> None:
     settings = {"optimizer": optimizer, "learning_rate": 0.01, **settings}
     first = make_learner(BOX, engine, **settings)
@@ -470,7 +484,7 @@ def test_state_continues_bit_for_bit(
     assert second.num_updates == 12
 
 
-def test_set_state_keeps_the_views(make_learner: LearnerOf, make_rollout: RolloutOf) -> None:
+def test_parameters_stay_views_after_set_state(make_learner: LearnerFactory, make_rollout: RolloutFactory) -> None:
     learner = make_learner(BOX)
     other = make_learner(BOX, seed=4)
     restore(learner, everything(other))
@@ -482,25 +496,25 @@ def test_set_state_keeps_the_views(make_learner: LearnerOf, make_rollout: Rollou
     assert not torch.equal(learner.flat.params, other.flat.params)  # a copy, not the same memory
 
 
-# --------------------------------------------------------------------------- a train_state elsewhere
+# --------------------------------------------------------------------------- a shared train state
 
 
 def copy_of_train_state(learner: Learner) -> TrainState:
-    """A copy of the learner's own train_state, in memory that NumPy owns."""
+    """A copy of the learner's train state in memory of NumPy."""
 
-    def elsewhere(tensor: Tensor) -> Tensor:
+    def copied(tensor: Tensor) -> Tensor:
         return torch.from_numpy(np.array(tensor.numpy()))
 
     own = learner.train_state
     return TrainState(
-        elsewhere(own.params),
-        None if own.target_params is None else elsewhere(own.target_params),
-        {key: elsewhere(tensor) for key, tensor in own.optimizer_state.items()},
+        copied(own.params),
+        None if own.target_params is None else copied(own.target_params),
+        {key: copied(tensor) for key, tensor in own.optimizer_state.items()},
     )
 
 
 def follower(learner: Learner, engine: Engine, train_state: TrainState) -> Learner:
-    """A learner like ``learner``, before its first update, whose updates move ``train_state``."""
+    """A learner like ``learner``, before its first update, that updates ``train_state``."""
     model = copy.deepcopy(learner.model)
     return Learner(model, learner.algorithm, learner.optim, train_state, engine)
 
@@ -514,8 +528,8 @@ def own_tensors(learner: Learner) -> dict[str, Tensor]:
 
 @both_engines
 @pytest.mark.parametrize("critic", ["shared", "target"])
-def test_gradients_stay_here_and_apply_moves_only_the_train_state(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine, critic: str
+def test_gradients_are_local_and_apply_changes_only_the_train_state(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine, critic: str
 ) -> None:
     fresh = make_learner(BOX, engine, critic=critic, optimizer="adam", learning_rate=0.01)
     train_state = copy_of_train_state(fresh)
@@ -541,15 +555,15 @@ def test_gradients_stay_here_and_apply_moves_only_the_train_state(
         assert torch.equal(pulled["target"], train_state.target_params)
     obs = torch.from_numpy(rollout.obs)
     with torch.no_grad():
-        assert not torch.equal(learner.model(obs).params, fresh.model(obs).params)  # it acts with what it pulled
+        assert not torch.equal(learner.model(obs).params, fresh.model(obs).params)  # it acts with the new parameters
 
 
 @both_engines
 @pytest.mark.parametrize("critic", ["shared", "separate", "target"])
-def test_pull_gradients_apply_is_update(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine, critic: str
+def test_update_is_pull_gradients_and_apply(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine, critic: str
 ) -> None:
-    """Bit for bit, metrics included: where the parameters live changes nothing."""
+    """Bit for bit, including metrics."""
     settings = {"critic": critic, "normalize_advantages": "running", "optimizer": "rmsprop_tf", "learning_rate": 0.01}
     alone = make_learner(BOX, engine, **settings)
     learner = follower(alone, engine, copy_of_train_state(alone))
@@ -563,10 +577,10 @@ def test_pull_gradients_apply_is_update(
 
 
 @both_engines
-def test_two_learners_take_turns_at_one_train_state(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
+def test_two_learners_that_alternate_on_one_train_state_equal_one_learner(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
 ) -> None:
-    """Each pulls what the other has learnt: together they do what one alone does with all rollouts."""
+    """Each pulls the updates of the other."""
     alone = make_learner(BOX, engine, critic="target", optimizer="adam", learning_rate=0.01)
     train_state = copy_of_train_state(alone)
     both = [follower(alone, engine, train_state) for _ in range(2)]
@@ -582,8 +596,8 @@ def test_two_learners_take_turns_at_one_train_state(
 
 
 @both_engines
-def test_non_finite_gradients_leave_the_train_state_alone(
-    make_learner: LearnerOf, make_rollout: RolloutOf, engine: Engine
+def test_non_finite_gradients_do_not_change_the_train_state(
+    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: Engine
 ) -> None:
     fresh = make_learner(BOX, engine, critic="target", optimizer="adam")
     train_state = copy_of_train_state(fresh)
@@ -597,17 +611,17 @@ def test_non_finite_gradients_leave_the_train_state_alone(
     assert learner.num_updates == 0
 
 
-# --------------------------------------------------------------------------- running moments
+# --------------------------------------------------------------------------- running statistics of advantages
 
 
-def test_running_moments_are_of_earlier_means_and_of_deviations_from_them(rng: np.random.Generator) -> None:
-    moments, mean_decay, decay = AdvantageNormalizer(0.8, 0.9), 0.8, 0.9
+def test_advantages_are_normalised_by_running_statistics_of_earlier_batches(rng: np.random.Generator) -> None:
+    normalizer, mean_decay, decay = AdvantageNormalizer(0.8, 0.9), 0.8, 0.9
     batches = [rng.standard_normal((3, 2)) * 4 + 7 for _ in range(6)]
     valid = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     seen = [b[valid > 0] for b in batches]
     squares = []
     for i, batch in enumerate(batches):
-        result = moments(np.where(valid > 0, batch, 1e6), valid)
+        result = normalizer(np.where(valid > 0, batch, 1e6), valid)
         earlier = np.array([mean_decay ** (i - j) for j in range(i)])
         mean = float(earlier @ [b.mean() for b in seen[:i]] / earlier.sum()) if i else seen[0].mean()
         squares.append(((seen[i] - mean) ** 2).mean())
@@ -616,24 +630,24 @@ def test_running_moments_are_of_earlier_means_and_of_deviations_from_them(rng: n
         np.testing.assert_allclose(result, (batch - mean) / math.sqrt(variance) * valid, rtol=1e-6)
 
 
-def test_running_moments_without_data() -> None:
-    moments, x = AdvantageNormalizer(0.99), np.array([[3.0]])
-    assert moments(x, x * 0).tolist() == [[0.0]]
-    assert moments(x, x * 0 + 1).tolist() == [[0.0]]  # the first number is its own mean
-    kept = moments.get_state()
-    assert moments(x * 100, x * 0).tolist() == [[0.0]]
-    assert moments.get_state() == kept
+def test_running_statistics_without_data_are_unchanged() -> None:
+    normalizer, x = AdvantageNormalizer(0.99), np.array([[3.0]])
+    assert normalizer(x, x * 0).tolist() == [[0.0]]
+    assert normalizer(x, x * 0 + 1).tolist() == [[0.0]]  # the first number is the mean
+    state = normalizer.get_state()
+    assert normalizer(x * 100, x * 0).tolist() == [[0.0]]
+    assert normalizer.get_state() == state
 
 
-def test_running_moments_need_no_batch() -> None:
-    """One number per update comes out standardised in the long run."""
-    moments, rng = AdvantageNormalizer(0.99), np.random.default_rng(0)
+def test_running_statistics_normalise_batches_of_one_number() -> None:
+    """With one number per update, the results are standardised over many updates."""
+    normalizer, rng = AdvantageNormalizer(0.99), np.random.default_rng(0)
     one = np.ones((1, 1))
-    results = [float(moments(np.full((1, 1), 50 + 3 * rng.standard_normal()), one)[0, 0]) for _ in range(4000)]
+    results = [float(normalizer(np.full((1, 1), 50 + 3 * rng.standard_normal()), one)[0, 0]) for _ in range(4000)]
     assert np.mean(results[1000:]) == pytest.approx(0.0, abs=0.1)
     assert np.std(results[1000:]) == pytest.approx(1.0, abs=0.1)
 
 
-def test_moments_only_where_asked_for(make_learner: LearnerOf) -> None:
+def test_the_learner_has_running_statistics_only_if_configured(make_learner: LearnerFactory) -> None:
     assert make_learner(BOX).advantage_normalizer is None
     assert make_learner(BOX, normalize_advantages="running").advantage_normalizer is not None

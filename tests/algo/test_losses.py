@@ -1,4 +1,4 @@
-"""Losses against their written formulas, their derivatives against autograd, and what masks must not let through."""
+"""Losses compared with their formulas, derivatives compared with autograd, and invalid rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def huber(error: float) -> float:
     return error**2 if abs(error) <= DELTA else 2 * DELTA * abs(error) - DELTA**2
 
 
-# name → (the loss of x, y, rows; its term for one row; its derivative by x)
+# name → (loss of x, y, rows; its term of one row; its derivative by x)
 LOSSES: dict[str, tuple[Callable[..., Any], Callable[[float, float], float], Callable[..., Any]]] = {
     "policy_gradient": (
         policy_gradient_loss,
@@ -72,7 +72,7 @@ every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 @every_loss
-def test_mean_over_valid_rows(name: str, data: Data) -> None:
+def test_a_loss_is_the_mean_over_valid_rows(name: str, data: Data) -> None:
     loss, term, _ = LOSSES[name]
     pairs = data.pairs()
     expected = sum(term(x, y) for x, y in pairs) / len(pairs)
@@ -82,7 +82,7 @@ def test_mean_over_valid_rows(name: str, data: Data) -> None:
 
 
 @every_loss
-def test_derivative_is_autograds(name: str, data: Data) -> None:
+def test_derivatives_equal_those_of_autograd(name: str, data: Data) -> None:
     loss, _, derivative = LOSSES[name]
     x = torch.from_numpy(data.x).requires_grad_()
     loss(x, torch.from_numpy(data.y), torch.from_numpy(data.rows)).backward()
@@ -91,7 +91,7 @@ def test_derivative_is_autograds(name: str, data: Data) -> None:
 
 
 @every_loss
-def test_derivative_of_float32_stays_float32(name: str, data: Data) -> None:
+def test_derivatives_of_float32_are_float32(name: str, data: Data) -> None:
     x, y, valid = (a.astype(np.float32) for a in (data.x, data.y, data.valid))
     assert LOSSES[name][2](x, y, mask_weights(valid)).dtype == np.float32
 
@@ -119,7 +119,7 @@ def test_padding_changes_nothing(name: str, data: Data) -> None:
 
 
 @every_loss
-def test_no_valid_row_is_no_loss(name: str, data: Data) -> None:
+def test_the_loss_without_valid_rows_is_0(name: str, data: Data) -> None:
     loss, _, derivative = LOSSES[name]
     rows = mask_weights(data.valid * 0.0)
     assert float(loss(data.x, data.y, rows)) == 0.0
@@ -152,26 +152,26 @@ def test_huber_grows_linearly_beyond_delta() -> None:
 
 # --------------------------------------------------------------------------- a bandit, in expectation
 
-REWARDS = torch.tensor([[1.0], [-2.0], [0.5], [3.0]], dtype=torch.float64)  # every arm once: T = 4, B = 1
+REWARDS = torch.tensor([[1.0], [-2.0], [0.5], [3.0]], dtype=torch.float64)  # one row for each arm: T = 4, B = 1
 
 
 def expected_loss_gradient(logits: Tensor, weights: Tensor) -> Tensor:
-    """∂/∂logits of the loss over all arms, each counted as often as the policy pulls it."""
+    """∂/∂logits of the loss over all arms, weighted by their probabilities."""
     log_probs = logits.log_softmax(-1)[:, None]
     (gradient,) = torch.autograd.grad(policy_gradient_loss(log_probs, weights, log_probs.detach().exp()), logits)
     return gradient
 
 
 @pytest.mark.parametrize("baseline", [0.0, 1.0, -40.0])
-def test_policy_gradient_of_a_bandit(baseline: float) -> None:
-    """∂/∂zₐ Σ π(b) r(b) = π(a) (r(a) − Σ π r), whatever constant is subtracted from the weights."""
+def test_the_policy_gradient_of_a_bandit_does_not_depend_on_the_baseline(baseline: float) -> None:
+    """∂/∂zₐ Σ π(b) r(b) = π(a) (r(a) − Σ π r)."""
     logits = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
     p, r = logits.detach().softmax(-1), REWARDS[:, 0]
     ascent = p * (r - (p * r).sum())
     torch.testing.assert_close(expected_loss_gradient(logits, REWARDS - baseline), -ascent)
 
 
-def test_sampled_policy_gradient_approaches_the_expectation() -> None:
+def test_the_sampled_policy_gradient_approaches_its_expectation() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.tensor([0.3, -1.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
     p, r = logits.detach().softmax(-1), REWARDS[:, 0]
@@ -184,14 +184,14 @@ def test_sampled_policy_gradient_approaches_the_expectation() -> None:
 # --------------------------------------------------------------------------- explained variance
 
 
-def test_explained_variance(data: Data) -> None:
+def test_explained_variance_equals_its_definition(data: Data) -> None:
     targets = data.y
-    seen = targets[data.valid > 0]
+    valid_targets = targets[data.valid > 0]
     assert float(explained_variance(targets, targets, data.rows)) == pytest.approx(1.0)
     assert float(explained_variance(targets + 5.0, targets, data.rows)) == pytest.approx(1.0)
     assert float(explained_variance(targets * 0 + 3.0, targets, data.rows)) == pytest.approx(0.0, abs=1e-6)
     error = (data.y - data.x)[data.valid > 0]
-    expected = 1.0 - float(np.var(error)) / float(np.var(seen))
+    expected = 1.0 - float(np.var(error)) / float(np.var(valid_targets))
     assert float(explained_variance(data.x, targets, data.rows)) == pytest.approx(expected, rel=1e-6)
     garbage = np.where(data.valid > 0, data.x, 1e9)
     assert float(explained_variance(garbage, targets, data.rows)) == pytest.approx(expected, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Which numbers of observations are standardised."""
+"""Standardisation of observations: floats in rollouts, images inside the network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from limelight.runs.agent import Agent
 from limelight.spaces.packed import Packed
 
 
-def test_real_numbers_alone_are_standardised() -> None:
+def test_only_float_boxes_are_standardised() -> None:
     packed = Packed(ROOM)
     normalizer = make_normalizer(packed)
     assert normalizer is not None
@@ -49,7 +49,7 @@ def test_real_numbers_alone_are_standardised() -> None:
     np.testing.assert_array_equal(again(rows), result)
 
 
-def test_a_plain_box_is_standardised_whole() -> None:
+def test_all_numbers_of_a_plain_box_are_standardised() -> None:
     normalizer = make_normalizer(Box(-1, 1, (2, 3)))
     assert normalizer is not None
     assert normalizer.indices is None
@@ -67,12 +67,12 @@ def test_a_plain_box_is_standardised_whole() -> None:
         Packed(Dict({"action_mask": Box(0.0, 1.0, (2,)), "x": Discrete(2)}), "observation"),
     ],
 )
-def test_nothing_to_standardise(space: object) -> None:
+def test_spaces_without_a_float_box_are_refused(space: object) -> None:
     with pytest.raises(ConfigError, match="normalize_obs = true: needs Box observations"):
         make_normalizer(space)
 
 
-def test_it_is_refused_where_there_is_nothing() -> None:
+def test_environments_without_a_float_box_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"normalize_obs = true: needs Box observations .* set it to false"):
         make_normalizer(make_envs("Blackjack-v1", 1).single_observation_space)
 
@@ -96,7 +96,7 @@ def frames(seed: int, number: int, highest: int = 255, space: Box = IMAGE) -> np
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 255)), min_size=1, max_size=5))
 @example([(0, 3)])
 def test_an_image_has_a_mean_for_every_pixel_and_one_deviation(batches: list[tuple[int, int]]) -> None:
-    """The deviation is of what is left once each pixel's mean is taken away."""
+    """The deviation is that of the differences from each pixel's mean."""
     normalizer = image_normalizer()
     seen = [frames(seed, number, highest) for seed, (number, highest) in enumerate(batches)]
     for batch in seen:
@@ -108,14 +108,14 @@ def test_an_image_has_a_mean_for_every_pixel_and_one_deviation(batches: list[tup
     obs = frames(9, 3)
     result = normalizer(obs)
     assert (result.dtype, result.shape) == (np.float32, obs.shape)
-    # Where all were alike, the deviation is √1e-8, and what float32 leaves of the mean counts.
+    # If all images are equal, the deviation is √1e-8, and the rounding of the mean matters
     np.testing.assert_allclose(result, np.clip((obs - mean) / deviation, -10, 10), rtol=2e-4, atol=2e-4)
     np.testing.assert_array_equal(normalizer(obs[0]), result[0])
-    assert np.ptp(obs) > 200  # as they were
+    assert np.ptp(obs) > 200  # obs are not modified
 
 
-def test_images_share_moments_and_save_them() -> None:
-    """As workers do, and a checkpoint: all is as if one had seen everything."""
+def test_statistics_of_images_are_shared_and_saved() -> None:
+    """Workers that share statistics have those of one normalizer that received all images."""
     workers, whole = [image_normalizer(), image_normalizer()], image_normalizer()
     common = whole.statistics.moments
     for turn in range(3):
@@ -144,12 +144,12 @@ def test_every_image_of_brightness_can_be_standardised(shape: tuple[int, ...]) -
     in_network = image_normalizer(space, builtin_encoder=True)
     obs = frames(0, 2, space=space)
     in_network.update(obs)
-    assert in_network(obs) is obs  # the network does it
+    assert in_network(obs) is obs  # the network standardises them
     assert in_network.statistics.moments.size == 2
 
 
-def test_one_mean_of_all_pixels_can_be_gone_on_from() -> None:
-    """As agents had it that were saved before every pixel had its own."""
+def test_a_state_with_one_mean_of_all_pixels_can_be_continued() -> None:
+    """Older saved agents have such a state."""
     normalizer = image_normalizer()
     normalizer.set_state({"mean": np.float64(100.0), "var": np.float64(25.0), "count": 1000})
     obs = frames(3, 2)
@@ -158,7 +158,7 @@ def test_one_mean_of_all_pixels_can_be_gone_on_from() -> None:
     assert normalizer.statistics.moments.mean.shape == IMAGE.shape
 
 
-def test_images_inside_others_stay(rng: np.random.Generator) -> None:
+def test_images_in_packed_observations_are_unchanged(rng: np.random.Generator) -> None:
     space = Packed(Dict({"camera": IMAGE, "speed": Box(-1.0, 1.0, (2,))}))
     normalizer = make_normalizer(space)
     assert normalizer is not None
@@ -168,13 +168,13 @@ def test_images_inside_others_stay(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(normalizer(rows)[:, camera], rows[:, camera])
 
 
-def test_codes_are_refused() -> None:
+def test_images_of_categories_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"normalize_obs = true: needs .* but .* is Box\(7, 7, 3\) uint8; set it to"):
         make_normalizer(Box(0, 10, (7, 7, 3), np.uint8))
 
 
-def test_a_run_keeps_bytes_and_plays_by_frozen_moments(tmp_path: Path) -> None:
-    """From the rollout to evaluation and to an agent that is saved and loaded."""
+def test_rollouts_store_bytes_and_agents_freeze_the_statistics(tmp_path: Path) -> None:
+    """Also in evaluation, and in an agent that is saved and loaded."""
     config = quick_config("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
     actor = make_actor_learner(config, None, 0)
     rollout = actor.collect()
@@ -182,7 +182,7 @@ def test_a_run_keeps_bytes_and_plays_by_frozen_moments(tmp_path: Path) -> None:
     assert actor.normalizer is not None
     B = rollout.rewards.shape[1]
     valid = int(rollout.valid[-1].sum())
-    assert actor.normalizer.statistics.moments.size == B + valid  # the first ones, and the last row's
+    assert actor.normalizer.statistics.moments.size == B + valid  # of the first observations and of the last row
     spaces = actor.collector.envs.single_observation_space, actor.collector.envs.single_action_space
     agent = Agent(actor.learner.model, actor.normalizer, config, *spaces)
     before = actor.normalizer.statistics.moments
@@ -199,8 +199,8 @@ def test_a_run_keeps_bytes_and_plays_by_frozen_moments(tmp_path: Path) -> None:
     actor.close()
 
 
-def test_all_networks_see_the_moments_from_before_the_rollout() -> None:
-    """Acting, learning and the target critic; those that the rollout adds count from the next one on."""
+def test_all_networks_use_the_statistics_from_before_the_rollout() -> None:
+    """These are acting, learning and the target critic; the next rollout uses the statistics that this one adds."""
     config = quick_config("a2c", env_id="limelight.envs.toy:Catch", encoder="a3c", critic="target", normalize_obs=True)
     actor = make_actor_learner(config, None, 0)
     learner, normalizer = actor.learner, actor.normalizer
@@ -224,8 +224,8 @@ def test_all_networks_see_the_moments_from_before_the_rollout() -> None:
     actor.close()
 
 
-class OwnEncoder(nn.Module):
-    """A user's: it takes pictures as they come."""
+class CustomEncoder(nn.Module):
+    """A custom encoder without a conversion of observations."""
 
     num_features = 3
 
@@ -239,9 +239,13 @@ class OwnEncoder(nn.Module):
         return features
 
 
-def test_an_encoder_of_ones_own_gets_standardised_numbers(tmp_path: Path) -> None:
+def test_a_custom_encoder_receives_standardised_observations(tmp_path: Path) -> None:
     config = quick_config(
-        "a2c", env_id="limelight.envs.toy:Catch", encoder=f"{__name__}:OwnEncoder", normalize_obs=True, backend="sync"
+        "a2c",
+        env_id="limelight.envs.toy:Catch",
+        encoder=f"{__name__}:CustomEncoder",
+        normalize_obs=True,
+        backend="sync",
     )
     actor = make_actor_learner(config, None, 0)
     rollout = actor.collect()
@@ -256,8 +260,8 @@ def test_an_encoder_of_ones_own_gets_standardised_numbers(tmp_path: Path) -> Non
     actor.close()
 
 
-def test_standardised_pictures_in_bfloat16() -> None:
-    """What acting keeps of them, from the second rollout on in memory that is there, is what the encoder gives."""
+def test_cached_activations_of_standardised_images_in_bfloat16_equal_the_encoders() -> None:
+    """From the second rollout on they are written into existing buffers."""
     settings = {"encoder": "a3c", "precision": "bfloat16", "normalize_obs": True}
     actor = make_actor_learner(quick_config("a2c", env_id="limelight.envs.toy:Catch", **settings), None, 0)
     learner = actor.learner
@@ -266,8 +270,8 @@ def test_standardised_pictures_in_bfloat16() -> None:
     encoder = learner.network._front.encoder
     for _ in range(3):
         rollout = actor.collect()
-        kept, own = encoder.unroll(rollout.obs), learner.model.encoder(torch.from_numpy(rollout.obs))
-        assert float(own.detach().abs().max()) > 0.0
-        torch.testing.assert_close(kept.detach(), own.detach(), rtol=2e-2, atol=2e-2)
+        cached, computed = encoder.unroll(rollout.obs), learner.model.encoder(torch.from_numpy(rollout.obs))
+        assert float(computed.detach().abs().max()) > 0.0
+        torch.testing.assert_close(cached.detach(), computed.detach(), rtol=2e-2, atol=2e-2)
         learner.update(rollout, 0.0)
     actor.close()

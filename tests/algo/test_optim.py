@@ -1,4 +1,4 @@
-"""Flat parameters, and the optimizers over them against torch.optim and written references."""
+"""Flat parameters, and the optimizers over them compared with torch.optim and with formulas."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def small_net() -> nn.Sequential:
 
 @pytest.fixture(params=["numpy", "torch"])
 def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """NumPy moves as_arrays on the CPU, torch those on a GPU; here torch is made to move one on the CPU."""
+    """Compute steps by NumPy, or on the CPU by torch as on a GPU."""
     if request.param == "torch":
         monkeypatch.setattr(optim, "as_arrays", lambda *tensors: tensors)
     return str(request.param)
 
 
 def gradients(n: int, steps: int = STEPS) -> list[Tensor]:
-    """Gradients of very different sizes, between steps and between parameters."""
+    """Gradients whose sizes differ by orders of magnitude between steps and between parameters."""
     generator = torch.Generator().manual_seed(1)
     scale = 10.0 ** (torch.rand(n, generator=generator) * 5 - 4)
     return [
@@ -50,11 +50,11 @@ def set_grads(module: nn.Module, flat_grads: Tensor) -> None:
         start += p.numel()
 
 
-def flat_of(module: nn.Module) -> Tensor:
+def flat_parameters(module: nn.Module) -> Tensor:
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
 
 
-def optimizer_of(config: OptimConfig, flat: FlatParameters) -> Optimizer:
+def fresh_optimizer(config: OptimConfig, flat: FlatParameters) -> Optimizer:
     """The optimizer of ``config`` before its first step."""
     return make_optimizer(config, flat.params, flat.grads, initial_state(config, flat.params))
 
@@ -64,17 +64,17 @@ def follow(
     theirs: Callable[[nn.Module], torch.optim.Optimizer],
     rates: Callable[[FlatParameters, nn.Module], Sequence[tuple[slice, float]]],
 ) -> None:
-    """Ours over the flat vector and theirs over an ordinary module stay together for 100 steps."""
+    """Compare our optimizer over the flat vector with ``theirs`` over an ordinary module for 100 steps."""
     module, ordinary = small_net(), small_net()
     flat = FlatParameters(module)
-    ours, reference = optimizer_of(config, flat), theirs(ordinary)
+    ours, reference = fresh_optimizer(config, flat), theirs(ordinary)
     for grads in gradients(len(flat)):
         flat.grads.copy_(grads)
         set_grads(ordinary, grads)
         ours.step(rates(flat, module))
         reference.step()
-        torch.testing.assert_close(flat.params, flat_of(ordinary), atol=1e-6, rtol=0.0)
-    assert (flat.params - flat_of(small_net())).abs().max() > 1e-3  # they did move
+        torch.testing.assert_close(flat.params, flat_parameters(ordinary), atol=1e-6, rtol=0.0)
+    assert (flat.params - flat_parameters(small_net())).abs().max() > 1e-3  # the parameters changed
 
 
 def whole(flat: FlatParameters, module: nn.Module) -> list[tuple[slice, float]]:
@@ -83,25 +83,25 @@ def whole(flat: FlatParameters, module: nn.Module) -> list[tuple[slice, float]]:
 
 @pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize(("alpha", "eps"), [(0.99, 1e-5), (0.9, 1e-2)])
-def test_rmsprop_is_torchs(alpha: float, eps: float) -> None:
+def test_rmsprop_agrees_with_torch(alpha: float, eps: float) -> None:
     config = OptimConfig(optimizer="rmsprop", rms_alpha=alpha, optim_eps=eps)
     follow(config, lambda m: torch.optim.RMSprop(m.parameters(), RATE, alpha, eps), whole)
 
 
 @pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize(("beta1", "beta2", "eps"), [(0.9, 0.999, 1e-5), (0.0, 0.9, 1e-8)])
-def test_adam_is_torchs(beta1: float, beta2: float, eps: float) -> None:
+def test_adam_agrees_with_torch(beta1: float, beta2: float, eps: float) -> None:
     config = OptimConfig(optimizer="adam", adam_beta1=beta1, adam_beta2=beta2, optim_eps=eps)
     follow(config, lambda m: torch.optim.Adam(m.parameters(), RATE, (beta1, beta2), eps), whole)
 
 
 @pytest.mark.usefixtures("arithmetic")
-def test_rmsprop_tf_is_its_formula() -> None:
+def test_rmsprop_tf_agrees_with_its_formula() -> None:
     """g starts at 1 and ε is inside the root: Mnih et al. 2016 as TensorFlow computes it; the reference is float64."""
     alpha, eps = 0.99, 0.1
     flat = FlatParameters(small_net())
     config = OptimConfig(optimizer="rmsprop_tf", rms_alpha=alpha, optim_eps=eps)
-    ours = optimizer_of(config, flat)
+    ours = fresh_optimizer(config, flat)
     theta, g = flat.params.double().numpy().copy(), np.ones(len(flat))
     for grads in gradients(len(flat)):
         flat.grads.copy_(grads)
@@ -114,7 +114,7 @@ def test_rmsprop_tf_is_its_formula() -> None:
 
 @pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
-def test_two_learning_rates_are_torchs_parameter_groups(name: str) -> None:
+def test_two_learning_rates_agree_with_parameter_groups_of_torch(name: str) -> None:
     critic_rate = 3e-3
 
     def theirs(module: nn.Module) -> torch.optim.Optimizer:
@@ -132,21 +132,21 @@ def test_two_learning_rates_are_torchs_parameter_groups(name: str) -> None:
     follow(OptimConfig(optimizer=name), theirs, rates)  # type: ignore[arg-type]
 
 
-def test_vectors_on_the_cpu_are_moved_by_numpy_in_place() -> None:
+def test_as_arrays_are_views_of_tensors_on_the_cpu() -> None:
     params = torch.zeros(4)
     (array,) = optim.as_arrays(params)
     assert isinstance(array, np.ndarray)
     array[:] = 1.0
     assert params.tolist() == [1.0] * 4
-    elsewhere = torch.zeros(4, device="meta")
-    assert optim.as_arrays(elsewhere) == (elsewhere,)
+    on_device = torch.zeros(4, device="meta")
+    assert optim.as_arrays(on_device) == (on_device,)
 
 
 @pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("name", ["rmsprop", "rmsprop_tf", "adam"])
-def test_steps_leave_the_gradients_and_stay_in_memory(name: str) -> None:
+def test_a_step_changes_no_gradient_and_allocates_no_tensor(name: str) -> None:
     flat = FlatParameters(small_net())
-    ours = optimizer_of(OptimConfig(optimizer=name), flat)  # type: ignore[arg-type]
+    ours = fresh_optimizer(OptimConfig(optimizer=name), flat)  # type: ignore[arg-type]
     tensors = {"params": flat.params, "grads": flat.grads, **ours.state}
     where = {key: t.data_ptr() for key, t in tensors.items()}
     before = flat.grads.copy_(gradients(len(flat), 1)[0]).clone()
@@ -157,8 +157,8 @@ def test_steps_leave_the_gradients_and_stay_in_memory(name: str) -> None:
 
 @pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("name", ["rmsprop", "rmsprop_tf", "adam"])
-def test_state_continues_where_it_was(name: str) -> None:
-    """Halfway, a second optimizer takes over a copy of the state; both go on to the same bits."""
+def test_an_optimizer_continues_from_a_saved_state(name: str) -> None:
+    """Halfway, a second optimizer continues from a copy of the state; both end with the same bits."""
     config = OptimConfig(optimizer=name)  # type: ignore[arg-type]
     sequence = gradients(len(FlatParameters(small_net())), 20)
 
@@ -168,7 +168,7 @@ def test_state_continues_where_it_was(name: str) -> None:
             optimizer.step(whole(flat, nn.Module()))
 
     first = FlatParameters(small_net())
-    optimizer = optimizer_of(config, first)
+    optimizer = fresh_optimizer(config, first)
     run(first, optimizer, sequence[:10])
     params, state = first.params.clone(), copy.deepcopy(optimizer.state)
     run(first, optimizer, sequence[10:])
@@ -183,23 +183,23 @@ def test_state_continues_where_it_was(name: str) -> None:
         assert torch.equal(optimizer.state[key], successor.state[key])
 
 
-# --------------------------------------------------------------------------- state from outside
+# --------------------------------------------------------------------------- shared state
 
 
-def elsewhere(tensor: Tensor) -> Tensor:
-    """The same values in memory that NumPy owns, as shared memory comes."""
+def copied_by_numpy(tensor: Tensor) -> Tensor:
+    """The same values in memory of NumPy, like shared memory."""
     return torch.from_numpy(np.array(tensor.numpy()))
 
 
 @pytest.mark.usefixtures("arithmetic")
 @pytest.mark.parametrize("name", ["rmsprop", "rmsprop_tf", "adam"])
-def test_two_optimizers_over_one_state_are_one_optimizer(name: str) -> None:
-    """Two workers, each with gradients of its own, move shared parameters: what one would do with all of them."""
+def test_two_optimizers_over_one_state_equal_one_optimizer(name: str) -> None:
+    """Two workers that update shared parameters in turn equal one worker that makes all updates."""
     config = OptimConfig(optimizer=name)  # type: ignore[arg-type]
     alone = FlatParameters(small_net())
-    one = optimizer_of(config, alone)
-    params = elsewhere(alone.params)
-    state = {key: elsewhere(tensor) for key, tensor in initial_state(config, params).items()}
+    one = fresh_optimizer(config, alone)
+    params = copied_by_numpy(alone.params)
+    state = {key: copied_by_numpy(tensor) for key, tensor in initial_state(config, params).items()}
     grads = [torch.zeros_like(params) for _ in range(2)]
     both = [make_optimizer(config, params, mine, state) for mine in grads]
     for turn, gradient in enumerate(gradients(len(alone), 20)):
@@ -220,7 +220,7 @@ def test_two_optimizers_over_one_state_are_one_optimizer(name: str) -> None:
         ("adam", {"exp_avg": 0.0, "exp_avg_sq": 0.0, "step": 0}),
     ],
 )
-def test_initial_states(name: str, expected: dict[str, float]) -> None:
+def test_optimizers_start_from_their_initial_state(name: str, expected: dict[str, float]) -> None:
     params = torch.full((3,), 7.0)
     state = initial_state(OptimConfig(optimizer=name), params)  # type: ignore[arg-type]
     assert {key: set(tensor.reshape(-1).tolist()) for key, tensor in state.items()} == {
@@ -232,7 +232,7 @@ def test_initial_states(name: str, expected: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("target", [True, False])
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
-def test_a_master_hands_over_copies_and_keeps_its_memory(name: str, target: bool) -> None:
+def test_a_train_state_returns_copies_and_keeps_its_memory(name: str, target: bool) -> None:
     config = OptimConfig(optimizer=name)  # type: ignore[arg-type]
 
     def train_state(value: float) -> TrainState:
@@ -253,7 +253,7 @@ def test_a_master_hands_over_copies_and_keeps_its_memory(name: str, target: bool
     for tensor in tensors(first):
         tensor += 1
     third = train_state(9.0)
-    third.set_state(state)  # as it was, whatever has happened to the first since
+    third.set_state(state)  # the changes of the first state are not in the copy
     assert all(torch.equal(a, b) for a, b in zip(tensors(second), tensors(third), strict=True))
     third.set_state(
         {**state, "params": state["params"].numpy(), "optimizer": {k: t.numpy() for k, t in state["optimizer"].items()}}
@@ -265,9 +265,9 @@ def test_a_master_hands_over_copies_and_keeps_its_memory(name: str, target: bool
 
 
 @pytest.mark.parametrize("max_norm", [0.1, 0.5, 40.0, 1e9])
-def test_clipping_is_torchs(max_norm: float) -> None:
+def test_clipping_agrees_with_torch(max_norm: float) -> None:
     module = small_net()
-    for grads in gradients(len(flat_of(module)), 10):
+    for grads in gradients(len(flat_parameters(module)), 10):
         set_grads(module, grads)
         expected_norm = float(nn.utils.clip_grad_norm_(module.parameters(), max_norm))
         expected = torch.cat([p.grad.reshape(-1) for p in module.parameters() if p.grad is not None])
@@ -275,7 +275,7 @@ def test_clipping_is_torchs(max_norm: float) -> None:
         torch.testing.assert_close(grads, expected, rtol=1e-5, atol=1e-8)
 
 
-def test_no_clipping_only_measures() -> None:
+def test_the_norm_is_computed_without_clipping() -> None:
     grads = torch.tensor([3.0, 4.0])
     assert clip_by_norm(grads, None) == pytest.approx(5.0)
     assert grads.tolist() == [3.0, 4.0]
@@ -284,11 +284,11 @@ def test_no_clipping_only_measures() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("max_norm", [None, 0.5])
-def test_the_norm_tells_of_non_finite_gradients(bad: float, max_norm: float | None) -> None:
+def test_the_norm_of_non_finite_gradients_is_not_finite(bad: float, max_norm: float | None) -> None:
     assert not np.isfinite(clip_by_norm(torch.tensor([1.0, bad, 2.0]), max_norm))
 
 
-def test_schedules() -> None:
+def test_schedules_are_constant_or_linear() -> None:
     assert [schedule("constant", p) for p in (0.0, 0.5, 1.0, 1.2)] == [1.0] * 4
     assert [schedule("linear", p) for p in (0.0, 0.25, 1.0, 1.2)] == [1.0, 0.75, 0.0, 0.0]
 
@@ -296,11 +296,11 @@ def test_schedules() -> None:
 # --------------------------------------------------------------------------- flat parameters
 
 
-def test_flat_vector_keeps_values_and_order() -> None:
+def test_the_flat_vector_keeps_values_and_order() -> None:
     module, ordinary = small_net(), small_net()
     flat = FlatParameters(module)
     assert len(flat) == sum(p.numel() for p in ordinary.parameters())
-    assert torch.equal(flat.params, flat_of(ordinary))
+    assert torch.equal(flat.params, flat_parameters(ordinary))
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(module(x), ordinary(x))
 
@@ -318,7 +318,7 @@ def assert_views(flat: FlatParameters, module: nn.Module) -> None:
 def test_views_stay_views_through_backward_and_steps() -> None:
     module, ordinary = small_net(), small_net()
     flat = FlatParameters(module)
-    optimizer = optimizer_of(OptimConfig(), flat)
+    optimizer = fresh_optimizer(OptimConfig(), flat)
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     for _ in range(3):
         flat.grads.zero_()
@@ -332,12 +332,12 @@ def test_views_stay_views_through_backward_and_steps() -> None:
         clip_by_norm(flat.grads, 0.5)
         optimizer.step(whole(flat, module))
         assert_views(flat, module)
-        assert torch.equal(flat.params, flat_of(module))
-    module.load_state_dict(ordinary.state_dict())  # how a user would put weights in
+        assert torch.equal(flat.params, flat_parameters(module))
+    module.load_state_dict(ordinary.state_dict())  # as a user would load weights
     assert_views(flat, module)
 
 
-def test_spans() -> None:
+def test_spans_of_parameters_must_be_contiguous() -> None:
     module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4), nn.Linear(4, 1))
     flat = FlatParameters(module)
     assert flat.span(module.parameters()) == slice(0, len(flat))

@@ -1,4 +1,4 @@
-"""Return estimators on cases small enough to work out by hand, on NumPy and on torch."""
+"""Return estimators on small cases computed by hand, for NumPy and torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows(x: Any) -> list[float]:
 
 
 class Stream:
-    """Rewards 1 and 2, an end, an invalid row and a step of the next episode; V = 8 throughout."""
+    """Rewards 1 and 2, an end, an invalid row and a step of the next episode; V = 8 everywhere."""
 
     def __init__(self, column: Callable[..., Any], terminated: float, truncated: float) -> None:
         self.rewards = column(1, 2, 0, 4)
@@ -44,7 +44,7 @@ class Stream:
         return (self.rewards, self.values, self.next_values, self.discounts, lam * self.traces, self.valid)
 
 
-def test_termination_pays_nothing_more(column: Callable[..., Any]) -> None:
+def test_returns_end_at_a_termination(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=1, truncated=0)
     assert rows(monte_carlo(s.rewards, s.next_values, *s.ends)) == [1 + 0.5 * 2, 2, 0, 4 + 0.5 * 8]
     assert rows(gae(*s.args(1.0))) == [2 - 8, 2 - 8, 0, 8 - 8]
@@ -56,11 +56,11 @@ def test_termination_pays_nothing_more(column: Callable[..., Any]) -> None:
 
 def test_truncation_bootstraps_from_the_final_observation(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=0, truncated=1)
-    cut = 2 + 0.5 * 8
-    assert rows(monte_carlo(s.rewards, s.next_values, *s.ends)) == [1 + 0.5 * cut, cut, 0, 8]
-    assert rows(gae(*s.args(1.0))) == [1 + 0.5 * cut - 8, cut - 8, 0, 0]
-    assert rows(n_step(*s.args(1.0), 9)) == [1 + 0.5 * cut, cut, 8, 8]
-    assert rows(td0(s.rewards, s.next_values, s.discounts))[:2] == [5, cut]
+    truncated = 2 + 0.5 * 8
+    assert rows(monte_carlo(s.rewards, s.next_values, *s.ends)) == [1 + 0.5 * truncated, truncated, 0, 8]
+    assert rows(gae(*s.args(1.0))) == [1 + 0.5 * truncated - 8, truncated - 8, 0, 0]
+    assert rows(n_step(*s.args(1.0), 9)) == [1 + 0.5 * truncated, truncated, 8, 8]
+    assert rows(td0(s.rewards, s.next_values, s.discounts))[:2] == [5, truncated]
 
 
 def test_terminated_and_truncated_at_once_is_terminated(column: Callable[..., Any]) -> None:
@@ -69,9 +69,9 @@ def test_terminated_and_truncated_at_once_is_terminated(column: Callable[..., An
     assert rows(td_lambda(*s.args(1.0))) == [2, 2, 8, 8]
 
 
-def test_td_lambda_half(column: Callable[..., Any]) -> None:
+def test_td_lambda_mixes_n_step_returns(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=0, truncated=1)
-    first = 0.5 * (1 + 0.5 * 8) + 0.5 * (1 + 0.5 * 6)  # half the one-step, half the full return
+    first = 0.5 * (1 + 0.5 * 8) + 0.5 * (1 + 0.5 * 6)  # half the one-step return, half the full return
     assert rows(td_lambda(*s.args(0.5))) == [first, 6, 8, 8]
 
 
@@ -85,7 +85,7 @@ def test_vtrace_clips_ratios(column: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", AS)
-def test_standardize(kind: str) -> None:
+def test_standardize_uses_valid_rows_only(kind: str) -> None:
     x, valid = AS[kind]([[1.0, 3.0], [500.0, 5.0]]), AS[kind]([[1.0, 1.0], [0.0, 1.0]])
     result = standardize(x, valid)
     root = (8.0 / 3.0) ** 0.5
@@ -94,7 +94,7 @@ def test_standardize(kind: str) -> None:
     assert not np.asarray(standardize(x[:1, :1], valid[:1, :1])).any()
 
 
-def test_arguments_are_left_alone(column: Callable[..., Any]) -> None:
+def test_arguments_are_not_modified(column: Callable[..., Any]) -> None:
     s = Stream(column, terminated=0, truncated=1)
     ratios = column(1, 1, 1, 1)
     before = [x.tolist() for x in (s.rewards, s.values, s.next_values, *s.ends, ratios)]
@@ -121,13 +121,13 @@ def test_shapes_must_agree(estimator: str, column: Callable[..., Any]) -> None:
             call(*arrays, *settings.get(estimator, ()))
 
 
-def test_n_step_needs_a_step(column: Callable[..., Any]) -> None:
+def test_n_step_needs_n_of_1_or_more(column: Callable[..., Any]) -> None:
     x = column(1, 2)
     with pytest.raises(ValueError, match="n = 0: must be at least 1"):
         n_step(x, x, x, x, x, x, 0)
 
 
-def test_docstring_examples() -> None:
+def test_docstring_examples_hold() -> None:
     outcome = doctest.testmod(returns)
     assert outcome.attempted > 0
     assert outcome.failed == 0

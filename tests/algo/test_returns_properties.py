@@ -1,6 +1,6 @@
-"""Return estimators against O(T²) oracles written from the definitions, and the identities between them.
+"""Return estimators compared with O(T²) oracles written from the definitions, and identities between estimators.
 
-The oracles are plain Python loops over one environment. They know an episode's end by its flags, never by masks.
+The oracles are plain Python loops over one environment. They read the ends of episodes from flags, not from masks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from limelight.algo.returns import discounts_and_traces, gae, monte_carlo, n_ste
 
 Floats = NDArray[np.float64]
 
-GOES_ON, TERMINATED, TRUNCATED, BOTH, RESET = "goes on", "terminated", "truncated", "both", "reset"
+CONTINUES, TERMINATED, TRUNCATED, BOTH, RESET = "continues", "terminated", "truncated", "both", "reset"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def oracle_vtrace(rows: Rows, gamma: float, lam: float, max_rho: float, max_c: f
 def rollouts(
     draw: st.DrawFn, streams: tuple[str, ...] = ("next_step", "same_step"), one_value_function: bool = False
 ) -> Rows:
-    """A rollout of up to 9 steps of up to 3 environments, episodes ending in all ways and at all rates.
+    """A rollout of up to 9 steps of up to 3 environments, whose episodes end in all ways and at several rates.
 
     ``next_step``: each row after an end is a reset, and the rollout may begin with one; ``same_step``: no resets.
     ``one_value_function``: V(sₜ₊₁) is ``values[t + 1]`` while the episode goes on (no target critic).
@@ -144,12 +144,12 @@ def rollouts(
         reset_next = stream == "next_step" and rng.random() < 0.3
         for t in range(T):
             ends = rng.random() < rate
-            kinds[t, b] = RESET if reset_next else rng.choice([TERMINATED, TRUNCATED, BOTH]) if ends else GOES_ON
+            kinds[t, b] = RESET if reset_next else rng.choice([TERMINATED, TRUNCATED, BOTH]) if ends else CONTINUES
             reset_next = stream == "next_step" and kinds[t, b] in (TERMINATED, TRUNCATED, BOTH)
     valid = kinds != RESET
     values, next_values = 5.0 * rng.standard_normal((2, T, B))
     if one_value_function:
-        inside = kinds[:-1] == GOES_ON
+        inside = kinds[:-1] == CONTINUES
         next_values[:-1][inside] = values[1:][inside]
     return Rows(
         rewards=3.0 * rng.standard_normal((T, B)) * valid,
@@ -189,38 +189,38 @@ many, few = settings(max_examples=200), settings(max_examples=100)
 
 @many
 @given(rollouts(), FACTORS, FACTORS)
-def test_gae(rows: Rows, gamma: float, lam: float) -> None:
+def test_gae_equals_its_definition(rows: Rows, gamma: float, lam: float) -> None:
     agree_everywhere(lambda r: gae(*r.gae_args(gamma, lam)), rows, oracle_gae(rows, gamma, lam))
 
 
 @many
 @given(rollouts(), FACTORS, FACTORS)
-def test_td_lambda(rows: Rows, gamma: float, lam: float) -> None:
+def test_td_lambda_equals_its_definition(rows: Rows, gamma: float, lam: float) -> None:
     agree_everywhere(lambda r: td_lambda(*r.gae_args(gamma, lam)), rows, oracle_td_lambda(rows, gamma, lam))
 
 
 @many
 @given(rollouts(), FACTORS, st.integers(1, 12))
-def test_n_step(rows: Rows, gamma: float, n: int) -> None:
+def test_n_step_equals_its_definition(rows: Rows, gamma: float, n: int) -> None:
     agree_everywhere(lambda r: n_step(*r.gae_args(gamma, 1.0), n), rows, oracle_n_step(rows, gamma, n))
 
 
 @many
 @given(rollouts(), FACTORS)
-def test_monte_carlo(rows: Rows, gamma: float) -> None:
+def test_monte_carlo_equals_its_definition(rows: Rows, gamma: float) -> None:
     agree_everywhere(lambda r: monte_carlo(*r.mc_args(gamma)), rows, oracle_monte_carlo(rows, gamma))
 
 
 @many
 @given(rollouts(), FACTORS)
-def test_td0(rows: Rows, gamma: float) -> None:
+def test_td0_equals_its_definition(rows: Rows, gamma: float) -> None:
     expected, valid = oracle_n_step(rows, gamma, 1), rows.valid > 0
     agree_everywhere(lambda r: td0(r.rewards, r.next_values, gamma * (1.0 - r.terminated)), rows, expected, valid)
 
 
 @many
 @given(rollouts(), FACTORS, FACTORS, CLIPS, CLIPS)
-def test_vtrace(rows: Rows, gamma: float, lam: float, max_rho: float, max_c: float) -> None:
+def test_vtrace_equals_its_definition(rows: Rows, gamma: float, lam: float, max_rho: float, max_c: float) -> None:
     expected = oracle_vtrace(rows, gamma, lam, max_rho, max_c)
     for i in (0, 1):  # targets, advantages
         agree_everywhere(lambda r, i=i: vtrace(*r.gae_args(gamma, lam), r.ratios, max_rho, max_c)[i], rows, expected[i])
@@ -228,11 +228,11 @@ def test_vtrace(rows: Rows, gamma: float, lam: float, max_rho: float, max_c: flo
 
 @many
 @given(rollouts())
-def test_standardize(rows: Rows) -> None:
+def test_standardize_equals_its_definition(rows: Rows) -> None:
     seen = [float(v) for v in rows.values[rows.valid > 0]]
     mean, std = (statistics.fmean(seen), statistics.pstdev(seen)) if seen else (0.0, 1.0)
     if len(seen) == 1:
-        std = 1.0  # its deviation from its own mean is 0, whatever it is divided by
+        std = 1.0  # the deviation of one number is 0
     expected = (rows.values - mean) / (std + 1e-8) * rows.valid
     agree_everywhere(lambda r: standardize(r.values, r.valid), rows, expected)
 
@@ -256,7 +256,7 @@ def test_lambda_0_is_the_td_error(rows: Rows, gamma: float) -> None:
 
 @few
 @given(rollouts(), FACTORS, st.integers(0, 3))
-def test_n_from_t_on_is_lambda_1(rows: Rows, gamma: float, more: int) -> None:
+def test_n_of_t_or_more_is_lambda_1(rows: Rows, gamma: float, more: int) -> None:
     agree(n_step(*rows.gae_args(gamma, 1.0), len(rows.rewards) + more), td_lambda(*rows.gae_args(gamma, 1.0)))
 
 
@@ -276,7 +276,7 @@ def test_vtrace_on_policy_is_td_lambda(rows: Rows, gamma: float, lam: float) -> 
 
 @few
 @given(rollouts(), FACTORS, FACTORS)
-def test_vtrace_on_policy_has_the_advantages_of_gae(rows: Rows, gamma: float, lam: float) -> None:
+def test_vtrace_advantages_on_policy_are_those_of_gae(rows: Rows, gamma: float, lam: float) -> None:
     _, advantages = vtrace(*rows.gae_args(gamma, lam), np.ones(rows.shape))
     agree(advantages, gae(*rows.gae_args(gamma, lam)))
 
@@ -295,8 +295,8 @@ def test_without_a_target_critic_gae_is_a_sum_of_td_errors(rows: Rows, gamma: fl
 
 @few
 @given(rollouts(), FACTORS, FACTORS, st.data())
-def test_a_rollout_may_be_cut_anywhere(rows: Rows, gamma: float, lam: float, data: st.DataObject) -> None:
-    """The first part, bootstrapped with what the second part says, gives what the whole gives."""
+def test_a_rollout_can_be_split_at_any_row(rows: Rows, gamma: float, lam: float, data: st.DataObject) -> None:
+    """The first part, bootstrapped from the estimates of the second part, has the estimates of the whole."""
     cut = data.draw(st.integers(0, len(rows.rewards)))
     first, second = rows.map(lambda x: x[:cut]), rows.map(lambda x: x[cut:])
     advantages, returns = gae(*rows.gae_args(gamma, lam)), monte_carlo(*rows.mc_args(gamma))
@@ -314,16 +314,16 @@ def test_a_rollout_may_be_cut_anywhere(rows: Rows, gamma: float, lam: float, dat
 
 @few
 @given(rollouts(), FACTORS, FACTORS, st.integers(1, 12), st.sampled_from([-1e30, 1e30]))
-def test_invalid_rows_never_reach_valid_ones(rows: Rows, gamma: float, lam: float, n: int, garbage: float) -> None:
-    def littered(x: Floats) -> Floats:
+def test_invalid_rows_do_not_change_valid_ones(rows: Rows, gamma: float, lam: float, n: int, garbage: float) -> None:
+    def with_garbage(x: Floats) -> Floats:
         return np.where(rows.valid > 0, x, garbage)
 
-    litter = replace(
+    changed = replace(
         rows,
-        rewards=littered(rows.rewards),
-        values=littered(rows.values),
-        next_values=littered(rows.next_values),
-        ratios=littered(rows.ratios),
+        rewards=with_garbage(rows.rewards),
+        values=with_garbage(rows.values),
+        next_values=with_garbage(rows.next_values),
+        ratios=with_garbage(rows.ratios),
     )
     valid = rows.valid > 0
     estimators: list[Callable[[Rows], Any]] = [
@@ -336,12 +336,12 @@ def test_invalid_rows_never_reach_valid_ones(rows: Rows, gamma: float, lam: floa
         lambda r: standardize(r.values, r.valid),
     ]
     for estimator in estimators:
-        np.testing.assert_array_equal(estimator(litter)[valid], estimator(rows)[valid])
+        np.testing.assert_array_equal(estimator(changed)[valid], estimator(rows)[valid])
 
 
 @few
 @given(rollouts(), FACTORS)
-def test_what_invalid_rows_say(rows: Rows, gamma: float) -> None:
+def test_invalid_rows_have_advantage_0_or_their_value(rows: Rows, gamma: float) -> None:
     invalid = rows.valid == 0
     targets, advantages = vtrace(*rows.gae_args(gamma, 1.0), rows.ratios)
     for zero in (gae(*rows.gae_args(gamma, 0.9)), advantages, monte_carlo(*rows.mc_args(gamma))):
@@ -353,13 +353,13 @@ def test_what_invalid_rows_say(rows: Rows, gamma: float) -> None:
 @few
 @given(rollouts(("next_step",)), FACTORS, FACTORS, st.integers(1, 12), st.floats(-100, 100))
 def test_both_autoreset_streams_agree(rows: Rows, gamma: float, lam: float, n: int, next_episode: float) -> None:
-    """SAME_STEP has no reset rows, and V(next row) after an end is of the next episode's first observation."""
-    rows = rows.map(lambda x: x[:, :1])  # the environments' valid rows differ in number, so one by itself
+    """SAME_STEP has no reset rows; after a termination the next row is the first of the next episode."""
+    rows = rows.map(lambda x: x[:, :1])  # one environment: the numbers of valid rows differ
     valid = rows.valid[:, 0] > 0
     if not valid.any():
         return
     same_step = rows.map(lambda x: x[valid])
-    same_step.next_values[same_step.terminated > 0] = next_episode  # of truncated rows, final_obs is valued
+    same_step.next_values[same_step.terminated > 0] = next_episode  # truncated rows have V(final_obs)
     estimators: list[Callable[[Rows], Any]] = [
         lambda r: gae(*r.gae_args(gamma, lam)),
         lambda r: td_lambda(*r.gae_args(gamma, lam)),
@@ -372,14 +372,14 @@ def test_both_autoreset_streams_agree(rows: Rows, gamma: float, lam: float, n: i
         agree(estimator(same_step), estimator(rows)[valid])
 
 
-# --------------------------------------------------------------------------- a ring with a clock
+# --------------------------------------------------------------------------- a ring with a time limit
 
 
 RING_GAMMA, RING_VALUE = 0.98, 50.0
 
 
 def ring(next_step: bool, V: float, T: int = 40, limit: int = 6) -> Rows:
-    """Reward 1 for ever, an episode cut every ``limit`` steps, V the same everywhere."""
+    """Reward 1 at every step, an episode truncated every ``limit`` steps, and the same V everywhere."""
     kinds = np.arange(T) % (limit + 1 if next_step else limit)
     truncated = (kinds == limit - 1).astype(float)[:, None]
     valid = (kinds != limit).astype(float)[:, None]
@@ -398,8 +398,8 @@ RING_TARGETS: dict[str, Callable[[Rows], Any]] = {
 
 @pytest.mark.parametrize("next_step", [True, False])
 @pytest.mark.parametrize("estimator", RING_TARGETS)
-def test_time_limits_leave_the_value_of_the_ring(estimator: str, next_step: bool) -> None:
-    """V = 1 / (1 − γ) is a fixed point, and the only one: from anywhere else targets come nearer."""
+def test_time_limits_do_not_change_the_value_of_the_ring(estimator: str, next_step: bool) -> None:
+    """V = 1 / (1 − γ) is the only fixed point: from any other V the targets approach it."""
     target, rows = RING_TARGETS[estimator], ring(next_step, RING_VALUE)
     valid = rows.valid > 0
     np.testing.assert_allclose(target(rows)[valid], RING_VALUE, rtol=1e-12)
@@ -408,4 +408,4 @@ def test_time_limits_leave_the_value_of_the_ring(estimator: str, next_step: bool
         V = float(target(ring(next_step, V))[valid].mean())
     assert RING_VALUE - 0.05 < V < RING_VALUE + 1e-9
     terminal = replace(rows, terminated=rows.truncated, truncated=rows.truncated * 0)
-    assert target(terminal)[valid].mean() < RING_VALUE - 1  # what taking the clock for death would learn
+    assert target(terminal)[valid].mean() < RING_VALUE - 1  # the error of treating truncation as termination

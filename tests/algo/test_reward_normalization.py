@@ -1,4 +1,4 @@
-"""Normalization of rewards against a slow account, environment by environment, of what was paid."""
+"""Normalisation of rewards compared with returns computed episode by episode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from limelight.algo.rollout import Rollout
 from limelight.envs.gymnasium_backend import MODES, SyncBackend, VectorBackend
 
 GAMMA = 0.8
-# (obs, reward, terminated, truncated): one dies, one is cut, one has both at once, one is long.
+# (obs, reward, terminated, truncated): one is terminated, one truncated, one both, one is long.
 EPISODES = [
     [(0, 0, False, False), (1, 1, False, False), (2, 2, True, False)],
     [(0, 0, False, False), (1, 3, False, False), (2, -4, False, False), (3, 5, False, True)],
@@ -41,7 +41,7 @@ class First:
         return actions
 
 
-def collector_of(mode: str, num_steps: int, gymnasiums: bool = False) -> RolloutCollector:
+def make_collector(mode: str, num_steps: int, gymnasiums: bool = False) -> RolloutCollector:
     makers = [lambda: Scripted(EPISODES)] * 3
     envs = (
         VectorBackend(SyncVectorEnv(makers, autoreset_mode=MODES[mode]))  # type: ignore[index]
@@ -54,7 +54,7 @@ def collector_of(mode: str, num_steps: int, gymnasiums: bool = False) -> Rollout
 
 
 def discounted_returns(b: int) -> list[float]:
-    """Gₜ after every step of environment b, whose i-th episode is number b + i; each episode by itself."""
+    """The running return after every step of environment b; its i-th episode is number b + i."""
     returns = []
     for i in range(60):
         total = 0.0
@@ -68,8 +68,8 @@ def discounted_returns(b: int) -> list[float]:
 @pytest.mark.parametrize("gymnasiums", [False, True])
 @pytest.mark.parametrize("num_steps", [1, 4, 9])
 def test_rewards_are_divided_by_the_deviation_of_returns(mode: str, gymnasiums: bool, num_steps: int) -> None:
-    """Across rollouts; invalid rows pay nothing and are not counted."""
-    collector, normalizer = collector_of(mode, num_steps, gymnasiums), RewardNormalizer(GAMMA)
+    """This holds across rollouts; invalid rows are not counted."""
+    collector, normalizer = make_collector(mode, num_steps, gymnasiums), RewardNormalizer(GAMMA)
     every = [discounted_returns(b) for b in range(3)]
     taken = [0, 0, 0]
     for _ in range(36 // num_steps):
@@ -86,16 +86,16 @@ def test_rewards_are_divided_by_the_deviation_of_returns(mode: str, gymnasiums: 
     assert min(taken) > 20
 
 
-def test_what_is_far_out_is_clipped() -> None:
-    """Equal returns have no deviation."""
-    rollout = collector_of("next_step", 1).collect(First())
+def test_normalised_rewards_are_clipped() -> None:
+    """The deviation of equal returns is 0."""
+    rollout = make_collector("next_step", 1).collect(First())
     normalizer, same = RewardNormalizer(GAMMA), np.full_like(rollout.rewards, -2.0)
     np.testing.assert_array_equal(normalizer(rollout, same), [[-10.0, -10.0, -10.0]])
 
 
 @pytest.mark.parametrize("mode", ["next_step", "same_step"])
-def test_state_continues(mode: str) -> None:
-    collector, normalizer = collector_of(mode, 4), RewardNormalizer(GAMMA)
+def test_a_reward_normalizer_continues_from_its_state(mode: str) -> None:
+    collector, normalizer = make_collector(mode, 4), RewardNormalizer(GAMMA)
     for _ in range(3):
         normalizer(rollout := collector.collect(First()), rollout.rewards)
     other = RewardNormalizer(GAMMA)

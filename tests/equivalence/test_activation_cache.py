@@ -1,4 +1,4 @@
-"""Activations kept from acting, and their written-out backward, against autograd: the same gradients and runs."""
+"""Cached activations of acting and the written-out backward pass give the gradients and runs of autograd."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.packed import Packed
 
-LearnerOf = Callable[..., Learner]
+LearnerFactory = Callable[..., Learner]
 T, B = 4, 3
-KEPT = ("a3c", "a3c-half", "nature", "universe")
+CACHED = ("a3c", "a3c-half", "nature", "universe")
 TOLERANCE = {"float32": 1e-6, "bfloat16": 1e-2}
-"""Of a gradient's own length: what the arithmetic leaves. Eight bits of mantissa are 4e-3 of every number."""
-OF_A_LOSS = 1e-5
-"""Likewise, where advantages came in between, small differences of values that differ in their last digits."""
+"""Relative to the length of a gradient: rounding errors. 8 bits of mantissa are 4e-3 of every number."""
+LOSS_TOLERANCE = 1e-5
+"""Relative to the length of a gradient of the loss: advantages are small differences of rounded values."""
 
 every_core = pytest.mark.parametrize("core", ["feedforward", "lstm", "gru"])
 every_critic = pytest.mark.parametrize("critic", ["shared", "separate", "target"])
 
 
 @pytest.fixture
-def acting(make_learner: LearnerOf) -> Callable[..., tuple[Learner, ModelPolicy, RolloutCollector]]:
-    """``acting(**settings)``: a learner, its policy, and a collector of pictures."""
+def acting(make_learner: LearnerFactory) -> Callable[..., tuple[Learner, ModelPolicy, RolloutCollector]]:
+    """``acting(**settings)``: a learner, its policy, and a collector of images."""
 
     def make(**settings: Any) -> tuple[Learner, ModelPolicy, RolloutCollector]:
-        collector = collector_of()
+        collector = make_collector()
         spaces = collector.envs.single_observation_space, collector.envs.single_action_space
         core = {"core_size": 6} if settings.get("core", "feedforward") != "feedforward" else {}
         settings = {"encoder": "a3c", "num_steps": T, "num_envs": B, "ent_coef": 0.1, **core, **settings}
@@ -65,7 +65,7 @@ def acting(make_learner: LearnerOf) -> Callable[..., tuple[Learner, ModelPolicy,
     return make
 
 
-def collector_of(seed: int = 0) -> RolloutCollector:
+def make_collector(seed: int = 0) -> RolloutCollector:
     collector = RolloutCollector(SyncBackend([Catch() for _ in range(B)]), T, None, "Catch")
     collector.reset(seed)
     return collector
@@ -77,7 +77,7 @@ def gradients(learner: Learner, rollout: Rollout) -> list[Tensor]:
 
 
 def by_autograd(learner: Learner, rollout: Rollout) -> list[Tensor]:
-    """Return the gradients by plain autograd; the learner's network stays as it was."""
+    """Return the gradients by plain autograd; the learner's network is unchanged."""
     before = learner.network
     learner.network = autograd_network(learner)
     try:
@@ -87,13 +87,13 @@ def by_autograd(learner: Learner, rollout: Rollout) -> list[Tensor]:
 
 
 def autograd_network(learner: Learner) -> Network:
-    """The learner's model and target critic without cache and written-out passes."""
+    """The learner's model and target critic without a cache and written-out passes."""
     return make_network(
         learner.model, grads=learner.flat.grads, target_critic=learner.network.target_critic, engine="autograd"
     )
 
 
-def encoder_of(learner: Learner) -> CachingEncoder:
+def caching_encoder(learner: Learner) -> CachingEncoder:
     """The caching encoder of a learner's network."""
     if isinstance(learner.network, TorchNetwork):
         assert learner.network._encoder is not None
@@ -103,8 +103,8 @@ def encoder_of(learner: Learner) -> CachingEncoder:
     return learner.network._front.encoder
 
 
-def assert_same_gradients(ours: list[Tensor], theirs: list[Tensor], tolerance: float = OF_A_LOSS) -> None:
-    """Each parameter's, to so much of its own length."""
+def assert_same_gradients(ours: list[Tensor], theirs: list[Tensor], tolerance: float = LOSS_TOLERANCE) -> None:
+    """The gradient of every parameter agrees to ``tolerance`` of its length."""
     assert len(ours) == len(theirs) > 0
     for a, b in zip(ours, theirs, strict=True):
         assert b.norm() > 0
@@ -112,7 +112,7 @@ def assert_same_gradients(ours: list[Tensor], theirs: list[Tensor], tolerance: f
 
 
 def rows_run(encoder: CachingEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Record how many observations go through the layers in each call from now on."""
+    """Record the number of observations that the layers compute in each call from now on."""
     run, rows = encoder._run, []
 
     def counted(obs: Tensor, into: Any = None) -> list[Tensor]:
@@ -126,11 +126,11 @@ def rows_run(encoder: CachingEncoder, monkeypatch: pytest.MonkeyPatch) -> list[i
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("shape", [(4, 42, 42), (40, 36, 3), (36, 36)])
-@pytest.mark.parametrize("network", KEPT)
-def test_the_written_out_backward_is_autograds(
+@pytest.mark.parametrize("network", CACHED)
+def test_the_written_out_backward_pass_agrees_with_autograd(
     network: str, shape: tuple[int, ...], dtype: type, precision: str, rng: np.random.Generator
 ) -> None:
-    """Features to the last row, gradients of all rows but that; of bytes and of what was standardised."""
+    """Features of all rows and gradients of all rows but the last agree, for bytes and for standardised images."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = ImageEncoder(Box(0, 255, shape, np.uint8), network, precision)
@@ -154,11 +154,13 @@ def test_the_written_out_backward_is_autograds(
 
 @every_core
 @every_critic
-@pytest.mark.parametrize("network", KEPT)
-def test_gradients(acting: Any, monkeypatch: pytest.MonkeyPatch, network: str, core: str, critic: str) -> None:
-    """After acting, which leaves the last row alone to be computed."""
+@pytest.mark.parametrize("network", CACHED)
+def test_gradients_after_acting_agree_with_autograd(
+    acting: Any, monkeypatch: pytest.MonkeyPatch, network: str, core: str, critic: str
+) -> None:
+    """After acting, only the last row is computed."""
     learner, policy, collector = acting(encoder=network, core=core, critic=critic)
-    rows = rows_run(encoder_of(learner), monkeypatch)
+    rows = rows_run(caching_encoder(learner), monkeypatch)
     for _ in range(2):
         rollout = collector.collect(policy)
         ours = gradients(learner, rollout)
@@ -168,8 +170,8 @@ def test_gradients(acting: Any, monkeypatch: pytest.MonkeyPatch, network: str, c
 
 
 @every_core
-@pytest.mark.parametrize("network", KEPT)
-def test_gradients_in_bfloat16(acting: Any, network: str, core: str) -> None:
+@pytest.mark.parametrize("network", CACHED)
+def test_gradients_in_bfloat16_agree_with_autograd(acting: Any, network: str, core: str) -> None:
     learner, policy, collector = acting(encoder=network, core=core, precision="bfloat16")
     rollout = collector.collect(policy)
     assert_same_gradients(gradients(learner, rollout), by_autograd(learner, rollout), 2e-2)
@@ -177,7 +179,7 @@ def test_gradients_in_bfloat16(acting: Any, network: str, core: str) -> None:
 
 
 @every_core
-def test_metrics(acting: Any, core: str) -> None:
+def test_metrics_agree_with_autograd(acting: Any, core: str) -> None:
     learner, policy, collector = acting(core=core)
     rollout = collector.collect(policy)
     ours = gradient_metrics(learner, rollout)
@@ -187,12 +189,12 @@ def test_metrics(acting: Any, core: str) -> None:
 
 
 @pytest.mark.parametrize(("network", "filters"), [("a3c", 16 + 32), ("nature", 32 + 64 + 64)])
-def test_filters_that_are_off_are_counted(acting: Any, network: str, filters: int) -> None:
+def test_dead_filters_are_counted(acting: Any, network: str, filters: int) -> None:
     learner, policy, collector = acting(encoder=network)
     last = [layer for layer in learner.model.encoder.layers if isinstance(layer, torch.nn.Conv2d)][-1]
     with torch.no_grad():
         for p in learner.model.encoder.parameters():
-            p.abs_().add_(0.01)  # bytes are not negative, so everything is on
+            p.abs_().add_(0.01)  # bytes are not negative, so all filters are active
     assert gradient_metrics(learner, collector.collect(policy))["train/dead_filters"] == 0.0
     with torch.no_grad():
         last.bias[[0, 3, 5]] = -1e6
@@ -201,19 +203,19 @@ def test_filters_that_are_off_are_counted(acting: Any, network: str, filters: in
     assert metrics["train/dead_filters"] == pytest.approx(3 / filters)
 
 
-def test_elu_has_no_filters_that_are_off(acting: Any) -> None:
+def test_networks_with_elu_have_no_dead_filters(acting: Any) -> None:
     learner, policy, collector = acting(encoder="universe")
     assert gradient_metrics(learner, collector.collect(policy))["train/dead_filters"] == 0.0
 
 
 @pytest.mark.parametrize("stream", ["next_step", "same_step"])
-@pytest.mark.parametrize("network", KEPT)
-def test_a_rollout_that_was_not_acted_on(
+@pytest.mark.parametrize("network", CACHED)
+def test_gradients_of_a_rollout_of_another_policy_agree_with_autograd(
     acting: Any, make_rollout: Callable[..., Rollout], monkeypatch: pytest.MonkeyPatch, network: str, stream: str
 ) -> None:
-    """All of it is computed, whatever T and B; final observations are valued apart."""
+    """All rows are computed, for any T and B."""
     learner, _, _ = acting(encoder=network)
-    rows = rows_run(encoder_of(learner), monkeypatch)
+    rows = rows_run(caching_encoder(learner), monkeypatch)
     for seed, (steps, envs) in enumerate([(T, B), (7, 2), (T, B)]):
         rollout = make_rollout(Box(0, 255, (36, 36), np.uint8), seed, steps, envs, stream)
         assert_same_gradients(gradients(learner, rollout), by_autograd(learner, rollout))
@@ -221,7 +223,7 @@ def test_a_rollout_that_was_not_acted_on(
 
 
 def other_rollout(same_size: bool) -> Rollout:
-    """Of another collector, acted on by nobody."""
+    """A random rollout, not collected by a policy."""
     rng = np.random.default_rng(5)
     steps = T if same_size else T + 2
     return Rollout(
@@ -242,28 +244,35 @@ def predict(learner: Learner) -> None:
         agent.predict(np.full((rows, 36, 36), 9, np.uint8), deterministic=False)
 
 
-def play_elsewhere(learner: Learner) -> None:
+def act_with_another_network(learner: Learner) -> None:
     """Act with another network over the same model, in other environments, in rollouts of the same size."""
-    collector_of(9).collect(ModelPolicy(make_network(learner.model), None))
+    make_collector(9).collect(ModelPolicy(make_network(learner.model), None))
 
 
-def learn_elsewhere(learner: Learner) -> None:
+def learn_from_another_rollout(learner: Learner) -> None:
     """Learn from a rollout that another policy collected, as the protocol demands: after discarding activations."""
     learner.network.parameters_changed()
     learner.gradients(other_rollout(same_size=True))
 
 
-def learn_another_size(learner: Learner) -> None:
+def learn_from_a_rollout_of_another_size(learner: Learner) -> None:
     learner.gradients(other_rollout(same_size=False))
 
 
-BETWEEN = [predict, play_elsewhere, learn_elsewhere, learn_another_size]
+BETWEEN = [
+    predict,
+    act_with_another_network,
+    learn_from_another_rollout,
+    learn_from_a_rollout_of_another_size,
+]
 
 
 @pytest.mark.parametrize("between", BETWEEN, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("row", [1, T])
-def test_what_happens_in_between_does_no_harm(acting: Any, between: Callable[[Learner], None], row: int) -> None:
-    """In the middle of collecting, and between collecting and learning."""
+def test_other_uses_of_the_model_do_not_change_the_gradients(
+    acting: Any, between: Callable[[Learner], None], row: int
+) -> None:
+    """They happen in the middle of collecting, and between collecting and learning."""
     learner, policy, collector = acting()
     act, calls = policy.act, 0
 
@@ -280,10 +289,10 @@ def test_what_happens_in_between_does_no_harm(acting: Any, between: Callable[[Le
         assert_same_gradients(gradients(learner, rollout), by_autograd(learner, rollout))
 
 
-def test_learning_twice_from_a_rollout_is_learning_once(acting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_computed_twice_from_a_rollout_are_equal(acting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     learner, policy, collector = acting()
     rollout = collector.collect(policy)
-    rows = rows_run(encoder_of(learner), monkeypatch)
+    rows = rows_run(caching_encoder(learner), monkeypatch)
     first, again = gradients(learner, rollout), gradients(learner, rollout)
     assert rows == [B, B]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -307,12 +316,12 @@ def set_state(learner: Learner, rollout: Rollout) -> None:
 
 @pytest.mark.parametrize("change", [apply, pull, set_state], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("critic", ["shared", "target"])
-def test_new_parameters_make_what_was_kept_worthless(
+def test_cached_activations_are_discarded_when_parameters_change(
     acting: Any, critic: str, change: Callable[[Learner, Rollout], None]
 ) -> None:
-    """Learning again from a rollout that earlier parameters have acted on."""
+    """The rollout was collected with earlier parameters."""
     learner, policy, collector = acting(critic=critic)
-    if change is pull:  # from elsewhere, as asynchronous workers do
+    if change is pull:  # from a shared train state, as asynchronous workers do
         params = learner.flat.params.clone()
         learner.train_state = dataclasses.replace(learner.train_state, params=params)
     rollout = collector.collect(policy)
@@ -323,19 +332,19 @@ def test_new_parameters_make_what_was_kept_worthless(
     assert not all(torch.allclose(a, b, rtol=1e-3) for a, b in zip(before, after, strict=True))
 
 
-# --------------------------------------------------------------------------- the ActorLearner
+# --------------------------------------------------------------------------- whole runs
 
 
 @pytest.mark.parametrize("core", ["feedforward", "lstm"])
-def test_runs_are_the_same(make_runner: Callable[..., SyncRunner], core: str) -> None:
-    """Eight updates with what was kept (and heads written out, without memory), and with autograd alone."""
+def test_runs_agree_with_autograd(make_runner: Callable[..., SyncRunner], core: str) -> None:
+    """Eight updates with cached activations, and with autograd alone."""
     params = []
-    for is_kept in (True, False):
+    for cached in (True, False):
         envs = SyncBackend([Catch() for _ in range(B)])
         runner = make_runner(envs, T, encoder="universe", optimizer="adam", core=core, core_size=6)
         learner, policy = runner.actor_learner.learner, runner.actor_learner.policy
         assert isinstance(learner.network, NumpyNetwork) is (core == "feedforward")
-        if not is_kept:
+        if not cached:
             learner.network = autograd_network(learner)
             runner.actor_learner.policy = ModelPolicy(learner.network, policy.rng)
         before = runner.actor_learner.learner.flat.params.clone()
@@ -346,8 +355,8 @@ def test_runs_are_the_same(make_runner: Callable[..., SyncRunner], core: str) ->
 
 
 @pytest.mark.parametrize("network", ["a3c", "impala"])
-def test_a_run_continues_exactly(network: str) -> None:
-    """From a state in the middle of episodes, whatever has been acted on before."""
+def test_a_run_continues_exactly_from_its_state(network: str) -> None:
+    """The state is from the middle of episodes; the resumed runner has collected other rollouts before."""
     config = quick_config(
         "a2c", env_id="limelight.envs.toy:Catch", encoder=network, normalize_obs=True, total_timesteps=200, core="gru",
         core_size=6,
@@ -371,8 +380,8 @@ def test_a_run_continues_exactly(network: str) -> None:
 
 @pytest.mark.parametrize("settings", [{"encoder": "nature"}, {"encoder": "universe", "normalize_obs": True}])
 @every_core
-def test_atari(settings: dict[str, Any], core: str) -> None:
-    """Through the game's own backend, with frames as they are and standardised, which are bytes in both."""
+def test_gradients_of_atari_rollouts_agree_with_autograd(settings: dict[str, Any], core: str) -> None:
+    """The backend is ALE's; frames are bytes in rollouts, standardised or not."""
     pytest.importorskip("ale_py")
     size = {"frame_size": 42, "frame_stack": 1} if settings["encoder"] == "universe" else {}
     memory = {} if core == "feedforward" else {"core": core, "core_size": 8}
@@ -386,11 +395,11 @@ def test_atari(settings: dict[str, Any], core: str) -> None:
     actor.close()
 
 
-# --------------------------------------------------------------------------- what can be kept
+# --------------------------------------------------------------------------- which encoders have a cache
 
 
 @pytest.mark.parametrize(
-    ("space", "settings", "kept"),
+    ("space", "settings", "expected"),
     [
         (Box(0, 255, (3, 42, 42), np.uint8), {}, True),
         *((Box(0, 255, (3, 42, 42), np.uint8), {"encoder": name}, name != "impala") for name in NETWORKS),
@@ -399,19 +408,19 @@ def test_atari(settings: dict[str, Any], core: str) -> None:
         (Box(-1.0, 1.0, (3,)), {}, False),
     ],
 )
-def test_what_is_kept(
-    make_network_module: Callable[..., ActorCritic], space: Box, settings: dict[str, Any], kept: bool
+def test_only_convolutional_encoders_with_paired_activations_have_a_cache(
+    make_actor_critic: Callable[..., ActorCritic], space: Box, settings: dict[str, Any], expected: bool
 ) -> None:
-    assert (make_caching_encoder(make_network_module(space, **settings).encoder, T) is not None) is kept
+    assert (make_caching_encoder(make_actor_critic(space, **settings).encoder, T) is not None) is expected
 
 
-def test_layers_that_are_not_in_pairs_are_not_kept() -> None:
+def test_layers_without_an_activation_after_each_have_no_cache() -> None:
     encoder = ImageEncoder(Box(0, 255, (42, 42), np.uint8), "a3c")
     encoder.layers = encoder.layers[:-1]
     assert make_caching_encoder(encoder, T) is None
 
 
-def test_a_separate_critic_is_not_kept(make_learner: LearnerOf) -> None:
+def test_the_encoder_of_a_separate_critic_has_no_cache(make_learner: LearnerFactory) -> None:
     settings = with_settings(TrainConfig(), {"critic": "separate"})
     learner = make_learner(Box(0, 255, (42, 42), np.uint8), critic=settings.model.critic)
-    assert encoder_of(learner).encoder is learner.model.encoder
+    assert caching_encoder(learner).encoder is learner.model.encoder

@@ -1,4 +1,4 @@
-"""A learner on a GPU against the same on the CPU: gradients, steps of the optimizer, runs, and what they leave."""
+"""A learner on a GPU compared with the same on the CPU: gradients, optimizer steps, acting, and whole runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor
 
 import limelight
-from helpers.learners import gradient_metrics
+from helpers.learners import gradient_metrics, update_metrics
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner
 from limelight.algo.normalization import make_normalizer
@@ -30,43 +30,43 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-VECTOR, PICTURE = Box(-1.0, 1.0, (5,), np.float32), Box(0, 255, (4, 42, 42), np.uint8)
+VECTOR, IMAGE = Box(-1.0, 1.0, (5,), np.float32), Box(0, 255, (4, 42, 42), np.uint8)
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "mlp": (VECTOR, Discrete(3), {}),
-    "own-critic": (VECTOR, Discrete(3), {"critic": "separate", "normalize_advantages": "batch"}),
+    "separate-critic": (VECTOR, Discrete(3), {"critic": "separate", "normalize_advantages": "batch"}),
     "target-critic": (VECTOR, Discrete(3), {"critic": "target", "critic_learning_rate": 1e-3}),
     "continuous": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"normalize_rewards": True}),
     "squashed": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"action_bounds": "squash", "action_std": "softplus"}),
     "gsde": (VECTOR, Box(-2.0, 2.0, (2,), np.float32), {"action_std": "gsde"}),
     "choices": (MultiDiscrete([3, 4]), MultiDiscrete([2, 3]), {}),
-    "a3c": (PICTURE, Discrete(3), {"encoder": "a3c"}),
-    "impala": (PICTURE, Discrete(3), {"encoder": "impala"}),
+    "a3c": (IMAGE, Discrete(3), {"encoder": "a3c"}),
+    "impala": (IMAGE, Discrete(3), {"encoder": "impala"}),
     "catch": (Box(0, 255, (36, 36), np.uint8), Discrete(3), {"encoder": "a3c-half"}),
 }
 
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions in float32 and not in TF32, which has ten bits."""
+    """Compute convolutions in float32; TF32 has only 10 bits of mantissa."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.fixture
-def pair(make_network_module: Callable[..., Any]) -> Callable[..., list[Learner]]:
-    """``pair(case, **settings)``: the same learner on the CPU and on the GPU."""
+def pair(make_actor_critic: Callable[..., Any]) -> Callable[..., list[Learner]]:
+    """``pair(case, **settings)``: one learner on the CPU and an equal one on the GPU."""
 
     def make(case: str, **settings: Any) -> list[Learner]:
-        space, actions, own = CASES[case]
-        all_of_them = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **own, **settings}
-        config = with_settings(TrainConfig(), all_of_them)
-        models = [make_network_module(space, 0, actions, **all_of_them).to(device) for device in ("cpu", "cuda")]
-        return [Learner(model, config.algorithm, config.model, config.optim) for model in models]
+        space, actions, case_settings = CASES[case]
+        settings = {"hidden_sizes": (8, 6), "policy_init_gain": 1.0, **case_settings, **settings}
+        config = with_settings(TrainConfig(), settings)
+        models = [make_actor_critic(space, 0, actions, **settings).to(device) for device in ("cpu", "cuda")]
+        return [Learner(model, config.algorithm, config.optim) for model in models]
 
     return make
 
 
 def assert_close(one: Tensor, other: Tensor, tolerance: float) -> None:
-    """To so much of its length."""
+    """Equal to ``tolerance`` of the length of ``one``."""
     one, other = one.cpu(), other.cpu()
     assert one.norm() > 0
     assert (one - other).norm() <= tolerance * one.norm()
@@ -74,7 +74,7 @@ def assert_close(one: Tensor, other: Tensor, tolerance: float) -> None:
 
 @pytest.mark.parametrize("core", ["feedforward", "lstm", "gru"])
 @pytest.mark.parametrize("case", CASES)
-def test_gradients(pair: Any, make_rollout: Callable[..., Rollout], case: str, core: str) -> None:
+def test_gradients_and_metrics_agree(pair: Any, make_rollout: Callable[..., Rollout], case: str, core: str) -> None:
     space, actions, _ = CASES[case]
     learners = pair(case, **({} if core == "feedforward" else {"core": core, "core_size": 6}))
     rollout = make_rollout(space, stream="next_step", actions=actions)
@@ -89,13 +89,13 @@ def test_gradients(pair: Any, make_rollout: Callable[..., Rollout], case: str, c
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "rmsprop_tf", "adam"])
 @pytest.mark.parametrize("case", ["mlp", "target-critic"])
-def test_updates(pair: Any, make_rollout: Callable[..., Rollout], case: str, optimizer: str) -> None:
-    """Ten, each from another rollout; target critic, clipping and the optimizer's memory with them."""
+def test_ten_updates_agree(pair: Any, make_rollout: Callable[..., Rollout], case: str, optimizer: str) -> None:
+    """Each is from another rollout; parameters and the optimizer's state are compared."""
     learners = pair(case, optimizer=optimizer, learning_rate=1e-2)
     before = learners[0].flat.params.clone()
     for seed in range(10):
         rollout = make_rollout(VECTOR, seed)
-        norms = [learner.update(rollout, seed / 10)["train/grad_norm"] for learner in learners]
+        norms = [update_metrics(learner, rollout, seed / 10)["train/grad_norm"] for learner in learners]
         assert norms[1] == pytest.approx(norms[0], rel=1e-3)
     assert (learners[0].flat.params - before).abs().max() > 1e-3
     for mine, theirs in zip(*(learner.train_state.optimizer_state.values() for learner in learners), strict=True):
@@ -104,8 +104,8 @@ def test_updates(pair: Any, make_rollout: Callable[..., Rollout], case: str, opt
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_pictures_are_acted_on_and_learnt_from(pair: Any, precision: str) -> None:
-    """Standardised on the GPU as on the CPU; the same random numbers choose the same actions there."""
+def test_acting_and_learning_from_images_agree(pair: Any, precision: str) -> None:
+    """Images are standardised in the network; the same random numbers give the same actions."""
     seen, space = [], CASES["catch"][0]
     for learner in pair("catch", num_steps=5, precision=precision):
         collector = RolloutCollector(SyncBackend([Catch() for _ in range(3)]), 5, make_normalizer(space), "Catch")

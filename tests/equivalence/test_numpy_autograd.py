@@ -1,4 +1,4 @@
-"""The NumPy path (written-out backward) and the autograd path: the same actions, gradients and training runs."""
+"""The NumPy engine (written-out backward pass) and autograd: the same actions, gradients and training runs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def per_parameter(learner: Learner) -> list[np.ndarray]:
 
 
 def assert_same_gradients(fast: Learner, slow: Learner) -> None:
-    """Each parameter's gradient to 1e-5 of its own length."""
+    """The gradient of every parameter agrees to 1e-5 of its length."""
     ours, theirs = per_parameter(fast), per_parameter(slow)
     assert len(ours) == len(theirs) == len(list(slow.model.parameters()))
     for a, b in zip(ours, theirs, strict=True):
@@ -59,7 +59,7 @@ def assert_same_gradients(fast: Learner, slow: Learner) -> None:
 @every_activation
 @every_critic
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s.values()))
-def test_gradients_and_metrics(
+def test_gradients_and_metrics_agree(
     make_learner: Callable[..., Learner],
     make_rollout: Callable[..., Rollout],
     critic: str,
@@ -67,7 +67,7 @@ def test_gradients_and_metrics(
     space: str,
     settings: dict[str, str],
 ) -> None:
-    """On streams with invalid rows and on streams with final observations, one after the other (moments run on)."""
+    """A rollout with invalid rows is followed by one with final observations, so running statistics continue."""
     both = [
         make_learner(
             SPACES[space],
@@ -107,13 +107,13 @@ EVERY_ACTION: dict[str, Space[Any]] = {
         Dict(a=Discrete(3, start=1), b=Box(-2.0, 1.0, (2,)), c=Tuple([MultiBinary(3), Box(0.0, 1.0, ())]))
     ),
 }
-REAL = [
+SIGMAS = [
     {"action_std": std, "action_bounds": bounds}
     for std, bounds in itertools.product(("parameter", "exp", "softplus"), ("clip", "squash"))
 ]
 ACTION_CASES = [
     *((name, {}) for name in ("discrete", "binary", "multi")),
-    *((name, settings) for name in ("box", "packed") for settings in REAL),
+    *((name, settings) for name in ("box", "packed") for settings in SIGMAS),
     *(("box", {"action_std": "gsde", "action_bounds": bounds}) for bounds in ("clip", "squash")),
 ]
 
@@ -122,7 +122,7 @@ ACTION_CASES = [
 @pytest.mark.parametrize(
     ("actions", "settings"), ACTION_CASES, ids=lambda x: x if isinstance(x, str) else "-".join(x.values()) or "plain"
 )
-def test_gradients_of_every_family_of_actions(
+def test_gradients_agree_for_every_action_space(
     make_learner: Callable[..., Learner],
     make_rollout: Callable[..., Rollout],
     critic: str,
@@ -144,12 +144,12 @@ def test_gradients_of_every_family_of_actions(
 
 @pytest.mark.parametrize("core", ["feedforward", "lstm"])
 @pytest.mark.parametrize("actions", EVERY_ACTION)
-def test_actions_of_every_family(
-    make_network_module: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], actions: str, core: str
+def test_actions_agree_for_every_action_space(
+    make_actor_critic: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], actions: str, core: str
 ) -> None:
-    """From the same noise the same ones, as the environments may have them."""
+    """The noise is the same; the environments accept the actions."""
     space = EVERY_ACTION[actions]
-    model = make_network_module(SPACES["box"], actions=space, policy_init_gain=3.0, core=core)
+    model = make_actor_critic(SPACES["box"], actions=space, policy_init_gain=3.0, core=core)
     obs = make_rollout(SPACES["box"], T=1, B=500).obs[0]
     for seed in (None, 0):
         rngs = [None if seed is None else np.random.default_rng(seed) for _ in range(2)]
@@ -158,21 +158,21 @@ def test_actions_of_every_family(
         fast, slow = (policy.act(obs, NO_START) for policy in (ours, theirs))
         assert fast.dtype == slow.dtype
         np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
-        played = ours.to_env(fast)
+        converted = ours.to_env(fast)
         valid = (
-            (space.original.contains(space.unpack(a)) for a in played)
+            (space.original.contains(space.unpack(a)) for a in converted)
             if isinstance(space, Packed)
-            else (space.contains(a) for a in played)
+            else (space.contains(a) for a in converted)
         )
         assert all(valid)
 
 
 @pytest.mark.parametrize("core", ["feedforward", "lstm"])
 @pytest.mark.parametrize("std", ["parameter", "gsde"])
-def test_actions_with_noise_that_drifts(
-    make_network_module: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], std: str, core: str
+def test_actions_with_correlated_noise_agree(
+    make_actor_critic: Callable[..., ActorCritic], make_rollout: Callable[..., Rollout], std: str, core: str
 ) -> None:
-    model = make_network_module(
+    model = make_actor_critic(
         SPACES["box"], actions=EVERY_ACTION["box"], policy_init_gain=3.0, core=core, action_std=std
     )
     networks = make_network(model), make_network(model, engine="autograd")
@@ -183,8 +183,10 @@ def test_actions_with_noise_that_drifts(
 
 
 @every_space
-def test_one_transition(make_learner: Callable[..., Learner], make_rollout: Callable[..., Rollout], space: str) -> None:
-    """T = B = 1, the plain actor-critic's rollout."""
+def test_gradients_of_one_transition_agree(
+    make_learner: Callable[..., Learner], make_rollout: Callable[..., Rollout], space: str
+) -> None:
+    """T = B = 1 is the rollout of the plain actor-critic."""
     fast, slow = (make_learner(SPACES[space], engine, policy_weight="q") for engine in ("numpy", "autograd"))
     rollout = make_rollout(SPACES[space], seed=1, T=1, B=1)
     fast.gradients(rollout)
@@ -196,16 +198,16 @@ def test_one_transition(make_learner: Callable[..., Learner], make_rollout: Call
 @every_activation
 @every_critic
 @pytest.mark.parametrize("gain", [0.01, 3.0])
-def test_actions(
-    make_network_module: Callable[..., ActorCritic],
+def test_actions_agree(
+    make_actor_critic: Callable[..., ActorCritic],
     make_rollout: Callable[..., Rollout],
     critic: str,
     activation: str,
     space: str,
     gain: float,
 ) -> None:
-    """From the same noise the same actions; greedy ones too."""
-    model = make_network_module(
+    """The noise is the same; greedy actions agree too."""
+    model = make_actor_critic(
         SPACES[space], actions=ACTIONS[space], critic=critic, activation=activation, policy_init_gain=gain
     )
     obs = make_rollout(SPACES[space], T=1, B=500).obs[0]
@@ -240,7 +242,7 @@ ENVS: dict[str, tuple[Callable[[], gym.Env[Any, Any]], str]] = {
 @every_critic
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
 @pytest.mark.parametrize("env", ENVS)
-def test_fifty_updates(make_runner: Callable[..., SyncRunner], env: str, optimizer: str, critic: str) -> None:
+def test_fifty_updates_agree(make_runner: Callable[..., SyncRunner], env: str, optimizer: str, critic: str) -> None:
     make, mode = ENVS[env]
     fast, slow = (
         make_runner(
@@ -260,24 +262,24 @@ def test_fifty_updates(make_runner: Callable[..., SyncRunner], env: str, optimiz
 
 
 def known_rows(learner: Learner, rollout: Rollout) -> int:
-    """How many rows of a rollout the learner need not run through the network again."""
+    """The number of rows of a rollout whose activations are cached."""
     assert isinstance(learner.network, NumpyNetwork)
     return learner.network._front.rows.known(rollout.obs.shape[0] * rollout.obs.shape[1])
 
 
 def test_activations_of_acting_are_not_computed_again(make_runner: Callable[..., SyncRunner]) -> None:
-    """The learner takes over the activations that acting left, and only while the parameters are the same."""
+    """The learner uses the activations of acting as long as the parameters are the same."""
     runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
     actor = runner.actor_learner
     for _ in range(3):
         rollout = actor.collect()
         assert known_rows(actor.learner, rollout) == 12
         actor.learner.gradients(rollout)
-        taken_over = actor.learner.flat.grads.clone()
+        reused = actor.learner.flat.grads.clone()
         actor.learner.network.parameters_changed()
         assert known_rows(actor.learner, rollout) == 0
         actor.learner.gradients(rollout)
-        torch.testing.assert_close(taken_over, actor.learner.flat.grads, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(reused, actor.learner.flat.grads, rtol=1e-4, atol=1e-6)
         actor.learner.apply(0.0)
 
 
@@ -293,10 +295,10 @@ def test_activations_of_other_parameters_are_discarded(make_runner: Callable[...
     assert known_rows(actor.learner, rollout) == 0
 
 
-def test_acting_outside_a_rollout_keeps_nothing(
+def test_acting_outside_a_rollout_caches_no_activations(
     make_runner: Callable[..., SyncRunner], make_rollout: Callable[..., Rollout]
 ) -> None:
-    """Only ``begin_rollout`` opens the cache; more steps than the rollout has do not overwrite it."""
+    """Only ``begin_rollout`` opens the cache; acting after the last row does not overwrite it."""
     runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)
     actor, policy = runner.actor_learner, runner.actor_learner.policy
     rollout = actor.collect()
@@ -312,7 +314,7 @@ def test_acting_outside_a_rollout_keeps_nothing(
     assert known_rows(actor.learner, rollout) == 0
 
 
-def test_a_rollout_of_another_policy_is_computed_anew(
+def test_no_activations_are_reused_for_the_rollout_of_another_policy(
     make_runner: Callable[..., SyncRunner], make_rollout: Callable[..., Rollout]
 ) -> None:
     runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), 4)

@@ -1,4 +1,4 @@
-"""Cores with memory: acting, learning, a cell written by hand and all three kinds of stream come to the same."""
+"""Recurrent cores: acting, learning, the equations of the papers and all kinds of stream agree."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EPISODES = [
 ]
 FIRST = {0.0, -1.0, 0.5}
 STATE_SIZE = {"lstm": 10, "gru": 5}
-LearnerOf = Callable[..., Learner]
+LearnerFactory = Callable[..., Learner]
 
 every_core = pytest.mark.parametrize("core", ["lstm", "gru"])
 every_critic = pytest.mark.parametrize("critic", ["shared", "separate", "target"])
@@ -43,9 +43,9 @@ every_mode = pytest.mark.parametrize("mode", ["next_step", "same_step", "disable
 
 
 @pytest.fixture
-def recurrent_of(make_network_module: Callable[..., ActorCritic]) -> Callable[..., ActorCritic]:
+def make_recurrent(make_actor_critic: Callable[..., ActorCritic]) -> Callable[..., ActorCritic]:
     def make(core: str, critic: str = "shared", **settings: Any) -> ActorCritic:
-        return make_network_module(
+        return make_actor_critic(
             SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic, policy_init_gain=1.0, **settings
         )
 
@@ -53,7 +53,7 @@ def recurrent_of(make_network_module: Callable[..., ActorCritic]) -> Callable[..
 
 
 def random_rows(T: int, B: int) -> tuple[Tensor, Tensor]:
-    """Observations [T, B, 1], and a mask [T, B] with starts in the middle, in some rows of several at once."""
+    """Observations [T, B, 1], and episode starts [T, B] in the middle, some in several environments at once."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(T, B, 1, generator=generator), (torch.rand(T, B, generator=generator) < 0.3).float()
 
@@ -76,9 +76,11 @@ def written_cell(core: Recurrent, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tens
 
 
 @every_core
-def test_the_core_is_the_cell_of_the_papers_with_resets(recurrent_of: Callable[..., ActorCritic], core: str) -> None:
-    """Outputs, last state and gradients (of the weights and the features)."""
-    ours = recurrent_of(core).core
+def test_cores_compute_the_equations_of_the_papers_with_resets(
+    make_recurrent: Callable[..., ActorCritic], core: str
+) -> None:
+    """Outputs, last state, and gradients of the weights and the features agree."""
+    ours = make_recurrent(core).core
     assert isinstance(ours, Recurrent)
     theirs, generator = copy.deepcopy(ours), torch.Generator().manual_seed(1)
     features, start = torch.randn(9, 3, 6, generator=generator), random_rows(9, 3)[1]
@@ -109,9 +111,11 @@ def test_the_core_is_the_cell_of_the_papers_with_resets(recurrent_of: Callable[.
 
 @every_core
 @every_critic
-def test_n_steps_of_one_are_one_of_n(recurrent_of: Callable[..., ActorCritic], core: str, critic: str) -> None:
-    """Acting (T = 1) and learning (T = n) see the same policy, values and memory, resets in the middle included."""
-    model, (obs, start) = recurrent_of(core, critic), random_rows(12, 3)
+def test_one_pass_over_n_rows_equals_n_steps(
+    make_recurrent: Callable[..., ActorCritic], core: str, critic: str
+) -> None:
+    """Acting (T = 1) and learning (T = n) compute the same policy, values and state, with resets."""
+    model, (obs, start) = make_recurrent(core, critic), random_rows(12, 3)
     width = STATE_SIZE[core] * (1 if critic == "shared" else 2)
     assert model.state_size == width
     state: Tensor | None = torch.randn(3, width, generator=torch.Generator().manual_seed(2))
@@ -123,15 +127,15 @@ def test_n_steps_of_one_are_one_of_n(recurrent_of: Callable[..., ActorCritic], c
     torch.testing.assert_close(params, together.params, rtol=0.0, atol=1e-6)
     torch.testing.assert_close(values, together.values, rtol=0.0, atol=1e-6)
     torch.testing.assert_close(state, together.recurrent_state, rtol=0.0, atol=1e-6)
-    assert (together.params - model(obs).params).abs().max() > 1e-3  # the memory counts
+    assert (together.params - model(obs).params).abs().max() > 1e-3  # the state matters
 
 
 @every_core
 @every_critic
-def test_a_start_makes_what_was_before_irrelevant(
-    recurrent_of: Callable[..., ActorCritic], core: str, critic: str
+def test_after_an_episode_start_earlier_rows_have_no_effect(
+    make_recurrent: Callable[..., ActorCritic], core: str, critic: str
 ) -> None:
-    model, (obs, _) = recurrent_of(core, critic), random_rows(5, 2)
+    model, (obs, _) = make_recurrent(core, critic), random_rows(5, 2)
     start = torch.zeros(5, 2)
     start[2, 0] = 1.0
     one, other = model(obs, torch.ones(2, model.state_size), start), model(obs, None, start)
@@ -144,13 +148,15 @@ def test_a_start_makes_what_was_before_irrelevant(
 
 @every_core
 @every_critic
-def test_flat_parameters_are_the_cores_own(recurrent_of: Callable[..., ActorCritic], core: str, critic: str) -> None:
-    """No copy in between: the vector moves the outputs, and gradients arrive in the other one; warnings are errors."""
-    model, (obs, start) = recurrent_of(core, critic), random_rows(6, 2)
+def test_flat_parameters_are_views_of_the_cores_parameters(
+    make_recurrent: Callable[..., ActorCritic], core: str, critic: str
+) -> None:
+    """Changes of the vector change the outputs, and gradients arrive in the vector of gradients."""
+    model, (obs, start) = make_recurrent(core, critic), random_rows(6, 2)
     flat = FlatParameters(model)
     before = model(obs, None, start)
-    owned = flat.span(model.critic.parameters())
-    assert owned.stop == len(flat)  # actor first, then the critic's own
+    critic_span = flat.span(model.critic.parameters())
+    assert critic_span.stop == len(flat)  # the critic is last
     cells = [m for m in model.modules() if isinstance(m, Recurrent)]
     assert len(cells) == (1 if critic == "shared" else 2)
     with torch.no_grad():
@@ -170,7 +176,7 @@ def test_flat_parameters_are_the_cores_own(recurrent_of: Callable[..., ActorCrit
 
 
 class Recorder:
-    """A ModelPolicy that keeps what it saw and remembered, row by row."""
+    """A ModelPolicy that records observations and the states before and after, row by row."""
 
     def __init__(self, model: ActorCritic) -> None:
         self.inner = ModelPolicy(make_network(model), None)
@@ -193,7 +199,7 @@ class Recorder:
         return actions
 
 
-def collector_of(num_steps: int, mode: str = "next_step", num_envs: int = 1) -> RolloutCollector:
+def make_collector(num_steps: int, mode: str = "next_step", num_envs: int = 1) -> RolloutCollector:
     envs = SyncBackend([Scripted(EPISODES) for _ in range(num_envs)], mode)  # type: ignore[arg-type]
     collector = RolloutCollector(envs, num_steps, None, "Scripted-v0")
     collector.reset(0)
@@ -203,11 +209,11 @@ def collector_of(num_steps: int, mode: str = "next_step", num_envs: int = 1) -> 
 @every_mode
 @every_core
 @pytest.mark.parametrize("num_steps", [1, 4, 12])
-def test_memory_is_zeroed_before_first_observations_and_nowhere_else(
-    recurrent_of: Callable[..., ActorCritic], core: str, mode: str, num_steps: int
+def test_the_state_is_zeroed_only_before_first_observations(
+    make_recurrent: Callable[..., ActorCritic], core: str, mode: str, num_steps: int
 ) -> None:
-    """Not on the row that ends an episode, nor where its final observation is shown."""
-    model, collector = recurrent_of(core, "separate"), collector_of(num_steps, mode, 3)
+    """It is not zeroed in the row that ends an episode, nor at its final observation."""
+    model, collector = make_recurrent(core, "separate"), make_collector(num_steps, mode, 3)
     policy = Recorder(model)
     for _ in range(24 // num_steps):
         collector.collect(policy)
@@ -225,8 +231,8 @@ def test_memory_is_zeroed_before_first_observations_and_nowhere_else(
 
 @every_mode
 @every_core
-def test_the_stored_state_is_what_acting_had(recurrent_of: Callable[..., ActorCritic], core: str, mode: str) -> None:
-    model, collector = recurrent_of(core, "separate"), collector_of(5, mode, 3)
+def test_rollouts_store_the_state_of_acting(make_recurrent: Callable[..., ActorCritic], core: str, mode: str) -> None:
+    model, collector = make_recurrent(core, "separate"), make_collector(5, mode, 3)
     policy = Recorder(model)
     for i in range(5):
         rollout = collector.collect(policy)
@@ -245,12 +251,12 @@ def test_the_stored_state_is_what_acting_had(recurrent_of: Callable[..., ActorCr
 
 @every_mode
 @every_core
-def test_the_length_of_rollouts_changes_no_memory(
-    recurrent_of: Callable[..., ActorCritic], core: str, mode: str
+def test_the_length_of_rollouts_does_not_change_the_state(
+    make_recurrent: Callable[..., ActorCritic], core: str, mode: str
 ) -> None:
     runs = []
     for num_steps in (1, 12):
-        policy, collector = Recorder(recurrent_of(core)), collector_of(num_steps, mode, 2)
+        policy, collector = Recorder(make_recurrent(core)), make_collector(num_steps, mode, 2)
         for _ in range(12 // num_steps):
             collector.collect(policy)
         runs.append(policy.rows)
@@ -260,11 +266,11 @@ def test_the_length_of_rollouts_changes_no_memory(
 
 
 @every_core
-def test_continuing_from_a_saved_state_is_exact(
-    recurrent_of: Callable[..., ActorCritic], core: str, tmp_path: Path
+def test_collecting_continues_exactly_from_a_saved_state(
+    make_recurrent: Callable[..., ActorCritic], core: str, tmp_path: Path
 ) -> None:
-    """Through the files of a checkpoint, in the middle of episodes."""
-    model, first, second = recurrent_of(core), collector_of(4, num_envs=3), collector_of(4, num_envs=3)
+    """The state is written to the files of a checkpoint in the middle of episodes."""
+    model, first, second = make_recurrent(core), make_collector(4, num_envs=3), make_collector(4, num_envs=3)
     first.collect(ModelPolicy(make_network(model), np.random.default_rng(0)))
     write_state(tmp_path / "state", {"collector": first.get_state(), "envs": first.envs.get_state()})
     state = read_state(tmp_path / "state")
@@ -283,7 +289,7 @@ def test_continuing_from_a_saved_state_is_exact(
 
 
 def captured(learner: Learner, rollout: Rollout) -> tuple[Any, ...]:
-    """Values, V(sₜ₊₁) and targets of the valid rows as the learner saw them, and the gradient."""
+    """The learner's values, V(sₜ₊₁) and targets of the valid rows, and the gradient."""
     seen: dict[str, Any] = {}
     original = learner.targets
 
@@ -305,14 +311,16 @@ def captured(learner: Learner, rollout: Rollout) -> tuple[Any, ...]:
 @every_core
 @every_critic
 @pytest.mark.parametrize("mode", ["same_step", "disabled"])
-def test_all_streams_teach_the_same(make_learner: LearnerOf, core: str, critic: str, mode: str) -> None:
-    """Five transitions, with or without the rows that only reset: the same values, targets and gradients.
+def test_all_streams_give_the_same_targets_and_gradients(
+    make_learner: LearnerFactory, core: str, critic: str, mode: str
+) -> None:
+    """Five transitions, with or without reset rows, give the same values, targets and gradients.
 
-    In the second rollout they depend on what was remembered over its border, and V(final observation) on the memory
-    of an episode that the stream has left behind.
+    In the second rollout they depend on the state at its first row, and V(final observation) on the state of an
+    episode that has ended.
     """
     learner = make_learner(SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic, ent_coef=0.1, gae_lambda=0.9)
-    collectors, policy = (collector_of(7), collector_of(5, mode)), ModelPolicy(make_network(learner.model), None)
+    collectors, policy = (make_collector(7), make_collector(5, mode)), ModelPolicy(make_network(learner.model), None)
     for _ in range(2):
         canonical, other = (c.collect(policy) for c in collectors)
         assert (canonical.num_valid, other.num_valid) == (5, 5)
@@ -324,15 +332,15 @@ def test_all_streams_teach_the_same(make_learner: LearnerOf, core: str, critic: 
 
 
 @every_core
-def test_the_target_critic_bootstraps_from_the_critics_memory(make_learner: LearnerOf, core: str) -> None:
-    """It unrolls from the stored part of the online critic, and values final observations from what was there."""
+def test_the_target_critic_bootstraps_from_the_critics_state(make_learner: LearnerFactory, core: str) -> None:
+    """It starts from the critic's part of the stored state, and values final observations from the states there."""
     learner = make_learner(SPACE, actions=ACTIONS, core=core, core_size=5, critic="target")
     target, policy = learner.network.target_critic, ModelPolicy(make_network(learner.model), None)
     assert target is not None
     with torch.no_grad():
         for p in target.parameters():
             p += 0.05
-    collector = collector_of(7, "same_step", 2)
+    collector = make_collector(7, "same_step", 2)
     collector.collect(policy)
     rollout = collector.collect(policy)
     assert rollout.recurrent_state is not None
@@ -349,10 +357,13 @@ def test_the_target_critic_bootstraps_from_the_critics_memory(make_learner: Lear
 
 @every_core
 @every_critic
-def test_gradients_stop_at_the_rollouts_border(make_learner: LearnerOf, core: str, critic: str) -> None:
-    """The stored state is a constant: what came before it neither learns nor is kept alive."""
+def test_gradients_stop_at_the_first_row_of_a_rollout(make_learner: LearnerFactory, core: str, critic: str) -> None:
+    """The stored state is a constant: no graph of earlier rows exists."""
     learner = make_learner(SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic)
-    collector, policy = collector_of(4, num_envs=2), ModelPolicy(make_network(learner.model), np.random.default_rng(0))
+    collector, policy = (
+        make_collector(4, num_envs=2),
+        ModelPolicy(make_network(learner.model), np.random.default_rng(0)),
+    )
     for _ in range(3):
         rollout = collector.collect(policy)
         learner.update(rollout, progress=0.0)

@@ -1,4 +1,4 @@
-"""From samples to actions of a Box: the arithmetic, what is refused, and that nothing ever leaves the space."""
+"""Conversion of samples to actions of a Box: the arithmetic, refused settings, and that no action leaves the space."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SAMPLED = np.float32([[-2.0, -2.0], [0.0, 0.0], [0.5, 0.5], [3.0, 3.0]])
         ("squash", np.tanh(SAMPLED) * [1, 5] + [0, 5]),
     ],
 )
-def test_what_environments_get(bounds: Any, expected: Any) -> None:
+def test_sampled_actions_are_clipped_rescaled_or_squashed(bounds: Any, expected: Any) -> None:
     before = SAMPLED.copy()
     np.testing.assert_allclose(make_to_env(BOX, bounds)(SAMPLED), expected, rtol=1e-6)
-    np.testing.assert_array_equal(SAMPLED, before)  # the learner needs them as they were sampled
+    np.testing.assert_array_equal(SAMPLED, before)  # the learner needs the sampled actions
 
 
 @pytest.mark.parametrize(("low", "high"), [(-INF, INF), (0.0, INF), (-INF, 2.0)])
@@ -46,32 +46,32 @@ def test_without_finite_bounds_only_clip_works(low: float, high: float) -> None:
             make_to_env(space, bounds)  # type: ignore[arg-type]
 
 
-def test_one_infinite_dimension_is_enough() -> None:
+def test_auto_clips_if_one_dimension_is_infinite() -> None:
     assert choose_bounds(Box(np.float32([0, -1]), np.float32([INF, 1])), "auto") == "clip"
 
 
-def test_a_single_value_has_no_density() -> None:
+def test_equal_bounds_cannot_be_squashed() -> None:
     space = Box(np.float32([0.0, 3.0]), np.float32([1.0, 3.0]))
     for bounds in ("clip", "rescale"):
         assert make_to_env(space, bounds)(SAMPLED)[:, 1].tolist() == [3.0] * 4  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="squash: some bounds of the action space leave one value alone"):
+    with pytest.raises(ConfigError, match="squash: some bounds of the action space allow only one value"):
         make_to_env(space, "squash")
 
 
-def test_nan_is_no_ones_action() -> None:
-    """Simulators get the lower bound; the collector refuses what was sampled."""
+def test_nan_becomes_the_lower_bound() -> None:
+    """The collector refuses the sampled action."""
     nan = np.full((2, 2), np.nan, np.float32)
     for bounds in ("clip", "rescale", "squash"):
         np.testing.assert_array_equal(make_to_env(BOX, bounds)(nan), [[-1, 0], [-1, 0]])  # type: ignore[arg-type]
 
 
-def test_the_scale_of_squashed_densities() -> None:
+def test_only_squashed_densities_have_a_scale() -> None:
     assert log_half_ranges(BOX, "squash") == pytest.approx(math.log(1.0) + math.log(5.0))
     assert log_half_ranges(BOX, "clip") is None
     assert log_half_ranges(BOX, "auto") is None
 
 
-def test_shapes_and_dtypes() -> None:
+def test_flat_actions_take_the_shape_and_dtype_of_the_space() -> None:
     flat = np.arange(12).reshape(3, 4) % 2
     for space in (MultiBinary((2, 2)), MultiDiscrete([[2, 2], [2, 2]], dtype=np.int32)):
         shaped_actions = shaped(space)(flat)
@@ -79,14 +79,14 @@ def test_shapes_and_dtypes() -> None:
         assert all(space.contains(action) for action in shaped_actions)
 
 
-def test_a_box_of_one_number() -> None:
+def test_a_box_without_dimensions_is_rescaled() -> None:
     played = make_to_env(Box(-1.0, 3.0, ()), "rescale")(np.float32([[0.0], [9.0]]))
     assert played.tolist() == [1.0, 3.0]
 
 
 @st.composite
 def boxes(draw: st.DrawFn) -> Box:
-    """Of any float type and shape, with bounds that need not be numbers of float32, and may be equal."""
+    """Boxes of any float dtype and shape; bounds may be equal, or not representable in float32."""
     dtype = draw(st.sampled_from([np.float16, np.float32, np.float64]))
     shape = draw(st.sampled_from([(), (1,), (3,), (2, 2), (1, 2, 1)]))
     bits = np.dtype(dtype).itemsize * 8
@@ -97,8 +97,8 @@ def boxes(draw: st.DrawFn) -> Box:
 
 
 @hypothesis.given(boxes(), st.sampled_from(["clip", "rescale", "squash"]), st.integers(0, 2**32 - 1))
-def test_nothing_leaves_the_space(space: Box, bounds: Any, seed: int) -> None:
-    """Far samples and those that land on the borders included."""
+def test_no_action_leaves_the_space(space: Box, bounds: Any, seed: int) -> None:
+    """Samples far outside and exactly on the bounds are included."""
     if bounds == "squash" and (space.low == space.high).any():
         bounds = "rescale"
     rng, size = np.random.default_rng(seed), math.prod(space.shape)

@@ -1,4 +1,4 @@
-"""Every family against torch.distributions and Monte Carlo, and sampling as a function of the noise."""
+"""Distributions compared with torch.distributions and Monte Carlo, and sampling as a function of the noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from limelight.nn.numpy_engine.distributions import numpy_distribution
 from limelight.settings.schema import ModelConfig
 from limelight.spaces.packed import Packed
 
-LARGEST_NOISE = 1.0 - 2.0**-24  # the largest float32 that Generator.random gives
+LARGEST_NOISE = 1.0 - 2.0**-24  # the largest float32 that Generator.random returns
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def logits() -> Tensor:
     return torch.randn(4, 5, 6, generator=generator) * scale
 
 
-def test_log_prob_entropy_and_mode(logits: Tensor) -> None:
+def test_categorical_agrees_with_torch(logits: Tensor) -> None:
     ours, theirs = Categorical(6), torch.distributions.Categorical(logits=logits)
     actions = torch.arange(20).reshape(4, 5) % 6
     torch.testing.assert_close(ours.log_prob(logits, actions), theirs.log_prob(actions))
@@ -48,7 +48,7 @@ def test_log_prob_entropy_and_mode(logits: Tensor) -> None:
     assert ours.mode(torch.zeros(1, 6)).tolist() == [0]
 
 
-def test_gradients_at_extreme_logits_are_finite() -> None:
+def test_categorical_gradients_at_extreme_logits_are_finite() -> None:
     logits = torch.tensor([[0.0, -1e4, 1e4]], requires_grad=True)
     distribution = Categorical(3)
     (distribution.log_prob(logits, torch.tensor([2])) + distribution.entropy(logits)).sum().backward()
@@ -56,7 +56,7 @@ def test_gradients_at_extreme_logits_are_finite() -> None:
     assert logits.grad.isfinite().all()
 
 
-def test_sampling_frequencies() -> None:
+def test_categorical_samples_at_the_frequencies_of_its_probabilities() -> None:
     distribution, n = Categorical(4), 100_000
     params = torch.tensor([1.0, 0.0, -1.0, 2.0])
     noise = torch.from_numpy(distribution.noise(np.random.default_rng(0), n))
@@ -66,7 +66,7 @@ def test_sampling_frequencies() -> None:
     torch.testing.assert_close(frequencies, params.softmax(-1), atol=0.006, rtol=0.0)  # 4 standard errors
 
 
-def test_noise() -> None:
+def test_categorical_noise_is_uniform_and_reproducible() -> None:
     distribution = Categorical(4)
     noise = distribution.noise(np.random.default_rng(0), 1000)
     assert noise.shape == (1000, 1)
@@ -77,8 +77,8 @@ def test_noise() -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 18])
-def test_the_edges_of_the_noise_choose_the_first_and_last_possible_action(n: int) -> None:
-    """Possible is what has a probability that float32 sees; rounding must not let the others out."""
+def test_extreme_noise_chooses_the_first_and_last_possible_action(n: int) -> None:
+    """An action is possible if its probability is not 0 in float32; rounding must not choose another."""
     generator = torch.Generator().manual_seed(n)
     inner = torch.randn(2000, n, generator=generator)
     impossible = torch.full((2000, 1), -300.0)
@@ -89,14 +89,14 @@ def test_the_edges_of_the_noise_choose_the_first_and_last_possible_action(n: int
     assert (Categorical(n).sample(inner, torch.full((2000, 1), LARGEST_NOISE)) == n - 1).all()
 
 
-def test_noise_between_the_cumulative_probabilities() -> None:
+def test_noise_is_compared_with_cumulative_probabilities() -> None:
     params = torch.tensor([0.2, 0.5, 0.3]).log()
     noise = torch.tensor([[0.0], [0.19], [0.21], [0.69], [0.71], [LARGEST_NOISE]])
     assert Categorical(3).sample(params.expand(6, 3), noise).tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_actions_may_start_anywhere() -> None:
-    """The same distribution over other numbers."""
+def test_start_shifts_the_actions_of_the_same_distribution() -> None:
+    """Everything else stays equal."""
     params = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     plain, shifted = Categorical(4), Categorical(4, start=-7)
     noise = torch.from_numpy(plain.noise(np.random.default_rng(0), 50))
@@ -107,10 +107,10 @@ def test_actions_may_start_anywhere() -> None:
     assert torch.equal(shifted.entropy(params), plain.entropy(params))
 
 
-# --------------------------------------------------------------------------- yes or no
+# --------------------------------------------------------------------------- Bernoulli
 
 
-def test_bernoulli_is_torchs(logits: Tensor) -> None:
+def test_bernoulli_agrees_with_torch(logits: Tensor) -> None:
     ours = Bernoulli(6)
     theirs = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
     actions = (torch.arange(120).reshape(4, 5, 6) % 3 == 0).float()
@@ -119,7 +119,7 @@ def test_bernoulli_is_torchs(logits: Tensor) -> None:
     assert torch.equal(ours.mode(logits), (logits > 0).float())
 
 
-def test_bernoulli_frequencies_and_edges() -> None:
+def test_bernoulli_samples_at_the_frequencies_of_its_probabilities() -> None:
     distribution, n = Bernoulli(4), 100_000
     params = torch.tensor([1.0, -2.0, -300.0, 300.0])
     noise = distribution.noise(np.random.default_rng(0), n)
@@ -139,7 +139,7 @@ def test_bernoulli_gradients_at_extreme_odds_are_finite() -> None:
     assert params.grad.isfinite().all()
 
 
-# --------------------------------------------------------------------------- real numbers
+# --------------------------------------------------------------------------- Gaussian
 
 STDS = ["parameter", "exp", "softplus"]
 every_std = pytest.mark.parametrize("std", STDS)
@@ -157,8 +157,8 @@ def some_params(*lead: int, seed: int = 0) -> Tensor:
     return torch.randn(*lead, 6, generator=torch.Generator().manual_seed(seed))
 
 
-def normal_of(std: str, params: Tensor) -> torch.distributions.Normal:
-    """What the parameters mean."""
+def expected_normal(std: str, params: Tensor) -> torch.distributions.Normal:
+    """The normal distribution of ``params``, by torch."""
     mean, raw = params.chunk(2, -1)
     if std == "softplus":
         return torch.distributions.Normal(mean, nn.functional.softplus(raw).sqrt())
@@ -167,28 +167,28 @@ def normal_of(std: str, params: Tensor) -> torch.distributions.Normal:
 
 @every_std
 @pytest.mark.parametrize("bounds", ["clip", "rescale"])
-def test_gaussian_is_torchs(std: str, bounds: str) -> None:
-    """Of actions as they were sampled, whatever the bounds make of them."""
+def test_gaussian_agrees_with_torch(std: str, bounds: str) -> None:
+    """The bounds do not matter: log π is that of the sampled actions."""
     ours, params, actions = gaussian(std, bounds), some_params(4, 5), 3.0 * some_params(4, 5, seed=1)[..., :3]
-    theirs = torch.distributions.Independent(normal_of(std, params), 1)
+    theirs = torch.distributions.Independent(expected_normal(std, params), 1)
     torch.testing.assert_close(ours.log_prob(params, actions), theirs.log_prob(actions))
     torch.testing.assert_close(ours.entropy(params), theirs.entropy())
     assert torch.equal(ours.mode(params), params[..., :3])
 
 
 @every_std
-def test_gaussian_moments(std: str) -> None:
+def test_gaussian_samples_have_its_mean_and_deviation(std: str) -> None:
     distribution, params, n = gaussian(std), some_params(), 200_000
     noise = torch.from_numpy(distribution.noise(np.random.default_rng(0), n))
     samples = distribution.sample(params.expand(n, 6), noise)
     assert samples.dtype == torch.float32
-    expected = normal_of(std, params)
+    expected = expected_normal(std, params)
     torch.testing.assert_close(samples.mean(0), expected.mean, atol=0.02, rtol=0.0)
     torch.testing.assert_close(samples.std(0), expected.stddev, atol=0.0, rtol=0.01)
 
 
 @every_std
-def test_sigma_is_held_within_its_limits(std: str) -> None:
+def test_sigma_is_clipped_to_its_limits(std: str) -> None:
     distribution = gaussian(std)
     params = torch.tensor([0.0, 0.0, 0.0, -1e6, 0.5, 1e6], requires_grad=True)
     log_std = distribution.split(params)[1]
@@ -197,14 +197,14 @@ def test_sigma_is_held_within_its_limits(std: str) -> None:
 
 
 @every_std
-def test_sigma_beyond_its_limits_is_moved_back_and_no_further_out(std: str) -> None:
+def test_sigma_beyond_its_limits_moves_back_but_not_farther_out(std: str) -> None:
     distribution = gaussian(std)
     raw = [-11.0, 0.5, 60.0] if std == "softplus" else [LOG_STD_MIN - 1, 0.5, LOG_STD_MAX + 1]  # softplus(60) > e⁴
     for sign, moved in ((1.0, [False, True, True]), (-1.0, [True, True, False])):
         params = torch.tensor([0.0, 0.0, 0.0, *raw], requires_grad=True)
         (sign * distribution.split(params)[1].sum()).backward()
         assert params.grad is not None
-        assert (params.grad[3:] != 0.0).tolist() == moved  # a descent lowers log σ where the sign is +
+        assert (params.grad[3:] != 0.0).tolist() == moved  # with sign + a descent lowers log σ
         log_probs = distribution.log_prob(params, torch.full((3,), 2.0))
         params.grad = None
         log_probs.backward()
@@ -216,8 +216,8 @@ def test_sigma_beyond_its_limits_is_moved_back_and_no_further_out(std: str) -> N
 
 @every_std
 @pytest.mark.parametrize("log_std_init", [LOG_STD_MIN, -0.7, 0.0, LOG_STD_MAX])
-def test_sigma_starts_where_it_is_told(std: str, log_std_init: float) -> None:
-    """In the model, whatever its initialisation adds to it, and it can move from there."""
+def test_sigma_starts_at_log_std_init(std: str, log_std_init: float) -> None:
+    """It does so in the model too, and has a gradient there."""
     distribution = gaussian(std, log_std_init=log_std_init)
     initial = torch.from_numpy(distribution.initial).requires_grad_()
     log_std = distribution.split(initial)[1]
@@ -239,8 +239,8 @@ def gsde_model(log_std_init: float = 0.0) -> ActorCritic:
     return model
 
 
-def test_gsdes_sigma_is_that_of_features_weighed_by_noise() -> None:
-    """Against samples of the weights; a row of features that are 0 has a σ that is small, but no infinite log."""
+def test_sigma_of_gsde_is_the_deviation_of_features_weighted_by_noise() -> None:
+    """Compared with samples of the weights; if all features are 0, log σ is at its lower limit."""
     model, n = gsde_model(), 100_000
     head = model.policy_head
     with torch.no_grad():
@@ -254,19 +254,19 @@ def test_gsdes_sigma_is_that_of_features_weighed_by_noise() -> None:
     assert (log_std[1] == LOG_STD_MIN).all()
 
 
-def test_gsdes_sigma_has_no_gradient_into_the_features_and_all_into_its_own_parameters() -> None:
+def test_sigma_of_gsde_has_gradients_into_its_parameters_but_not_into_the_features() -> None:
     model = gsde_model()
     features = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
     params = model.policy_head(features)
     params[:, 3:].sum().backward()
     assert features.grad is None or not features.grad.any()
-    # ∂ Σ log σⱼ / ∂Lᵢⱼ is feature i's share of the variance: over i these sum to 1, a row and action each
+    # ∂ log σⱼ / ∂Lᵢⱼ is the share of feature i in the variance; these sum to 1 for each row and action
     torch.testing.assert_close(model.policy_head.gsde.log_std.grad.sum(), torch.tensor(60.0), rtol=1e-4, atol=0.0)
 
 
 @pytest.mark.parametrize("log_std_init", [-2.0, 0.0])
-def test_gsdes_sigma_starts_near_where_it_is_told(log_std_init: float) -> None:
-    """Below it by the size of the features, which tanh holds under 1."""
+def test_sigma_of_gsde_starts_near_log_std_init(log_std_init: float) -> None:
+    """It is lower by the size of the features, which are below 1 due to tanh."""
     model = gsde_model(log_std_init)
     obs = torch.randn(1, 200, 4, generator=torch.Generator().manual_seed(0))
     log_std = model.distribution.split(model(obs).params)[1]
@@ -274,7 +274,7 @@ def test_gsdes_sigma_starts_near_where_it_is_told(log_std_init: float) -> None:
     assert log_std.mean() > log_std_init - 1.0
 
 
-def test_pytorchs_own_initialisation_keeps_the_start_of_sigma() -> None:
+def test_sigma_starts_at_log_std_init_with_pytorch_initialisation() -> None:
     config = ModelConfig(action_std="exp", log_std_init=-3.0, orthogonal_init=False)
     bias = make_model(Box(-1, 1, (4,)), WIDE, config, seed=0).policy_head.linear.bias
     assert (bias[3:] < -2.5).all()
@@ -285,17 +285,17 @@ def test_pytorchs_own_initialisation_keeps_the_start_of_sigma() -> None:
 
 
 def squashed(params: Tensor) -> torch.distributions.Distribution:
-    """Of actions in the environment's units, by torch."""
+    """The distribution of actions in the environment's units, by torch."""
     low, high = torch.from_numpy(WIDE.low), torch.from_numpy(WIDE.high)
     transforms = [
         torch.distributions.TanhTransform(),
         torch.distributions.AffineTransform(0.5 * (low + high), 0.5 * (high - low)),
     ]
-    base = normal_of("parameter", params)
+    base = expected_normal("parameter", params)
     return torch.distributions.Independent(torch.distributions.TransformedDistribution(base, transforms), 1)
 
 
-def test_squashed_log_prob_is_of_the_environments_action() -> None:
+def test_squashed_log_prob_is_that_of_the_environments_action() -> None:
     distribution, params = gaussian(bounds="squash"), some_params(50).double()
     noise = torch.from_numpy(distribution.noise(np.random.default_rng(0), 50)).double()
     sampled = distribution.sample(params, noise)
@@ -306,7 +306,7 @@ def test_squashed_log_prob_is_of_the_environments_action() -> None:
     torch.testing.assert_close(distribution.log_prob(params, sampled), theirs, rtol=1e-6, atol=1e-6)
 
 
-def test_squashing_leaves_the_gradient_of_log_prob_as_it_is() -> None:
+def test_squashing_does_not_change_the_gradient_of_log_prob() -> None:
     actions, gradients = some_params(50, seed=1)[..., :3], []
     for bounds in ("clip", "squash"):
         params = some_params(50).requires_grad_()
@@ -315,7 +315,7 @@ def test_squashing_leaves_the_gradient_of_log_prob_as_it_is() -> None:
     assert torch.equal(*gradients)
 
 
-def test_squashed_log_prob_is_finite_far_out() -> None:
+def test_squashed_log_prob_is_finite_for_large_actions() -> None:
     params = torch.tensor([40.0, -40.0, 0.0, 2.0, 2.0, 2.0], requires_grad=True)
     distribution = gaussian(bounds="squash")
     (distribution.log_prob(params, torch.tensor([60.0, -60.0, 1.0])) + distribution.entropy(params)).backward()
@@ -326,7 +326,7 @@ def test_squashed_log_prob_is_finite_far_out() -> None:
 @pytest.mark.parametrize("log_std", [-5.0, -1.0, 0.0, 1.0, 2.0])
 @pytest.mark.parametrize("mean", [0.0, 0.4, -2.0, 6.0])
 def test_squashed_entropy_is_the_mean_of_minus_log_prob(mean: float, log_std: float) -> None:
-    """By Monte Carlo with half a million samples, and its gradient by the reparametrised one."""
+    """By Monte Carlo with half a million samples; its gradient is the reparametrised one."""
     distribution, n = gaussian(bounds="squash", space=Box(0.0, 10.0, (1,))), 500_000
     params = torch.tensor([mean, log_std], dtype=torch.float64, requires_grad=True)
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((n, 1)))
@@ -341,7 +341,7 @@ def test_squashed_entropy_is_the_mean_of_minus_log_prob(mean: float, log_std: fl
     np.testing.assert_allclose(ours, theirs, atol=0.02 * max(1.0, math.exp(log_std)) / 2)
 
 
-# --------------------------------------------------------------------------- several at once
+# --------------------------------------------------------------------------- products
 
 ALL = Packed(
     Dict(
@@ -355,18 +355,20 @@ ALL = Packed(
 
 @every_std
 @pytest.mark.parametrize("bounds", ["clip", "squash"])
-def test_factorised_is_the_sum_of_its_parts(std: str, bounds: str) -> None:
-    """Each by itself from its own columns: outputs first, then free parameters."""
+def test_a_product_sums_the_log_probs_and_entropies_of_its_factors(std: str, bounds: str) -> None:
+    """Each factor has its own columns: outputs first, then state-independent parameters."""
     config = ModelConfig(action_std=std, action_bounds=bounds, log_std_init=-1.0)  # type: ignore[arg-type]
     whole = make_distribution(ALL, config)
     assert isinstance(whole, FactorizedDistribution)
-    gear, wheel, lights, slots, tilt = (make_distribution(leaf.space, quiet(leaf.space, config)) for leaf in ALL.leaves)
+    gear, wheel, lights, slots, tilt = (
+        make_distribution(leaf.space, config_for(leaf.space, config)) for leaf in ALL.leaves
+    )
     params = torch.randn(40, len(whole.initial), generator=torch.Generator().manual_seed(0))
-    free = std == "parameter"
-    sizes = [3, 2 if free else 4, 4, 10, 1 if free else 2]
+    independent = std == "parameter"
+    sizes = [3, 2 if independent else 4, 4, 10, 1 if independent else 2]
     own = list(params[:, : sum(sizes)].split(sizes, -1))
     assert whole.num_outputs == sum(sizes)
-    if free:
+    if independent:
         own[1] = torch.cat([own[1], params[:, -3:-1]], -1)
         own[4] = torch.cat([own[4], params[:, -1:]], -1)
     actions = torch.from_numpy(random_actions(ALL, np.random.default_rng(0), 40))
@@ -387,12 +389,12 @@ def test_factorised_is_the_sum_of_its_parts(std: str, bounds: str) -> None:
     assert whole.sample(params, torch.from_numpy(noise)).dtype == torch.float32
 
 
-def quiet(space: Space[Any], config: ModelConfig) -> ModelConfig:
-    """The settings that a part may have by itself."""
+def config_for(space: Space[Any], config: ModelConfig) -> ModelConfig:
+    """The settings that a distribution over ``space`` alone allows."""
     return config if isinstance(space, Box) else ModelConfig()
 
 
-def test_factorised_starts_where_its_parts_do() -> None:
+def test_a_product_starts_at_the_initial_parameters_of_its_factors() -> None:
     initial = make_distribution(ALL, ModelConfig(log_std_init=-1.0)).initial
     assert initial.tolist() == [0.0] * 20 + [-1.0] * 3
     initial = make_distribution(ALL, ModelConfig(log_std_init=-1.0, action_std="exp")).initial
@@ -411,7 +413,7 @@ def test_packed_actions_are_in_their_space(bounds: str) -> None:
     assert len(np.unique(played[:, 0])) == 3
 
 
-def test_packed_choices_alone_are_integers() -> None:
+def test_packed_actions_without_a_box_are_integers() -> None:
     space = Packed(Tuple([Discrete(300), MultiDiscrete([2, 2])]))
     distribution = make_distribution(space, ModelConfig())
     actions = distribution.mode(torch.eye(304)[[299]])
@@ -426,8 +428,8 @@ def test_packed_choices_alone_are_integers() -> None:
     "space",
     [MultiDiscrete([3, 2, 4]), MultiDiscrete([[3, 2], [1, 4]], start=[[-1, 0], [7, 2]], dtype=np.int32)],
 )
-def test_multi_discrete(space: MultiDiscrete) -> None:
-    """Against torch's Categorical of every choice; frequencies, modes, and what environments get."""
+def test_multi_discrete_is_a_product_of_categoricals(space: MultiDiscrete) -> None:
+    """Compared with a Categorical of torch for every choice: frequencies, modes, and the environment's actions."""
     distribution, n = make_distribution(space, ModelConfig()), 50_000
     sizes, starts = space.nvec.reshape(-1).tolist(), space.start.reshape(-1)
     params = torch.randn(sum(sizes), generator=torch.Generator().manual_seed(0))
@@ -449,8 +451,8 @@ def test_multi_discrete(space: MultiDiscrete) -> None:
 
 
 @pytest.mark.parametrize("space", [Discrete(5), MultiDiscrete([3, 2])])
-def test_forbidden_logits_have_no_part_in_anything(space: Space[Any]) -> None:
-    """What the model's mask makes of logits: the distribution over the others alone."""
+def test_masked_logits_leave_the_distribution_over_the_legal_actions(space: Space[Any]) -> None:
+    """The model's mask sets the logits of illegal actions to ILLEGAL."""
     distribution = make_distribution(space, ModelConfig())
     legal = torch.tensor([True, False, True, True, False])
     raw = torch.tensor([1.0, 30.0, -1.0, 0.5, 40.0], requires_grad=True)
@@ -470,7 +472,7 @@ def test_forbidden_logits_have_no_part_in_anything(space: Space[Any]) -> None:
     assert raw.grad[0] != 0
 
 
-# --------------------------------------------------------------------------- which family
+# --------------------------------------------------------------------------- the choice of the distribution
 
 
 @pytest.mark.parametrize(
@@ -485,7 +487,7 @@ def test_forbidden_logits_have_no_part_in_anything(space: Space[Any]) -> None:
         (Packed(Dict(a=Discrete(2), b=Box(-1.0, 1.0, (2,)))), FactorizedDistribution, 6),
     ],
 )
-def test_families_by_space(space: Space[Any], kind: type, num_params: int) -> None:
+def test_the_action_space_determines_the_distribution(space: Space[Any], kind: type, num_params: int) -> None:
     distribution = make_distribution(space, ModelConfig())
     assert type(distribution) is kind
     assert len(distribution.initial) == num_params
@@ -514,7 +516,9 @@ def test_families_by_space(space: Space[Any], kind: type, num_params: int) -> No
         ),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(space: Space[Any], settings: dict[str, Any], words: str) -> None:
+def test_unsupported_spaces_and_settings_are_refused_in_one_line(
+    space: Space[Any], settings: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words) as error:
         make_distribution(space, ModelConfig(**settings))
     assert "\n" not in str(error.value)

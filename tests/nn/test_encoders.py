@@ -1,4 +1,4 @@
-"""Observations of every supported space as features, and a user's own encoder through the hook."""
+"""Encoders of every supported observation space, and custom encoders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ every_lead = pytest.mark.parametrize("lead", LEADS)
 @every_lead
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3), (1, 2, 3)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, np.bool_])
-def test_box(shape: tuple[int, ...], dtype: type, lead: tuple[int, ...]) -> None:
+def test_boxes_are_flattened_to_float32(shape: tuple[int, ...], dtype: type, lead: tuple[int, ...]) -> None:
     flatten = FlattenObs(Box(0, 1, shape, dtype))
     obs = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (*lead, *shape)).astype(dtype))
     features = flatten(obs)
@@ -42,7 +42,7 @@ def test_box(shape: tuple[int, ...], dtype: type, lead: tuple[int, ...]) -> None
 
 @every_lead
 @pytest.mark.parametrize("start", [0, 3, -2])
-def test_discrete(start: int, lead: tuple[int, ...]) -> None:
+def test_discrete_observations_are_one_hot(start: int, lead: tuple[int, ...]) -> None:
     flatten = FlattenObs(Discrete(4, start=start))
     places = np.random.default_rng(0).integers(0, 4, lead)
     features = flatten(torch.as_tensor(places + start))
@@ -52,7 +52,9 @@ def test_discrete(start: int, lead: tuple[int, ...]) -> None:
 
 @every_lead
 @pytest.mark.parametrize("start", [None, [[2, -1, 0], [0, 5, 1]]])
-def test_multi_discrete(start: list[list[int]] | None, lead: tuple[int, ...]) -> None:
+def test_multi_discrete_observations_are_one_hot_side_by_side(
+    start: list[list[int]] | None, lead: tuple[int, ...]
+) -> None:
     nvec = np.array([[3, 2, 4], [1, 5, 2]])
     space = MultiDiscrete(nvec, start=None if start is None else np.array(start))
     flatten = FlattenObs(space)
@@ -65,7 +67,7 @@ def test_multi_discrete(start: list[list[int]] | None, lead: tuple[int, ...]) ->
 
 
 @every_lead
-def test_multi_binary(lead: tuple[int, ...]) -> None:
+def test_multi_binary_observations_are_flattened(lead: tuple[int, ...]) -> None:
     flatten = FlattenObs(MultiBinary([2, 3]))
     obs = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (*lead, 2, 3)).astype(np.int8))
     assert torch.equal(flatten(obs), obs.float().reshape(*lead, 6))
@@ -75,12 +77,12 @@ def test_multi_binary(lead: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("space", "values"), [(Discrete(3), [0, 3]), (Discrete(3, start=1), [0, 2]), (MultiDiscrete([2, 3]), [[0, 3]])]
 )
-def test_values_outside_are_named(space: Space[Any], values: list[Any]) -> None:
+def test_values_outside_the_space_are_named(space: Space[Any], values: list[Any]) -> None:
     with pytest.raises(ConfigError, match=r"observation: values 0 … \d are not all in .*Discrete"):
         FlattenObs(space)(torch.tensor(values))
 
 
-def test_values_outside_are_named_by_the_numpy_path_too() -> None:
+def test_the_numpy_engine_names_values_outside_the_space_too() -> None:
     flatten = make_flattener(FlattenObs(Discrete(3, start=1)))
     assert flatten(np.array([1, 3])).tolist() == [[1, 0, 0], [0, 0, 1]]
     with pytest.raises(ConfigError, match="observation: values 1 … 4 are not all in Discrete"):
@@ -112,46 +114,46 @@ def test_every_leaf_becomes_features(mask: MaskSource | None, lead: tuple[int, .
     assert flat.shape[1] == space.shape[0]
 
 
-def test_packed_numbers_are_one_box_to_the_mlp(make_network_module: Callable[..., ActorCritic]) -> None:
+def test_packed_boxes_are_encoded_by_the_mlp_as_one_box(make_actor_critic: Callable[..., ActorCritic]) -> None:
     space = Packed(Dict({"a": Box(-1, 1, (2,)), "b": Box(0, 9, (), np.int64)}))
-    model = make_network_module(space)
+    model = make_actor_critic(space)
     assert isinstance(model.encoder, MLP)
     assert supports(model)
-    assert not supports(make_network_module(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
+    assert not supports(make_actor_critic(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
 
 
-def test_a_mask_alone_is_no_observation() -> None:
-    with pytest.raises(ConfigError, match="nothing but the mask"):
+def test_an_action_mask_alone_is_refused_as_an_observation() -> None:
+    with pytest.raises(ConfigError, match="nothing but the action mask"):
         make_encoder(Packed(Dict({"action_mask": MultiBinary(2)}), "observation"), ModelConfig())
 
 
-def test_images_go_through_a_cnn(make_network_module: Callable[..., ActorCritic]) -> None:
-    picture, small = Box(0, 255, (40, 36, 3), np.uint8), Box(0, 255, (7, 7, 3), np.uint8)
-    assert isinstance(make_encoder(picture, ModelConfig()), ImageEncoder)
+def test_images_are_encoded_by_convolutions(make_actor_critic: Callable[..., ActorCritic]) -> None:
+    image, small = Box(0, 255, (40, 36, 3), np.uint8), Box(0, 255, (7, 7, 3), np.uint8)
+    assert isinstance(make_encoder(image, ModelConfig()), ImageEncoder)
     assert isinstance(make_encoder(small, ModelConfig()), FeaturesMLP)
-    for space in (picture, small):
-        model = make_network_module(space, critic="separate")
+    for space in (image, small):
+        model = make_actor_critic(space, critic="separate")
         assert not supports(model)
         output = model(torch.zeros(2, 3, *space.shape, dtype=torch.uint8))
         assert output.values.shape == (2, 3)
 
 
-CAMERA, CODES = Box(0, 255, (40, 40, 3), np.uint8), Box(0, 10, (7, 7, 3), np.uint8)
+CAMERA, MAP = Box(0, 255, (40, 40, 3), np.uint8), Box(0, 10, (7, 7, 3), np.uint8)
 
 
 @every_lead
 @pytest.mark.parametrize("speed", [Box(-1.0, 1.0, (2,)), Discrete(4)])
-def test_a_named_network_is_for_the_pictures_inside(speed: Space[Any], lead: tuple[int, ...]) -> None:
-    """The camera goes through it, codes through the small network; packed in floats or in bytes is the same."""
-    space = Packed(Dict({"camera": CAMERA, "map": CODES, "speed": speed}))
+def test_a_named_network_encodes_the_images_of_packed_observations(speed: Space[Any], lead: tuple[int, ...]) -> None:
+    """The small network encodes the image of categories; packing as float32 or as bytes makes no difference."""
+    space = Packed(Dict({"camera": CAMERA, "map": MAP, "speed": speed}))
     assert space.dtype == (np.float32 if isinstance(speed, Box) else np.uint8)
     encoder = make_encoder(space, ModelConfig(encoder="impala", hidden_sizes=(5,)))
     assert isinstance(encoder, FeaturesMLP)
     assert isinstance(encoder.features, LeafEncoders)
-    camera, codes, _ = encoder.features.parts
+    camera, categories, _ = encoder.features.parts
     assert isinstance(camera, ImageEncoder)
-    assert isinstance(codes, ImageEncoder)
-    assert (camera.network, codes.network) == ("impala", None)
+    assert isinstance(categories, ImageEncoder)
+    assert (camera.network, categories.network) == ("impala", None)
     rows = np.stack([space.sample() for _ in range(math.prod(lead))]).reshape(*lead, -1)
     features = encoder.features(torch.from_numpy(rows))
     seen = torch.from_numpy(np.asarray(space.unpack(rows)["camera"]))
@@ -162,54 +164,53 @@ def test_a_named_network_is_for_the_pictures_inside(speed: Space[Any], lead: tup
 @pytest.mark.parametrize(
     "space",
     [
-        CODES,
-        Packed(Dict({"map": CODES, "speed": Box(-1.0, 1.0, (2,))})),
+        MAP,
+        Packed(Dict({"map": MAP, "speed": Box(-1.0, 1.0, (2,))})),
         Packed(Dict({"speed": Box(-1.0, 1.0, (2,))})),
         Box(0, 255, (35, 35), np.uint8),
         Discrete(3),
     ],
     ids=str,
 )
-def test_a_named_network_is_refused_where_there_is_no_picture(space: Space[Any]) -> None:
-    with pytest.raises(ConfigError, match=r"encoder = 'universe': is for pictures, .*; leave it out$"):
+def test_a_named_network_is_refused_without_an_image(space: Space[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"encoder = 'universe': is for images, .*; leave it out$"):
         make_encoder(space, ModelConfig(encoder="universe"))
 
 
-def test_a_picture_inside_that_is_too_small_is_refused() -> None:
+def test_an_image_in_packed_observations_that_is_too_small_is_refused() -> None:
     space = Packed(Dict({"camera": Box(0, 255, (30, 30, 3), np.uint8), "count": Discrete(3)}))
     words = r"^encoder = 'nature': needs .* these have 30 × 30; use a3c or a3c-half or universe"
     with pytest.raises(ConfigError, match=words):
         make_encoder(space, ModelConfig(encoder="nature"))
 
 
-def test_a_named_network_leads_to_the_heads(make_network_module: Callable[..., ActorCritic]) -> None:
-    """``hidden_sizes`` are for what is no picture, or stands beside one."""
-    model = make_network_module(CAMERA, encoder="a3c", hidden_sizes=(7,))
+def test_hidden_layers_follow_only_packed_observations_and_small_images(
+    make_actor_critic: Callable[..., ActorCritic],
+) -> None:
+    model = make_actor_critic(CAMERA, encoder="a3c", hidden_sizes=(7,))
     assert model.policy_head.linear.in_features == 256
     assert (
-        make_network_module(
-            Packed(Dict({"c": CAMERA})), encoder="a3c", hidden_sizes=(7,)
-        ).policy_head.linear.in_features
+        make_actor_critic(Packed(Dict({"c": CAMERA})), encoder="a3c", hidden_sizes=(7,)).policy_head.linear.in_features
         == 7
     )
 
 
 @pytest.mark.parametrize("encoder", [None, "my_nets.encoders:Scaled"])
-def test_bfloat16_needs_convolutions_of_ours(encoder: str | None) -> None:
+def test_bfloat16_needs_a_built_in_convolutional_network(encoder: str | None) -> None:
     with pytest.raises(ConfigError, match=r"^precision = bfloat16: .*; leave it auto$"):
         make_encoder(Box(-1.0, 1.0, (3, 2)), ModelConfig(encoder=encoder, precision="bfloat16"))
-    for space in (CAMERA, CODES, Packed(Dict({"c": CAMERA}))):
+    for space in (CAMERA, MAP, Packed(Dict({"c": CAMERA}))):
         images = [m for m in make_encoder(space, ModelConfig(precision="bfloat16")).modules() if hasattr(m, "planes")]
         assert [image.dtype for image in images] == [torch.bfloat16]
 
 
-def test_unsupported_space_is_named() -> None:
+def test_an_unsupported_space_is_refused() -> None:
     with pytest.raises(ConfigError, match="supported are Box, Discrete, MultiDiscrete, MultiBinary"):
         FlattenObs(Text(3))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "silu"])
-def test_mlp(activation: Any) -> None:
+def test_the_mlp_applies_its_layers_in_order(activation: Any) -> None:
     config = ModelConfig(hidden_sizes=(5, 4, 3), activation=activation)
     mlp = make_encoder(Box(-1.0, 1.0, (2, 3)), config)
     assert isinstance(mlp, MLP)
@@ -224,11 +225,11 @@ def test_mlp(activation: Any) -> None:
     torch.testing.assert_close(mlp(x), features)
 
 
-# --------------------------------------------------------------------------- a user's own
+# --------------------------------------------------------------------------- custom encoders
 
 
 class Scaled(nn.Module):
-    """Grey pictures of bytes → 4 features; wants the dtype that the space announces."""
+    """Grey images [..., 3, 2] of bytes → 4 features."""
 
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
@@ -242,7 +243,7 @@ class Scaled(nn.Module):
 
 
 class Plain(nn.Module):
-    """Takes observations as they come, without a conversion."""
+    """A linear layer without a conversion of observations."""
 
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
@@ -259,12 +260,12 @@ def small_mlp(space: Space[Any]) -> MLP:
     return MLP(space, ModelConfig(hidden_sizes=(5,), activation="elu"))
 
 
-class Wordless(nn.Module):
+class WithoutNumFeatures(nn.Module):
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
 
 
-class Fractional(Wordless):
+class FractionalNumFeatures(WithoutNumFeatures):
     num_features = 4.0
 
 
@@ -275,31 +276,33 @@ class NoModule:
 
 @pytest.fixture(autouse=True)
 def user_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user would have as ``my_nets/encoders.py``."""
+    """A user's module ``my_nets/encoders.py``."""
     package, module = ModuleType("my_nets"), ModuleType("my_nets.encoders")
-    for thing in (Scaled, Plain, small_mlp, Wordless, Fractional, NoModule):
-        setattr(module, thing.__name__, thing)
+    for encoder in (Scaled, Plain, small_mlp, WithoutNumFeatures, FractionalNumFeatures, NoModule):
+        setattr(module, encoder.__name__, encoder)
     module.SIZE = 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_nets", package)
     monkeypatch.setitem(sys.modules, "my_nets.encoders", module)
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate", "target"])
-def test_users_encoder(make_network_module: Callable[..., ActorCritic], critic: str) -> None:
+def test_a_custom_encoder_is_used_unchanged(make_actor_critic: Callable[..., ActorCritic], critic: str) -> None:
     space = Box(0, 255, (3, 2), np.uint8)
-    model = make_network_module(space, encoder="my_nets.encoders:Scaled", critic=critic)
+    model = make_actor_critic(space, encoder="my_nets.encoders:Scaled", critic=critic)
     assert isinstance(model.encoder, Scaled)
     assert sum(isinstance(m, Scaled) for m in model.modules()) == (1 if critic == "shared" else 2)
     output = model(torch.zeros(5, 2, 3, 2, dtype=torch.uint8))
     assert output.params.shape == (5, 2, 3)
     assert output.values.shape == (5, 2)
     bias = model.encoder.linear.bias
-    assert bias.abs().max() > 0  # its own initialization was left alone
+    assert bias.abs().max() > 0  # its initialisation is unchanged
     assert not supports(model)
 
 
-def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(make_network_module: Callable[..., ActorCritic]) -> None:
-    model = make_network_module(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
+def test_the_numpy_engine_does_not_compute_a_custom_encoder_that_is_an_mlp(
+    make_actor_critic: Callable[..., ActorCritic],
+) -> None:
+    model = make_actor_critic(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
     assert model.policy_head.linear.in_features == 5
     assert not supports(model)
 
@@ -310,21 +313,21 @@ def test_an_mlp_of_the_users_own_making_is_not_taken_for_ours(make_network_modul
         ("my_nets.encoders", "must be a3c | a3c-half | nature | universe | impala | package.module:Class"),
         ("natur", "| package.module:Class; did you mean nature?"),
         ("Impala", "did you mean impala?"),
-        ("nature", "is for pictures, and these observations hold none"),
+        ("nature", "is for images, and these observations contain none"),
         ("my_nets.encoders:", "must be package.module:Class"),
         (":Scaled", "must be package.module:Class"),
         (".encoders:Scaled", "must be package.module:Class"),
         ("my-nets.encoders:Scaled", "must be package.module:Class"),
         ("my_nets.decoders:Scaled", "cannot import my_nets.decoders"),
-        ("his_nets.encoders:Scaled", "cannot import his_nets.encoders"),
+        ("your_nets.encoders:Scaled", "cannot import your_nets.encoders"),
         ("my_nets.encoders:Scald", "has no class Scald; did you mean Scaled?"),
         ("my_nets.encoders:SIZE", "has no class SIZE"),
         ("my_nets.encoders:NoModule", "must be an nn.Module with an int attribute num_features"),
-        ("my_nets.encoders:Wordless", "must be an nn.Module with an int attribute num_features"),
-        ("my_nets.encoders:Fractional", "must be an nn.Module with an int attribute num_features"),
+        ("my_nets.encoders:WithoutNumFeatures", "must be an nn.Module with an int attribute num_features"),
+        ("my_nets.encoders:FractionalNumFeatures", "must be an nn.Module with an int attribute num_features"),
     ],
 )
-def test_bad_encoders_are_named(encoder: str, words: str) -> None:
+def test_invalid_encoders_are_refused_in_one_line(encoder: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
         make_encoder(Box(-1.0, 1.0, (3,)), ModelConfig(encoder=encoder))
     message = str(error.value)

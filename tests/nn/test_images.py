@@ -1,4 +1,4 @@
-"""What counts as an image, its planes, and the networks."""
+"""The definition of an image, its preprocessing, and the convolutional networks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def image(*shape: int, high: int = 255) -> Box:
         ((20, 7, 7), (20, 7, 7)), ((7, 7, 7), (7, 7, 7)), ((4, 5, 1), (1, 4, 5)),
     ],
 )  # fmt: skip
-def test_images(shape: tuple[int, ...], size: tuple[int, int, int]) -> None:
+def test_bytes_in_two_or_three_dimensions_are_images(shape: tuple[int, ...], size: tuple[int, int, int]) -> None:
     assert is_image(image(*shape))
     assert image_size(image(*shape)) == size
 
@@ -41,7 +41,7 @@ def test_images(shape: tuple[int, ...], size: tuple[int, int, int]) -> None:
         Box(0, 1, (84, 84), np.int8), Box(0, 255, (), np.uint8),
     ],
 )  # fmt: skip
-def test_no_images(space: Box) -> None:
+def test_other_spaces_are_not_images(space: Box) -> None:
     assert not is_image(space)
 
 
@@ -56,25 +56,25 @@ def test_brightness_is_scaled_by_its_bound(shape: tuple[int, ...]) -> None:
     if shape[-1] == 3:
         expected = expected.movedim(-1, 1)
     torch.testing.assert_close(planes, expected.reshape(2, C, H, W))
-    halves = obs.float() + 0.5  # numbers that are no bytes stay what they are
+    halves = obs.float() + 0.5  # float32 is not rounded to bytes
     torch.testing.assert_close(ImagePreprocessor(space)(halves), planes + 0.5 / 200)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-@pytest.mark.parametrize("first", [True, False])
-def test_codes_become_a_plane_each(first: bool, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_categories_are_one_hot_planes(channels_first: bool, dtype: torch.dtype) -> None:
     highest = np.array([10, 5, 3], np.uint8)
     high = np.broadcast_to(highest, (7, 7, 3))
-    high = np.moveaxis(high, -1, 0) if first else high
+    high = np.moveaxis(high, -1, 0) if channels_first else high
     planes = ImagePreprocessor(Box(np.zeros_like(high), high, dtype=np.uint8))
     assert planes.num_planes == 11 + 6 + 4
-    codes = np.random.default_rng(0).integers(0, highest + 1, (2, 7, 7, 3))
-    obs = torch.from_numpy(np.moveaxis(codes, -1, 1).copy() if first else codes).to(dtype)
-    one_hot = np.concatenate([np.eye(n + 1)[codes[..., c]] for c, n in enumerate(highest)], -1)
+    categories = np.random.default_rng(0).integers(0, highest + 1, (2, 7, 7, 3))
+    obs = torch.from_numpy(np.moveaxis(categories, -1, 1).copy() if channels_first else categories).to(dtype)
+    one_hot = np.concatenate([np.eye(n + 1)[categories[..., c]] for c, n in enumerate(highest)], -1)
     torch.testing.assert_close(planes(obs), torch.from_numpy(one_hot).movedim(-1, 1).float())
 
 
-def test_black_and_white_is_brightness() -> None:
+def test_black_and_white_images_are_brightness_not_categories() -> None:
     assert ImagePreprocessor(image(10, 10, 4, high=1)).num_planes == 4
     assert [is_categorical_image(image(10, 10, 4, high=high)) for high in (1, 2, 31, 32, 255)] == [
         False,
@@ -86,8 +86,8 @@ def test_black_and_white_is_brightness() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 3), (3, 5, 6), (40, 41)])
-def test_brightness_is_standardised_once_it_is_told_by_what(shape: tuple[int, ...]) -> None:
-    """By every pixel's own mean, wherever the channels are."""
+def test_brightness_is_standardised_after_the_scale_is_set(shape: tuple[int, ...]) -> None:
+    """Every pixel has its own mean, with channels first or last."""
     rng = np.random.default_rng(0)
     obs = rng.integers(0, 256, (2, *shape)).astype(np.uint8)
     mean = rng.uniform(0, 255, shape).astype(np.float32)
@@ -99,10 +99,10 @@ def test_brightness_is_standardised_once_it_is_told_by_what(shape: tuple[int, ..
     expected = expected.reshape(2, *image_size(image(*shape)))
     assert expected.abs().max() == 10.0
     torch.testing.assert_close(planes(torch.from_numpy(obs)), expected)
-    room = torch.zeros(expected.shape).contiguous(memory_format=torch.channels_last)
-    assert planes(torch.from_numpy(obs), room) is room
-    torch.testing.assert_close(room, expected)
-    torch.testing.assert_close(planes(torch.from_numpy(obs), room.bfloat16()), expected.bfloat16())
+    out = torch.zeros(expected.shape).contiguous(memory_format=torch.channels_last)
+    assert planes(torch.from_numpy(obs), out) is out
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(planes(torch.from_numpy(obs), out.bfloat16()), expected.bfloat16())
     assert not torch.equal(before, expected)
     assert not list(planes.parameters())
     assert not planes.state_dict()
@@ -118,7 +118,7 @@ def test_brightness_is_standardised_once_it_is_told_by_what(shape: tuple[int, ..
         ((3, 6, 5), 64 * 6, [(3, 16, 2, 1), (16, 32, 2, 1), (32, 64, 2, 1)]),
     ],
 )
-def test_layers_by_size(
+def test_the_size_of_an_image_determines_its_layers(
     shape: tuple[int, ...], num_features: int, convolutions: list[tuple[int, ...]], lead: tuple[int, ...]
 ) -> None:
     encoder = ImageEncoder(image(*shape))
@@ -145,19 +145,19 @@ CONVOLUTIONS = {
         for before, after in [(first, width), *[(width, width)] * 4]
     ],
 }
-"""(channels in, out, kernel, stride) as in the papers, of 4 channels."""
+"""(channels in, out, kernel, stride) as in the papers, for images of 4 channels."""
 HIDDEN = {
     "a3c": (9 * 9 * 32, 256), "a3c-half": (19 * 19 * 32, 256), "nature": (7 * 7 * 64, 512), "universe": None,
     "impala": (11 * 11 * 32, 256),
 }  # fmt: skip
 FEATURES = {"a3c": 256, "a3c-half": 256, "nature": 512, "universe": 6 * 6 * 32, "impala": 256}
-"""Of 84 × 84 pixels."""
+"""Number of features of images of 84 × 84 pixels."""
 
 every_network = pytest.mark.parametrize("network", NETWORKS)
 
 
 @every_network
-def test_networks_are_those_of_the_papers(network: str) -> None:
+def test_networks_have_the_layers_of_the_papers(network: str) -> None:
     encoder = ImageEncoder(image(4, 84, 84), network)
     found = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     assert [(m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0]) for m in found] == CONVOLUTIONS[network]
@@ -169,17 +169,17 @@ def test_networks_are_those_of_the_papers(network: str) -> None:
     assert encoder(torch.zeros(2, 3, 4, 84, 84, dtype=torch.uint8)).shape == (2, 3, FEATURES[network])
 
 
-def test_half_of_the_side_has_the_shapes_of_the_whole() -> None:
+def test_a3c_half_has_the_shapes_of_a3c_for_images_of_half_the_side() -> None:
     half, whole = ImageEncoder(image(4, 42, 42), "a3c-half"), ImageEncoder(image(4, 84, 84), "a3c")
     assert [p.shape for p in half.parameters()][1:] == [p.shape for p in whole.parameters()][1:]
 
 
-def test_universe_has_288_features_of_42_pixels() -> None:
+def test_universe_has_288_features_of_images_of_42_pixels() -> None:
     assert ImageEncoder(image(1, 42, 42), "universe").num_features == 288
 
 
-def test_residual_blocks_add_to_what_they_see() -> None:
-    """Without weights, impala's convolutions leave the pooled picture alone."""
+def test_residual_blocks_add_to_their_input() -> None:
+    """With zero weights the blocks of impala are the identity."""
     encoder = ImageEncoder(image(1, 16, 16), "impala")
     residual = encoder.layers[2]
     x = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -193,8 +193,8 @@ def test_residual_blocks_add_to_what_they_see() -> None:
 
 
 @every_network
-def test_pictures_too_small_are_refused(network: str) -> None:
-    """By the size at which the kernels fit, and below which they do not."""
+def test_images_that_are_too_small_are_refused(network: str) -> None:
+    """The limit is the smallest size that the kernels allow."""
     make, smallest = NETWORKS[network]
     assert nn.Sequential(*make(1, smallest, smallest))(torch.zeros(1, 1, smallest, smallest)).shape[0] == 1
     if smallest <= 4:  # no image is smaller
@@ -205,14 +205,14 @@ def test_pictures_too_small_are_refused(network: str) -> None:
         with pytest.raises(ConfigError) as error:
             ImageEncoder(image(*shape), network)
         message = str(error.value)
-        assert message.startswith(f"encoder = {network!r}: needs pictures of {smallest} × {smallest} pixels or more")
+        assert message.startswith(f"encoder = {network!r}: needs images of {smallest} × {smallest} pixels or more")
         assert "use " in message
         assert network not in message.partition("use ")[2].replace(",", "").split()
         assert "\n" not in message
     assert ImageEncoder(image(smallest, 50, 3), network).num_features > 0
 
 
-def test_the_small_network_takes_the_smallest_images() -> None:
+def test_the_small_network_encodes_the_smallest_images() -> None:
     make, smallest = SMALL
     assert nn.Sequential(*make(3, smallest, smallest))(torch.zeros(1, 3, smallest, smallest)).shape == (1, 64)
     with pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
@@ -222,7 +222,7 @@ def test_the_small_network_takes_the_smallest_images() -> None:
 @pytest.mark.parametrize("network", [*NETWORKS, None])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_bfloat16_is_a_rounding_of_float32(network: str | None, dtype: type) -> None:
-    """In parameters and features there is float32 alone."""
+    """Parameters and features are float32."""
     space = image(4, 40, 40) if network else image(7, 7, 3)
     both = []
     for precision in ("float32", "bfloat16"):
@@ -240,7 +240,7 @@ def test_bfloat16_is_a_rounding_of_float32(network: str | None, dtype: type) -> 
 
 
 def unrolled(model: ActorCritic, obs: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Parameters and values, row by row."""
+    """Distribution parameters and values, computed row by row."""
     state, outputs = None, []
     for t in range(len(obs)):
         outputs.append(model(obs[t : t + 1], state, start[t : t + 1]))
@@ -251,19 +251,17 @@ def unrolled(model: ActorCritic, obs: Tensor, start: Tensor) -> tuple[Tensor, Te
 @every_network
 @pytest.mark.parametrize("core", ["feedforward", "lstm", "gru"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-6), ("bfloat16", 0.03)])
-def test_n_steps_of_one_are_one_of_n(
-    make_network_module: Callable[..., ActorCritic], network: str, core: str, precision: str, tolerance: float
+def test_one_pass_over_n_rows_equals_n_steps(
+    make_actor_critic: Callable[..., ActorCritic], network: str, core: str, precision: str, tolerance: float
 ) -> None:
-    """Every network with every core: acting (T = 1) and learning (T = n), episodes beginning in the middle."""
+    """Acting (T = 1) and learning (T = n) agree for every network with every core; episodes start in the middle."""
     settings: dict[str, Any] = {} if core == "feedforward" else {"core": core, "core_size": 8}
-    model = make_network_module(
-        image(3, 42, 42), encoder=network, precision=precision, policy_init_gain=1.0, **settings
-    )
+    model = make_actor_critic(image(3, 42, 42), encoder=network, precision=precision, policy_init_gain=1.0, **settings)
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (5, 2, 3, 42, 42)) * rng.random((5, 2, 1, 1, 1))
-    obs = torch.from_numpy(pictures.astype(np.uint8))
+    images = rng.integers(0, 256, (5, 2, 3, 42, 42)) * rng.random((5, 2, 1, 1, 1))
+    obs = torch.from_numpy(images.astype(np.uint8))
     start = torch.from_numpy((rng.random((5, 2)) < 0.3).astype(np.float32))
     together, (params, values) = model(obs, None, start), unrolled(model, obs, start)
     for ours, theirs in ((params, together.params), (values, together.values)):
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
-        assert theirs.std() > tolerance * theirs.abs().max()  # they are not all the same
+        assert theirs.std() > tolerance * theirs.abs().max()  # the rows differ

@@ -16,7 +16,7 @@ from limelight.nn.cores import FeedForward, Recurrent, make_core
 from limelight.nn.model import ActorCritic, Critic, ValueHead, make_model
 from limelight.settings.schema import ModelConfig
 
-ModelOf = Callable[..., ActorCritic]
+ActorCriticFactory = Callable[..., ActorCritic]
 SPACES: dict[str, Space[Any]] = {
     "box": Box(-1.0, 1.0, (4,)),
     "bytes": Box(0, 255, (3, 2), np.uint8),
@@ -34,8 +34,8 @@ def observations(space: Space[Any], *lead: int) -> Tensor:
 
 @every_critic
 @pytest.mark.parametrize("name", SPACES)
-def test_shapes(make_network_module: ModelOf, name: str, critic: str) -> None:
-    model = make_network_module(SPACES[name], critic=critic)
+def test_outputs_have_the_documented_shapes(make_actor_critic: ActorCriticFactory, name: str, critic: str) -> None:
+    model = make_actor_critic(SPACES[name], critic=critic)
     output = model(observations(SPACES[name], 6, 2))
     assert output.params.shape == (6, 2, 3)
     assert output.values.shape == (6, 2)
@@ -45,9 +45,9 @@ def test_shapes(make_network_module: ModelOf, name: str, critic: str) -> None:
 
 @every_critic
 @pytest.mark.parametrize("name", SPACES)
-def test_n_steps_of_one_are_one_of_n(make_network_module: ModelOf, name: str, critic: str) -> None:
-    """Acting (T = 1) and learning (T = n) see the same policy and values."""
-    model, obs = make_network_module(SPACES[name], critic=critic), observations(SPACES[name], 9, 2)
+def test_one_pass_over_n_rows_equals_n_steps(make_actor_critic: ActorCriticFactory, name: str, critic: str) -> None:
+    """Acting (T = 1) and learning (T = n) compute the same policy and values."""
+    model, obs = make_actor_critic(SPACES[name], critic=critic), observations(SPACES[name], 9, 2)
     together = model(obs)
     state, params, values = model.core.initial_state(2), [], []
     for t in range(9):
@@ -59,7 +59,7 @@ def test_n_steps_of_one_are_one_of_n(make_network_module: ModelOf, name: str, cr
     torch.testing.assert_close(torch.cat(values), together.values, rtol=1e-6, atol=1e-6)
 
 
-def test_feed_forward_core_passes_features() -> None:
+def test_the_feedforward_core_passes_features_on() -> None:
     core, features = FeedForward(4), torch.ones(2, 3, 4)
     assert core.num_features == 4
     assert core.initial_state(3) is None
@@ -67,7 +67,7 @@ def test_feed_forward_core_passes_features() -> None:
 
 
 @pytest.mark.parametrize(("core", "width"), [("lstm", 14), ("gru", 7)])
-def test_recurrent_core(core: str, width: int) -> None:
+def test_recurrent_cores_have_the_documented_shapes(core: str, width: int) -> None:
     made = make_core(4, ModelConfig(core=core, core_size=7))  # type: ignore[arg-type]
     assert (made.num_features, made.state_size) == (7, width)
     state = made.initial_state(3)
@@ -86,9 +86,9 @@ def test_recurrent_core(core: str, width: int) -> None:
 
 @every_critic
 @pytest.mark.parametrize("core", ["lstm", "gru"])
-def test_orthogonal_cores(make_network_module: ModelOf, core: str, critic: str) -> None:
-    """Every gate by itself, with gain 1, whatever its encoder is; zero biases, but an LSTM's forget gate has 1."""
-    model = make_network_module(Box(-1.0, 1.0, (4,)), critic=critic, core=core, core_size=6, hidden_sizes=(6,))
+def test_cores_are_orthogonal_gate_by_gate(make_actor_critic: ActorCriticFactory, core: str, critic: str) -> None:
+    """Gates have gain 1, and biases are zero except 1 for an LSTM's forget gate."""
+    model = make_actor_critic(Box(-1.0, 1.0, (4,)), critic=critic, core=core, core_size=6, hidden_sizes=(6,))
     cells = [m.cell for m in model.modules() if isinstance(m, Recurrent)]
     assert len(cells) == (1 if critic == "shared" else 2)
     for cell in cells:
@@ -101,17 +101,17 @@ def test_orthogonal_cores(make_network_module: ModelOf, core: str, critic: str) 
 
 
 @every_critic
-def test_first_policy_is_nearly_uniform(make_network_module: ModelOf, critic: str) -> None:
-    model = make_network_module(Box(-1.0, 1.0, (4,)), critic=critic, hidden_sizes=(64, 64))
+def test_the_first_policy_is_nearly_uniform(make_actor_critic: ActorCriticFactory, critic: str) -> None:
+    model = make_actor_critic(Box(-1.0, 1.0, (4,)), critic=critic, hidden_sizes=(64, 64))
     obs = torch.randn(100, 1, 4, generator=torch.Generator().manual_seed(0)) * 10
     params = model(obs).params
     torch.testing.assert_close(params.softmax(-1), torch.full_like(params, 1 / 3), atol=0.02, rtol=0.0)
-    assert params.std(dim=0).max() > 0  # and yet it looks at its input
+    assert params.std(dim=0).max() > 0  # but it depends on its input
 
 
 @every_critic
-def test_orthogonal_weights_and_zero_biases(make_network_module: ModelOf, critic: str) -> None:
-    model = make_network_module(Box(-1.0, 1.0, (4,)), critic=critic, hidden_sizes=(16, 8), policy_init_gain=0.1)
+def test_weights_are_orthogonal_and_biases_zero(make_actor_critic: ActorCriticFactory, critic: str) -> None:
+    model = make_actor_critic(Box(-1.0, 1.0, (4,)), critic=critic, hidden_sizes=(16, 8), policy_init_gain=0.1)
     heads = [m.linear for m in model.modules() if isinstance(m, ValueHead)]
     linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
     assert len(heads) == 1
@@ -124,19 +124,19 @@ def test_orthogonal_weights_and_zero_biases(make_network_module: ModelOf, critic
         assert not linear.bias.any()
 
 
-def test_pytorch_initialization_on_request(make_network_module: ModelOf) -> None:
-    model = make_network_module(Box(-1.0, 1.0, (4,)), orthogonal_init=False)
+def test_pytorch_initialisation_without_orthogonal_init(make_actor_critic: ActorCriticFactory) -> None:
+    model = make_actor_critic(Box(-1.0, 1.0, (4,)), orthogonal_init=False)
     assert model.policy_head.linear.bias.any()
 
 
 @every_critic
 @pytest.mark.parametrize("core", ["feedforward", "lstm"])
-def test_parameters_lie_actor_first(make_network_module: ModelOf, critic: str, core: str) -> None:
-    model = make_network_module(Box(-1.0, 1.0, (4,)), critic=critic, core=core)
-    critics_own = {id(p) for p in model.critic.parameters()}
-    owners = [id(p) in critics_own for p in model.parameters()]
-    assert owners == sorted(owners)
-    assert any(owners)
+def test_the_parameters_of_the_actor_come_first(make_actor_critic: ActorCriticFactory, critic: str, core: str) -> None:
+    model = make_actor_critic(Box(-1.0, 1.0, (4,)), critic=critic, core=core)
+    critic_parameters = {id(p) for p in model.critic.parameters()}
+    of_critic = [id(p) in critic_parameters for p in model.parameters()]
+    assert of_critic == sorted(of_critic)
+    assert any(of_critic)
     assert isinstance(model.critic, ValueHead if critic == "shared" else Critic)
 
 
@@ -145,7 +145,7 @@ def flat(model: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize("orthogonal_init", [True, False])
-def test_the_seed_alone_decides_and_the_global_generator_is_left_alone(orthogonal_init: bool) -> None:
+def test_parameters_depend_only_on_the_seed_and_the_global_generator_is_unchanged(orthogonal_init: bool) -> None:
     spaces = Box(-1.0, 1.0, (4,)), Discrete(3)
     config = ModelConfig(hidden_sizes=(8,), orthogonal_init=orthogonal_init)
     torch.manual_seed(123)
@@ -162,8 +162,8 @@ def test_the_seed_alone_decides_and_the_global_generator_is_left_alone(orthogona
 
 
 @pytest.mark.parametrize("critic", ["separate", "target"])
-def test_target_critic_is_a_copy_without_gradients(make_network_module: ModelOf, critic: str) -> None:
-    model = make_network_module(Box(-1.0, 1.0, (4,)), critic=critic)
+def test_the_target_critic_is_a_copy_without_gradients(make_actor_critic: ActorCriticFactory, critic: str) -> None:
+    model = make_actor_critic(Box(-1.0, 1.0, (4,)), critic=critic)
     target, obs = model.make_target_critic(), torch.ones(3, 2, 4)
     assert not any(p.requires_grad for p in target.parameters())
     assert all(p.requires_grad for p in model.parameters())

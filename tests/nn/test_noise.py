@@ -1,4 +1,4 @@
-"""Noise that drifts: every draw is standard normal, and consecutive ones are correlated as said."""
+"""Correlated noise: every draw is standard normal, and consecutive draws have the given correlation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from limelight.errors import ConfigError
-from limelight.nn.distributions import PolicyHead, make_distribution
+from limelight.nn.distributions import make_distribution
 from limelight.nn.model import make_model
 from limelight.nn.noise import CorrelatedNoise
+from limelight.nn.policy_head import PolicyHead
 from limelight.settings.schema import ModelConfig
 
 SQUARE = Box(-1.0, 1.0, (2,))
@@ -23,7 +24,7 @@ def features(batch: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("correlation", [0.3, 0.9])
-def test_it_is_standard_normal_and_correlated_as_said(correlation: float) -> None:
+def test_noise_is_standard_normal_and_has_the_given_correlation(correlation: float) -> None:
     noise = CorrelatedNoise(PLANE, HEAD, np.random.default_rng(0), correlation)
     drawn = np.stack([noise(features(4_000)) for _ in range(20)])  # [20, 4000, 2]
     assert drawn.dtype == np.float32
@@ -34,14 +35,14 @@ def test_it_is_standard_normal_and_correlated_as_said(correlation: float) -> Non
     np.testing.assert_allclose((drawn[..., 0] * drawn[..., 1]).mean(), 0.0, atol=0.02)  # dimensions are independent
 
 
-def test_without_correlation_it_is_the_distributions_own() -> None:
+def test_noise_with_correlation_0_is_that_of_the_distribution() -> None:
     noise = CorrelatedNoise(PLANE, HEAD, np.random.default_rng(3), 0.0)
     rng = np.random.default_rng(3)
     for _ in range(3):
         np.testing.assert_array_equal(noise(features(5)), PLANE.noise(rng, 5))
 
 
-def test_choices_have_no_noise_that_could_drift() -> None:
+def test_correlated_noise_is_refused_for_discrete_actions() -> None:
     with pytest.raises(
         ConfigError, match=r"^noise_correlation = 0.5: only a Box of continuous actions .* set it to 0$"
     ):
@@ -55,7 +56,7 @@ def gsde_noise(correlation: float, seed: int = 0) -> CorrelatedNoise:
     return CorrelatedNoise(model.distribution, model.policy_head, np.random.default_rng(seed), correlation)
 
 
-def test_of_features_it_is_standard_normal_whatever_they_are() -> None:
+def test_noise_of_gsde_is_standard_normal_for_any_features() -> None:
     noise, rng = gsde_noise(0.8), np.random.default_rng(1)
     scales = np.float32([0.01, 1.0, 1.0, 0.0, 3.0, 1.0])
     drawn = np.stack([noise(scales * rng.standard_normal((4_000, 6)).astype(np.float32)) for _ in range(10)])
@@ -64,24 +65,24 @@ def test_of_features_it_is_standard_normal_whatever_they_are() -> None:
     np.testing.assert_allclose(drawn.std((1, 2)), 1.0, atol=0.05)
 
 
-def test_of_the_same_features_it_is_correlated_as_said_and_of_opposite_ones_opposed() -> None:
-    noise, seen = gsde_noise(0.9), np.random.default_rng(1).standard_normal((4_000, 6)).astype(np.float32)
-    first, second, third = noise(seen), noise(seen), noise(-seen)
+def test_noise_of_gsde_has_the_given_correlation_for_equal_features() -> None:
+    noise, some_features = gsde_noise(0.9), np.random.default_rng(1).standard_normal((4_000, 6)).astype(np.float32)
+    first, second, third = noise(some_features), noise(some_features), noise(-some_features)
     np.testing.assert_allclose((first * second).mean(), 0.9, atol=0.03)
     np.testing.assert_allclose((first * third).mean(), -0.81, atol=0.03)
 
 
-def test_it_follows_the_heads_parameters_as_they_change() -> None:
-    """Of features without any σ left nothing comes, and the size of the only one that has some is of no account."""
-    noise, seen = gsde_noise(0.99), np.random.default_rng(1).standard_normal((50, 6)).astype(np.float32)
-    noise(seen)
-    noise._keep, noise._new = np.float32(1.0), np.float32(0.0)  # the same weights from now on
+def test_noise_of_gsde_follows_changes_of_the_heads_parameters() -> None:
+    """Features with σ ≈ 0 add nothing; the noise does not depend on the size of the only feature with σ > 0."""
+    noise, some_features = gsde_noise(0.99), np.random.default_rng(1).standard_normal((50, 6)).astype(np.float32)
+    noise(some_features)
+    noise._correlation, noise._innovation = np.float32(1.0), np.float32(0.0)  # no new weights from here on
     noise._log_std[:, 1:] = -30.0  # in place, as an update does
-    other = seen.copy()
+    other = some_features.copy()
     other[:, 1:] += 1.0
     other[:, 0] *= 2.0
-    np.testing.assert_allclose(noise(other), noise(seen), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(noise(other), noise(some_features), rtol=1e-3, atol=1e-5)
 
 
-def test_of_no_features_at_all_it_is_finite() -> None:
+def test_noise_of_gsde_is_0_if_all_features_are_0() -> None:
     assert (gsde_noise(0.5)(np.zeros((3, 6), np.float32)) == 0.0).all()

@@ -1,4 +1,4 @@
-"""Acting with a model: greedy and sampled, from every observation space, by torch and by NumPy."""
+"""Policies: greedy and sampled actions for every observation space, on both engines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from limelight.nn.network import Network, make_network
 from limelight.nn.numpy_engine.network import supports
 from limelight.nn.policy import ModelPolicy
 
-ModelOf = Callable[..., ActorCritic]
+ActorCriticFactory = Callable[..., ActorCritic]
 SPACES: dict[str, tuple[Space[Any], Any]] = {
     "float32": (Box(-1.0, 1.0, (4,)), np.float32([[0.1, -2, 3, 0], [5, 5, -5, 0]])),
     "float64": (Box(-1.0, 1.0, (4,), np.float64), np.array([[0.1, -2, 3, 0], [5, 5, -5, 0]])),
@@ -29,21 +29,21 @@ SPACES: dict[str, tuple[Space[Any], Any]] = {
 
 
 def networks(model: ActorCritic) -> list[Network]:
-    """The model on every engine that computes it."""
+    """The model on every engine that supports it."""
     return [
         make_network(model, engine=engine) for engine in (("autograd", "numpy") if supports(model) else ("autograd",))
     ]
 
 
 def starts(obs: Any) -> Any:
-    """No row begins an episode."""
+    """Zeros: no row begins an episode."""
     return np.zeros(len(obs), np.float32)
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_greedy_actions_are_the_modes(make_network_module: ModelOf, name: str) -> None:
+def test_greedy_actions_are_the_modes(make_actor_critic: ActorCriticFactory, name: str) -> None:
     space, obs = SPACES[name]
-    model = make_network_module(space, policy_init_gain=5.0)
+    model = make_actor_critic(space, policy_init_gain=5.0)
     expected = model(torch.from_numpy(obs)[None]).params[0].argmax(-1).numpy()
     for network in networks(model):
         actions = ModelPolicy(network, None).act(obs, starts(obs))
@@ -52,9 +52,9 @@ def test_greedy_actions_are_the_modes(make_network_module: ModelOf, name: str) -
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_sampled_actions_follow_the_policy_and_the_generator(make_network_module: ModelOf, name: str) -> None:
+def test_sampled_actions_follow_the_policy_and_the_generator(make_actor_critic: ActorCriticFactory, name: str) -> None:
     space, obs = SPACES[name]
-    model = make_network_module(space, policy_init_gain=2.0)
+    model = make_actor_critic(space, policy_init_gain=2.0)
     many, n = np.repeat(obs[:1], 20_000, axis=0), 20_000
     probabilities = model(torch.from_numpy(obs[:1])[None]).params[0, 0].detach().softmax(-1).numpy()
     for network in networks(model):
@@ -68,36 +68,36 @@ def test_sampled_actions_follow_the_policy_and_the_generator(make_network_module
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 @pytest.mark.parametrize("core", ["lstm", "gru"])
-def test_acting_with_memory_is_the_models_forward(
-    make_network_module: ModelOf, name: str, critic: str, core: str
+def test_acting_with_memory_equals_the_models_forward_pass(
+    make_actor_critic: ActorCriticFactory, name: str, critic: str, core: str
 ) -> None:
-    """Actions and memory, forgotten where the mask says so, step by step."""
+    """Actions and states agree step by step, with resets."""
     space, obs = SPACES[name]
-    model = make_network_module(space, policy_init_gain=5.0, core=core, critic=critic)
+    model = make_actor_critic(space, policy_init_gain=5.0, core=core, critic=critic)
     policy, state = ModelPolicy(make_network(model), None), torch.zeros(2, model.state_size)
     assert policy.recurrent_state is None
     for start in ([1, 1], [0, 0], [0, 1], [0, 0]):
         mask, before = np.array(start, np.float32), policy.recurrent_state
-        kept = None if before is None else before.copy()
+        copy_before = None if before is None else before.copy()
         expected = model(torch.from_numpy(obs)[None], state, torch.from_numpy(mask)[None])
         assert policy.act(obs, mask).tolist() == expected.params[0].argmax(-1).tolist()
         state = expected.recurrent_state.detach()
         np.testing.assert_allclose(policy.recurrent_state, state, rtol=0.0, atol=1e-6)
         if before is not None:
-            np.testing.assert_array_equal(before, kept)  # replaced, never written into
+            np.testing.assert_array_equal(before, copy_before)  # not modified in place
 
 
-def test_acting_leaves_no_gradients(make_network_module: ModelOf) -> None:
+def test_acting_leaves_no_gradients(make_actor_critic: ActorCriticFactory) -> None:
     space, obs = SPACES["float32"]
-    model = make_network_module(space)
+    model = make_actor_critic(space)
     ModelPolicy(make_network(model, engine="autograd"), np.random.default_rng(0)).act(obs, starts(obs))
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_acting_sees_new_parameters_at_once(make_network_module: ModelOf) -> None:
-    """Both paths read the model's own memory: an optimizer step needs no copying."""
+def test_acting_uses_new_parameters_at_once(make_actor_critic: ActorCriticFactory) -> None:
+    """Both engines read the model's memory, so a step of the optimizer needs no copy."""
     space, obs = SPACES["float32"]
-    model = make_network_module(space)
+    model = make_actor_critic(space)
     policies = [ModelPolicy(network, None) for network in networks(model)]
     assert len(policies) == 2
     for action in range(3):
@@ -108,7 +108,7 @@ def test_acting_sees_new_parameters_at_once(make_network_module: ModelOf) -> Non
 
 
 class Plain(nn.Module):
-    """A user's encoder that takes observations as they come."""
+    """A custom encoder without a conversion of observations."""
 
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
@@ -119,13 +119,13 @@ class Plain(nn.Module):
         return features
 
 
-def test_users_encoders_get_float32_of_float64_observations(
-    make_network_module: ModelOf, monkeypatch: pytest.MonkeyPatch
+def test_custom_encoders_receive_float64_observations_as_float32(
+    make_actor_critic: ActorCriticFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("their_nets")
+    module = ModuleType("my_nets")
     module.Plain = Plain  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "their_nets", module)
+    monkeypatch.setitem(sys.modules, "my_nets", module)
     space, obs = SPACES["float64"]
-    model = make_network_module(space, encoder="their_nets:Plain")
+    model = make_actor_critic(space, encoder="my_nets:Plain")
     expected = model(torch.from_numpy(obs).float()[None]).params[0].argmax(-1).tolist()
     assert ModelPolicy(make_network(model), None).act(obs, starts(obs)).tolist() == expected

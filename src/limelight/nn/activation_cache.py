@@ -189,7 +189,7 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """ImagePreprocessor as :class:`limelight.nn.images.Flat` has them; rows of numbers as they are."""
+    """Flatten planes as :class:`limelight.nn.images.Flat` does; return rows unchanged."""
     return x if x.ndim == 2 else x.permute(0, 2, 3, 1).flatten(1)
 
 

@@ -1,6 +1,6 @@
-"""Cores stand between encoder and heads and may remember: features [T, B, F] → features [T, B, F'], and a state.
+"""Cores between encoder and heads: features [T, B, F] → features [T, B, F'], with a recurrent state or without.
 
-Built by model.py. The state is one tensor [B, S], so that a rollout and a checkpoint hold it as one array.
+The recurrent state is one tensor [B, S], so that a rollout and a checkpoint hold it as one array.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from torch import Tensor, nn
 from limelight.settings.schema import ModelConfig
 
 Parts = tuple[Tensor, ...]
-"""A state in its parts [B, H]: the output first (LSTM: h and c; GRU: h)."""
+"""The parts of a recurrent state, each [B, H], the output first: (h, c) of an LSTM, (h,) of a GRU."""
 Step = Callable[[Tensor, Tensor, Parts], Parts]
-"""One row: what inputs and the last output (overwritten) give to the gates, [B, G H] each, and the state before it."""
+"""One time step of a cell: from the pre-activations of the gates due to the input and due to the last output
+(overwritten), [B, G H] each, and the state before the step, to the state after it."""
 
 
 class Core(Protocol):
-    """A memory (or none) unrolled over time."""
+    """A layer that is unrolled over time, with memory or without."""
 
     num_features: int
     """F'."""
     state_size: int
-    """S; 0 where there is no memory."""
+    """S; 0 without memory."""
 
     def initial_state(self, batch: int) -> Tensor | None:
-        """The state before the first observation of ``batch`` episodes; None where there is no memory."""
+        """Return the state before the first observations of ``batch`` episodes, [batch, S]; None without memory."""
 
     def __call__(
         self, features: Tensor, state: Tensor | None, episode_start: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Features after the memory [T, B, F'] and the state after the last row; ``episode_start`` [T, B] resets it."""
+        """Return features [T, B, F'] and the state after the last row; ``episode_start`` [T, B] resets the state."""
 
 
 class FeedForward:
-    """No memory: features pass as they are."""
+    """Passes features on unchanged; no memory."""
 
     state_size = 0
 
@@ -45,48 +46,48 @@ class FeedForward:
         self.num_features = num_features
 
     def initial_state(self, batch: int) -> None:
-        """None: nothing to remember."""
+        """Return None: there is no state."""
         return
 
     def __call__(
         self, features: Tensor, state: Tensor | None, episode_start: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """The features themselves and the state as given."""
+        """Return the arguments ``features`` and ``state``."""
         return features, state
 
 
 class Recurrent(nn.Module):
-    """An LSTM (S = 2H: h and c side by side) or GRU (S = H) cell, stepped over time:
+    """Unrolls an LSTM (S = 2H: h and c side by side) or GRU (S = H) cell over time:
 
     (hₜ, cₜ) = cell(xₜ, (1 − episode_startₜ) · (hₜ₋₁, cₜ₋₁)).
 
     Source: Hochreiter & Schmidhuber 1997; Cho et al. 2014.
     """
 
-    # A loop, and not nn.LSTM on the rows between any two resets: with H = 64 and 16 × 64 rows that took half the time
-    # where there were resets every 200 steps, but half as much again with resets every 20; 256 × 5 rows took it longer.
+    # nn.LSTM between any two resets would be faster only if resets are rare.
     def __init__(self, cell: nn.LSTMCell | nn.GRUCell) -> None:
         super().__init__()
+        is_lstm = isinstance(cell, nn.LSTMCell)
         self.cell = cell
         self.num_features = cell.hidden_size
-        self.num_gates = 4 if isinstance(cell, nn.LSTMCell) else 3
-        self.state_size = 2 * cell.hidden_size if isinstance(cell, nn.LSTMCell) else cell.hidden_size
-        self._step: Step = _lstm_step if isinstance(cell, nn.LSTMCell) else _gru_step
+        self.num_gates = 4 if is_lstm else 3
+        self.state_size = 2 * cell.hidden_size if is_lstm else cell.hidden_size
+        self._step: Step = _lstm_step if is_lstm else _gru_step
 
     def initial_state(self, batch: int) -> Tensor:
-        """Zeros, [batch, S]."""
+        """Return zeros, [batch, S]."""
         return self.cell.weight_hh.new_zeros(batch, self.state_size)
 
     def forward(
         self, features: Tensor, state: Tensor | None = None, episode_start: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Outputs h [T, B, H] of features [T, B, F], and the state after the last row [B, S].
+        """Return outputs h [T, B, H] and the state after the last row, [B, S].
 
         Args:
             features: [T, B, F].
             state: before the first row, [B, S]; None is zeros.
-            episode_start: 1 where a row begins an episode, and so must not see the state before it, [T, B] float32;
-                None is nowhere.
+            episode_start: 1 where a row begins an episode and the state is zeroed first, [T, B] float32; None is 0
+                everywhere.
         """
         cell, linear = self.cell, nn.functional.linear
         if state is None:
@@ -94,7 +95,7 @@ class Recurrent(nn.Module):
         parts: Parts = state.chunk(self.state_size // cell.hidden_size, -1)
         any_start = [] if episode_start is None else episode_start.any(1).tolist()
         outputs = []
-        # The inputs' share of the gates is known of all rows at once: one product instead of T, forward and backward.
+        # The inputs of all rows are known, so their share of the gates is one product, forward and backward
         for t, gates_x in enumerate(linear(features, cell.weight_ih, cell.bias_ih).unbind()):
             if episode_start is not None and any_start[t]:
                 keep = (1.0 - episode_start[t]).unsqueeze(-1)
@@ -104,9 +105,10 @@ class Recurrent(nn.Module):
         return torch.stack(outputs), torch.cat(parts, -1)
 
     def initialize(self) -> None:
-        """Orthogonal weights of gain 1, gate by gate, and zero biases, but 1 for an LSTM's forget gate.
+        """Set orthogonal weights of gain 1 gate by gate, and zero biases, except 1 for an LSTM's forget gate.
 
-        So that it begins by keeping three quarters of its state and not half of it: gradients reach farther back.
+        With this bias the cell initially keeps about 3/4 of its state per step instead of 1/2, so gradients reach
+        farther back.
         Source: Gers et al. 2000; Jozefowicz et al. 2015.
         """
         for weight in (self.cell.weight_ih, self.cell.weight_hh):
@@ -118,7 +120,7 @@ class Recurrent(nn.Module):
             nn.init.ones_(self.cell.bias_ih.data.chunk(4)[1])
 
 
-# unsafe_chunk: the gates are activated in place, each by itself, as torch.lstm_cell and torch.gru_cell do it.
+# As torch.lstm_cell and torch.gru_cell do, the steps activate each gate in place; unsafe_chunk permits this.
 
 
 def _lstm_step(gates_x: Tensor, gates_h: Tensor, parts: Parts) -> Parts:
@@ -135,7 +137,7 @@ def _gru_step(gates_x: Tensor, gates_h: Tensor, parts: Parts) -> Parts:
 
 
 def make_core(num_features: int, config: ModelConfig) -> Core:
-    """The core of ``config`` for features [T, B, ``num_features``]."""
+    """Return the core of ``config`` for features [T, B, ``num_features``]."""
     if config.core == "feedforward":
         return FeedForward(num_features)
     kind = nn.LSTMCell if config.core == "lstm" else nn.GRUCell

@@ -1,7 +1,7 @@
-"""Action distributions over the policy head's outputs; no torch.distributions in the inner loop.
+"""Action distributions over the policy head's outputs, without the overhead of torch.distributions.
 
-Noise is drawn from the run's own NumPy generator and turned into actions by a pure function, so that every
-acting path (torch, NumPy) takes the same actions from the same random stream.
+Noise is drawn from the run's own NumPy generator and turned into actions by a pure function, so that both engines
+(PyTorch, NumPy) take the same actions from the same random stream.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from limelight.errors import ConfigError
-from limelight.nn.bounds import ToEnv, log_half_ranges, make_to_env, shaped
+from limelight.nn.bounds import ToEnv, log_half_ranges, make_to_env, shaped, unchanged
 from limelight.nn.squash import log_slope, mean_log_slope
 from limelight.settings.schema import ModelConfig
 from limelight.spaces.packed import Packed, path_name
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
-"""log σ is held within these: an unbounded one ends in NaN sooner or later."""
-GSDE_EPS = 1e-6
-"""Keeps log σ finite where all features are 0."""
+"""Limits of log σ: without limits it eventually overflows to NaN."""
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 ActionDtype = type[np.float32] | type[np.int64]
@@ -34,108 +32,105 @@ ActionDtype = type[np.float32] | type[np.int64]
 class ActionDistribution(Protocol):
     """A family of distributions π(·|params) over one action space. ``params`` is the policy head's output [..., K].
 
-    Of the K numbers the first ``num_outputs`` depend on the state; the others are parameters of their own.
+    The first ``num_outputs`` of the K numbers depend on the state; the others are state-independent parameters.
     """
 
     num_outputs: int
     initial: NDArray[np.float32]
-    """What the parameters start from, [K], but for what the head's weights make of the first features."""
+    """Initial bias of the parameters, [K]."""
     action_shape: tuple[int, ...]
-    """() of actions that are one number, else (A,)."""
+    """() if an action is one number, else (A,)."""
     action_dtype: ActionDtype
     to_env: ToEnv
-    """What the environments get of sampled actions [B, *action_shape]."""
+    """Converts sampled actions [B, *action_shape] to the environments' actions."""
 
     def noise(self, rng: np.random.Generator, batch: int) -> NDArray[np.float32]:
-        """The randomness of ``batch`` samples, a number for each of theirs, [batch, A] ([batch, 1] of one number)."""
+        """Draw the randomness of ``batch`` actions: one number for each of their numbers, [batch, A], A at least 1."""
 
     def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """Actions [..., *action_shape] as a deterministic function of ``noise``."""
+        """Return actions [..., *action_shape], a deterministic function of ``noise``."""
 
     def mode(self, params: Tensor) -> Tensor:
-        """The most probable actions [..., *action_shape]."""
+        """Return the most probable actions, [..., *action_shape]."""
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        """Log π(action), [...]."""
+        """Return log π(action), [...]."""
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Entropy in nats, [...]."""
-
-
-def unchanged(actions: NDArray[Any]) -> NDArray[Any]:
-    """Actions that are sampled as the environment takes them."""
-    return actions
+        """Return the entropy in nats, [...]."""
 
 
 class Categorical:
-    """One of the n actions start .. start + n − 1; ``params`` are unnormalised log-probabilities (logits) [..., n]."""
+    """A distribution over the n actions start … start + n − 1; ``params`` are unnormalised logits, [..., n]."""
 
     action_shape: tuple[int, ...] = ()
     action_dtype: ActionDtype = np.int64
     to_env: ToEnv = staticmethod(unchanged)
 
     def __init__(self, n: int, start: int = 0) -> None:
-        self.num_outputs, self.start = n, start
+        self.num_outputs = n
+        self.start = start
         self.initial = np.zeros(n, np.float32)
 
     def noise(self, rng: np.random.Generator, batch: int) -> NDArray[np.float32]:
-        """One uniform number in [0, 1) per sample, [batch, 1]."""
+        """Draw one uniform number in [0, 1) per action, [batch, 1]."""
         return rng.random((batch, 1), dtype=np.float32)
 
     def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """Inverse transform: the first action whose cumulative probability exceeds the noise, int64 [...]."""
+        """Return the first action whose cumulative probability exceeds the noise (inverse transform), int64 [...]."""
         cumulative = (params - params.amax(-1, keepdim=True)).exp().cumsum(-1)
-        # Normalising would round: sums below 1 would let noise near 1 choose an action of probability 0.
+        # Normalised sums could round to less than 1, and noise near 1 would choose an action of probability 0
         return (cumulative[..., :-1] <= noise * cumulative[..., -1:]).sum(-1) + self.start
 
     def mode(self, params: Tensor) -> Tensor:
-        """The action of the largest logit (the first of equals), int64 [...]."""
+        """Return the action of the largest logit, the first if several are equal, int64 [...]."""
         return params.argmax(-1) + self.start
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        """Log softmax(params)[action], [...]."""
+        """Return log softmax(params)[action], [...]."""
         return params.log_softmax(-1).gather(-1, (actions.long() - self.start).unsqueeze(-1)).squeeze(-1)
 
     def entropy(self, params: Tensor) -> Tensor:
-        """−Σ p log p, [...]."""
+        """Return −Σ p log p, [...]."""
         log_p = params.log_softmax(-1)
         return -(log_p.exp() * log_p).sum(-1)
 
 
 class Bernoulli:
-    """A independent yeses (1) or noes (0); ``params`` are log-odds of the yeses, [..., A]."""
+    """A independent trials with success (1) or failure (0); ``params`` are the log-odds of success, [..., A]."""
 
     action_dtype: ActionDtype = np.float32
 
     def __init__(self, size: int, to_env: ToEnv = unchanged) -> None:
-        self.num_outputs, self.to_env = size, to_env
+        self.num_outputs = size
+        self.to_env = to_env
         self.action_shape: tuple[int, ...] = (size,)
         self.initial = np.zeros(size, np.float32)
 
     def noise(self, rng: np.random.Generator, batch: int) -> NDArray[np.float32]:
-        """Uniform numbers in [0, 1), [batch, A]."""
+        """Draw uniform numbers in [0, 1), [batch, A]."""
         return rng.random((batch, self.num_outputs), dtype=np.float32)
 
     def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """1 where the noise is below the probability, float32 [..., A]."""
+        """Return 1 where the noise is below the probability of success, else 0, float32 [..., A]."""
         return (noise < params.sigmoid()).float()
 
     def mode(self, params: Tensor) -> Tensor:
-        """1 where the probability is above ½, float32 [..., A]."""
+        """Return 1 where the probability of success is above ½, else 0, float32 [..., A]."""
         return (params > 0.0).float()
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        """Σ a z − softplus(z) over the log-odds z, [...]."""
+        """Return Σ a z − softplus(z) over the log-odds z, [...]."""
         return (actions * params - nn.functional.softplus(params)).sum(-1)
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Σ softplus(−|z|) + |z| sigmoid(−|z|), [...]."""
+        """Return Σ softplus(−|z|) + |z| sigmoid(−|z|), [...]."""
         z = params.abs()
         return (nn.functional.softplus(-z) + z * (-z).sigmoid()).sum(-1)
 
 
 class _Bounded(torch.autograd.Function):
-    """log σ within its limits. Beyond them its gradient passes only where a descent leads back: clamp would hold it."""
+    """Clips log σ to its limits; beyond a limit only gradients whose descent leads back pass (clamp passes none)."""
 
     @staticmethod
     def forward(ctx: Any, log_std: Tensor) -> Tensor:
@@ -150,24 +145,26 @@ class _Bounded(torch.autograd.Function):
 
 
 class Gaussian:
-    """Independent normal distributions N(μ, σ²) in A dimensions; ``params`` are μ and a number for σ, [..., 2A].
+    """Independent normal distributions N(μ, σ²) in A dimensions; ``params`` are μ and a raw number for σ, [..., 2A].
 
-    log σ is that number itself, or with ``softplus`` ½ log softplus of it (the variance, as in Mnih et al. 2016,
-    section 9), and lies within :data:`LOG_STD_MIN` and :data:`LOG_STD_MAX`. Actions [..., A] are stored as they were
-    sampled, and log π and entropy are theirs: clipping, and the units that rescaling gives them, are the environment's.
-    Where ``to_env`` squashes them, ``log_scale`` is Σ log ½ (high − low), and both are of what the environment gets,
-    low + ½ (high − low)(1 + tanh u): a change of variables by a factor that the parameters have no part in.
+    log σ is the raw number r, or with ``softplus`` ½ log softplus(r) (softplus(r) is the variance, as in Mnih et al.
+    2016, section 9), clipped to :data:`LOG_STD_MIN` and :data:`LOG_STD_MAX`. Actions [..., A] are stored as sampled;
+    log π and entropy are those of the sampled actions, before ``to_env`` clips or rescales them. If ``to_env`` squashes
+    them, ``log_scale`` is Σ log ½ (high − low), and log π and entropy are those of the environment's actions
+    low + ½ (high − low)(1 + tanh u): a change of variables whose factor does not depend on the parameters.
     """
 
     action_dtype: ActionDtype = np.float32
 
     def __init__(self, size: int, to_env: ToEnv, config: ModelConfig, log_scale: float | None = None) -> None:
-        self.size, self.to_env, self.log_scale = size, to_env, log_scale
+        self.size = size
+        self.to_env = to_env
+        self.log_scale = log_scale
         self.action_shape: tuple[int, ...] = (size,)
         self.num_outputs = size if config.action_std in ("parameter", "gsde") else 2 * size
         self.softplus = config.action_std == "softplus"
         self.gsde_init = config.log_std_init if config.action_std == "gsde" else None
-        """What the parameters of :class:`Gsde` start from, where that makes σ."""
+        """Initial parameters of :class:`~limelight.nn.policy_head.Gsde`; None if σ is not computed by it."""
         start = config.log_std_init
         if self.softplus:
             start = math.log(math.expm1(math.exp(2.0 * start)))
@@ -176,34 +173,34 @@ class Gaussian:
             self.initial = self.initial[:size]
 
     def noise(self, rng: np.random.Generator, batch: int) -> NDArray[np.float32]:
-        """Standard normal, [batch, A]."""
+        """Draw standard normal numbers, [batch, A]."""
         return rng.standard_normal((batch, self.size), dtype=np.float32)
 
     def split(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        """μ and log σ, each [..., A]."""
+        """Return μ and log σ, each [..., A]."""
         mean, raw = params[..., : self.size], params[..., self.size :]
         log_std = 0.5 * nn.functional.softplus(raw).clamp_min(1e-8).log() if self.softplus else raw
         bounded: Tensor = _Bounded.apply(log_std)  # type: ignore[no-untyped-call]
         return mean, bounded
 
     def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """μ + σ · noise, float32 [..., A]."""
+        """Return μ + σ · noise, float32 [..., A]."""
         mean, log_std = self.split(params)
         return mean + log_std.exp() * noise
 
     def mode(self, params: Tensor) -> Tensor:
-        """μ, [..., A]; squashed it is the median of what the environment gets, not its densest point."""
+        """Return μ, [..., A]; squashed, it becomes the median of the environment's actions, not their mode."""
         return params[..., : self.size]
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        """−½ Σ ((a − μ) / σ)² − Σ log σ − ½ A log 2π, squashed also − Σ log(1 − tanh² a) − log_scale, [...]."""
+        """Return −½ Σ ((a − μ) / σ)² − Σ log σ − ½ A log 2π; squashed: − Σ log(1 − tanh² a) − log_scale more, [...]."""
         mean, log_std = self.split(params)
         z = (actions - mean) * (-log_std).exp()
         log_probs = (-0.5 * z * z - log_std).sum(-1) - self.size * _HALF_LOG_2PI
         return log_probs if self.log_scale is None else log_probs - log_slope(actions).sum(-1) - self.log_scale
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Σ log σ + ½ A (1 + log 2π), squashed also + Σ E log(1 − tanh² a) + log_scale, [...]."""
+        """Return Σ log σ + ½ A (1 + log 2π); squashed: + Σ E log(1 − tanh² a) + log_scale more, [...]."""
         mean, log_std = self.split(params)
         entropies = log_std.sum(-1) + self.size * (0.5 + _HALF_LOG_2PI)
         if self.log_scale is None:
@@ -212,128 +209,85 @@ class Gaussian:
 
 
 class Factor(NamedTuple):
-    """One of a :class:`FactorizedDistribution`, and where it stands in the whole."""
+    """One factor of a :class:`FactorizedDistribution`, and its columns in the parameters, noise and actions."""
 
     distribution: ActionDistribution
     outputs: slice
+    """Its state-dependent parameters."""
     state_independent: slice
-    """Its parameters among those of the whole."""
+    """Its state-independent parameters."""
     noise: slice
     actions: int | slice
-    """Its numbers among those of the whole: one of them, or an array."""
+    """Its actions: a column, or several."""
 
 
 class FactorizedDistribution:
-    """Independent parts, π(a) = Π πᵢ(aᵢ): log π and entropy are sums. Of MultiDiscrete, and of packed Dict and Tuple.
+    """A product of independent factors, π(a) = Π πᵢ(aᵢ), so log π and entropy are sums: for MultiDiscrete, Dict, Tuple.
 
-    ``params`` are the outputs of all parts, then the free parameters of all, [..., K]; actions (int64 if those of all
-    parts are, else float32) and noise are those of all parts, side by side, [..., A].
+    ``params`` [..., K] are the outputs of all factors, then the state-independent parameters of all factors. Actions
+    and noise [..., A] are those of all factors side by side; actions are int64 if those of every factor are, else
+    float32.
     """
 
     def __init__(self, distributions: Sequence[ActionDistribution], to_env: ToEnv = unchanged) -> None:
         self.to_env = to_env
-        self.parts: list[Factor] = []
+        self.factors: list[Factor] = []
         self.num_outputs = sum(d.num_outputs for d in distributions)
-        output, free, number = 0, self.num_outputs, 0
+        output, state_independent, column = 0, self.num_outputs, 0
         for d in distributions:
             outputs = slice(output, output + d.num_outputs)
-            own = slice(free, free + len(d.initial) - d.num_outputs)
-            noise = slice(number, number + math.prod(d.action_shape))
-            self.parts.append(Factor(d, outputs, own, noise, noise if d.action_shape else number))
-            output, free, number = outputs.stop, own.stop, noise.stop
-        self.action_shape: tuple[int, ...] = (number,)
+            others = slice(state_independent, state_independent + len(d.initial) - d.num_outputs)
+            noise = slice(column, column + math.prod(d.action_shape))
+            self.factors.append(Factor(d, outputs, others, noise, noise if d.action_shape else column))
+            output, state_independent, column = outputs.stop, others.stop, noise.stop
+        self.action_shape: tuple[int, ...] = (column,)
         floats = any(d.action_dtype is np.float32 for d in distributions)
         self.action_dtype: ActionDtype = np.float32 if floats else np.int64
-        self.initial = np.empty(free, np.float32)
-        for part in self.parts:
-            d = part.distribution
-            self.initial[part.outputs], self.initial[part.state_independent] = np.split(d.initial, [d.num_outputs])
+        self.initial = np.empty(state_independent, np.float32)
+        for f in self.factors:
+            d = f.distribution
+            self.initial[f.outputs], self.initial[f.state_independent] = np.split(d.initial, [d.num_outputs])
 
     def noise(self, rng: np.random.Generator, batch: int) -> NDArray[np.float32]:
-        """The noise of every part, [batch, A]."""
-        noise: NDArray[np.float32] = np.concatenate([p.distribution.noise(rng, batch) for p in self.parts], -1)
+        """Draw the noise of every factor, [batch, A]."""
+        noise: NDArray[np.float32] = np.concatenate([f.distribution.noise(rng, batch) for f in self.factors], -1)
         return noise
 
     def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """A sample of every part, [..., A]."""
-        return self._join([p.distribution.sample(_own(params, p), noise[..., p.noise]) for p in self.parts], params)
+        """Return a sample of every factor, [..., A]."""
+        samples = [f.distribution.sample(_params_of(f, params), noise[..., f.noise]) for f in self.factors]
+        return self._join(samples, params)
 
     def mode(self, params: Tensor) -> Tensor:
-        """The mode of every part, [..., A]."""
-        return self._join([p.distribution.mode(_own(params, p)) for p in self.parts], params)
+        """Return the mode of every factor, [..., A]."""
+        return self._join([f.distribution.mode(_params_of(f, params)) for f in self.factors], params)
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        """Σ log πᵢ(aᵢ), [...]."""
-        terms = [p.distribution.log_prob(_own(params, p), actions[..., p.actions]) for p in self.parts]
+        """Return Σ log πᵢ(aᵢ), [...]."""
+        terms = [f.distribution.log_prob(_params_of(f, params), actions[..., f.actions]) for f in self.factors]
         return torch.stack(terms).sum(0)
 
     def entropy(self, params: Tensor) -> Tensor:
-        """Σ Hᵢ, [...]."""
-        return torch.stack([p.distribution.entropy(_own(params, p)) for p in self.parts]).sum(0)
+        """Return Σ Hᵢ, [...]."""
+        return torch.stack([f.distribution.entropy(_params_of(f, params)) for f in self.factors]).sum(0)
 
     def _join(self, actions: list[Tensor], params: Tensor) -> Tensor:
-        """The actions of all parts, side by side; torch makes float32 of int64 beside float32."""
+        """Return the actions of all factors side by side, [..., A]; torch promotes int64 beside float32 to float32."""
         return torch.cat([a.reshape(*params.shape[:-1], -1) for a in actions], -1)
 
 
-def _own(params: Tensor, part: Factor) -> Tensor:
-    """The parameters of a part among those of the whole."""
-    outputs = params[..., part.outputs]
-    if part.state_independent.start == part.state_independent.stop:
+def _params_of(factor: Factor, params: Tensor) -> Tensor:
+    """Return the parameters [..., K'] of a factor."""
+    outputs = params[..., factor.outputs]
+    if factor.state_independent.start == factor.state_independent.stop:
         return outputs
-    return torch.cat((outputs, params[..., part.state_independent]), -1)
-
-
-class Gsde(nn.Module):
-    """Features z [..., F] → log σ [..., A], with σⱼ² = 1/F Σᵢ (zᵢ e^(Lᵢⱼ))², L [F, A] parameters.
-
-    That is the variance of Σᵢ θᵢⱼ zᵢ e^(Lᵢⱼ) / √F for standard normal θ, which is what exploration noise is made of
-    (noise.py). No gradient goes through σ into the features. Source: Raffin, Kober & Stulp 2021, *Smooth
-    exploration for robotic reinforcement learning*; 1/F is ours: σ starts near e^log_std_init at any width.
-    """
-
-    def __init__(self, num_features: int, num_actions: int, log_std_init: float) -> None:
-        super().__init__()
-        self.log_std = nn.Parameter(torch.full((num_features, num_actions), log_std_init))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Log σ, [..., A]."""
-        variance = features.detach().square() @ (2.0 * self.log_std).exp() / features.shape[-1]
-        return 0.5 * (variance + GSDE_EPS).log()
-
-
-class PolicyHead(nn.Module):
-    """Features [..., F] → parameters of the distribution [..., K]: linear outputs, then free parameters or log σ."""
-
-    def __init__(self, num_features: int, distribution: ActionDistribution) -> None:
-        super().__init__()
-        self.linear = nn.Linear(num_features, distribution.num_outputs)
-        outputs, free = np.split(distribution.initial, [distribution.num_outputs])
-        self.state_independent = nn.Parameter(torch.from_numpy(free.copy())) if len(free) else None
-        self.gsde: Gsde | None = None
-        if isinstance(distribution, Gaussian) and distribution.gsde_init is not None:
-            self.gsde = Gsde(num_features, distribution.size, distribution.gsde_init)
-        self._initial_bias = torch.from_numpy(outputs.copy())
-
-    def add_initial_bias(self) -> None:
-        """Let the outputs begin where the distribution says; asked once, when all weights and biases are set."""
-        with torch.no_grad():
-            self.linear.bias.add_(self._initial_bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Parameters [..., K]."""
-        outputs: Tensor = self.linear(features)
-        if self.gsde is not None:
-            return torch.cat((outputs, self.gsde(features)), -1)
-        if self.state_independent is None:
-            return outputs
-        return torch.cat((outputs, self.state_independent.expand(*outputs.shape[:-1], -1)), -1)
+    return torch.cat((outputs, params[..., factor.state_independent]), -1)
 
 
 def make_distribution(space: Space[Any], config: ModelConfig) -> ActionDistribution:
-    """The distribution family of an action space.
+    """Return the distribution over an action space.
 
-    Raises: ConfigError for a space that has none, or settings that do not fit the space.
+    Raises: ConfigError if the space is not supported, or a setting does not fit the space.
     """
     leaves = [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
     if not any(isinstance(leaf, Box) for leaf in leaves):
@@ -372,11 +326,14 @@ def _family(space: Space[Any], config: ModelConfig) -> ActionDistribution:
 
 
 def _packed_family(space: Packed, config: ModelConfig) -> ActionDistribution:
-    """A part for every leaf. Environments get float64 where a leaf is: rounded to float32 it might leave its bounds."""
-    parts: list[ActionDistribution] = []
+    """Return the product of a factor for every leaf.
+
+    If a leaf is float64, the environment's vectors are float64: rounded to float32 they might leave its bounds.
+    """
+    distributions: list[ActionDistribution] = []
     for leaf in space.leaves:
         try:
-            parts.append(_family(leaf.space, config))
+            distributions.append(_family(leaf.space, config))
         except ConfigError as error:
             raise ConfigError(f"{error} (this is {path_name(leaf.path)} of the action space)") from None
     boxes = [leaf.space.dtype for leaf in space.leaves if isinstance(leaf.space, Box)]
@@ -384,9 +341,9 @@ def _packed_family(space: Packed, config: ModelConfig) -> ActionDistribution:
 
     def to_env(actions: NDArray[Any]) -> NDArray[Any]:
         vectors = np.empty(actions.shape, dtype)
-        for part in factorised.parts:
-            vectors[:, part.noise] = part.distribution.to_env(actions[:, part.actions]).reshape(len(actions), -1)
+        for factor in whole.factors:
+            vectors[:, factor.noise] = factor.distribution.to_env(actions[:, factor.actions]).reshape(len(actions), -1)
         return vectors
 
-    factorised = FactorizedDistribution(parts, to_env)
-    return factorised
+    whole = FactorizedDistribution(distributions, to_env)
+    return whole

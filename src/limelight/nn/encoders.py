@@ -1,4 +1,4 @@
-"""Encoders: observations [..., *obs_shape] → features [..., F]. Chosen by model.py from the space and the config."""
+"""Encoders of every supported observation space: observations [..., *obs_shape] → features [..., F]."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "el
 
 
 class FlattenObs(nn.Module):
-    """[..., *shape] → [..., F]: Box, MultiBinary → flat float32; Discrete, MultiDiscrete → one-hot, side by side.
+    """Flattens observations [..., *shape] to float32 features [..., F]; Discrete and MultiDiscrete become one-hot.
 
-    Raises: ConfigError where an observation is not one of the values of its Discrete space.
+    Raises: ConfigError if the space is not supported, or an observation is outside its Discrete space.
     """
 
     offsets: Tensor
@@ -46,12 +46,12 @@ class FlattenObs(nn.Module):
             self.register_buffer("offsets", offsets - torch.from_numpy(space.start.reshape(-1)), persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Features [..., F]."""
+        """Return features, [..., F]."""
         if isinstance(self.space, Box | MultiBinary):
             return obs.reshape(*obs.shape[: obs.ndim - len(self.space.shape)], -1).float()
         try:
             return self._one_hot(obs)
-        except RuntimeError:  # which an index out_of_space_message raises
+        except RuntimeError:  # an index is out of range
             raise ConfigError(out_of_space_message(self.space, obs)) from None
 
     def _one_hot(self, obs: Tensor) -> Tensor:
@@ -64,13 +64,13 @@ class FlattenObs(nn.Module):
 
 
 def out_of_space_message(space: Space[Any], obs: Any) -> str:
-    """What to say of observations (tensor or array) that are not all in their space."""
-    seen = f"{int(obs.min())} … {int(obs.max())}"
-    return f"observation: values {seen} are not all in {space}; it must hold all that the environment returns"
+    """Return the error message for observations (tensor or array) outside their space."""
+    values = f"{int(obs.min())} … {int(obs.max())}"
+    return f"observation: values {values} are not all in {space}; it must contain every observation of the environment"
 
 
 class MLP(nn.Module):
-    """Flatten, then Linear + activation for every width. [..., *obs_shape] → [..., hidden_sizes[-1]]."""
+    """Flattens observations, then applies the hidden layers: [..., *obs_shape] → [..., hidden_sizes[-1]]."""
 
     def __init__(self, space: Space[Any], config: ModelConfig) -> None:
         super().__init__()
@@ -79,52 +79,54 @@ class MLP(nn.Module):
         self.num_features = config.hidden_sizes[-1]
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Features [..., F]."""
+        """Return features, [..., F]."""
         features: Tensor = self.layers(self.flatten(obs))
         return features
 
 
 class LeafEncoders(nn.Module):
-    """Packed observations [..., D] → features of every leaf but the mask, side by side, [..., F]."""
+    """Encodes every leaf of packed observations [..., D] except the action mask; features side by side, [..., F].
+
+    Raises: ConfigError if there is no such leaf.
+    """
 
     def __init__(self, space: Packed, config: ModelConfig) -> None:
         super().__init__()
         self.leaves = space.visible
         if not self.leaves:
-            raise ConfigError(f"observation space {space.original}: holds nothing but the mask of actions")
+            raise ConfigError(f"observation space {space.original}: contains nothing but the action mask")
         parts = [make_leaf_encoder(leaf.space, config) for leaf in self.leaves]
         self.parts = nn.ModuleList(parts)
         self.num_features = sum(part.num_features for part in parts)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Features [..., F]."""
-        return torch.cat([part(_leaf(obs, leaf)) for part, leaf in zip(self.parts, self.leaves, strict=True)], -1)
+        """Return features, [..., F]."""
+        return torch.cat([part(_unpack(leaf, obs)) for part, leaf in zip(self.parts, self.leaves, strict=True)], -1)
 
 
-def _leaf(obs: Tensor, leaf: Leaf) -> Tensor:
-    """What packed observations [..., D] hold of a leaf, [..., *leaf_shape]; images in bytes again."""
+def _unpack(leaf: Leaf, obs: Tensor) -> Tensor:
+    """Return a leaf's observations [..., *leaf_shape] from packed ones [..., D]; images become uint8 again."""
     values = obs[..., leaf.part].reshape((*obs.shape[:-1], *(leaf.space.shape or ())))
     return values.byte() if is_image(leaf.space) else values
 
 
 class FeaturesMLP(nn.Module):
-    """The hidden layers on top of what :class:`LeafEncoders` or :class:`ImageEncoder` make. [..., *obs_shape] →
-    [..., F].
-    """
+    """Applies hidden layers to the features of :class:`LeafEncoders` or :class:`ImageEncoder`."""
 
     def __init__(self, features: LeafEncoders | ImageEncoder, config: ModelConfig) -> None:
         super().__init__()
-        self.features, self.layers = features, hidden_layers(features.num_features, config)
+        self.features = features
+        self.layers = hidden_layers(features.num_features, config)
         self.num_features = config.hidden_sizes[-1]
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Features [..., F]."""
+        """Return features, [..., F]."""
         features: Tensor = self.layers(self.features(obs))
         return features
 
 
 def hidden_layers(num_features: int, config: ModelConfig) -> nn.Sequential:
-    """Linear + activation for every width of ``hidden_sizes``."""
+    """Return a linear layer and an activation for every width of ``hidden_sizes``."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise((num_features, *config.hidden_sizes)):
         layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[config.activation]()]
@@ -132,7 +134,7 @@ def hidden_layers(num_features: int, config: ModelConfig) -> nn.Sequential:
 
 
 def make_leaf_encoder(space: Space[Any], config: ModelConfig) -> FlattenObs | ImageEncoder:
-    """What a Box or another simple space becomes before the hidden layers; a network by name is for pictures."""
+    """Return the encoder of a simple space, without hidden layers; images of categories ignore ``config.encoder``."""
     if not is_image(space):
         return FlattenObs(space)
     assert isinstance(space, Box)
@@ -140,12 +142,13 @@ def make_leaf_encoder(space: Space[Any], config: ModelConfig) -> FlattenObs | Im
 
 
 def builtin_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
-    """Our encoder of a space.
+    """Return the built-in encoder of a space.
 
-    A picture goes through its network alone (nature, if none is named); a small image through the small network, then
-    the hidden layers. Packed observations: all leaves' features together through the hidden layers. All else: the MLP.
+    An image is encoded by the convolutional network ``config.encoder`` (default: nature); a small image by the small
+    network and the hidden layers. The features of all leaves of packed observations pass the hidden layers together.
+    Any other space is encoded by the MLP.
 
-    Raises: ConfigError where ``config.encoder`` names a network and there is no picture, or one too small for it.
+    Raises: ConfigError if ``config.encoder`` names a network and there is no image, or the image is too small for it.
     """
     encoder: nn.Module
     if isinstance(space, Packed) and not is_flat(space):
@@ -158,38 +161,40 @@ def builtin_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
         encoder = MLP(space, config)
     if config.encoder is not None and config.encoder not in [image.network for image in image_encoders(encoder)]:
         raise ConfigError(
-            f"encoder = {config.encoder!r}: is for pictures, and these observations hold none, which would be uint8 of "
-            f"{MIN_CNN_SIZE} × {MIN_CNN_SIZE} or more, or smaller and with channels; leave it out"
+            f"encoder = {config.encoder!r}: is for images, and these observations contain none (uint8 of "
+            f"{MIN_CNN_SIZE} × {MIN_CNN_SIZE} or more, or smaller and with channels); leave it out"
         )
     return encoder
 
 
 def image_encoders(encoder: nn.Module) -> list[ImageEncoder]:
-    """Those that are a part of an encoder."""
+    """Return the image encoders inside ``encoder``."""
     return [module for module in encoder.modules() if isinstance(module, ImageEncoder)]
 
 
 def is_builtin(encoder: str | None) -> bool:
-    """Whether the setting means one of our encoders."""
+    """Return whether the setting ``encoder`` selects a built-in encoder."""
     return encoder is None or encoder in NETWORKS
 
 
 def is_flat(space: Packed) -> bool:
-    """Whether the packed vector can be read as one Box: numbers alone, neither images nor a mask."""
+    """Return whether a packed vector can be encoded as one Box: only Boxes, no images and no action mask."""
     return space.mask is None and all(isinstance(leaf.space, Box) and not is_image(leaf.space) for leaf in space.leaves)
 
 
 def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
-    """The encoder of ``config``: ours, or the user's class ``package.module:Class`` made as ``Class(space)``.
+    """Return the encoder of ``config``: built in, or ``Class(space)`` of a custom ``package.module:Class``.
 
-    Raises: ConfigError if the class cannot be found or does not say its ``num_features``, if the name is none of
-        :data:`NETWORKS`, if that network cannot take the observations, or if bfloat16 is for layers that there are not.
+    Raises: ConfigError if the class cannot be found or has no ``num_features``, if the name is not in :data:`NETWORKS`,
+        if that network cannot encode the observations, or if precision is bfloat16 and no built-in network encodes
+        images.
     """
-    own = is_builtin(config.encoder)
-    encoder = builtin_encoder(space, config) if own else _load_custom_encoder(space, str(config.encoder))
-    if config.precision == "bfloat16" and not (own and image_encoders(encoder)):
+    builtin = is_builtin(config.encoder)
+    encoder = builtin_encoder(space, config) if builtin else _load_custom_encoder(space, str(config.encoder))
+    if config.precision == "bfloat16" and not (builtin and image_encoders(encoder)):
         raise ConfigError(
-            "precision = bfloat16: is of the convolutional layers of our networks, and this one has none; leave it auto"
+            "precision = bfloat16: is for the convolutional layers of built-in encoders, and this one has none; "
+            "leave it auto"
         )
     return encoder
 

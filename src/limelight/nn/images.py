@@ -1,4 +1,4 @@
-"""Convolutional features of images: their planes, and the networks by name. Used by encoders.py."""
+"""Convolutional encoders of images: preprocessing, and the networks by name."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ from limelight.spaces.images import (
 
 
 class ImagePreprocessor(nn.Module):
-    """Images [N, *shape] → planes [N, C, H, W]: one plane for each code, or brightness, which is in 0 … 1 by its bound,
-    or standardised, once :meth:`standardize` has said by what.
+    """Converts images [N, *shape] to planes [N, C, H, W].
+
+    An image of categories becomes one-hot: one plane for every category of every channel. Brightness is divided by its
+    upper bound, so that it lies in 0 … 1, or standardised after :meth:`standardize` was called.
     """
 
     scale: Tensor
     mean: Tensor | None
     channels: Tensor
-    codes: Tensor
+    """The channel of every one-hot plane."""
+    categories: Tensor
+    """The category of every one-hot plane."""
 
     def __init__(self, space: Box) -> None:
         super().__init__()
@@ -41,32 +45,33 @@ class ImagePreprocessor(nn.Module):
         self.is_categorical_image = is_categorical_image(space)
         if self.is_categorical_image:
             channels = np.repeat(np.arange(C), highest + 1)
-            codes = np.concatenate([np.arange(number + 1) for number in highest])
+            categories = np.concatenate([np.arange(number + 1) for number in highest])
             self.register_buffer("channels", torch.from_numpy(channels), persistent=False)
-            self.register_buffer("codes", torch.from_numpy(codes)[:, None, None], persistent=False)
+            self.register_buffer("categories", torch.from_numpy(categories)[:, None, None], persistent=False)
         else:
             scale = (1.0 / highest).astype(np.float32)[:, None, None]
             self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
-            # Of bytes, a product with one number is four times as fast as one with a number for each channel.
+            # Bytes are multiplied by one number faster than by one number for each channel
             self.one_scale = 1.0 / int(highest[0]) if (highest == highest[0]).all() else None
         self.register_buffer("mean", None, persistent=False)
-        self.factor, self.limit = 1.0, float("inf")
-        self.num_planes = len(self.codes) if self.is_categorical_image else C
+        self.factor = 1.0
+        self.limit = float("inf")
+        self.num_planes = len(self.categories) if self.is_categorical_image else C
 
     def standardize(self, scale: PixelScale) -> None:
-        """From now on planes are standardised by ``scale``."""
+        """Standardise planes by ``scale`` from now on."""
         mean = self._planes(torch.from_numpy(scale.mean)[None])
         self.mean = mean.to(self.scale.device).contiguous(memory_format=torch.channels_last)
         self.factor, self.limit = scale.factor, scale.limit
 
     def forward(self, obs: Tensor, out: Tensor | None = None) -> Tensor:
-        """ImagePreprocessor [N, C, H, W], float32; in ``out`` if that is given, in its type."""
+        """Return planes [N, C, H, W], float32; written into ``out``, in its dtype, if given."""
         images = self._planes(obs)
         if self.is_categorical_image:
-            planes = (images[:, self.channels] == self.codes).float()
+            planes = (images[:, self.channels] == self.categories).float()
             return planes if out is None else out.copy_(planes)
         if self.to_chw is None and not self.is_grey:
-            images = _interleaved(images)
+            images = _channels_last(images)
         if self.mean is not None:
             in_place = out is not None and out.dtype == torch.float32
             planes = out.copy_(images) if in_place else images.float()  # type: ignore[union-attr]
@@ -75,39 +80,41 @@ class ImagePreprocessor(nn.Module):
         return torch.mul(images, self.scale if self.one_scale is None else self.one_scale, out=out)
 
     def _planes(self, obs: Tensor) -> Tensor:
-        """[N, *shape] → [N, C, H, W]."""
+        """Return a view [N, C, H, W] of images [N, *shape]."""
         return obs[:, None] if self.is_grey else obs.permute(self.to_chw) if self.to_chw else obs
 
 
 def set_image_scale(network: nn.Module, scale: PixelScale) -> None:
-    """Tell every encoder of pictures in ``network``; see :meth:`ImagePreprocessor.standardize`."""
+    """Set ``scale`` in every image encoder of ``network``; see :meth:`ImagePreprocessor.standardize`."""
     for module in network.modules():
         if isinstance(module, ImagePreprocessor):
             module.standardize(scale)
 
 
-def _interleaved(images: Tensor) -> Tensor:
-    """Images [N, C, H, W] in channels_last memory, while they are bytes: faster than as numbers."""
+def _channels_last(images: Tensor) -> Tensor:
+    """Return images [N, C, H, W] in channels_last memory; this is faster for bytes than for float32."""
     if images.device.type != "cpu":
         return images.contiguous(memory_format=torch.channels_last)
     N, C, H, W = images.shape
-    apart = images.numpy()
-    together = np.empty((N, H, W, C), apart.dtype)
-    for c in range(C):  # NumPy takes three quarters of the time that torch.stack does
-        together[..., c] = apart[:, c]
-    return torch.from_numpy(together).permute(0, 3, 1, 2)
+    planes = images.numpy()
+    interleaved = np.empty((N, H, W, C), planes.dtype)
+    for c in range(C):  # NumPy is faster here than torch.stack
+        interleaved[..., c] = planes[:, c]
+    return torch.from_numpy(interleaved).permute(0, 3, 1, 2)
 
 
 class ImageEncoder(nn.Module):
-    """An image [..., *shape] → features [..., F], by one of :data:`NETWORKS` or, for small ones, by :data:`SMALL`.
+    """Encodes images [..., *shape] as features [..., F] by a convolutional network of :data:`NETWORKS`.
 
-    The layers compute in bfloat16 where ``precision`` says so, otherwise in float32; features are float32 anyway.
+    The default network is nature, or :data:`SMALL` for images with a side of less than 36 pixels. The layers compute in
+    bfloat16 if ``precision`` is ``bfloat16``, otherwise in float32; features are float32 in both cases.
 
     Args:
         space: of the image (:func:`limelight.spaces.images.is_image`).
-        network: a name; None is nature for pictures from 36 pixels on, and the small network below that.
-        precision: bfloat16, or anything else for float32.
-    Raises: ConfigError where the image is smaller than the network's kernels.
+        network: a name, or None for the default.
+        precision: ``bfloat16``, or any other text for float32.
+
+    Raises: ConfigError if the image is smaller than the network's kernels require.
     """
 
     def __init__(self, space: Space[Any], network: str | None = None, precision: str = "float32") -> None:
@@ -116,21 +123,21 @@ class ImageEncoder(nn.Module):
         _, H, W = image_size(space)
         self.space = space
         self.network = network or ("nature" if min(H, W) >= MIN_CNN_SIZE else None)
-        """The network's name; None is the small one."""
+        """The network's name; None for the small one."""
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.planes = ImagePreprocessor(space)
-        make, smallest = NETWORKS[self.network] if self.network else SMALL
-        if min(H, W) < smallest:
-            fit = " or ".join(name for name, other in NETWORKS.items() if min(H, W) >= other.smallest)
+        make_layers, min_side = NETWORKS[self.network] if self.network else SMALL
+        if min(H, W) < min_side:
+            fit = " or ".join(name for name, other in NETWORKS.items() if min(H, W) >= other.min_side)
             raise ConfigError(
-                f"encoder = {network!r}: needs pictures of {smallest} × {smallest} pixels or more, and these have "
-                f"{H} × {W}; use {fit}, or larger pictures"
+                f"encoder = {network!r}: needs images of {min_side} × {min_side} pixels or more, and these have "
+                f"{H} × {W}; use {fit}, or larger images"
             )
-        self.layers = nn.Sequential(*make(self.planes.num_planes, H, W))
-        self.num_features = _width(self.layers, self.planes.num_planes, H, W)
+        self.layers = nn.Sequential(*make_layers(self.planes.num_planes, H, W))
+        self.num_features = _num_outputs(self.layers, self.planes.num_planes, H, W)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Features [..., F]."""
+        """Return features, [..., F]."""
         lead = obs.shape[: obs.ndim - len(self.space.shape)]
         x = self.input(obs.reshape(-1, *self.space.shape))
         with self.autocast(obs.device.type):
@@ -138,28 +145,28 @@ class ImageEncoder(nn.Module):
         return features.float().reshape(*lead, -1)
 
     def input(self, obs: Tensor, out: Tensor | None = None) -> Tensor:
-        """What the first layer takes of images [N, *shape]: planes in channels_last memory, in the encoder's dtype.
+        """Return the input of the first layer for images [N, *shape], written into ``out`` if given.
 
-        In ``out``, if that is given.
+        It is planes [N, C, H, W] in channels_last memory, in the encoder's dtype.
         """
         planes: Tensor = self.planes(obs, out)
         return planes.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def autocast(self, device_type: str) -> torch.autocast:
-        """Within it, the layers compute in the encoder's dtype."""
+        """Return the context in which the layers compute in the encoder's dtype."""
         return torch.autocast(device_type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
 class Flat(nn.Module):
-    """[N, C, H, W] → [N, H W C], the order in which channels_last memory holds it, so that nothing is copied."""
+    """Flattens planes [N, C, H, W] to rows [N, H W C] in the order of channels_last memory, so without a copy."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows of numbers."""
+        """Return rows, [N, H W C]."""
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
 class Residual(nn.Module):
-    """x + conv(ReLU(conv(ReLU(x))))."""
+    """Computes x + conv(ReLU(conv(ReLU(x)))) with as many channels as x."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -167,7 +174,7 @@ class Residual(nn.Module):
         self.layers = nn.Sequential(nn.ReLU(), convolutions[0], nn.ReLU(), convolutions[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """As large as x."""
+        """Return planes of the shape of ``x``."""
         y: Tensor = x + self.layers(x)
         return y
 
@@ -207,44 +214,48 @@ def _small(channels: int, height: int, width: int) -> Layers:
     return [*pooled, Flat()]
 
 
-class Network(NamedTuple):
-    """What an image goes through."""
+class ConvNetwork(NamedTuple):
+    """A convolutional architecture."""
 
-    layers: Callable[[int, int, int], Layers]
-    """Made for so many planes, rows and columns."""
-    smallest: int
-    """The shorter side that its kernels need, in pixels."""
+    make_layers: Callable[[int, int, int], Layers]
+    """Returns the layers for C planes of H × W pixels."""
+    min_side: int
+    """Shortest side in pixels that the kernels allow."""
 
 
 NETWORKS = {
-    "a3c": Network(_a3c, 20),
-    "a3c-half": Network(_a3c_half, 10),
-    "nature": Network(_nature, MIN_CNN_SIZE),
-    "universe": Network(_universe, 1),
-    "impala": Network(_impala, 1),
+    "a3c": ConvNetwork(_a3c, 20),
+    "a3c-half": ConvNetwork(_a3c_half, 10),
+    "nature": ConvNetwork(_nature, MIN_CNN_SIZE),
+    "universe": ConvNetwork(_universe, 1),
+    "impala": ConvNetwork(_impala, 1),
 }
-"""The networks for pictures, by name.
+"""The networks for images, by name; 16 8×8/4 is a convolution of 16 filters of 8 × 8 pixels with stride 4.
 
-a3c: 16 8×8/4, 32 4×4/2, 256 (Mnih et al. 2016). a3c-half: 16 4×4/2, 32 4×4/2, 256: the same for half the side, as
-the shapes behind the first layer tell. nature: 32 8×8/4, 64 4×4/2, 64 3×3/1, 512 (Mnih et al. 2015).
-universe: four times 32 3×3/2 with ELU, for 42 × 42 (OpenAI's universe-starter-agent). impala: three times a convolution
-of 16, 32, 32 channels, pooled, with two residual blocks each, then 256 (Espeholt et al. 2018). ReLU but for universe.
+a3c: 16 8×8/4, 32 4×4/2, then 256 units (Mnih et al. 2016).
+a3c-half: 16 4×4/2, 32 4×4/2, 256: a3c for images of half the side; the shapes behind the first layer are the same.
+nature: 32 8×8/4, 64 4×4/2, 64 3×3/1, 512 (Mnih et al. 2015).
+universe: four times 32 3×3/2 with ELU, for 42 × 42 (OpenAI's universe-starter-agent).
+impala: three times a convolution of 16, 32, 32 channels, pooling and two residual blocks, then 256 (Espeholt et al.
+2018).
+All but universe have ReLU.
 """
-SMALL = Network(_small, MIN_IMAGE_SIZE)
-"""16 2×2, pooled from 7 pixels on, 32 2×2, 64 2×2: torch-ac's for MiniGrid."""
+SMALL = ConvNetwork(_small, MIN_IMAGE_SIZE)
+"""Convolutions 16 2×2, pooled if the sides are 7 or more, 32 2×2, 64 2×2: the network of torch-ac for MiniGrid."""
 
 
 def _convolutions(activation: type[nn.Module], *sizes: tuple[int, int, int, int, int]) -> Layers:
-    """Convolution + activation for every (channels in, out, kernel, stride, padding)."""
+    """Return a convolution and an activation for every (channels in, out, kernel, stride, padding)."""
     return [layer for size in sizes for layer in (nn.Conv2d(*size), activation())]
 
 
 def _with_hidden(layers: Layers, channels: int, height: int, width: int, hidden: int) -> Layers:
-    """The layers, then a hidden one of so many units on all they make."""
+    """Return the layers, then a hidden layer of ``hidden`` units on their flattened output."""
     flat = [*layers, Flat()]
-    return [*flat, nn.Linear(_width(nn.Sequential(*flat), channels, height, width), hidden), nn.ReLU()]
+    return [*flat, nn.Linear(_num_outputs(nn.Sequential(*flat), channels, height, width), hidden), nn.ReLU()]
 
 
-def _width(layers: nn.Module, channels: int, height: int, width: int) -> int:
+def _num_outputs(layers: nn.Module, channels: int, height: int, width: int) -> int:
+    """Return F of the layers' output [N, F] for planes [N, channels, height, width]."""
     with torch.no_grad():
         return int(layers(torch.zeros(1, channels, height, width)).shape[-1])

@@ -1,6 +1,6 @@
 """The actor-critic network: encoder → core → head, for the policy and for the value.
 
-Built by train.py and agent.py. One ``forward`` serves acting (T = 1) and learning (T = n).
+One ``forward`` serves acting (T = 1) and learning (T = n).
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from gymnasium.spaces import Space
 from torch import Tensor, nn
 
 from limelight.nn.cores import Core, Recurrent, make_core
-from limelight.nn.distributions import ActionDistribution, PolicyHead, make_distribution
+from limelight.nn.distributions import ActionDistribution, make_distribution
 from limelight.nn.encoders import is_builtin, make_encoder
+from limelight.nn.policy_head import PolicyHead
 from limelight.settings.schema import ModelConfig
 from limelight.spaces.packed import Packed
 
 ILLEGAL = -1e9
-"""Logit of an action that the mask forbids: its probability is 0, and no sum or product with it is infinite."""
+"""Logit of an illegal action: its probability is 0, and sums and products with the logit stay finite."""
 
 
 class Output(NamedTuple):
-    """What the network says of observations [T, B, *obs_shape]."""
+    """Outputs of the network for a batch of observations [T, B, *obs_shape]."""
 
     params: Tensor
     """Parameters of the action distribution, [T, B, K]."""
@@ -34,23 +35,23 @@ class Output(NamedTuple):
     recurrent_state: Tensor | None
     """State of the cores after the last row, [B, S]; None without memory."""
     features: Tensor
-    """What the policy head sees, [T, B, F]."""
+    """Inputs of the policy head, [T, B, F]."""
 
 
 class ValueHead(nn.Module):
-    """Features [..., F] → V(s) [...]."""
+    """Computes V(s) [...] of features [..., F]."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.linear = nn.Linear(num_features, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """V(s), [...]."""
+        """Return V(s), [...]."""
         return nn.functional.linear(features, self.linear.weight, self.linear.bias).squeeze(-1)
 
 
 class Critic(nn.Module):
-    """A value network of its own: encoder → core → value head. [T, B, *obs_shape] → [T, B]."""
+    """A value network that shares no layer with the policy: encoder → core → value head."""
 
     def __init__(self, encoder: nn.Module, core: Core) -> None:
         super().__init__()
@@ -61,24 +62,24 @@ class Critic(nn.Module):
     def forward(
         self, obs: Tensor, recurrent_state: Tensor | None = None, episode_start: Tensor | None = None
     ) -> Tensor:
-        """V(s), [T, B]; ``recurrent_state`` is the critic's own part."""
+        """Return V(s), [T, B]; ``recurrent_state`` is the critic's part of the state."""
         return self.unroll(obs, recurrent_state, episode_start)[0]
 
     def unroll(
         self, obs: Tensor, recurrent_state: Tensor | None, episode_start: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """V(s), [T, B], and the core's state after the last row."""
+        """Return V(s), [T, B], and the core's state after the last row."""
         features, recurrent_state = self.core(self.encoder(obs), recurrent_state, episode_start)
         return self.value_head(features), recurrent_state
 
 
 class ActorCritic(nn.Module):
-    """Policy and value of observations, with a shared trunk or two networks.
+    """Computes the policy and the value of observations, with a shared trunk or with two separate networks.
 
-    Parameters lie actor first (encoder, core, policy head), then the critic's own, so that each is one slice of the
-    flat vector; a recurrent state holds the actor's part, then that of a critic with a core of its own. The target
-    critic's copy is the learner's, not a part of this module. Where observations hold a mask of actions, all
-    parameters it gives are of the distribution over the legal ones.
+    The order of parameters is actor (encoder, core, policy head), then critic, so that each is one slice of the flat
+    vector. A recurrent state holds the actor's part, then the part of a separate critic. The target critic is not a
+    part of this module. If observations contain an action mask, the distribution parameters are those of the
+    distribution over the legal actions.
     """
 
     def __init__(self, observation_space: Space[Any], action_space: Space[Any], config: ModelConfig) -> None:
@@ -96,7 +97,7 @@ class ActorCritic(nn.Module):
             else Critic(*make_trunk(observation_space, config))
         )
         self.state_size = self.core.state_size + (self.critic.core.state_size if isinstance(self.critic, Critic) else 0)
-        """S, the width of a recurrent state; 0 without memory."""
+        """S, the size of a recurrent state; 0 without memory."""
         if config.orthogonal_init:
             self._initialize()
         self.policy_head.add_initial_bias()
@@ -108,13 +109,13 @@ class ActorCritic(nn.Module):
         episode_start: Tensor | None = None,
         features: Tensor | None = None,
     ) -> Output:
-        """Distribution parameters [T, B, K] and values [T, B] of observations [T, B, *obs_shape].
+        """Return distribution parameters [T, B, K], values [T, B], the new recurrent state and the core's features.
 
         Args:
             obs: [T, B, *obs_shape].
             recurrent_state: before the first row, [B, S]; None is zeros.
-            episode_start: 1 where a row begins an episode and the state is zeroed before it, [T, B] float32.
-            features: what the actor's encoder makes of the observations, where it is known, [T, B, F].
+            episode_start: 1 where a row begins an episode and the state is zeroed first, [T, B] float32.
+            features: outputs of the actor's encoder for ``obs``, [T, B, F], if they are known already.
         """
         actor_state, critic_state = self.split_state(recurrent_state)
         encoded = self.encoder(obs) if features is None else features
@@ -126,35 +127,35 @@ class ActorCritic(nn.Module):
         return Output(self._params(features, obs), values, both, features)
 
     def split_state(self, recurrent_state: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """The actor's part of a state [B, S] and the critic's own (of width 0 if it shares the trunk)."""
+        """Return the actor's part of a state [B, S] and the critic's part, of width 0 if the trunk is shared."""
         if recurrent_state is None:
             return None, None
         size = self.core.state_size
         return recurrent_state[:, :size], recurrent_state[:, size:]
 
     def policy(self, obs: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Distribution parameters [T, B, K] and what the policy head sees: what acting without memory needs.
+        """Return distribution parameters [T, B, K] and the policy head's inputs [T, B, F], for acting without memory.
 
-        ``features`` as for forward.
+        ``features``: see :meth:`forward`.
         """
         features = self.core(self.encoder(obs) if features is None else features, None, None)[0]
         return self._params(features, obs), features
 
     def _all_params(self, features: Tensor, obs: Tensor) -> Tensor:
-        """Distribution parameters [T, B, K] of features [T, B, F]."""
+        """Return distribution parameters [T, B, K] of features [T, B, F]."""
         params: Tensor = self.policy_head(features)
         return params
 
     def _legal_params(self, features: Tensor, obs: Tensor) -> Tensor:
-        """The same, where the observations [T, B, D] say which actions are legal: one number for each logit."""
+        """Return parameters with illegal actions masked; ``obs`` [T, B, D] contains 0 or 1 for each logit."""
         return self._all_params(features, obs).masked_fill(obs[..., self._mask] == 0, ILLEGAL)
 
     def make_target_critic(self) -> ValueHead | Critic:
-        """A copy of the critic, without gradients, for bootstrapping."""
+        """Return a copy of the critic without gradients, for bootstrapping."""
         return copy.deepcopy(self.critic).requires_grad_(False)
 
     def _initialize(self) -> None:
-        """Orthogonal weights and zero biases in heads, cores and our own encoders; a user's encoder keeps its own."""
+        """Set orthogonal weights and zero biases in heads, cores and built-in encoders; a custom encoder is kept."""
         gains: dict[nn.Module, float] = {self.policy_head.linear: self.config.policy_init_gain}
         gains.update({m.linear: 1.0 for m in self.critic.modules() if isinstance(m, ValueHead)})
         if is_builtin(self.config.encoder):
@@ -172,13 +173,13 @@ class ActorCritic(nn.Module):
 
 
 def make_trunk(space: Space[Any], config: ModelConfig) -> tuple[nn.Module, Core]:
-    """Encoder and core: observations [T, B, *obs_shape] → features."""
+    """Return an encoder and a core: observations [T, B, *obs_shape] → features [T, B, F]."""
     encoder = make_encoder(space, config)
     return encoder, make_core(int(encoder.num_features), config)  # type: ignore[arg-type]
 
 
 def make_model(observation_space: Space[Any], action_space: Space[Any], config: ModelConfig, seed: int) -> ActorCritic:
-    """An ActorCritic whose initial parameters depend on ``seed`` alone; torch's global generator is left as it was."""
+    """Return an ActorCritic whose initial parameters depend only on ``seed``; torch's global generator is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ActorCritic(observation_space, action_space, config)

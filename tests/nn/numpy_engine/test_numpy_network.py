@@ -1,4 +1,4 @@
-"""Which models the NumPy path takes, and its pieces; tests/equivalence holds the whole of it to autograd."""
+"""Which models the NumPy engine supports, and its forward pass; tests/equivalence compares its gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from limelight.nn.model import ActorCritic
 from limelight.nn.numpy_engine.layers import MAX_WIDTH
 from limelight.nn.numpy_engine.network import NumpyNetwork, supports
 
-ModelOf = Callable[..., ActorCritic]
+ActorCriticFactory = Callable[..., ActorCritic]
 BOX = Box(-1.0, 1.0, (2, 3))
 
 
@@ -33,17 +33,19 @@ BOX = Box(-1.0, 1.0, (2, 3))
         (BOX, {"core": "gru", "critic": "separate"}, False),
     ],
 )
-def test_supported_models(
-    make_network_module: ModelOf, space: Space[Any], settings: dict[str, Any], expected: bool
+def test_small_models_without_memory_are_supported(
+    make_actor_critic: ActorCriticFactory, space: Space[Any], settings: dict[str, Any], expected: bool
 ) -> None:
-    assert supports(make_network_module(space, **settings)) is expected
+    assert supports(make_actor_critic(space, **settings)) is expected
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("critic", ["shared", "separate", "target"])
 @pytest.mark.parametrize("space", [BOX, Box(0, 255, (2, 3), np.uint8), Discrete(5, start=-2)])
-def test_forward_is_the_models(make_network_module: ModelOf, space: Space[Any], critic: str, activation: str) -> None:
-    model = make_network_module(space, critic=critic, activation=activation, policy_init_gain=1.0)
+def test_the_forward_pass_equals_that_of_the_model(
+    make_actor_critic: ActorCriticFactory, space: Space[Any], critic: str, activation: str
+) -> None:
+    model = make_actor_critic(space, critic=critic, activation=activation, policy_init_gain=1.0)
     space.seed(0)
     obs = np.stack([np.asarray(space.sample()) for _ in range(20)])
     logits, values = NumpyNetwork(model).forward(obs)
@@ -53,10 +55,10 @@ def test_forward_is_the_models(make_network_module: ModelOf, space: Space[Any], 
     np.testing.assert_allclose(values, expected.values[0].detach(), rtol=1e-5, atol=1e-5)
 
 
-def test_the_edges_of_the_noise_choose_possible_actions(make_network_module: ModelOf) -> None:
-    """As Categorical.sample: never an action whose probability float32 does not see."""
+def test_extreme_noise_chooses_possible_actions(make_actor_critic: ActorCriticFactory) -> None:
+    """Like Categorical.sample, it never chooses an action whose probability is 0 in float32."""
     rng = np.random.default_rng(0)
-    model = make_network_module(BOX, actions=Discrete(9), policy_init_gain=3.0)
+    model = make_actor_critic(BOX, actions=Discrete(9), policy_init_gain=3.0)
     with torch.no_grad():
         model.policy_head.linear.bias[0] = model.policy_head.linear.bias[-1] = -300.0
     net = NumpyNetwork(model)

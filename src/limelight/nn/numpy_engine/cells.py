@@ -44,11 +44,11 @@ class RecurrentActor:
         self, obs: NDArray[Any], state: FloatArray | None, episode_start: FloatArray, noise: Noise | None
     ) -> tuple[NDArray[Any], FloatArray]:
         """Return actions [B, *action_shape] and the new state [B, S]; see :meth:`limelight.nn.network.Network.act`."""
-        params, state = self.step(obs, state, episode_start)
+        params, state = self.forward(obs, state, episode_start)
         drawn = None if noise is None else noise(state[:, : self.num_features])
         return self.distribution.act(params, drawn), state
 
-    def step(
+    def forward(
         self, obs: NDArray[Any], state: FloatArray | None, episode_start: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         """Return parameters [B, K], in a buffer that the next step overwrites, and the new state [B, S]."""

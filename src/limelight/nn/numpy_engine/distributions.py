@@ -1,6 +1,6 @@
-"""The distributions of distributions.py in NumPy: sampling, and derivatives written out. For the NumPy paths of nn/.
+"""Action distributions in NumPy: sampling, and written-out derivatives of log π and of the entropy.
 
-The tests hold each to its torch counterpart and to autograd.
+tests/equivalence/test_engine_copies.py holds each to its counterpart in nn/distributions.py and to autograd.
 """
 
 from __future__ import annotations
@@ -23,35 +23,34 @@ from limelight.nn.distributions import (
     Gaussian,
 )
 from limelight.nn.squash import numpy_log_slope, numpy_mean_log_slope
-
-Float = NDArray[np.floating[Any]]
+from limelight.typing import FloatArray
 
 
 class NumpyDistribution(Protocol):
-    """One distribution of distributions.py over params [N, K]."""
+    """The NumPy form of an :class:`~limelight.nn.distributions.ActionDistribution`; ``params`` are [N, K]."""
 
-    def act(self, params: Float, noise: Float | None) -> NDArray[Any]:
-        """Sampled actions [N, *action_shape] for the distribution's noise, or the mode without; overwrites params."""
+    def act(self, params: FloatArray, noise: FloatArray | None) -> NDArray[Any]:
+        """Return the actions [N, *action_shape] of ``noise``, or the mode if it is None; may overwrite ``params``."""
 
     def grad(
-        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
-    ) -> tuple[Float, Float, Float]:
-        """Log π(a) [N], entropy [N] and ∂L/∂params [N, K] from ∂L/∂(log π(a)) [N] and ∂L/∂entropy [N]."""
+        self, params: FloatArray, actions: NDArray[Any], d_log_probs: FloatArray, d_entropies: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return log π(a) [N], the entropies [N] and ∂L/∂params [N, K] from ∂L/∂ log π(a) [N] and ∂L/∂H [N]."""
 
 
 class NumpyCategorical:
-    """Of :class:`~limelight.nn.distributions.Categorical`."""
+    """Samples and differentiates a :class:`~limelight.nn.distributions.Categorical`."""
 
     def __init__(self, distribution: Categorical) -> None:
         self.start = distribution.start
 
-    def act(self, params: Float, noise: Float | None) -> NDArray[np.int64]:
-        """Inverse transform as in Categorical.sample, int64 [N]."""
+    def act(self, params: FloatArray, noise: FloatArray | None) -> NDArray[np.int64]:
+        """Return the actions of the inverse transform, as Categorical.sample does, int64 [N]."""
         if noise is None:
             return params.argmax(-1) + self.start
         params -= np.maximum.reduce(params, axis=-1, keepdims=True)
         cumulative = np.add.accumulate(np.exp(params, out=params), axis=-1)
-        # The cumulative weights are not normalised, so the noise is scaled.
+        # The cumulative weights are not normalised, so the noise is scaled
         actions: NDArray[np.int64] = np.add.reduce(
             cumulative[:, :-1] <= noise * cumulative[:, -1:], axis=-1, dtype=np.int64
         )
@@ -59,9 +58,9 @@ class NumpyCategorical:
         return actions
 
     def grad(
-        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
-    ) -> tuple[Float, Float, Float]:
-        """∂ log π(a) / ∂zⱼ = 1[j = a] − pⱼ   and   ∂H / ∂zⱼ = −pⱼ (log pⱼ + H)."""
+        self, params: FloatArray, actions: NDArray[Any], d_log_probs: FloatArray, d_entropies: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Compute  ∂ log π(a) / ∂zⱼ = 1[j = a] − pⱼ   and   ∂H / ∂zⱼ = −pⱼ (log pⱼ + H)."""
         actions = actions - self.start
         log_p = params - np.maximum.reduce(params, axis=-1, keepdims=True)
         p = np.exp(log_p)
@@ -78,17 +77,17 @@ class NumpyCategorical:
 
 
 class NumpyBernoulli:
-    """Of :class:`~limelight.nn.distributions.Bernoulli`."""
+    """Samples and differentiates a :class:`~limelight.nn.distributions.Bernoulli`."""
 
-    def act(self, params: Float, noise: Float | None) -> NDArray[np.float32]:
-        """1 where the noise is below the probability, or where that is above ½, float32 [N, A]."""
-        chosen = params > 0.0 if noise is None else noise < sigmoid(params)
-        return chosen.astype(np.float32)
+    def act(self, params: FloatArray, noise: FloatArray | None) -> NDArray[np.float32]:
+        """Return 1 where the noise is below the probability of success, or where this is above ½, float32 [N, A]."""
+        successes = params > 0.0 if noise is None else noise < sigmoid(params)
+        return successes.astype(np.float32)
 
     def grad(
-        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
-    ) -> tuple[Float, Float, Float]:
-        """With p = sigmoid(z):  ∂ log π / ∂z = a − p   and   ∂H / ∂z = −z p (1 − p)."""
+        self, params: FloatArray, actions: NDArray[Any], d_log_probs: FloatArray, d_entropies: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Compute, with p = sigmoid(z),  ∂ log π / ∂z = a − p   and   ∂H / ∂z = −z p (1 − p)."""
         p, distance = sigmoid(params), np.abs(params)
         softplus = np.log1p(np.exp(-distance))  # of −|z|
         log_probs = np.add.reduce(actions * params - softplus - np.maximum(params, 0.0), axis=-1)
@@ -98,18 +97,19 @@ class NumpyBernoulli:
 
 
 class NumpyGaussian:
-    """Of :class:`~limelight.nn.distributions.Gaussian`."""
+    """Samples and differentiates a :class:`~limelight.nn.distributions.Gaussian`."""
 
     def __init__(self, distribution: Gaussian) -> None:
-        self.size, self.softplus = distribution.size, distribution.softplus
+        self.size = distribution.size
+        self.softplus = distribution.softplus
         self.constant = self.size * 0.5 * math.log(2.0 * math.pi)
         self.log_scale = distribution.log_scale
 
-    def act(self, params: Float, noise: Float | None) -> Float:
-        """μ + σ · noise, or μ, float32 [N, A]."""
+    def act(self, params: FloatArray, noise: FloatArray | None) -> FloatArray:
+        """Return μ + σ · noise, or μ, float32 [N, A]."""
         mean = params[:, : self.size]
         if noise is None:
-            return mean.copy()  # params are memory that the next step overwrites
+            return mean.copy()  # the next step overwrites params
         unbounded, _ = self._log_std(params[:, self.size :])
         actions = np.exp(unbounded.clip(LOG_STD_MIN, LOG_STD_MAX))
         actions *= noise
@@ -117,9 +117,12 @@ class NumpyGaussian:
         return actions
 
     def grad(
-        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
-    ) -> tuple[Float, Float, Float]:
-        """With z = (a − μ)/σ:  ∂ log π / ∂μ = z/σ,  ∂ log π / ∂ log σ = z² − 1,  ∂H / ∂ log σ = 1, if not squashed."""
+        self, params: FloatArray, actions: NDArray[Any], d_log_probs: FloatArray, d_entropies: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Compute, with z = (a − μ)/σ,  ∂ log π / ∂μ = z/σ,  ∂ log π / ∂ log σ = z² − 1  and  ∂H / ∂ log σ = 1.
+
+        Squashed, the entropy also has E log(1 − tanh² u), which depends on μ and on σ.
+        """
         unbounded, slope = self._log_std(params[:, self.size :])
         log_std = unbounded.clip(LOG_STD_MIN, LOG_STD_MAX)
         inverse_std = np.exp(-log_std)
@@ -146,8 +149,8 @@ class NumpyGaussian:
         d_log_std *= slope
         return log_probs, entropies, d_params
 
-    def _log_std(self, raw: Float) -> tuple[Float, Float | float]:
-        """Log σ [N, A] of what the head says, not yet held within its limits, and its derivative."""
+    def _log_std(self, raw: FloatArray) -> tuple[FloatArray, FloatArray | float]:
+        """Return log σ [N, A] of the raw numbers, before its limits, and its derivative."""
         if not self.softplus:
             return raw, 1.0
         variance = np.logaddexp(raw, np.float32(0.0))
@@ -155,55 +158,53 @@ class NumpyGaussian:
         return 0.5 * np.log(np.maximum(variance, np.float32(1e-8))), slope.astype(np.float32)
 
 
-def inwards(log_std: Float, grad: Float) -> Float:
-    """``grad`` without what would lead log σ from beyond a limit further out."""
+def inwards(log_std: FloatArray, grad: FloatArray) -> FloatArray:
+    """Return ``grad``, 0 where log σ is beyond a limit and a descent would move it farther out."""
     outwards = ((log_std > LOG_STD_MAX) & (grad < 0.0)) | ((log_std < LOG_STD_MIN) & (grad > 0.0))
     return np.where(outwards, np.float32(0.0), grad)
 
 
 class NumpyFactorized:
-    """Of :class:`~limelight.nn.distributions.FactorizedDistribution`."""
-
-    # MultiDiscrete([3, 3, 3]): to sample 8 75 µs, by torch 242; gradients of 128 rows 348, by torch 1851.
+    """Samples and differentiates a :class:`~limelight.nn.distributions.FactorizedDistribution`."""
 
     def __init__(self, distribution: FactorizedDistribution, forms: list[NumpyDistribution]) -> None:
-        self.parts = list(zip(distribution.parts, forms, strict=True))
-        (self.size,), self.dtype = distribution.action_shape, distribution.action_dtype
+        self.factors = list(zip(distribution.factors, forms, strict=True))
+        (self.size,) = distribution.action_shape
+        self.dtype = distribution.action_dtype
 
-    def act(self, params: Float, noise: Float | None) -> NDArray[Any]:
-        """The actions of all parts, side by side, [N, A]."""
+    def act(self, params: FloatArray, noise: FloatArray | None) -> NDArray[Any]:
+        """Return the actions of all factors side by side, [N, A]."""
         actions = np.empty((len(params), self.size), self.dtype)
-        for part, form in self.parts:
-            actions[:, part.actions] = form.act(_own(params, part), None if noise is None else noise[:, part.noise])
+        for f, form in self.factors:
+            actions[:, f.actions] = form.act(_params_of(f, params), None if noise is None else noise[:, f.noise])
         return actions
 
     def grad(
-        self, params: Float, actions: NDArray[Any], d_log_probs: Float, d_entropies: Float
-    ) -> tuple[Float, Float, Float]:
-        """Sums over the parts; each has its own columns of ∂L/∂params."""
+        self, params: FloatArray, actions: NDArray[Any], d_log_probs: FloatArray, d_entropies: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Sum log π and the entropies over the factors; each factor has its own columns of ∂L/∂params."""
         log_probs, entropies = np.zeros((2, len(params)), np.float32)
         d_params = np.empty_like(params)
-        for part, form in self.parts:
-            taken = actions[:, part.actions].astype(part.distribution.action_dtype, copy=False)
-            log_prob, entropy, d_own = form.grad(_own(params, part), taken, d_log_probs, d_entropies)
+        for f, form in self.factors:
+            taken = actions[:, f.actions].astype(f.distribution.action_dtype, copy=False)
+            log_prob, entropy, d_factor = form.grad(_params_of(f, params), taken, d_log_probs, d_entropies)
             log_probs += log_prob
             entropies += entropy
-            d_params[:, part.outputs], d_params[:, part.state_independent] = np.split(
-                d_own, [part.distribution.num_outputs], axis=1
-            )
+            num_outputs = f.distribution.num_outputs
+            d_params[:, f.outputs], d_params[:, f.state_independent] = np.split(d_factor, [num_outputs], axis=1)
         return log_probs, entropies, d_params
 
 
-def _own(params: Float, part: Factor) -> Float:
-    """The parameters [N, K'] of a part."""
-    outputs = params[:, part.outputs]
-    if part.state_independent.start == part.state_independent.stop:
+def _params_of(factor: Factor, params: FloatArray) -> FloatArray:
+    """Return the parameters [N, K'] of a factor."""
+    outputs = params[:, factor.outputs]
+    if factor.state_independent.start == factor.state_independent.stop:
         return outputs
-    return np.concatenate((outputs, params[:, part.state_independent]), axis=1)
+    return np.concatenate((outputs, params[:, factor.state_independent]), axis=1)
 
 
-def sigmoid(x: Float, out: Float | None = None) -> Float:
-    """1 / (1 + e⁻ˣ) = ½ + ½ tanh(x / 2), in ``out`` (which may be x) or new memory; does not overflow."""
+def sigmoid(x: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    """Return 1 / (1 + e⁻ˣ) = ½ + ½ tanh(x / 2), in ``out`` (may be x) or in new memory; it does not overflow."""
     y = np.multiply(x, 0.5, out=out)
     np.tanh(y, out=y)
     y *= 0.5
@@ -212,7 +213,7 @@ def sigmoid(x: Float, out: Float | None = None) -> Float:
 
 
 def numpy_distribution(distribution: ActionDistribution) -> NumpyDistribution | None:
-    """The NumPy form of ``distribution``; None where it, or one of its parts, has none."""
+    """Return the NumPy form of ``distribution``; None if it, or one of its factors, has none."""
     if type(distribution) is Categorical:
         return NumpyCategorical(distribution)
     if type(distribution) is Bernoulli:
@@ -220,7 +221,7 @@ def numpy_distribution(distribution: ActionDistribution) -> NumpyDistribution | 
     if type(distribution) is Gaussian:
         return NumpyGaussian(distribution)
     if type(distribution) is FactorizedDistribution:
-        forms = [numpy_distribution(part.distribution) for part in distribution.parts]
+        forms = [numpy_distribution(factor.distribution) for factor in distribution.factors]
         known = [form for form in forms if form is not None]
         return NumpyFactorized(distribution, known) if len(known) == len(forms) else None
     return None
@@ -228,7 +229,7 @@ def numpy_distribution(distribution: ActionDistribution) -> NumpyDistribution | 
 
 @functools.lru_cache(maxsize=8)
 def identity(n: int) -> NDArray[np.float32]:
-    """The n × n identity, whose rows are one-hot vectors; not to be written to."""
+    """Return the n × n identity, read-only; its rows are one-hot vectors."""
     matrix = np.eye(n, dtype=np.float32)
     matrix.flags.writeable = False
     return matrix

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from limelight.errors import ConfigError
-from limelight.nn.distributions import GSDE_EPS, PolicyHead
 from limelight.nn.encoders import MLP, FlattenObs, out_of_space_message
 from limelight.nn.model import ActorCritic
 from limelight.nn.numpy_engine.distributions import numpy_distribution
+from limelight.nn.policy_head import GSDE_EPS, PolicyHead
 from limelight.typing import FloatArray
 
 MAX_WIDTH = 256
@@ -128,7 +128,7 @@ class Head:
 
 
 class NumpyGsdeHead:
-    """A policy head with :class:`~limelight.nn.distributions.Gsde`: the log σ follow the means in each row."""
+    """A policy head with :class:`~limelight.nn.policy_head.Gsde`: the log σ follow the means in each row."""
 
     def __init__(self, head: PolicyHead) -> None:
         assert head.gsde is not None
