@@ -206,7 +206,7 @@ class Learner:
         return advantages if self.advantage_normalizer is None else self.advantage_normalizer(advantages, valid)
 
     def metrics(self) -> Metrics:
-        """Compute the metrics of the last gradients and the last apply; call this before the next rollout is collected."""
+        """Compute the metrics of the last gradients and apply; call it before the next rollout is collected."""
         if self._last is None:
             return {}
         metrics = loss_metrics(self._last, self._huber_delta)

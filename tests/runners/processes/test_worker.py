@@ -223,7 +223,10 @@ def test_workers_normalize_by_the_observations_of_all_workers() -> None:
         for worker in group.workers:
             normalizer = worker.actor_learner.normalizer
             assert normalizer is not None
-            assert (normalizer.statistics.moments.size, normalizer.statistics._pending) == (2, None)  # of the first reset, not shared yet
+            assert (normalizer.statistics.moments.size, normalizer.statistics._pending) == (
+                2,
+                None,
+            )  # of the first reset, not shared yet
             seen.append(np.stack([env.unwrapped.state for env in worker.actor_learner.collector.envs.envs]))  # type: ignore[attr-defined]
             update = normalizer.update
             normalizer.update = lambda obs, update=update: (remember(obs), update(obs))  # type: ignore[method-assign, assignment, misc]
