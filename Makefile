@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench install clean
+.PHONY: help train test test-slow coverage lint bench install clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,13 +19,20 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 15
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 18
 
 train: $(STAMP)  ## Train A3C (or ALGO=...) on CartPole-v1 (or ENV=...), judge the best agent, write the report
 	$(VENV)/bin/limelight train $(ENV) --algo $(ALGO) $(ARGS)
 
-test: $(STAMP)  ## Run the tests; fails under 90 % coverage
-	$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 $(ARGS)
+test: $(STAMP)  ## Run the tests in parallel, without the slow ones (ARGS="tests/algo -k gae": some of them)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+
+test-slow: $(STAMP)  ## Run the slow tests in parallel
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m slow $(ARGS)
+
+coverage: $(STAMP)  ## Run all tests, slow ones included; fails under 90 % coverage
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "" --cov --cov-report=term-missing:skip-covered \
+	  --cov-fail-under=90 $(ARGS)
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(VENV)/bin/ruff check .

@@ -134,6 +134,8 @@ class Ours:
 
     def __init__(self, shape: Shape, critic: str, backend: str, seed: int, env_backend: str = "auto") -> None:
         from limelight.algo.learner import Learner
+        from limelight.nn.network import Engine
+        from limelight.nn.numpy_engine.network import NumpyNetwork
         from limelight.runners.actor_learner import ActorLearner
         from limelight.runners.sync import SyncRunner
         from limelight.training.run import build
@@ -142,8 +144,9 @@ class Ours:
         self.name = f"limelight {critic} {backend}" + (f" {env_backend}" if env_backend != "auto" else "")
         self.runner, _ = build(config, None)
         actor = self.runner.actor_learner
-        if (actor.learner.numpy is not None) != (backend == "numpy"):
-            learner = Learner(actor.learner.model, config.algorithm, config.model, config.optim, backend == "numpy")
+        if isinstance(actor.learner.network, NumpyNetwork) != (backend == "numpy"):
+            engine: Engine = "numpy" if backend == "numpy" else "autograd"
+            learner = Learner(actor.learner.model, config.algorithm, config.optim, engine=engine)
             self.runner = SyncRunner(ActorLearner(actor.collector, learner, actor.policy.rng), config.total_timesteps)
 
     def turn(self, seconds: float) -> Sample:

@@ -131,3 +131,27 @@ def test_docstring_examples_hold() -> None:
     outcome = doctest.testmod(returns)
     assert outcome.attempted > 0
     assert outcome.failed == 0
+
+
+def ring_error(gae_lambda: float) -> float:
+    """Learn the values of a ring of 5 states (reward 1, γ = 0.99) with a target critic; return the relative error."""
+    n, T, value = 5, 16, 100.0
+    values, target_values = np.zeros((2, n))
+    one, zero = np.ones((T, 1)), np.zeros((T, 1))
+    ends = discounts_and_traces(zero, zero, one, 0.99, gae_lambda)
+    for update in range(400):
+        states = (update * T + np.arange(T + 1)) % n
+        now, following = values[states[:-1], None], target_values[states[1:], None]
+        targets = td_lambda(one, now, following, *ends, one)
+        for state, target in zip(states[:-1], targets[:, 0], strict=True):
+            values[state] += 0.1 * (target - values[state])
+        target_values += 0.05 * (values - target_values)
+    return float(np.abs(values - value).mean()) / value
+
+
+def test_with_a_target_critic_a_larger_lambda_learns_sooner() -> None:
+    """Where −V of later states stays in the target, λ has almost no effect, and λ = 1 diverges."""
+    one_step, most, all_of_it = (ring_error(gae_lambda) for gae_lambda in (0.0, 0.95, 1.0))
+    assert one_step > 0.8
+    assert most < 0.4
+    assert all_of_it < 0.3
