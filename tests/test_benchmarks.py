@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import limelight
+from limelight.nn.numpy_engine.network import NumpyNetwork
 from limelight.runs.evaluation import Evaluation
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -213,7 +214,7 @@ def test_ratio_is_of_medians_with_the_extremes_of_the_turns(throughput: ModuleTy
 def test_backends_are_what_they_are_called(throughput: ModuleType) -> None:
     for backend in ("numpy", "torch"):
         ours = throughput.Ours(throughput.SHAPES["8x5"], "separate", backend, 0)
-        assert (ours.runner.actor_learner.learner.numpy is not None) == (backend == "numpy")
+        assert isinstance(ours.runner.actor_learner.learner.network, NumpyNetwork) == (backend == "numpy")
         before = ours.runner.actor_learner.learner.flat.params.clone()
         sample = ours.turn(0.02)
         ours.close()
@@ -287,6 +288,7 @@ def row_of(seed: int, best: float, last: float, reached: int | None) -> dict[str
     return {**row, "best": [best] * 4, "last": [last] * 4}
 
 
+@pytest.mark.slow
 def test_atari_runs(
     script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +333,7 @@ def test_the_classic_script_takes_its_turn(script: Script) -> None:
         contender.close()
 
 
+@pytest.mark.slow
 def test_time_to_score_runs_and_reads_what_is_there(
     script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +354,7 @@ def test_time_to_score_runs_and_reads_what_is_there(
     assert "never" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_scaling_runs(
     script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,6 +403,7 @@ def test_tables_count_seeds_and_keep_failed_ones(learning: ModuleType) -> None:
     assert "10,000" in seeds[2]
 
 
+@pytest.mark.slow
 def test_learning_goes_on_where_it_was(
     learning: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,6 +96,7 @@ def test_nothing_remains_when_the_main_process_is_killed(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_ends_the_run_with_a_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
     with training(tmp_path, "--num-workers", "2") as process:
@@ -136,6 +137,7 @@ def test_ctrl_c_while_the_workers_start_ends_the_run_with_a_checkpoint(tmp_path:
     assert read_state(newest)["training"]["runner"]["num_steps"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_signal_stops_hard(number: signal.Signals, tmp_path: Path) -> None:
     stuck = tmp_path / "stuck"

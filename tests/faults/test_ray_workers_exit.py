@@ -25,9 +25,10 @@ from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.settings.schema import TrainConfig
 from limelight.training.run import build, run
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 FAILS = "helpers.ray_envs:Fails"
 
 

@@ -82,7 +82,7 @@ def test_steps_and_updates_of_the_workers_add_up(finished: Run) -> None:
     assert learnt == workers[:, Counter.UPDATES].tolist()
     assert workers[:, Counter.SKIPPED].sum() == 0
     # Each episode was reported once; those still running are in the states of the workers.
-    running = sum(int(np.sum(worker["collector"]["episode_length"])) for worker in finished.state["workers"])
+    running = sum(int(np.sum(worker["collector"]["episodes"]["lengths"])) for worker in finished.state["workers"])
     assert sum(episode.length for episode in finished.episodes) + running == finished.state["num_steps"]
     assert {episode.env for episode in finished.episodes} == {0, 1, 2, 3}
     steps = [episode.step for episode in finished.episodes]
@@ -198,6 +198,7 @@ def cycles(tmp_path: Path, number: int, workers: int, open_files: int) -> None:
     assert not {name for name in set(os.listdir("/dev/shm")) - before if name.startswith(("pym-", "sem.", "torch_"))}
 
 
+@pytest.mark.slow
 def test_starting_and_stopping_leaves_nothing_behind(tmp_path: Path) -> None:
     cycles(tmp_path, number=3, workers=1, open_files=64)
 

@@ -195,7 +195,7 @@ def test_shared_statistics_are_those_of_all_observations(data: st.DataObject, nu
     acts = st.tuples(st.integers(0, num_normalizers - 1), st.none() | st.integers(0, 5))
     for which, size in data.draw(st.lists(acts, max_size=25)):
         if size is None:
-            common = normalizers[which].share(common)
+            common = normalizers[which].statistics.share(common)
         else:
             batch = rng.normal(rng.normal(0, 100), 3, (size, 2))
             seen.append(batch)
