@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -96,6 +97,30 @@ def test_gradients_and_metrics_agree(
         metrics = [gradient_metrics(learner, rollout) for learner in both]
         assert_same_gradients(fast, slow)
         assert metrics[0] == pytest.approx(metrics[1], rel=1e-4, abs=1e-5)
+
+
+@every_critic
+def test_gradients_of_vtrace(
+    make_learner: Callable[..., Learner], make_rollout: Callable[..., Rollout], critic: str
+) -> None:
+    """Rollouts of an older policy, which V-trace corrects, have the same gradients and log π on both engines."""
+    fast, slow = (
+        make_learner(SPACES["box"], engine, critic=critic, ent_coef=0.1, gae_lambda=0.9)
+        for engine in ("numpy", "autograd")
+    )
+    rng = np.random.default_rng(0)
+    for seed, stream in enumerate(["next_step", "same_step"]):
+        rollout = make_rollout(SPACES["box"], seed, stream=stream)
+        on_policy = fast.log_probs(rollout)
+        np.testing.assert_allclose(on_policy, slow.log_probs(rollout), rtol=1e-5, atol=1e-6)
+        behaviour = on_policy + rng.normal(0.0, 0.5, on_policy.shape).astype(np.float32)
+        older = dataclasses.replace(rollout, log_probs=behaviour)
+        metrics = [gradient_metrics(learner, older) for learner in (fast, slow)]
+        assert_same_gradients(fast, slow)
+        assert metrics[0] == pytest.approx(metrics[1], rel=1e-4, abs=1e-5)
+        corrected = fast.flat.grads.clone()
+        fast.gradients(rollout)
+        assert not torch.allclose(corrected, fast.flat.grads, rtol=1e-2)
 
 
 EVERY_ACTION: dict[str, Space[Any]] = {
