@@ -170,7 +170,7 @@ LIBRARIES = {
 }
 
 
-def agree(result: Any, expected: Floats) -> None:
+def assert_agree(result: Any, expected: Floats) -> None:
     """Equal to the precision of the result's type."""
     result = np.asarray(result)
     single = result.dtype == np.float32
@@ -178,10 +178,10 @@ def agree(result: Any, expected: Floats) -> None:
     np.testing.assert_allclose(result, expected, rtol=tolerance, atol=5 * tolerance)
 
 
-def agree_everywhere(estimator: Callable[[Rows], Any], rows: Rows, expected: Floats, where: Any = ...) -> None:
+def assert_agree_everywhere(estimator: Callable[[Rows], Any], rows: Rows, expected: Floats, where: Any = ...) -> None:
     """``estimator`` of ``rows``, as arrays of every library, is ``expected``."""
     for convert in LIBRARIES.values():
-        agree(np.asarray(estimator(rows.map(convert)))[where], expected[where])
+        assert_agree(np.asarray(estimator(rows.map(convert)))[where], expected[where])
 
 
 many, few = settings(max_examples=200), settings(max_examples=100)
@@ -190,32 +190,34 @@ many, few = settings(max_examples=200), settings(max_examples=100)
 @many
 @given(rollouts(), FACTORS, FACTORS)
 def test_gae_equals_its_definition(rows: Rows, gamma: float, lam: float) -> None:
-    agree_everywhere(lambda r: gae(*r.gae_args(gamma, lam)), rows, oracle_gae(rows, gamma, lam))
+    assert_agree_everywhere(lambda r: gae(*r.gae_args(gamma, lam)), rows, oracle_gae(rows, gamma, lam))
 
 
 @many
 @given(rollouts(), FACTORS, FACTORS)
 def test_td_lambda_equals_its_definition(rows: Rows, gamma: float, lam: float) -> None:
-    agree_everywhere(lambda r: td_lambda(*r.gae_args(gamma, lam)), rows, oracle_td_lambda(rows, gamma, lam))
+    assert_agree_everywhere(lambda r: td_lambda(*r.gae_args(gamma, lam)), rows, oracle_td_lambda(rows, gamma, lam))
 
 
 @many
 @given(rollouts(), FACTORS, st.integers(1, 12))
 def test_n_step_equals_its_definition(rows: Rows, gamma: float, n: int) -> None:
-    agree_everywhere(lambda r: n_step(*r.gae_args(gamma, 1.0), n), rows, oracle_n_step(rows, gamma, n))
+    assert_agree_everywhere(lambda r: n_step(*r.gae_args(gamma, 1.0), n), rows, oracle_n_step(rows, gamma, n))
 
 
 @many
 @given(rollouts(), FACTORS)
 def test_monte_carlo_equals_its_definition(rows: Rows, gamma: float) -> None:
-    agree_everywhere(lambda r: monte_carlo(*r.mc_args(gamma)), rows, oracle_monte_carlo(rows, gamma))
+    assert_agree_everywhere(lambda r: monte_carlo(*r.mc_args(gamma)), rows, oracle_monte_carlo(rows, gamma))
 
 
 @many
 @given(rollouts(), FACTORS)
 def test_td0_equals_its_definition(rows: Rows, gamma: float) -> None:
     expected, valid = oracle_n_step(rows, gamma, 1), rows.valid > 0
-    agree_everywhere(lambda r: td0(r.rewards, r.next_values, gamma * (1.0 - r.terminated)), rows, expected, valid)
+    assert_agree_everywhere(
+        lambda r: td0(r.rewards, r.next_values, gamma * (1.0 - r.terminated)), rows, expected, valid
+    )
 
 
 @many
@@ -223,7 +225,9 @@ def test_td0_equals_its_definition(rows: Rows, gamma: float) -> None:
 def test_vtrace_equals_its_definition(rows: Rows, gamma: float, lam: float, max_rho: float, max_c: float) -> None:
     expected = oracle_vtrace(rows, gamma, lam, max_rho, max_c)
     for i in (0, 1):  # targets, advantages
-        agree_everywhere(lambda r, i=i: vtrace(*r.gae_args(gamma, lam), r.ratios, max_rho, max_c)[i], rows, expected[i])
+        assert_agree_everywhere(
+            lambda r, i=i: vtrace(*r.gae_args(gamma, lam), r.ratios, max_rho, max_c)[i], rows, expected[i]
+        )
 
 
 @many
@@ -234,7 +238,7 @@ def test_standardize_equals_its_definition(rows: Rows) -> None:
     if len(seen) == 1:
         std = 1.0  # the deviation of one number is 0
     expected = (rows.values - mean) / (std + 1e-8) * rows.valid
-    agree_everywhere(lambda r: standardize(r.values, r.valid), rows, expected)
+    assert_agree_everywhere(lambda r: standardize(r.values, r.valid), rows, expected)
 
 
 # --------------------------------------------------------------------------- identities
@@ -244,41 +248,41 @@ def test_standardize_equals_its_definition(rows: Rows) -> None:
 @given(rollouts(), FACTORS)
 def test_lambda_1_is_monte_carlo_minus_v(rows: Rows, gamma: float) -> None:
     expected = (monte_carlo(*rows.mc_args(gamma)) - rows.values) * rows.valid
-    agree(gae(*rows.gae_args(gamma, 1.0)), expected)
+    assert_agree(gae(*rows.gae_args(gamma, 1.0)), expected)
 
 
 @few
 @given(rollouts(), FACTORS)
 def test_lambda_0_is_the_td_error(rows: Rows, gamma: float) -> None:
     error = (td0(rows.rewards, rows.next_values, gamma * (1.0 - rows.terminated)) - rows.values) * rows.valid
-    agree(gae(*rows.gae_args(gamma, 0.0)), error)
+    assert_agree(gae(*rows.gae_args(gamma, 0.0)), error)
 
 
 @few
 @given(rollouts(), FACTORS, st.integers(0, 3))
 def test_n_of_t_or_more_is_lambda_1(rows: Rows, gamma: float, more: int) -> None:
-    agree(n_step(*rows.gae_args(gamma, 1.0), len(rows.rewards) + more), td_lambda(*rows.gae_args(gamma, 1.0)))
+    assert_agree(n_step(*rows.gae_args(gamma, 1.0), len(rows.rewards) + more), td_lambda(*rows.gae_args(gamma, 1.0)))
 
 
 @few
 @given(rollouts(), FACTORS)
 def test_n_1_is_td0(rows: Rows, gamma: float) -> None:
     one_step = td0(rows.rewards, rows.next_values, gamma * (1.0 - rows.terminated))
-    agree(n_step(*rows.gae_args(gamma, 1.0), 1), np.where(rows.valid > 0, one_step, rows.values))
+    assert_agree(n_step(*rows.gae_args(gamma, 1.0), 1), np.where(rows.valid > 0, one_step, rows.values))
 
 
 @few
 @given(rollouts(), FACTORS, FACTORS)
 def test_vtrace_on_policy_is_td_lambda(rows: Rows, gamma: float, lam: float) -> None:
     targets, _ = vtrace(*rows.gae_args(gamma, lam), np.ones(rows.shape))
-    agree(targets, td_lambda(*rows.gae_args(gamma, lam)))
+    assert_agree(targets, td_lambda(*rows.gae_args(gamma, lam)))
 
 
 @few
 @given(rollouts(), FACTORS, FACTORS)
 def test_vtrace_advantages_on_policy_are_those_of_gae(rows: Rows, gamma: float, lam: float) -> None:
     _, advantages = vtrace(*rows.gae_args(gamma, lam), np.ones(rows.shape))
-    agree(advantages, gae(*rows.gae_args(gamma, lam)))
+    assert_agree(advantages, gae(*rows.gae_args(gamma, lam)))
 
 
 @few
@@ -290,7 +294,7 @@ def test_without_a_target_critic_gae_is_a_sum_of_td_errors(rows: Rows, gamma: fl
         following = range(t, rows.last(t, b) + 1)
         return sum((gamma * lam) ** (k - t) * rows.delta(k, b, gamma) for k in following)
 
-    agree(gae(*rows.gae_args(gamma, lam)), per_row(rows, sum_of_errors, invalid=0.0))
+    assert_agree(gae(*rows.gae_args(gamma, lam)), per_row(rows, sum_of_errors, invalid=0.0))
 
 
 @few
@@ -300,16 +304,16 @@ def test_a_rollout_can_be_split_at_any_row(rows: Rows, gamma: float, lam: float,
     cut = data.draw(st.integers(0, len(rows.rewards)))
     first, second = rows.map(lambda x: x[:cut]), rows.map(lambda x: x[cut:])
     advantages, returns = gae(*rows.gae_args(gamma, lam)), monte_carlo(*rows.mc_args(gamma))
-    agree(gae(*second.gae_args(gamma, lam)), advantages[cut:])
-    agree(monte_carlo(*second.mc_args(gamma)), returns[cut:])
+    assert_agree(gae(*second.gae_args(gamma, lam)), advantages[cut:])
+    assert_agree(monte_carlo(*second.mc_args(gamma)), returns[cut:])
     if cut in (0, len(rows.rewards)):
         return
     goes_on = rows.terminated[cut - 1] + rows.truncated[cut - 1] == 0
     lambda_bootstrap, mc_bootstrap = first.next_values.copy(), first.next_values.copy()
     lambda_bootstrap[-1] += goes_on * lam * (advantages[cut] + rows.values[cut] - rows.next_values[cut - 1])
     mc_bootstrap[-1] = np.where(goes_on & (rows.valid[cut] > 0), returns[cut], mc_bootstrap[-1])
-    agree(gae(*replace(first, next_values=lambda_bootstrap).gae_args(gamma, lam)), advantages[:cut])
-    agree(monte_carlo(*replace(first, next_values=mc_bootstrap).mc_args(gamma)), returns[:cut])
+    assert_agree(gae(*replace(first, next_values=lambda_bootstrap).gae_args(gamma, lam)), advantages[:cut])
+    assert_agree(monte_carlo(*replace(first, next_values=mc_bootstrap).mc_args(gamma)), returns[:cut])
 
 
 @few
@@ -369,7 +373,7 @@ def test_both_autoreset_streams_agree(rows: Rows, gamma: float, lam: float, n: i
         lambda r: vtrace(*r.gae_args(gamma, lam), r.ratios)[1],
     ]
     for estimator in estimators:
-        agree(estimator(same_step), estimator(rows)[valid])
+        assert_agree(estimator(same_step), estimator(rows)[valid])
 
 
 # --------------------------------------------------------------------------- a ring with a time limit
