@@ -36,8 +36,9 @@ On the command line `none` stands for no value, a list is several words (`--hidd
 
 A run's settings are, each over the one before: the defaults on this page, the [algorithm's](#algorithms), the
 [preset's](#presets), and those that you give. `limelight train ENV_ID --help` shows the result for an environment, and
-the run saves it as `config.yaml`. A setting of a part that the run does not have (Atari, Ray, a target critic, …) is
-refused unless it is at its default.
+the run saves it as `config.yaml`. A setting of a part that the run does not have (Atari, Ray, shared memory, workers,
+a recurrent core, a target critic) is refused unless it is at its default; a parameter of a choice that was not made
+(`huber_delta` without `value_loss huber`) is ignored.
 
 Common spellings of Stable-Baselines3 and of A3C scripts (`--n-envs`, `--n-steps`, `--lr`, `--entropy-coef`,
 `--value-loss-coef`, `--env-name`, …) are accepted with a note.

@@ -149,7 +149,7 @@ def test_mentioned_flags_exist(page: Path) -> None:
 @per_page()
 def test_other_commands_exist(page: Path) -> None:
     """Scripts that are run are there, and make knows its targets."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     lines = [*shell_lines(page), *(code.split() for code in inline_code(page))]
     for words in lines:
         if words[0] == "make" and len(words) > 1:

@@ -131,7 +131,9 @@ def test_the_saved_yaml_has_the_sections(tmp_path: Path) -> None:
     assert "\n  shared_memory:\n    update_order: lock_free\n" in text
 
 
-@pytest.mark.parametrize("text", ["algorithm: {clip_range: 0.2}", "algorithm: {value_loss: quantile}", "ppo: {a: 1}"])
+@pytest.mark.parametrize(
+    "text", ["algorithm: {from_the_future: 0.2}", "algorithm: {value_loss: quantile}", "ppo: {a: 1}"]
+)
 def test_a_yaml_of_a_newer_version_is_named_as_such(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_yaml(write(tmp_path, text))

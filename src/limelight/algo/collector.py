@@ -88,7 +88,7 @@ class RolloutCollector:
         final: list[tuple[int, Step, Float | None]] = []
         # The last row of the previous rollout is the first of this one
         obs[0], episode_start[0] = obs[-1], episode_start[-1]
-        before = policy.recurrent_state = self._recurrent_state
+        initial_state = policy.recurrent_state = self._recurrent_state
         policy.begin_rollout()
         for t in range(self.num_steps):
             # Act
@@ -101,7 +101,7 @@ class RolloutCollector:
             self._terminated[t] = step.terminated
             self._truncated[t] = step.truncated
             self._valid[t] = step.valid
-            # Episode ends
+            # Episode starts: in NEXT_STEP, a row that only resets returns the next episode's first observation
             np.subtract(1.0, self._valid[t], out=episode_start[t + 1])
             if step.life_lost is not None:
                 self._lose_life(t, step.life_lost)
@@ -111,12 +111,12 @@ class RolloutCollector:
         if self._in_network:  # one row of a rollout is sample enough, as consecutive frames are nearly equal
             self._update_statistics(obs[-1][step.valid])
         self._recurrent_state = policy.recurrent_state
-        if before is None and self._recurrent_state is not None:
-            before = np.zeros_like(self._recurrent_state)
+        if initial_state is None and self._recurrent_state is not None:
+            initial_state = np.zeros_like(self._recurrent_state)
         rollout = Rollout(
             obs, self._action_buffer(actions), self._rewards, self._terminated, self._truncated, self._valid,
             episode_start, num_valid=int(np.count_nonzero(self._valid)),
-            final_obs=self._final_obs(final) if final else None, recurrent_state=before,
+            final_obs=self._final_obs(final) if final else None, recurrent_state=initial_state,
         )  # fmt: skip
         require_finite(rollout, self.tracker.lengths, self.env_id)
         self.tracker.add(rollout, self._life_lost)

@@ -1,7 +1,8 @@
 """Losses of actor-critic learning, to be minimised: pure functions on ``[T, B]`` arrays, NumPy's or PyTorch's.
 
-They take log-probabilities and entropies, so any action distribution fits. Means run over valid rows. Each loss has
-its derivative beside it; the learner hands the derivatives to the network's backward pass.
+They take log-probabilities and entropies, so any action distribution fits; ratios and exponentials come in as
+arguments. Means run over valid rows: w is 0 on the others, whose numbers may be anything finite. Each loss has its
+derivative beside it; the learner hands the derivatives to the network's backward pass.
 """
 
 from __future__ import annotations

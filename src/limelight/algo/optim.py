@@ -141,5 +141,8 @@ def make_optimizer(config: OptimConfig, params: Tensor, grads: Tensor, state: di
 
 
 def schedule(kind: Literal["constant", "linear"], progress: float) -> float:
-    """Return the factor on the learning rate after ``progress`` (0 to 1) of the step budget; linear ends at 0."""
+    """Return the factor on a scheduled setting (learning rate, entropy bonus).
+
+    ``progress``: the share of the step budget that is used, 0 to 1; linear ends at 0.
+    """
     return 1.0 if kind == "constant" else max(0.0, 1.0 - progress)

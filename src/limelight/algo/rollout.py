@@ -57,7 +57,10 @@ class Rollout:
     recurrent_state: Float | None = None
     """The recurrent state before ``obs[0]`` (and before ``episode_start[0]`` zeroes it), [B, S]; None without one."""
     log_probs: Float | None = None
-    """log μ(aₜ|sₜ) of the behaviour policy, [T, B]; None where that is the learner's present policy."""
+    """log μ(aₜ|sₜ) of an older policy that acted, [T, B]; setting it makes the learner correct by V-trace.
+
+    None: the present policy acted, and all ratios are 1.
+    """
     image_scale: PixelScale | None = None
     """Mean and scale by which images were normalised when acting; None where the network still has them."""
     learning_rewards: Float | None = None

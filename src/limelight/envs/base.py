@@ -39,16 +39,23 @@ class Step(NamedTuple):
 
 
 class EnvBackend(Protocol):
-    """Steps B environments together."""
+    """Steps B environments together.
+
+    Observations may be buffers that the next step overwrites. A backend without one of the autoreset modes is named in
+    ``settings.rules``, which refuses the others for it.
+    """
 
     name: str
-    """The name of the backend: "vector", "sync", "async", "envpool" or "ale"."""
+    """The name of the backend, one of ``envs.make.Backend``."""
     num_envs: int
     single_observation_space: Space[Any]
     single_action_space: Space[Any]
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
-        """Start an episode in every environment; return the first observations, [B, *obs_shape]."""
+        """Start an episode in every environment; return the first observations, [B, *obs_shape].
+
+        ``seed``: the same seed gives the same episodes; environments of one backend get different ones.
+        """
 
     def step(self, actions: NDArray[Any]) -> Step:
         """Apply actions [B, *action_shape] to every environment."""

@@ -8,7 +8,7 @@ import os
 import statistics
 import time
 from contextlib import ExitStack, suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
@@ -88,7 +88,7 @@ def try_envs(config: EnvConfig, source: EnvSource) -> None:
     Raises: ConfigError or EnvError as :func:`make_envs`.
     """
     source = resolve_env(dataclasses.replace(config, num_envs=1), source)
-    if config.backend == "sync":
+    if config.backend == "sync":  # without looking at a copy first: this one shows as much
         envs: EnvBackend = SyncBackend([source.make()], config.autoreset_mode, source.name)
     else:
         envs = _build(source, explain_backend(source).backend)
@@ -194,7 +194,9 @@ def _build(source: EnvSource, backend: Backend) -> EnvBackend:
         return _build_vector(source)
     if backend == "async":
         return make_async(source, config.num_envs, config.autoreset_mode, source.name, source.spaces())
-    return _build_sync(source)
+    if backend == "sync":
+        return _build_sync(source)
+    assert_never(backend)
 
 
 def _build_sync(source: EnvSource) -> EnvBackend:

@@ -6,7 +6,7 @@ The recurrent state is one tensor [B, S], so that a rollout and a checkpoint hol
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -65,14 +65,14 @@ class Recurrent(nn.Module):
     """
 
     # nn.LSTM between any two resets would be faster only if resets are rare.
-    def __init__(self, cell: nn.LSTMCell | nn.GRUCell) -> None:
+    def __init__(self, cell: nn.RNNCellBase) -> None:
         super().__init__()
-        is_lstm = isinstance(cell, nn.LSTMCell)
+        kind = CELLS[type(cell)]
         self.cell = cell
         self.num_features = cell.hidden_size
-        self.num_gates = 4 if is_lstm else 3
-        self.state_size = 2 * cell.hidden_size if is_lstm else cell.hidden_size
-        self._step: Step = _lstm_step if is_lstm else _gru_step
+        self.num_gates = kind.num_gates
+        self.state_size = kind.num_parts * cell.hidden_size
+        self._step = kind.step
 
     def initial_state(self, batch: int) -> Tensor:
         """Return zeros, [batch, S]."""
@@ -136,9 +136,25 @@ def _gru_step(gates_x: Tensor, gates_h: Tensor, parts: Parts) -> Parts:
     return ((parts[0] - n).mul_(z).add_(n),)
 
 
+class CellKind(NamedTuple):
+    """Facts about a kind of recurrent cell."""
+
+    num_gates: int
+    num_parts: int
+    """Parts of the state, of H numbers each: S / H."""
+    step: Step
+
+
+CELLS: dict[type[nn.Module], CellKind] = {
+    nn.LSTMCell: CellKind(4, 2, _lstm_step),
+    nn.GRUCell: CellKind(3, 1, _gru_step),
+}
+"""The kinds of cells; acting in NumPy needs a step of each in ``numpy_engine/cells.py``."""
+_BY_NAME = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}
+
+
 def make_core(num_features: int, config: ModelConfig) -> Core:
     """Return the core of ``config`` for features [T, B, ``num_features``]."""
     if config.core == "feedforward":
         return FeedForward(num_features)
-    kind = nn.LSTMCell if config.core == "lstm" else nn.GRUCell
-    return Recurrent(kind(num_features, config.core_size))
+    return Recurrent(_BY_NAME[config.core](num_features, config.core_size))

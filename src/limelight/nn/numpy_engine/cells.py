@@ -18,11 +18,15 @@ from limelight.nn.numpy_engine.layers import MAX_WIDTH, Trunk, has_small_mlp, ma
 from limelight.typing import FloatArray
 
 CellStep = Callable[[FloatArray, FloatArray], FloatArray]
+SUPPORTED_CELLS = (nn.LSTMCell, nn.GRUCell)
+"""Cells of which :func:`make_cell_step` has a step; a model with another one acts by PyTorch."""
 
 
 def supports(model: ActorCritic) -> bool:
     """Whether :class:`RecurrentActor` computes a model: a small built-in MLP on the CPU, and a recurrent core."""
-    return isinstance(model.core, Recurrent) and model.core.num_features <= MAX_WIDTH and has_small_mlp(model)
+    core = model.core
+    has_step = isinstance(core, Recurrent) and type(core.cell) in SUPPORTED_CELLS
+    return has_step and core.num_features <= MAX_WIDTH and has_small_mlp(model)
 
 
 class RecurrentActor:
@@ -95,4 +99,4 @@ def make_cell_step(core: Recurrent) -> CellStep:
         after: FloatArray = n + gates[:, H:] * (h - n)
         return after
 
-    return lstm if isinstance(cell, nn.LSTMCell) else gru
+    return {nn.LSTMCell: lstm, nn.GRUCell: gru}[type(cell)]

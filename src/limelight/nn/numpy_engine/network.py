@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from limelight.nn.activation_cache import CachingEncoder, RolloutRows
+from limelight.nn.bootstrap import with_final_values
 from limelight.nn.cores import FeedForward
 from limelight.nn.encoders import MLP
 from limelight.nn.images import set_image_scale
@@ -21,7 +22,6 @@ from limelight.nn.model import ActorCritic, Critic, ValueHead
 from limelight.nn.noise import Noise
 from limelight.nn.numpy_engine.distributions import numpy_distribution
 from limelight.nn.numpy_engine.layers import Layer, Trunk, has_small_mlp, make_flattener, make_head
-from limelight.nn.torch_engine import with_final_values
 from limelight.spaces.images import PixelScale
 from limelight.typing import FloatArray
 
