@@ -19,9 +19,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 18
 
-train: $(STAMP)  ## Train A3C (or ALGO=...) on CartPole-v1 (or ENV=...), judge the best agent, write the report
+train: $(STAMP)  ## Train A3C (or ALGO=...) on CartPole-v1 (or ENV=...), evaluate the best agent, write the report
 	$(VENV)/bin/limelight train $(ENV) --algo $(ALGO) $(ARGS)
 
 test: $(STAMP)  ## Run the tests in parallel, without the slow ones (ARGS="tests/algo -k gae": some of them)
@@ -39,7 +39,7 @@ lint: $(STAMP)  ## Check style, formatting and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: $(STAMP)  ## Measure throughput and waiting times on this machine
+bench: $(STAMP)  ## Measure throughput and startup times on this machine
 	$(VENV)/bin/python benchmarks/throughput.py --peer auto --seconds 1 --repeats 3 --output runs/bench/throughput.json
 	$(VENV)/bin/python benchmarks/startup.py --repeats 5 --seeds 3 --output runs/bench/startup.json
 

@@ -37,5 +37,7 @@ class WorkerError(LimelightError, RuntimeError):
 def did_you_mean(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
     """``"; did you mean X or Y?"`` for the nearest choices in any case of letters, or an empty string."""
     by_lower = {choice.lower(): choice for choice in choices}
+    if name.lower() in by_lower:
+        return f"; did you mean {by_lower[name.lower()]}?"
     near = [by_lower[lower] for lower in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)]
     return f"; did you mean {' or '.join(near)}?" if near else ""

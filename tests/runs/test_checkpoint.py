@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+import limelight
 from limelight.errors import CheckpointError
 from limelight.runs import checkpoint
 from limelight.runs.checkpoint import (
@@ -349,6 +350,14 @@ def test_damaged_checkpoints_are_skipped_and_a_resumed_run_removes_them(tmp_path
     (tmp_path / "checkpoints" / "mine").mkdir()
     save_checkpoint(tmp_path, 3, {}, keep_last=2)
     assert names(tmp_path) == ["mine", "step_000000000002", "step_000000000003"]
+
+
+def test_loading_names_what_is_wrong_with_the_only_checkpoint(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, 1, {"a": np.ones(3)}, keep_last=1)
+    (folder / "tensors.safetensors").write_bytes(b"short")
+    for which in ("best", "last"):
+        with pytest.raises(CheckpointError, match="step_000000000001.* damaged"):
+            limelight.load(tmp_path, which)
 
 
 def test_remains_of_a_killed_writer_are_read_and_removed(tmp_path: Path) -> None:

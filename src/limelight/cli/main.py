@@ -189,7 +189,8 @@ def _evaluate(argv: list[str]) -> int:
         return 0
     print(
         f"{arguments.env_id or agent.config.env.env_id} · {arguments.which} agent of {arguments.run_dir}: "
-        f"{with_spread(result.mean_return, result.std_return)} over {result.episodes} episodes (median "
+        f"{with_spread(result.mean_return, result.std_return)} over {result.episodes} "
+        f"episode{'' if result.episodes == 1 else 's'} (median "
         f"{decimal(result.median_return)}, IQM {decimal(result.iqm_return)}, mean length {decimal(result.mean_length)})"
     )
     if video:

@@ -18,7 +18,7 @@ from limelight.nn.encoders import is_builtin
 from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.network import make_network
 from limelight.nn.policy import ModelPolicy
-from limelight.runs.checkpoint import has_state, latest_checkpoint, read_state, write_state
+from limelight.runs.checkpoint import checkpoints, has_state, latest_checkpoint, read_state, write_state
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.describe import space_from_json, space_to_json
@@ -191,6 +191,8 @@ def load(run_dir: str | Path, which: str = "best") -> Agent:
     if which == "best" and has_state(folder / "best"):
         return Agent.from_state(read_state(folder / "best"))
     newest = latest_checkpoint(folder)
+    if newest is None and (damaged := checkpoints(folder)):
+        return Agent.from_state(read_state(damaged[-1]))  # raises what is wrong with the newest
     if newest is None and not (folder / "state.json").is_file():
         raise CheckpointError(f"{folder}: holds no agent; give a run folder with best/ or checkpoints/")
     return Agent.from_state(read_state(newest or folder))
