@@ -356,7 +356,7 @@ def test_loading_names_what_is_wrong_with_the_only_checkpoint(tmp_path: Path) ->
     folder = save_checkpoint(tmp_path, 1, {"a": np.ones(3)}, keep_last=1)
     (folder / "tensors.safetensors").write_bytes(b"short")
     for which in ("best", "last"):
-        with pytest.raises(CheckpointError, match="step_000000000001.* damaged"):
+        with pytest.raises(CheckpointError, match=r"step_000000000001.* damaged"):
             limelight.load(tmp_path, which)
 
 
