@@ -27,12 +27,11 @@ train: $(STAMP)  ## Train A3C (or ALGO=...) on CartPole-v1 (or ENV=...), evaluat
 test: $(STAMP)  ## Run the tests in parallel, without the slow ones (ARGS="tests/algo -k gae": some of them)
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
-test-slow: $(STAMP)  ## Run the slow tests in parallel
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m slow $(ARGS)
+test-slow: $(STAMP)  ## Run the slow tests, one after the other: they start clusters and count processes
+	$(VENV)/bin/python -m pytest -m slow $(ARGS)
 
-coverage: $(STAMP)  ## Run all tests, slow ones included; fails under 90 % coverage
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "" --cov --cov-report=term-missing:skip-covered \
-	  --cov-fail-under=90 $(ARGS)
+coverage: $(STAMP)  ## Run all tests in one process; fails under 90 % coverage
+	$(VENV)/bin/python -m pytest -m "" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 $(ARGS)
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(VENV)/bin/ruff check .
