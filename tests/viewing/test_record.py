@@ -419,7 +419,7 @@ def test_evaluate_video_prints_the_path(run_dir: Path, capsys: pytest.CaptureFix
         False,
         False,
     )
-    assert f"best agent of {run_dir}: {about['returns'][0]:.1f} ± 0.0 over 1 episodes" in result
+    assert f"best agent of {run_dir}: {about['returns'][0]:.1f} ± 0.0 over 1 episode" in result
     assert len(decode(path)[1]) == about["lengths"][0] + 1
 
 
