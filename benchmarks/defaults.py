@@ -1,0 +1,239 @@
+"""Measure default settings on environments without a preset, beside Stable-Baselines3's defaults at equal steps.
+
+Every run is written to the results file as soon as it is done and is not run again. Times are processor seconds of
+training (one thread), without the evaluation at its end. Scores are greedy episodes with the last parameters, on the
+environment as it is. Run it as a script, in an environment that has stable-baselines3, minatar, minigrid, box2d and
+mujoco beside Limelight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+from stats import RESULTS, bootstrap_interval, git_commit, iqm, machine, markdown_table, save_json
+from study_envs import STUDY, Study
+
+Row = dict[str, Any]
+
+EPISODES = 20
+"""Greedy episodes of a score, and the episodes that a point of a training curve averages."""
+MAX_STEPS = 2_000
+"""Steps after which an episode of a score is cut."""
+POINTS = 60
+"""Points of a training curve."""
+
+
+class Curve:
+    """Records [step, processor seconds, mean of the latest returns], about ``POINTS`` times in a run."""
+
+    def __init__(self, steps: int) -> None:
+        self.every = max(steps // POINTS, 1)
+        self.started = time.process_time()
+        self.recent: deque[float] = deque(maxlen=EPISODES)
+        self.points: list[list[float]] = []
+
+    def add(self, step: int, returns: Sequence[float]) -> None:
+        """Add finished episodes."""
+        self.recent.extend(returns)
+        if self.recent and (not self.points or step >= self.points[-1][0] + self.every):
+            seconds = round(time.process_time() - self.started, 3)
+            self.points.append([step, seconds, round(float(np.mean(self.recent)), 6)])
+
+
+def score(study: Study, predict: Callable[[Any], Any], wrap: Callable[[Any], Any], seed: int) -> float:
+    """Return the mean return of greedy episodes."""
+    env = wrap(study.make())
+    returns = []
+    for episode in range(EPISODES):
+        obs, info = env.reset(seed=seed + episode)
+        total, ended, steps = 0.0, False, 0
+        while not ended and steps < MAX_STEPS:
+            obs, reward, terminated, truncated, info = env.step(predict((obs, info)))
+            total, ended, steps = total + float(reward), terminated or truncated, steps + 1
+        returns.append(total)
+    env.close()
+    return float(np.mean(returns))
+
+
+# --------------------------------------------------------------------------- libraries
+
+
+def run_limelight(study: Study, seed: int, algo: str, settings: Mapping[str, Any]) -> Row:
+    """Train with Limelight's defaults for an environment without a preset."""
+    import limelight
+
+    curve = Curve(study.steps)
+
+    class Recorder:
+        messages: list[str] = []
+
+        def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+            pass
+
+        def episodes(self, step: int, seconds: float, episodes: Sequence[Any]) -> None:
+            curve.add(step, [episode.episode_return for episode in episodes])
+
+        def message(self, text: str) -> None:
+            self.messages.append(text)
+
+        def close(self) -> None:
+            pass
+
+    recorder = Recorder()
+    recorder.messages = []
+    with tempfile.TemporaryDirectory(prefix="limelight-study-") as folder:
+        result = limelight.train(
+            study.env_id, algo=algo, seed=seed, run_dir=str(Path(folder) / "run"), quiet=True, loggers=[recorder],
+            **{
+                "total_timesteps": study.steps, "preset": "none", "eval_every": 0, "final_episodes": 0,
+                "tensorboard": False, "checkpoint_every": 0, **settings,
+            },
+        )  # fmt: skip
+        seconds = time.process_time() - curve.started
+        agent = result.agent
+    def predict(state: tuple[Any, Any]) -> Any:
+        obs, info = state
+        mask = info.get("action_mask") if isinstance(info, dict) else None
+        return agent.predict(obs, action_masks=mask, deterministic=True)[0] if mask is not None else agent.predict(
+            obs, deterministic=True
+        )[0]
+
+    greedy = score(study, predict, lambda env: env, 10_000 + seed)
+    return {"greedy": greedy, "seconds": seconds, "curve": curve.points, "notes": recorder.messages}
+
+
+def run_sb3(study: Study, seed: int, algo: str, settings: Mapping[str, Any]) -> Row:
+    """Train with Stable-Baselines3's defaults: one environment, ``MlpPolicy`` or ``MultiInputPolicy``."""
+    import gymnasium as gym
+    import stable_baselines3
+    import torch
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.monitor import Monitor
+
+    torch.set_num_threads(1)
+
+    def wrap(env: Any) -> Any:
+        if "mission" in getattr(env.observation_space, "spaces", {}):
+            from minigrid.wrappers import ImgObsWrapper
+
+            env = gym.wrappers.FlattenObservation(ImgObsWrapper(env))
+        if isinstance(env.observation_space, gym.spaces.Tuple) or len(env.observation_space.shape or ()) > 1:
+            env = gym.wrappers.FlattenObservation(env)
+        return env
+
+    env = Monitor(wrap(study.make()))
+    policy = "MultiInputPolicy" if isinstance(env.observation_space, gym.spaces.Dict) else "MlpPolicy"
+    model = getattr(stable_baselines3, algo.upper())(policy, env, seed=seed, device="cpu", **settings)
+    curve = Curve(study.steps)
+
+    class Recorder(BaseCallback):  # type: ignore[misc]
+        def _on_step(self) -> bool:
+            ended = [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
+            if ended:
+                curve.add(self.num_timesteps, ended)
+            return True
+
+    model.learn(study.steps, callback=Recorder())
+    seconds = time.process_time() - curve.started
+    greedy = score(study, lambda s: model.predict(s[0], deterministic=True)[0], wrap, 10_000 + seed)
+    return {"greedy": greedy, "seconds": seconds, "curve": curve.points}
+
+
+LIBRARIES: dict[str, tuple[Callable[..., Row], str]] = {
+    "a2c": (run_limelight, "a2c"),
+    "ppo": (run_limelight, "ppo"),
+    "sb3-a2c": (run_sb3, "a2c"),
+    "sb3-ppo": (run_sb3, "ppo"),
+}
+
+
+def run(name: str, library: str, seed: int, settings: dict[str, Any]) -> Row:
+    """Run one seed; a run that fails returns a row as well, with its error."""
+    import torch
+
+    torch.set_num_threads(1)
+    function, algo = LIBRARIES[library]
+    try:
+        row = function(STUDY[name], seed, algo, settings)
+    except Exception as error:  # the other runs continue, and the failed one stays in the table
+        row = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()[-1500:]}
+    return {"task": name, "library": library, "seed": seed, **row}
+
+
+def last(row: Row) -> float:
+    """Return the mean training return at the end of a run."""
+    tail = [p[2] for p in row["curve"][-max(len(row["curve"]) // 10, 1):]]
+    return float(np.mean(tail)) if tail else float("nan")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return a line per task: greedy scores of every library over its seeds, and seconds."""
+    libraries = sorted({row["library"] for row in rows})
+    lines = []
+    for name in STUDY:
+        cells = [name]
+        for library in libraries:
+            mine = [row for row in rows if row["task"] == name and row["library"] == library and "error" not in row]
+            if not mine:
+                cells += ["–", "–", "–"]
+                continue
+            greedy = np.array([row["greedy"] for row in mine])
+            low, high = bootstrap_interval([[g] for g in greedy])
+            seconds = np.median([row["seconds"] for row in mine])
+            cells += [
+                f"{float(iqm(greedy)):.4g} [{low:.4g}, {high:.4g}]",
+                f"{float(iqm(np.array([last(row) for row in mine]))):.4g}",
+                f"{seconds:.1f}",
+            ]
+        lines.append(cells)
+    header = ["task", *(f"{library} {what}" for library in libraries for what in ("greedy", "training", "s"))]
+    return markdown_table(header, lines)
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES)
+    parser.add_argument("--tasks", nargs="+", default=list(STUDY), choices=STUDY)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings instead of the defaults")
+    parser.add_argument("--output", type=Path, default=RESULTS / "defaults.json")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    args = parser.parse_args()
+    data = json.loads(args.output.read_text()) if args.output.exists() else {"rows": []}
+    settings = {key: json.loads(value) for key, _, value in (item.partition("=") for item in args.set)}
+    done = {(row["task"], row["library"], row["seed"]) for row in data["rows"]}
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    todo = [(t, lib, seed) for seed in seeds for t in args.tasks for lib in args.libraries]
+    todo = [job for job in todo if job not in done and not args.table]
+    with ProcessPoolExecutor(args.jobs, get_context("spawn"), max_tasks_per_child=8) as pool:
+        futures = [pool.submit(run, *job, settings) for job in todo]
+        for future in as_completed(futures):
+            row = future.result()
+            data["rows"].append({**row, "commit": git_commit()})
+            if "error" in row:
+                print(row["task"], row["library"], row["seed"], row["error"], file=sys.stderr)
+            save_json(args.output, {**data, "machine": machine()})
+    print(table(data["rows"]))
+
+
+if __name__ == "__main__":
+    main()
