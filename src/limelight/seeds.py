@@ -18,6 +18,7 @@ class Stream(IntEnum):
     FINAL = 5
     WORKER = 6
     VIDEO = 7
+    MINIBATCHES = 8
 
 
 def derive_seed(seed: int, stream: Stream, index: int = 0) -> int:

@@ -20,6 +20,9 @@ EVERYTHING: dict[str, Any] = {
     "critic": "target", "normalize_obs": True, "optimizer": "adam", "normalize_advantages": "running",
     "lr_schedule": "linear", "ent_schedule": "linear",
 }  # fmt: skip
+EPOCHS: dict[str, Any] = {
+    "num_epochs": 3, "num_minibatches": 2, "clip_ratio": 0.1, "normalize_advantages": "batch", "optimizer": "adam",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("update_order", ["locked", "lock_free"])
@@ -48,6 +51,9 @@ EVERYTHING: dict[str, Any] = {
         },
         {**EVERYTHING, "autoreset_mode": "same_step"},
         {"optimizer_statistics": "per_worker"},
+        {**EPOCHS, "value_clip": 0.2, "critic": "target", "target_update_at": "episode_end", "normalize_rewards": True},
+        {**EPOCHS, "activation": "silu", "target_kl": 1e-3},
+        {**EPOCHS, "core": "lstm", "core_size": 8},
     ],
     ids=lambda s: "-".join(s) or "default",
 )  # fmt: skip

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from helpers.toys import Scripted
 from limelight.algo.collector import RolloutCollector
-from limelight.algo.learner import Learner, Targets
+from limelight.algo.last_update import Targets
+from limelight.algo.learner import Learner
 from limelight.algo.rollout import Rollout
 from limelight.algo.train_state import FlatParameters
 from limelight.envs.gymnasium_backend import SyncBackend

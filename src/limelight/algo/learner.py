@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from limelight.algo import losses
-from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer
+from limelight.algo.epochs import Epochs, has_epochs
+from limelight.algo.last_update import LastUpdate, Targets, joined, loss_metrics
+from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer, learning_rewards
 from limelight.algo.optim import clip_by_norm, initial_state, make_optimizer, schedule
 from limelight.algo.returns import discounts_and_traces, gae, standardize, vtrace
 from limelight.algo.rollout import Float, Rollout
-from limelight.algo.train_state import FlatParameters, TrainState, copy_into
+from limelight.algo.train_state import FlatParameters, TargetClock, TrainState, copy_into
 from limelight.errors import NonFiniteError
 from limelight.nn.model import ActorCritic
 from limelight.nn.network import Engine, make_network
 from limelight.settings.schema import AlgorithmConfig, OptimConfig
 from limelight.typing import FloatArray, Metrics, State
-
-
-class Targets(NamedTuple):
-    """What the loss compares the network with: constants, [T, B]."""
-
-    returns: FloatArray
-    """Targets of the values."""
-    advantages: FloatArray
-    """Weights of ∇log π."""
-
-
-@dataclass(frozen=True)
-class LastUpdate:
-    """The arrays of the last gradients, from which metrics are computed on demand; each [T, B]."""
-
-    log_probs: FloatArray
-    entropies: FloatArray
-    values: FloatArray
-    targets: Targets
-    w: FloatArray
-    """Weight of each row in the loss."""
 
 
 class Learner:
@@ -56,6 +35,7 @@ class Learner:
         algorithm, optim: settings.
         train_state: what updates move; None is the model's own parameters and a new optimizer state.
         engine: see :func:`limelight.nn.network.make_network`.
+        seed: of the order of rows in minibatches.
     """
 
     def __init__(
@@ -65,6 +45,7 @@ class Learner:
         optim: OptimConfig,
         train_state: TrainState | None = None,
         engine: Engine = "auto",
+        seed: int = 0,
     ) -> None:
         self.model = model
         self.algorithm = algorithm
@@ -75,26 +56,31 @@ class Learner:
         self._target = FlatParameters(target_critic) if target_critic is not None else None
         self.network = make_network(model, algorithm.num_steps, self.flat.grads, target_critic, engine)
         # What updates move
-        target_params = self._target.params if self._target is not None else None
-        self.train_state = train_state or TrainState(
-            self.flat.params, target_params, initial_state(optim, self.flat.params)
-        )
-        on_another_device = self.flat.params.device != self.train_state.params.device
-        self._grads = torch.zeros_like(self.train_state.params) if on_another_device else self.flat.grads
+        target, params = None if self._target is None else self._target.params, self.flat.params
+        self.train_state = train_state or TrainState(params, target, initial_state(optim, params))
+        is_elsewhere = self.flat.params.device != self.train_state.params.device
+        self._grads = torch.zeros_like(self.train_state.params) if is_elsewhere else self.flat.grads
         self.optimizer = make_optimizer(optim, self.train_state.params, self._grads, self.train_state.optimizer_state)
         critic = self.flat.span(model.critic.parameters())
         self._critic_params = self.train_state.params[critic]
         self._learning_rates = learning_rates(optim, critic)
-        self._huber_delta = algorithm.huber_delta if algorithm.value_loss == "huber" else None
+        self.huber_delta = algorithm.huber_delta if algorithm.value_loss == "huber" else None
+        # The updates from one rollout
+        self.epochs = Epochs(self, seed) if has_epochs(algorithm) else None
+        self.successive_gradients: Callable[[Rollout], Iterable[int]] = self.epochs or self._single_gradient
+        """Writes the gradient of each update from a rollout, to be applied before the next is asked for; yields the
+        finished episodes that each counts."""
         # Running statistics and counters
         running = algorithm.normalize_advantages == "running"
+        self._standardizes = algorithm.normalize_advantages == "batch" and self.epochs is None
         self.advantage_normalizer = AdvantageNormalizer(algorithm.running_decay) if running else None
         self.reward_normalizer = RewardNormalizer(algorithm.gamma) if algorithm.normalize_rewards else None
         self.num_updates = 0
         self.progress = 0.0
         """Share of the step budget that is used, 0 to 1, at the last update."""
-        self._target_clock = 0
-        self._last: LastUpdate | None = None
+        self._target_clock = TargetClock(model.config)
+        self.last_updates: list[LastUpdate] = []
+        """The minibatches of the last epoch; one update, where there are none."""
         self.apply_metrics: Metrics = {}
         """Gradient norm and step size of the last :meth:`apply`."""
 
@@ -117,11 +103,15 @@ class Learner:
             copy_into(self._target.params, target_params)
 
     def update(self, rollout: Rollout, progress: float) -> None:
-        """Make one update from one rollout; ``progress`` (0 to 1) through the step budget sets the step size."""
+        """Make the updates from one rollout; ``progress`` (0 to 1) through the step budget sets the step size."""
         if rollout.num_valid == 0:  # no transition: momentum must not move the parameters
             return
+        for episodes_ended in self.successive_gradients(rollout):
+            self.apply(progress, episodes_ended)
+
+    def _single_gradient(self, rollout: Rollout) -> tuple[int]:
         self.gradients(rollout)
-        self.apply(progress, rollout.episodes_ended)
+        return (rollout.episodes_ended,)
 
     def gradients(self, rollout: Rollout) -> None:
         """Write the gradient of the loss on one rollout into ``flat.grads``."""
@@ -133,13 +123,17 @@ class Learner:
         ratios = None if behaviour is None else np.exp(self.network.log_probs() - behaviour)
         targets = self.targets(rollout, values, next_values, ratios)
         # The derivative of each term of the loss, a weighted sum over rows
-        a, w = self.algorithm, losses.mask_weights(rollout.valid)
-        log_probs, entropies = self.network.backward(
-            losses.policy_gradient_loss_grad(targets.advantages, w),
-            a.ent_coef * schedule(a.ent_schedule, self.progress) * losses.entropy_loss_grad(w),
-            a.vf_coef * losses.value_loss_grad(values, targets.returns, w, self._huber_delta),
-        )
-        self._last = LastUpdate(log_probs, entropies, values, targets, w)
+        w = losses.mask_weights(rollout.valid)
+        d_log_probs = losses.policy_gradient_loss_grad(targets.advantages, w)
+        d_values = losses.value_loss_grad(values, targets.returns, w, self.huber_delta)
+        log_probs, entropies = self.write_gradients(d_log_probs, d_values, w)
+        self.last_updates = [LastUpdate(log_probs, entropies, values, targets, w)]
+
+    def write_gradients(self, d_log_probs: Any, d_values: Any, w: Any) -> tuple[FloatArray, FloatArray]:
+        """Write the gradient from the derivatives of the policy's loss and of the values' loss, each [T, B]."""
+        a = self.algorithm
+        d_entropies = a.ent_coef * schedule(a.ent_schedule, self.progress) * losses.entropy_loss_grad(w)
+        return self.network.backward(d_log_probs, d_entropies, a.vf_coef * d_values)
 
     def log_probs(self, rollout: Rollout) -> FloatArray:
         """Return log π(aₜ|sₜ) of a rollout's actions under the present parameters, [T, B]."""
@@ -157,30 +151,21 @@ class Learner:
             self._grads.copy_(self.flat.grads)
         norm = clip_by_norm(self._grads, self.optim.max_grad_norm)
         if not math.isfinite(norm):
-            raise NonFiniteError(
-                f"learning_rate = {self.optim.learning_rate:g}: the gradient is no longer finite at update "
-                f"{self.num_updates}; a smaller learning_rate, max_grad_norm or reward_scale would help"
-            )
+            raise NonFiniteError(not_finite_message(self.optim.learning_rate, self.num_updates))
         self.progress = progress
         factor = schedule(self.optim.lr_schedule, progress)
         self.optimizer.step([(span, rate * factor) for span, rate in self._learning_rates])
         self.num_updates += 1
-        if self.train_state.target_params is not None:
-            self._move_target_critic(episodes_ended, self.train_state.target_params)
+        target = self.train_state.target_params
+        if target is not None and self._target_clock.is_due(episodes_ended):
+            target.lerp_(self._critic_params, self.model.config.tau)
         self.apply_metrics = {"train/grad_norm": norm, "train/learning_rate": self.optim.learning_rate * factor}
 
     def rewards(self, rollout: Rollout) -> FloatArray:
         """Return the rewards to learn from, [T, B]: raw, then clipped, normalised and scaled; once per rollout."""
         if rollout.learning_rewards is not None:
             return rollout.learning_rewards
-        a, rewards = self.algorithm, cast(FloatArray, rollout.rewards)
-        if a.reward_clip is not None:
-            rewards = rewards.clip(-a.reward_clip, a.reward_clip)
-        if self.reward_normalizer is not None:
-            rewards = self.reward_normalizer(rollout, rewards)
-        if a.reward_scale != 1.0:
-            rewards = rewards * a.reward_scale
-        return rewards
+        return learning_rewards(rollout, self.algorithm, self.reward_normalizer)
 
     def targets(
         self, rollout: Rollout, values: FloatArray, next_values: FloatArray, ratios: FloatArray | None = None
@@ -201,34 +186,28 @@ class Learner:
         return Targets(returns, self._normalized(weights, valid))
 
     def _normalized(self, advantages: FloatArray, valid: FloatArray) -> FloatArray:
-        if self.algorithm.normalize_advantages == "batch":
+        if self._standardizes:
             return standardize(advantages, valid)
         return advantages if self.advantage_normalizer is None else self.advantage_normalizer(advantages, valid)
 
     def metrics(self) -> Metrics:
         """Compute the metrics of the last gradients and apply; call it before the next rollout is collected."""
-        if self._last is None:
+        if not self.last_updates:
             return {}
-        metrics = loss_metrics(self._last, self._huber_delta)
-        dead_filters = self.network.dead_filters()
-        if dead_filters is not None:
+        metrics = loss_metrics(joined(self.last_updates), self.algorithm)
+        if self.epochs is not None:
+            metrics["train/epochs"] = self.epochs.num_done
+        if (dead_filters := self.network.dead_filters()) is not None:
             metrics["train/dead_filters"] = dead_filters
         return metrics | self.apply_metrics
-
-    def _move_target_critic(self, episodes_ended: int, target_params: Tensor) -> None:
-        """Target ← (1 − τ) target + τ critic, every ``target_update_every`` updates or finished episodes."""
-        config = self.model.config
-        self._target_clock += 1 if config.target_update_at == "updates" else episodes_ended
-        if self._target_clock >= config.target_update_every:
-            self._target_clock = 0
-            target_params.lerp_(self._critic_params, config.tau)
 
     def get_state(self) -> State:
         """Return running statistics and counters; parameters and optimizer are the :class:`TrainState`'s."""
         return {
-            "target_clock": self._target_clock,
+            "target_clock": self._target_clock.count,
             "advantage_normalizer": self.advantage_normalizer and self.advantage_normalizer.get_state(),
             "reward_normalizer": self.reward_normalizer and self.reward_normalizer.get_state(),
+            "epochs": self.epochs and self.epochs.get_state(),
             "num_updates": self.num_updates,
             "progress": self.progress,
         }
@@ -240,9 +219,19 @@ class Learner:
             self.advantage_normalizer.set_state(state["advantage_normalizer"])
         if self.reward_normalizer is not None:
             self.reward_normalizer.set_state(state["reward_normalizer"])
-        self._target_clock = int(state["target_clock"])
+        if self.epochs is not None:
+            self.epochs.set_state(state["epochs"])
+        self._target_clock.count = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
+
+
+def not_finite_message(learning_rate: float, update: int) -> str:
+    """Return the message on a gradient that is not finite."""
+    return (
+        f"learning_rate = {learning_rate:g}: the gradient is no longer finite at update {update}; "
+        "a smaller learning_rate, max_grad_norm or reward_scale would help"
+    )
 
 
 def learning_rates(optim: OptimConfig, critic: slice) -> list[tuple[slice, float]]:
@@ -250,17 +239,3 @@ def learning_rates(optim: OptimConfig, critic: slice) -> list[tuple[slice, float
     if optim.critic_learning_rate is None:
         return [(slice(0, critic.stop), optim.learning_rate)]
     return [(slice(0, critic.start), optim.learning_rate), (critic, optim.critic_learning_rate)]
-
-
-def loss_metrics(last: LastUpdate, huber_delta: float | None) -> Metrics:
-    """Return the terms of the loss, the mean value and the explained variance of an update."""
-    values, (returns, advantages), w = last.values, last.targets, last.w
-    metrics = {
-        "train/policy_loss": float(losses.policy_gradient_loss(last.log_probs, advantages, w)),
-        "train/value_loss": float(losses.value_loss(values, returns, w, huber_delta)),
-        "train/entropy": -float(losses.entropy_loss(last.entropies, w)),
-        "train/value_mean": float((values * w).sum()),
-    }
-    if w.size > 1:  # one transition has no variance to explain
-        metrics["train/explained_variance"] = float(losses.explained_variance(values, returns, w))
-    return metrics

@@ -33,6 +33,28 @@ def policy_gradient_loss_grad(advantages: Array, w: Array) -> Array:
     return -advantages * w
 
 
+def clipped_policy_gradient_loss(ratios: Array, advantages: Array, w: Array, clip_ratio: float) -> Array:
+    """−mean min(rₜ Âₜ, clip(rₜ, 1−ε, 1+ε) Âₜ), scalar: no reward for moving a probability by more than the factor 1±ε.
+
+    Args:
+        ratios: rₜ = π(aₜ|sₜ) / π_old(aₜ|sₜ), [T, B]; π_old is constant.
+        advantages: Âₜ, constant, [T, B].
+        w: :func:`mask_weights` of the valid rows, [T, B].
+        clip_ratio: ε.
+    Source: Schulman et al. 2017, eq. 7.
+    """
+    raised = ratios.clip(max=1.0 + clip_ratio) * advantages.clip(min=0.0)
+    lowered = ratios.clip(min=1.0 - clip_ratio) * advantages.clip(max=0.0)
+    return -((raised + lowered) * w).sum()
+
+
+def clipped_policy_gradient_loss_grad(ratios: Array, advantages: Array, w: Array, clip_ratio: float) -> Array:
+    """∂ clipped_policy_gradient_loss / ∂ log π, [T, B], with ∂r/∂ log π = r; at r = 1 that of the plain loss."""
+    raised = (advantages > 0.0) * (ratios <= 1.0 + clip_ratio)
+    lowered = (advantages < 0.0) * (ratios >= 1.0 - clip_ratio)
+    return -advantages * ratios * (raised + lowered) * w
+
+
 def value_loss(values: Array, returns: Array, w: Array, huber_delta: float | None = None) -> Array:
     """Mean loss of V(sₜ) against the constant Gₜ, scalar: (V − G)², or Huber's with ``huber_delta`` δ.
 
@@ -51,6 +73,37 @@ def value_loss_grad(values: Array, returns: Array, w: Array, huber_delta: float 
     """∂ value_loss / ∂ values, [T, B]."""
     error = values - returns
     return 2.0 * (error if huber_delta is None else error.clip(-huber_delta, huber_delta)) * w
+
+
+def clipped_value_loss(
+    values: Array, old_values: Array, returns: Array, w: Array, value_clip: float, huber_delta: float | None = None
+) -> Array:
+    """Mean of the larger of the losses of V(sₜ) and of V_old + clip(V − V_old, −c, c), scalar.
+
+    A value that has moved by more than c towards Gₜ gains nothing more.
+
+    Args:
+        values, returns, w, huber_delta: as for :func:`value_loss`.
+        old_values: V(sₜ) before the first update from the rollout, constant, [T, B].
+        value_clip: c.
+    Source: ``ppo2`` of OpenAI Baselines.
+    """
+    clipped = old_values + (values - old_values).clip(-value_clip, value_clip)
+    farther = _is_farther(values, clipped, returns)
+    return value_loss(clipped + farther * (values - clipped), returns, w, huber_delta)
+
+
+def clipped_value_loss_grad(
+    values: Array, old_values: Array, returns: Array, w: Array, value_clip: float, huber_delta: float | None = None
+) -> Array:
+    """∂ clipped_value_loss / ∂ values, [T, B]: 0 where the value is beyond c and the clipped one is farther from Gₜ."""
+    clipped = old_values + (values - old_values).clip(-value_clip, value_clip)
+    return value_loss_grad(values, returns, w, huber_delta) * _is_farther(values, clipped, returns)
+
+
+def _is_farther(values: Array, clipped: Array, returns: Array) -> Array:
+    """Whether V is at least as far from Gₜ as the clipped value, [T, B]; both losses grow with the distance."""
+    return abs(values - returns) >= abs(clipped - returns)
 
 
 def entropy_loss(entropies: Array, w: Array) -> Array:
@@ -72,3 +125,16 @@ def explained_variance(values: Array, returns: Array, w: Array) -> Array:
     variance = ((returns - (returns * w).sum()) ** 2 * w).sum()
     residual = ((error - (error * w).sum()) ** 2 * w).sum()
     return 1.0 - residual / (variance + 1e-8)
+
+
+def approx_kl(log_ratios: Array, ratios: Array, w: Array) -> Array:
+    """Mean of (r − 1) − log r, a scalar metric: an estimate of KL(π_old ‖ π) that is never negative.
+
+    Source: Schulman 2020, "Approximating KL divergence".
+    """
+    return ((ratios - 1.0 - log_ratios) * w).sum()
+
+
+def clip_fraction(ratios: Array, w: Array, clip_ratio: float) -> Array:
+    """Share of the rows with |r − 1| > ε, a scalar metric."""
+    return ((abs(ratios - 1.0) > clip_ratio) * w).sum()

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from limelight.algo.rollout import Rollout
 from limelight.errors import ConfigError
+from limelight.settings.schema import AlgorithmConfig
 from limelight.spaces.describe import describe_space
 from limelight.spaces.images import PixelScale, is_categorical_image, is_image
 from limelight.spaces.packed import Packed
-from limelight.typing import State
+from limelight.typing import FloatArray, State
 
 _CLIP = 10.0
 """Normalised observations and rewards are clipped to ± this."""
@@ -209,7 +210,7 @@ class RewardNormalizer:
         """Statistics of the discounted returns."""
         self._returns: NDArray[np.float64] | None = None
 
-    def __call__(self, rollout: Rollout, rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, rollout: Rollout, rewards: FloatArray) -> FloatArray:
         """Add the rewards [T, B] of a rollout to the statistics, then normalise them."""
         if self._returns is None:
             self._returns = np.zeros(rewards.shape[1])
@@ -235,6 +236,18 @@ class RewardNormalizer:
         self.statistics.set_state(state["statistics"])
         returns = state["returns"]
         self._returns = None if returns is None else np.array(returns, np.float64)
+
+
+def learning_rewards(rollout: Rollout, a: AlgorithmConfig, normalizer: RewardNormalizer | None) -> FloatArray:
+    """Return a rollout's rewards to learn from, [T, B]: raw, then clipped, normalised and scaled."""
+    rewards: FloatArray = rollout.rewards
+    if a.reward_clip is not None:
+        rewards = rewards.clip(-a.reward_clip, a.reward_clip)
+    if normalizer is not None:
+        rewards = normalizer(rollout, rewards)
+    if a.reward_scale != 1.0:
+        rewards = rewards * a.reward_scale
+    return rewards
 
 
 class AdvantageNormalizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -70,3 +71,28 @@ class Rollout:
     def episodes_ended(self) -> int:
         """Number of episodes that ended in the rollout."""
         return int(np.count_nonzero(self.terminated + self.truncated))
+
+
+def side_by_side(rollouts: Sequence[Rollout]) -> Rollout:
+    """Return one rollout [T, ΣB] with the environments of several [T, B], whose images have one scale."""
+
+    def joined(arrays: Sequence[Any], axis: int = 1) -> Any:
+        return None if arrays[0] is None else np.concatenate(arrays, axis)
+
+    def field(name: str, axis: int = 1) -> Any:
+        return joined([getattr(rollout, name) for rollout in rollouts], axis)
+
+    widths = [rollout.valid.shape[1] for rollout in rollouts]
+    firsts = np.cumsum([0, *widths[:-1]])
+    final = [
+        rollout.final_obs._replace(b=rollout.final_obs.b + first)
+        for rollout, first in zip(rollouts, firsts, strict=True)
+        if rollout.final_obs is not None and len(rollout.final_obs.b)
+    ]
+    return Rollout(
+        field("obs"), field("actions"), field("rewards"), field("terminated"), field("truncated"), field("valid"),
+        field("episode_start"), sum(rollout.num_valid for rollout in rollouts),
+        final_obs=FinalObs(*(joined(parts, 0) for parts in zip(*final, strict=True))) if final else None,
+        recurrent_state=field("recurrent_state", 0), log_probs=field("log_probs"),
+        image_scale=rollouts[0].image_scale, learning_rewards=field("learning_rewards"),
+    )  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from limelight.settings.schema import ModelConfig
 from limelight.typing import State
 
 
@@ -74,6 +75,23 @@ class TrainState:
             self.target_params.copy_(torch.as_tensor(state["target_params"]))
         for name, tensor in self.optimizer_state.items():
             tensor.copy_(torch.as_tensor(state["optimizer"][name]))
+
+
+class TargetClock:
+    """Counts updates or finished episodes until the target critic moves: θ⁻ ← (1 − τ) θ⁻ + τ θ."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self.count = 0
+        """Updates or episodes since the last move."""
+
+    def is_due(self, episodes_ended: int) -> bool:
+        """Count an update that counts ``episodes_ended`` finished episodes; return whether the critic moves now."""
+        self.count += 1 if self.config.target_update_at == "updates" else episodes_ended
+        if self.count < self.config.target_update_every:
+            return False
+        self.count = 0
+        return True
 
 
 def copy_into(tensor: Tensor, array: NDArray[Any]) -> None:

@@ -90,21 +90,30 @@ def make_actor_learner(
     Args:
         config: a configuration in which no setting is ``auto``.
         factory: makes the environment, where it was given as a Python object and not by name.
-        seed: seeds the environments and the policy.
+        seed: seeds the environments, the policy and the order of rows in minibatches.
         train_state: the parameters that its updates move; None makes its own.
     """
     envs = make_envs(config.env, factory=factory)
-    learner, normalizer = make_learner(config, envs.single_observation_space, envs.single_action_space, train_state)
+    spaces = envs.single_observation_space, envs.single_action_space
+    learner, normalizer = make_learner(config, *spaces, train_state, seed)
     collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
     collector.reset(derive_seed(seed, Stream.ENV))
     return ActorLearner(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))
 
 
 def make_learner(
-    config: TrainConfig, observations: Space[Any], actions: Space[Any], train_state: TrainState | None = None
+    config: TrainConfig,
+    observations: Space[Any],
+    actions: Space[Any],
+    train_state: TrainState | None = None,
+    seed: int | None = None,
 ) -> tuple[Learner, ObservationNormalizer | None]:
-    """Make a learner with its model, and the normalization of observations if the run has one, without environments."""
+    """Make a learner with its model, and the normalization of observations if the run has one, without environments.
+
+    ``seed``: seeds the order of rows in minibatches; None: ``config.seed``.
+    """
     model = make_model(observations, actions, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
-    learner = Learner(model, config.algorithm, config.optim, train_state)
+    order = derive_seed(config.seed if seed is None else seed, Stream.MINIBATCHES)
+    learner = Learner(model, config.algorithm, config.optim, train_state, seed=order)
     normalizer = make_normalizer(observations, is_builtin(config.model.encoder)) if config.env.normalize_obs else None
     return learner, normalizer

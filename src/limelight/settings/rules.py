@@ -25,12 +25,8 @@ def validate(config: TrainConfig) -> TrainConfig:
     _check_env(config)
     _check_workers(config)
     _check_model(config)
-    algorithm, evaluation = config.algorithm, config.eval
-    batch = config.env.num_envs * algorithm.num_steps
-    if algorithm.normalize_advantages == "batch" and batch < 2:
-        raise ConfigError(
-            "normalize_advantages = batch: needs num_envs × num_steps ≥ 2, got 1; set normalize_advantages to running"
-        )
+    _check_updates(config)
+    evaluation = config.eval
     if evaluation.stop_at_return is not None and evaluation.eval_every == 0:
         raise ConfigError("stop_at_return: needs evaluations, but eval_every = 0; set eval_every, e.g. 10000")
     return config
@@ -101,6 +97,42 @@ def _check_workers(config: TrainConfig) -> None:
         raise ConfigError(
             f"policy_weight = {config.algorithm.policy_weight}: V-trace weights by advantages; "
             "set policy_weight to advantage, or worker_output to gradients"
+        )
+
+
+def _check_updates(config: TrainConfig) -> None:
+    """Refuse minibatches that would be empty, and bounds that a single update per rollout never reaches."""
+    a, workers = config.algorithm, config.workers
+    parts, sequences = a.num_minibatches, config.env.num_envs
+    rows = sequences * a.num_steps
+    if config.model.core != "feedforward" and parts > sequences:
+        raise ConfigError(
+            f"num_minibatches = {parts}: with core {config.model.core} a minibatch is whole environments, and "
+            f"num_envs = {sequences}; set num_minibatches to {sequences} or less, or more num_envs"
+        )
+    if parts > rows:
+        raise ConfigError(f"num_minibatches = {parts}: must be ≤ num_envs × num_steps = {rows}")
+    if a.normalize_advantages == "batch" and rows < 2 * parts:
+        raise ConfigError(
+            f"normalize_advantages = batch: needs num_envs × num_steps ≥ {2 * parts} (2 per minibatch), got {rows}; "
+            "set normalize_advantages to running"
+        )
+    is_ray = workers.runner == "ray"
+    acts_older = is_ray and workers.asynchronous and workers.ray.worker_output == "rollouts"
+    has_one_update = a.num_epochs == parts == 1
+    if has_one_update:
+        one = "it never acts on the one update per rollout; set num_epochs or num_minibatches above 1, or leave it out"
+        refuse_unused(a, one, "value_clip", *(() if acts_older else ("clip_ratio", "target_kl")))
+    elif is_ray and workers.ray.worker_output == "gradients":
+        name = "num_epochs" if a.num_epochs > 1 else "num_minibatches"
+        raise ConfigError(
+            f"{name} = {getattr(a, name)}: on Ray needs the rollouts themselves, as a worker's gradient is one update; "
+            "set worker_output to rollouts"
+        )
+    elif acts_older and a.clip_ratio is None:
+        name = "num_epochs" if a.num_epochs > 1 else "num_minibatches"
+        raise ConfigError(
+            f"{name} = {getattr(a, name)}: V-trace corrects one update per rollout; set clip_ratio, e.g. 0.2"
         )
 
 

@@ -81,9 +81,19 @@ class AlgorithmConfig:
     policy_weight: Literal["advantage", "q"] = "advantage"
     """Weight of ∇log π: the advantage, or the return estimate (``q``, plain actor-critic)."""
     normalize_advantages: Literal["none", "batch", "running"] = "none"
-    """Standardisation of the policy weights: over each rollout, by running mean and variance, or none."""
+    """Standardisation of the policy weights: over each rollout (minibatch), by running mean and variance, or none."""
     running_decay: Annotated[float, Range(ge=0, lt=1)] = 0.99
     """Decay per update of the running mean that ``normalize_advantages = running`` subtracts."""
+    num_epochs: Annotated[int, Range(ge=1, le=1000)] = 1
+    """Passes over each rollout."""
+    num_minibatches: Annotated[int, Range(ge=1, le=65_536)] = 1
+    """Updates per pass, each from its own share of the rows; of the environments, with a recurrent core."""
+    clip_ratio: Annotated[float | None, Range(gt=0)] = None
+    """ε: no gain from moving π(a|s)/π_old(a|s) out of [1 − ε, 1 + ε]; none: the plain policy gradient."""
+    value_clip: Annotated[float | None, Range(gt=0)] = None
+    """c: no gain from moving V(s) by more than c from its value before the rollout's first update; none: no bound."""
+    target_kl: Annotated[float | None, Range(gt=0)] = None
+    """Leave out the rollout's further updates once the estimate of KL(π_old ‖ π) is above 1.5 × this; none: never."""
     ent_coef: Annotated[float, Range(ge=0)] = 0.01
     """Weight of the entropy bonus."""
     ent_schedule: Literal["constant", "linear"] = "constant"

@@ -39,7 +39,17 @@ _ROWS = (
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage", "asynchronous": True},
         presets="a3c",
     ),
-)
+    Algorithm(
+        "ppo",
+        "proximal policy optimization: A2C with several epochs of minibatches per rollout and a clipped ratio",
+        {
+            "num_envs": 8, "num_steps": 128, "gae_lambda": 0.95, "num_epochs": 4, "num_minibatches": 4,
+            "clip_ratio": 0.2, "normalize_advantages": "batch", "critic": "separate", "optimizer": "adam",
+            "learning_rate": 3e-4, "ent_coef": 0.0,
+        },
+        presets="ppo",
+    ),
+)  # fmt: skip
 
 ALGORITHMS = {row.name: row for row in _ROWS}
 

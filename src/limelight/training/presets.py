@@ -161,12 +161,58 @@ _MINIGRID = {
     "eval_every": 50_000,
     "total_timesteps": 1_000_000,
 }
+# Columns of ppo begin with the hyperparameters of RL Baselines3 Zoo
+_PPO_CARTPOLE = {
+    "num_envs": 8,
+    "num_steps": 32,
+    "num_epochs": 20,
+    "num_minibatches": 1,
+    "gamma": 0.98,
+    "gae_lambda": 0.8,
+    "learning_rate": 1e-3,
+}
+_PPO_ACROBOT = {
+    "num_envs": 16,
+    "num_steps": 64,
+    "num_epochs": 4,
+    "num_minibatches": 16,
+    "gae_lambda": 0.94,
+    "normalize_obs": True,
+}
+_PPO_MOUNTAINCAR = {"num_envs": 16, "num_steps": 16, "num_epochs": 4, "gae_lambda": 0.98}
+_PPO_CONTINUOUS = {
+    "num_envs": 8,
+    "num_steps": 256,
+    "num_epochs": 10,
+    "num_minibatches": 32,
+    "learning_rate": 3e-4,
+}
+_PPO_PENDULUM = {**_PPO_CONTINUOUS, "gamma": 0.9, "gae_lambda": 0.95, "learning_rate": 1e-3}
+_PPO_LANDER = {"num_envs": 16, "num_steps": 256, "num_epochs": 4, "num_minibatches": 64, "learning_rate": 3e-4}
+_PPO_IMAGES = {
+    "critic": "shared",
+    "num_envs": 8,
+    "num_steps": 128,
+    "gae_lambda": 0.95,
+    "clip_ratio": 0.1,
+    "learning_rate": 2.5e-4,
+}
+_PPO_MINIGRID = {
+    "num_envs": 16,
+    "num_steps": 128,
+    "num_epochs": 4,
+    "num_minibatches": 8,
+    "normalize_advantages": "batch",
+    "learning_rate": 2.5e-4,
+}
 
 
-def _with_rollouts(settings: dict[str, Any], num_envs: int, num_steps: int) -> dict[str, dict[str, Any]]:
+def _with_rollouts(
+    settings: dict[str, Any], num_envs: int, num_steps: int, ppo: dict[str, Any] = _PPO_CONTINUOUS
+) -> dict[str, dict[str, Any]]:
     """Return ``settings`` for all algorithms, with rollouts of ``num_envs`` × ``num_steps`` for a2c and a3c."""
     rollout = {"num_envs": num_envs, "num_steps": num_steps}
-    return {"*": settings, "a2c": rollout, "a3c": rollout, "ac": _ONE_STEP_CONTINUOUS}
+    return {"*": settings, "a2c": rollout, "a3c": rollout, "ac": _ONE_STEP_CONTINUOUS, "ppo": ppo}
 
 
 _ROWS = (
@@ -174,7 +220,7 @@ _ROWS = (
         "classic",
         "CartPole: a reward of 1 every step, so V grows to 1/(1 − γ) = 100 and is scaled down",
         ("CartPole-",),
-        {"*": _SCALED, "a2c": _SIDE_BY_SIDE, "a3c": _SIDE_BY_SIDE, "ac": _ONE_STEP},
+        {"*": _SCALED, "a2c": _SIDE_BY_SIDE, "a3c": _SIDE_BY_SIDE, "ac": _ONE_STEP, "ppo": _PPO_CARTPOLE},
     ),
     Preset(
         "acrobot",
@@ -185,6 +231,7 @@ _ROWS = (
             "a2c": _SIDE_BY_SIDE,
             "a3c": {**_SIDE_BY_SIDE, "learning_rate": 2e-3},
             "ac": _ONE_STEP,
+            "ppo": _PPO_ACROBOT,
         },
     ),
     Preset(
@@ -196,19 +243,20 @@ _ROWS = (
             "a2c": _SIDE_BY_SIDE,
             "a3c": _SIDE_BY_SIDE,
             "ac": _ONE_STEP,
+            "ppo": _PPO_MOUNTAINCAR,
         },
     ),
     Preset(
         "lunarlander",
         "LunarLander: long rollouts, a far horizon and an entropy bonus, so that it lands and does not hover",
         ("LunarLander-",),
-        _with_rollouts(_LANDER, 8, 32),
+        _with_rollouts(_LANDER, 8, 32, _PPO_LANDER),
     ),
     Preset(
         "pendulum",
         "Pendulum: a near horizon (γ .95) and noise that drifts a little, so that swinging up is found",
         ("Pendulum-",),
-        _with_rollouts(_PENDULUM, 8, 8),
+        _with_rollouts(_PENDULUM, 8, 8, _PPO_PENDULUM),
     ),
     Preset(
         "mountaincar-continuous",
@@ -220,7 +268,7 @@ _ROWS = (
         "lunarlander-continuous",
         "LunarLanderContinuous: as lunarlander, without the bonus and with less noise, which is exploration enough",
         ("LunarLanderContinuous-",),
-        _with_rollouts({**_LANDER, "log_std_init": -1.0, "ent_coef": 0.0}, 8, 32),
+        _with_rollouts({**_LANDER, "log_std_init": -1.0, "ent_coef": 0.0}, 8, 32, _PPO_LANDER),
     ),
     Preset(
         "bipedalwalker",
@@ -238,28 +286,28 @@ _ROWS = (
         "pong",
         "Pong: as atari, with half the side and larger rollouts, which are faster; large steps, a bonus that falls",
         (),
-        _with_rollouts(_PONG, 8, 10),
+        _with_rollouts(_PONG, 8, 10, _PPO_IMAGES),
         games=("pong",),
     ),
     Preset(
         "breakout",
         "Breakout: as pong, with a larger bonus, and a lost life as an end for the learner",
         (),
-        _with_rollouts(_BREAKOUT, 8, 10),
+        _with_rollouts(_BREAKOUT, 8, 10, _PPO_IMAGES),
         games=("breakout",),
     ),
     Preset(
         "atari",
         "Atari: four standardised frames of 84 × 84, the A3C paper's network, Adam, rewards clipped to ±1",
         (),
-        _with_rollouts(_ATARI, 4, 5),
+        _with_rollouts(_ATARI, 4, 5, _PPO_IMAGES),
         games=("*",),
     ),
     Preset(
         "atari-lstm",
         "Atari with a recurrent core: as pong, with one frame instead of four, an LSTM, and longer rollouts for it",
         (),
-        {**_with_rollouts(_ATARI_LSTM, 16, 20), "a2c": {"num_envs": 32, "num_steps": 20}},
+        {**_with_rollouts(_ATARI_LSTM, 16, 20, _PPO_IMAGES), "a2c": {"num_envs": 32, "num_steps": 20}},
         games=("*",),
         recurrent=True,
     ),
@@ -267,7 +315,7 @@ _ROWS = (
         "minigrid",
         "MiniGrid, BabyAI: advantages of unit size and longer rollouts, as rewards are rare; --core lstm adds a memory",
         ("MiniGrid-", "BabyAI-"),
-        {"*": _MINIGRID, "a2c": _SIXTEEN_BY_SIXTEEN, "a3c": _SIXTEEN_BY_SIXTEEN},
+        {"*": _MINIGRID, "a2c": _SIXTEEN_BY_SIXTEEN, "a3c": _SIXTEEN_BY_SIXTEEN, "ppo": _PPO_MINIGRID},
     ),
     Preset(
         "hopper",

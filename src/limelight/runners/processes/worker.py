@@ -1,5 +1,6 @@
 """One asynchronous worker:  pull → collect → gradients → push,  repeated in a process of its own.
 
+With several updates per rollout, the last two are repeated with a pull in between.
 Source: Mnih et al. 2016, algorithm S3, with a batch of environments per worker instead of one.
 """
 
@@ -67,7 +68,7 @@ class Report:
     updates: int
     """Updates since the last report."""
     lag_sum: int
-    """Sum over those updates of the updates that other workers made between pull and push."""
+    """Sum over those updates of the updates that other workers made since the pull before the rollout."""
     lag_max: int
 
 
@@ -134,37 +135,50 @@ class Worker:
                 self.send_state()
 
     def update(self) -> None:
-        """Pull, collect, compute gradients, push."""
+        """Pull, collect, then compute and push the gradient of each update from the rollout."""
+        learner = self.actor_learner.learner
         version = self.pull()
         rollout = self.actor_learner.collect()
-        self.actor_learner.learner.gradients(rollout)
-        self.push(rollout, version)
+        if rollout.num_valid:  # otherwise there is no gradient, and momentum must not move the parameters
+            for episodes_ended in learner.successive_gradients(rollout):
+                self.push(version, episodes_ended)
+                if learner.epochs is not None:  # the next gradient is that of the newest parameters
+                    with self.shared.update_order():
+                        learner.pull()
+        self.count(rollout)
 
     def pull(self) -> int:
-        """Copy the shared parameters and statistics; return the number of updates made so far by all workers."""
+        """Copy the shared parameters and statistics; return the number of updates made so far by other workers."""
         with self.shared.update_order():
-            version = int(self.updates.sum())
+            version = self._updates_of_others()
             self.actor_learner.learner.pull()
         if self.running_statistics:
             self.share_statistics()
         return version
 
-    def push(self, rollout: Rollout, version: int) -> None:
-        """Update the shared parameters by the gradients, and count the rollout.
+    def push(self, version: int, episodes_ended: int) -> None:
+        """Update the shared parameters by the gradients.
 
-        ``version``: the result of the :meth:`pull` before the rollout.
+        Args:
+            version: the result of the :meth:`pull` before the rollout.
+            episodes_ended: finished episodes that the update counts.
         """
         with self.shared.update_order():
             progress = int(self.steps.sum()) / self.total_timesteps  # a Python float: the arithmetic depends on it
-            lag = int(self.updates.sum()) - version
-            if rollout.num_valid:  # otherwise there is no gradient, and momentum must not move the parameters
-                self._apply(progress, rollout.episodes_ended)
-        self.own_counters[Counter.STEPS] += rollout.num_valid
-        if finished := self.actor_learner.collector.pop_episodes():
-            self.episodes += stamp_episodes(finished, int(self.steps.sum()), self.first_env)
+            lag = self._updates_of_others() - version
+            self._apply(progress, episodes_ended)
         self.recent_updates += 1
         self.lag_sum += lag
         self.lag_max = max(self.lag_max, lag)
+
+    def count(self, rollout: Rollout) -> None:
+        """Count the steps and the finished episodes of a rollout that has been learnt from."""
+        self.own_counters[Counter.STEPS] += rollout.num_valid
+        if finished := self.actor_learner.collector.pop_episodes():
+            self.episodes += stamp_episodes(finished, int(self.steps.sum()), self.first_env)
+
+    def _updates_of_others(self) -> int:
+        return int(self.updates.sum()) - int(self.own_counters[Counter.UPDATES])
 
     def _apply(self, progress: float, episodes_ended: int) -> None:
         """Update the shared parameters; skip the update where the gradient is not finite.

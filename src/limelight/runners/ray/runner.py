@@ -19,7 +19,13 @@ from limelight.errors import NonFiniteError
 from limelight.runners.actor_learner import running_statistics
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, stamp_episodes
 from limelight.runners.ray.pool import WorkerPool
-from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
+from limelight.runners.ray.updates import (
+    AsynchronousSchedule,
+    MeanGradient,
+    Schedule,
+    SynchronousSchedule,
+    joined_rollout,
+)
 from limelight.runners.ray.worker import ParameterSnapshot, WorkerResult
 from limelight.runners.worker_metrics import Counter, WorkerRates
 from limelight.settings.schema import TrainConfig
@@ -50,7 +56,7 @@ class RayRunner:
         self.num_steps = 0
         self.seconds = 0.0
         self.version = 0
-        """Updates made so far: the version of the learner's parameters."""
+        """The version of the learner's parameters: how often it has learnt from rollouts."""
         self.counters = np.zeros((len(self.pool.workers), len(Counter)), np.int64)
         self._rates = WorkerRates(self.counters)
         self._stored: tuple[int, Any] = (-1, None)  # version and reference of the last snapshot in Ray's store
@@ -142,26 +148,36 @@ class RayRunner:
             statistics.moments = total if is_only_one else statistics.moments.merge(new)
 
     def _update(self, batch: Sequence[WorkerResult], with_metrics: bool) -> None:
-        """Make one update; skip it where the gradient is not finite.
+        """Make the updates from these results; skip one where the gradient is not finite, and those after it.
 
         Raises: NonFiniteError after as many skipped updates in a row as the schedule bears.
         """
         workers = [result.worker for result in batch]
-        metrics = self.mean_gradient.compute(batch, with_metrics)
-        episodes_ended = sum(result.episodes_ended for result in batch)
+        before = self.learner.num_updates
         try:
-            self.learner.apply(self.num_steps / self.config.total_timesteps, episodes_ended)
+            metrics = self._apply(batch, with_metrics)
         except NonFiniteError:
+            self.version += self.learner.num_updates > before  # some have been made
             self.counters[workers, Counter.SKIPPED] += 1
             self._consecutive_skips += 1
             if self._consecutive_skips == self.schedule.max_consecutive_skips:
                 raise
             return
         self.version += 1
-        self.counters[workers, Counter.UPDATES] += 1
+        self.counters[workers, Counter.UPDATES] += self.learner.num_updates - before
         self._consecutive_skips = 0
         if metrics:
             self._metrics = {**metrics, **self.learner.apply_metrics}
+
+    def _apply(self, batch: Sequence[WorkerResult], with_metrics: bool) -> Metrics:
+        """Apply the mean gradient of these results, or learn from their rollouts in several updates."""
+        learner, progress = self.learner, self.num_steps / self.config.total_timesteps
+        if learner.epochs is None:
+            metrics = self.mean_gradient.compute(batch, with_metrics)
+            learner.apply(progress, sum(result.episodes_ended for result in batch))
+            return metrics
+        learner.update(joined_rollout(batch), progress)
+        return learner.metrics() if with_metrics else {}
 
     def _pop_metrics(self) -> Metrics:
         """Return the metrics of the last update that has any, and those of the workers since the last call."""

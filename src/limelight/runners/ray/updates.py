@@ -1,4 +1,4 @@
-"""Updates from the results of Ray workers: which results one update learns from, and the gradient of these."""
+"""Updates from the results of Ray workers: which results one update learns from, and the gradients of these."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from limelight.algo.learner import Learner
-from limelight.algo.rollout import Rollout
+from limelight.algo.rollout import Rollout, side_by_side
 from limelight.algo.train_state import copy_into
 from limelight.runners.base import MAX_CONSECUTIVE_SKIPS
 from limelight.runners.ray.worker import WorkerResult
@@ -113,6 +113,12 @@ class MeanGradient:
         assert result.gradients is not None
         copy_into(self.learner.flat.grads, result.gradients)
         return result.metrics
+
+
+def joined_rollout(results: Sequence[WorkerResult]) -> Rollout:
+    """Return the rollouts of several workers as one with the environments of all."""
+    rollouts = [result.rollout for result in results if result.rollout is not None and result.num_valid]
+    return _writable(rollouts[0]) if len(rollouts) == 1 else side_by_side(rollouts)
 
 
 def _writable(rollout: Rollout) -> Rollout:
