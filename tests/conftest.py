@@ -81,6 +81,11 @@ def random_obs(space: Space[Any], rng: np.random.Generator, *lead: int) -> np.nd
         return space.start + rng.integers(space.n, size=lead)
     if isinstance(space, MultiDiscrete):
         return space.start + rng.integers(0, space.nvec, size=(*lead, *space.shape))
+    if isinstance(space, MultiBinary):
+        return rng.integers(0, 2, size=(*lead, *space.shape)).astype(np.int8)
+    if isinstance(space, Packed):
+        parts = [random_obs(leaf.space, rng, *lead).reshape(*lead, leaf.size) for leaf in space.leaves]
+        return np.concatenate(parts, -1).astype(space.dtype)
     assert isinstance(space, Box)
     if np.issubdtype(space.dtype, np.integer):
         return rng.integers(0, 256, size=(*lead, *space.shape)).astype(space.dtype)
@@ -96,6 +101,16 @@ def random_actions(space: Space[Any], rng: np.random.Generator, *lead: int) -> n
         return rng.integers(2, size=(*lead, *space.shape)).reshape(*lead, -1).astype(np.float32)
     actions = random_obs(space, rng, *lead)
     return actions if isinstance(space, Discrete) else actions.reshape(*lead, -1)
+
+
+def allow(obs: np.ndarray, actions: np.ndarray, space: Space[Any], action_space: Space[Any]) -> None:
+    """Make the taken actions [T, B] (or [T, B, A]) legal in the masks of observations [T+1, B, D]."""
+    if not isinstance(space, Packed) or space.mask is None:
+        return
+    sizes = [action_space.n] if isinstance(action_space, Discrete) else list(action_space.nvec.reshape(-1))
+    places = actions.reshape(*actions.shape[:2], -1) - np.reshape(action_space.start, -1)
+    for i, first in enumerate(np.cumsum([0, *sizes[:-1]])):
+        np.put_along_axis(obs[:-1], space.mask.start + first + places[..., i : i + 1], 1, -1)
 
 
 @pytest.fixture
@@ -125,9 +140,11 @@ def make_rollout() -> RolloutFactory:
         if stream == "same_step":
             t, b = np.nonzero(truncated)
             final_obs = FinalObs(t, b, random_obs(space, rng, len(t)))
+        obs, taken = random_obs(space, rng, T + 1, B), random_actions(actions, rng, T, B)
+        allow(obs, taken, space, actions)
         return Rollout(
-            obs=random_obs(space, rng, T + 1, B),
-            actions=random_actions(actions, rng, T, B),
+            obs=obs,
+            actions=taken,
             rewards=(3.0 * rng.standard_normal((T, B)) * valid).astype(np.float32),
             terminated=terminated.astype(np.float32),
             truncated=truncated.astype(np.float32),

@@ -17,6 +17,9 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 from numpy.typing import NDArray
 
+from conftest import random_obs
+from limelight.algo.learner import Learner
+from limelight.algo.rollout import Rollout
 from limelight.algo.train_state import FlatParameters
 from limelight.nn import distributions
 from limelight.nn.distributions import ActionDistribution, Gaussian, make_distribution
@@ -29,8 +32,9 @@ from limelight.nn.numpy_engine.layers import make_head
 from limelight.nn.numpy_engine.network import NumpyNetwork
 from limelight.nn.policy import ModelPolicy
 from limelight.nn.policy_head import PolicyHead
+from limelight.nn.torch_engine import TorchNetwork
 from limelight.settings.schema import ModelConfig
-from limelight.spaces.packed import Packed
+from limelight.spaces.packed import SIMPLE, MaskSource, Packed
 
 BOX = Box(np.float32([-2.0, 0.0, -1.0]), np.float32([2.0, 10.0, 1.0]))
 MIXED = Packed(
@@ -59,12 +63,39 @@ CORES: dict[str, dict[str, Any]] = {
 }
 OBS = Box(-1.0, 1.0, (2, 3))
 NUM_FEATURES = 5
+CHOICES = MultiDiscrete([[2, 3], [4, 2]], start=[[1, -1], [0, 9]])
+OBSERVATIONS: dict[str, tuple[Space[Any], Space[Any]]] = {
+    "box": (OBS, Discrete(3)),
+    "bytes": (Box(0, 255, (5,), np.uint8), Discrete(3)),
+    "discrete": (Discrete(5, start=-2), Discrete(3)),
+    "many": (Discrete(3000, start=7), Discrete(3)),
+    "multi": (CHOICES, Discrete(3)),
+    "binary": (MultiBinary((2, 3)), Discrete(3)),
+    "boxes": (Packed(Dict(a=OBS, b=Box(-1.0, 1.0, ()))), Discrete(3)),
+    "dict": (
+        Packed(Dict(a=BOX, b=Discrete(3, start=-1), c=OBS, d=Dict(e=CHOICES, f=MultiBinary(4)), g=Box(0, 9, (2,)))),
+        Discrete(3),
+    ),
+    "tuple": (Packed(Tuple([Discrete(32), Discrete(11), Discrete(2)])), Discrete(2)),
+    "bytes of parts": (Packed(Dict(a=Box(0, 255, (3,), np.uint8), b=Discrete(200, start=50))), Discrete(2)),
+    "mask": (Packed(Dict(action_mask=MultiBinary(4), see=OBS), "observation"), Discrete(4, start=1)),
+    "mask and many": (
+        Packed(Dict([("observation", Discrete(500)), ("action_mask", MultiBinary(6))]), "info"),
+        Discrete(6),
+    ),
+    "mask of several": (
+        Packed(Dict(a=Discrete(4), action_mask=MultiBinary(11), z=Box(-1.0, 1.0, (2,))), "observation"),
+        CHOICES,
+    ),
+}
+"""Spaces of observations that both engines read, each with actions."""
 
 every_distribution = pytest.mark.parametrize(
     ("space", "settings"),
     DISTRIBUTIONS,
     ids=lambda x: "-".join(x.values()) if isinstance(x, dict) else type(x).__name__,
 )
+every_observation = pytest.mark.parametrize("observations", OBSERVATIONS)
 every_core = pytest.mark.parametrize("core", CORES)
 
 
@@ -205,20 +236,19 @@ def numpy_step(model: ActorCritic) -> Callable[..., tuple[NDArray[Any], NDArray[
 
 @every_core
 @pytest.mark.parametrize("critic", ["shared", "separate"])
-@pytest.mark.parametrize("space", [OBS, Discrete(5, start=-2)], ids=["box", "discrete"])
+@every_observation
 @pytest.mark.parametrize("orthogonal_init", [True, False])  # without it the biases are not zero
 def test_steps_in_numpy_are_the_models_forward_pass(
-    make_actor_critic: Callable[..., ActorCritic], core: str, critic: str, space: Space[Any], orthogonal_init: bool
+    make_actor_critic: Callable[..., ActorCritic], core: str, critic: str, observations: str, orthogonal_init: bool
 ) -> None:
     """With resets; a change of the parameters takes effect in the next step, and states are not modified in place."""
-    model = make_actor_critic(
-        space, core=core, critic=critic, policy_init_gain=1.0, orthogonal_init=orthogonal_init, **CORES[core]
-    )
+    space, actions = OBSERVATIONS[observations]
+    settings = {"core": core, "critic": critic, "policy_init_gain": 1.0, "orthogonal_init": orthogonal_init}
+    model = make_actor_critic(space, actions=actions, **settings, **CORES[core])
     flat, rng, step = FlatParameters(model), np.random.default_rng(0), numpy_step(model)
     state: NDArray[Any] | None = None
-    space.seed(0)
     for t in range(12):
-        obs = np.stack([np.asarray(space.sample()) for _ in range(3)])
+        obs = random_obs(space, rng, 3)
         start = (rng.random(3) < 0.3).astype(np.float32)
         before = None if state is None else torch.from_numpy(state.copy())
         params, new_state = step(obs, state, start)
@@ -247,6 +277,77 @@ def test_policies_on_both_engines_act_alike(
         assert (fast.recurrent_state is None) is (slow.recurrent_state is None) is (core == "feedforward")
         if fast.recurrent_state is not None:
             np.testing.assert_allclose(fast.recurrent_state, slow.recurrent_state, rtol=1e-5, atol=1e-5)
+
+
+# --------------------------------------------------------------------------- observations
+
+
+@every_observation
+@pytest.mark.parametrize("critic", ["shared", "separate", "target"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_gradients_of_every_observation_space_are_those_of_autograd(
+    make_learner: Callable[..., Learner],
+    make_rollout: Callable[..., Rollout],
+    observations: str,
+    critic: str,
+    activation: str,
+) -> None:
+    """With invalid rows, then with final observations; a small entropy bonus would hide the gradient of the mask."""
+    space, actions = OBSERVATIONS[observations]
+    tolerance = 2e-4 if space.dtype == np.uint8 else 1e-5  # 1 − tanh² cancels where units are saturated
+    fast, slow = (
+        make_learner(space, engine, actions=actions, critic=critic, activation=activation, ent_coef=0.5)
+        for engine in ("auto", "autograd")
+    )
+    assert isinstance(fast.network, NumpyNetwork)
+    assert isinstance(slow.network, TorchNetwork)
+    for seed, stream in enumerate(["next_step", "same_step"]):
+        rollout = make_rollout(space, seed, stream=stream, actions=actions)
+        for learner in (fast, slow):
+            learner.gradients(rollout)
+        np.testing.assert_allclose(fast.log_probs(rollout), slow.log_probs(rollout), rtol=1e-4, atol=1e-5)
+        fast.gradients(rollout)
+        for ours, theirs in zip(fast.model.parameters(), slow.model.parameters(), strict=True):
+            assert ours.grad is not None
+            assert theirs.grad is not None
+            assert theirs.grad.norm() > 0
+            assert (ours.grad - theirs.grad).norm() <= tolerance * theirs.grad.norm()
+
+
+@every_observation
+def test_both_engines_act_alike_on_every_observation_space(
+    make_actor_critic: Callable[..., ActorCritic], observations: str, rng: np.random.Generator
+) -> None:
+    """Inside a rollout, where acting keeps its activations; illegal actions are never taken."""
+    space, actions = OBSERVATIONS[observations]
+    model = make_actor_critic(space, actions=actions, policy_init_gain=3.0)
+    networks = make_network(model, 5), make_network(model, engine="autograd")
+    fast, slow = (ModelPolicy(network, np.random.default_rng(1)) for network in networks)
+    fast.begin_rollout()
+    for _ in range(5):
+        obs, start = random_obs(space, rng, 8), np.zeros(8, np.float32)
+        taken = fast.act(obs, start)
+        np.testing.assert_array_equal(taken, slow.act(obs, start))
+        if isinstance(space, Packed) and space.mask is not None and isinstance(actions, Discrete):
+            legal = obs[:, space.mask.part][np.arange(8), taken - actions.start] == 1
+            assert (legal | (obs[:, space.mask.part] == 0).all(1)).all()
+
+
+def test_the_gradient_of_a_state_seen_twice_is_a_sum(make_learner: Callable[..., Learner]) -> None:
+    """The columns of states that were not seen have no gradient."""
+    learner = make_learner(Discrete(50), "numpy")
+    network = learner.network
+    assert isinstance(network, NumpyNetwork)
+    gradients = []
+    for states in ([3, 9], [3, 9, 3, 3]):
+        network.forward(np.array(states))
+        network.backward_heads(np.ones((len(states), 3), np.float32), np.ones(len(states), np.float32))
+        gradients.append(next(learner.model.parameters()).grad.clone())  # type: ignore[union-attr]
+    once, often = gradients
+    torch.testing.assert_close(often[:, 3], 3 * once[:, 3])
+    torch.testing.assert_close(often[:, 9], once[:, 9])
+    assert torch.count_nonzero(once[:, 9]) > 0
+    assert torch.count_nonzero(often) == torch.count_nonzero(often[:, [3, 9]])
 
 
 # --------------------------------------------------------------------------- completeness
@@ -278,3 +379,13 @@ def test_every_way_to_make_sigma_has_a_row() -> None:
 
 def test_every_core_has_a_row() -> None:
     assert set(CORES) == choices("core")
+
+
+def test_every_observation_space_has_a_row() -> None:
+    """Each simple space, alone and as a part; masks of both sources."""
+    spaces = [space for space, _ in OBSERVATIONS.values()]
+    packed = [space for space in spaces if isinstance(space, Packed)]
+    assert {type(space) for space in spaces} >= set(SIMPLE)
+    assert {type(leaf.space) for space in packed for leaf in space.visible} == set(SIMPLE)
+    assert {space.mask_source for space in packed} == {None, *typing.get_args(MaskSource)}
+    assert {type(space.original) for space in packed} == {Dict, Tuple}

@@ -16,10 +16,18 @@ from torch import Tensor, nn
 
 from helpers.composite_envs import ROOM
 from limelight.errors import ConfigError
-from limelight.nn.encoders import MLP, FeaturesMLP, FlattenObs, LeafEncoders, make_encoder, make_leaf_encoder
+from limelight.nn.encoders import (
+    MLP,
+    FeaturesMLP,
+    FlattenObs,
+    LeafEncoders,
+    hidden_layers,
+    make_encoder,
+    make_leaf_encoder,
+    through_layers,
+)
 from limelight.nn.images import ImageEncoder
 from limelight.nn.model import ActorCritic
-from limelight.nn.numpy_engine.layers import make_flattener
 from limelight.nn.numpy_engine.network import supports
 from limelight.settings.schema import ModelConfig
 from limelight.spaces.packed import MaskSource, Packed
@@ -42,28 +50,51 @@ def test_boxes_are_flattened_to_float32(shape: tuple[int, ...], dtype: type, lea
 
 @every_lead
 @pytest.mark.parametrize("start", [0, 3, -2])
-def test_discrete_observations_are_one_hot(start: int, lead: tuple[int, ...]) -> None:
+def test_discrete_observations_become_codes(start: int, lead: tuple[int, ...]) -> None:
     flatten = FlattenObs(Discrete(4, start=start))
     places = np.random.default_rng(0).integers(0, 4, lead)
-    features = flatten(torch.as_tensor(places + start))
-    assert features.dtype == torch.float32
-    assert torch.equal(features, torch.eye(4)[torch.as_tensor(places)])
+    codes = flatten(torch.as_tensor(places + start))
+    assert flatten.num_features == 4
+    assert codes.dtype == torch.int64
+    assert torch.equal(codes, torch.as_tensor(places)[..., None])
 
 
 @every_lead
 @pytest.mark.parametrize("start", [None, [[2, -1, 0], [0, 5, 1]]])
-def test_multi_discrete_observations_are_one_hot_side_by_side(
+def test_multi_discrete_observations_become_codes_side_by_side(
     start: list[list[int]] | None, lead: tuple[int, ...]
 ) -> None:
     nvec = np.array([[3, 2, 4], [1, 5, 2]])
     space = MultiDiscrete(nvec, start=None if start is None else np.array(start))
     flatten = FlattenObs(space)
     places = np.random.default_rng(0).integers(0, nvec, (*lead, 2, 3))
-    features = flatten(torch.from_numpy(places + space.start))
-    expected = [torch.eye(int(n))[torch.as_tensor(places[..., i, j])] for (i, j), n in np.ndenumerate(nvec)]
+    codes = flatten(torch.from_numpy(places + space.start))
     assert flatten.num_features == 17
-    assert features.dtype == torch.float32
-    assert torch.equal(features, torch.cat(expected, -1))
+    assert codes.dtype == torch.int64
+    assert torch.equal(codes, torch.from_numpy(places.reshape(*lead, 6) + np.array([0, 3, 5, 9, 10, 15])))
+
+
+@every_lead
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_codes_select_the_columns_that_a_product_with_one_hot_vectors_would(
+    order: tuple[int, ...], lead: tuple[int, ...]
+) -> None:
+    """Numbers and categories in any order; forward, and the gradient of the first layer."""
+    rng = torch.Generator().manual_seed(0)
+    layers = hidden_layers(9, ModelConfig(hidden_sizes=(5, 3)))
+    numbers = torch.randn(*lead, 2, generator=rng)
+    some, others = torch.randint(4, (*lead, 1), generator=rng), torch.randint(3, (*lead, 2), generator=rng)
+    parts, widths = [numbers, some, others], [2, 4, 3]
+    dense = [numbers, torch.eye(4)[some].sum(-2), torch.eye(3)[others].sum(-2)]
+    starts = np.cumsum([0, *(widths[i] for i in order[:-1])]).tolist()
+    results = [
+        through_layers(layers, [parts[i] for i in order], starts),
+        layers(torch.cat([dense[i] for i in order], -1)),
+    ]
+    torch.testing.assert_close(*results)
+    gradients = [torch.autograd.grad(result.square().sum(), list(layers.parameters())) for result in results]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @every_lead
@@ -72,21 +103,6 @@ def test_multi_binary_observations_are_flattened(lead: tuple[int, ...]) -> None:
     obs = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (*lead, 2, 3)).astype(np.int8))
     assert torch.equal(flatten(obs), obs.float().reshape(*lead, 6))
     assert flatten.num_features == 6
-
-
-@pytest.mark.parametrize(
-    ("space", "values"), [(Discrete(3), [0, 3]), (Discrete(3, start=1), [0, 2]), (MultiDiscrete([2, 3]), [[0, 3]])]
-)
-def test_values_outside_the_space_are_named(space: Space[Any], values: list[Any]) -> None:
-    with pytest.raises(ConfigError, match=r"observation: values 0 … \d are not all in .*Discrete"):
-        FlattenObs(space)(torch.tensor(values))
-
-
-def test_the_numpy_engine_names_values_outside_the_space_too() -> None:
-    flatten = make_flattener(FlattenObs(Discrete(3, start=1)))
-    assert flatten(np.array([1, 3])).tolist() == [[1, 0, 0], [0, 0, 1]]
-    with pytest.raises(ConfigError, match="observation: values 1 … 4 are not all in Discrete"):
-        flatten(np.array([1, 4]))
 
 
 @every_lead
@@ -107,9 +123,11 @@ def test_every_leaf_becomes_features(mask: MaskSource | None, lead: tuple[int, .
     values = [nested["inside"][0], nested["inside"][1]["bits"], nested["inside"][1]["dials"]]
     by_key = [nested["camera"], nested["count"], nested["height"], *values, nested["lamp"], nested["speed"]]
     by_key = [nested["action_mask"], *by_key] if mask is None else by_key
-    expected = torch.cat([part(torch.from_numpy(np.asarray(x))) for part, x in zip(parts, by_key, strict=True)], -1)
-    torch.testing.assert_close(encoder.features(torch.from_numpy(rows)), expected)
-    assert encoder.features.num_features == expected.shape[-1]
+    expected = [part(torch.from_numpy(np.asarray(x))) for part, x in zip(parts, by_key, strict=True)]
+    for ours, theirs in zip(encoder.features(torch.from_numpy(rows)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    widths = [part.num_features for part in parts]
+    assert [*encoder.features.starts, encoder.features.num_features] == np.cumsum([0, *widths]).tolist()
     assert encoder(torch.from_numpy(rows)).shape == (*lead, 5)
     assert flat.shape[1] == space.shape[0]
 
@@ -119,7 +137,11 @@ def test_packed_boxes_are_encoded_by_the_mlp_as_one_box(make_actor_critic: Calla
     model = make_actor_critic(space)
     assert isinstance(model.encoder, MLP)
     assert supports(model)
-    assert not supports(make_actor_critic(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)}))))
+    parts = make_actor_critic(Packed(Dict({"a": Box(-1, 1, (2,)), "b": Discrete(3)})))
+    assert isinstance(parts.encoder, FeaturesMLP)
+    assert supports(parts)
+    image = Box(0, 255, (8, 8, 3), np.uint8)
+    assert not supports(make_actor_critic(Packed(Dict({"a": image, "b": Discrete(3)}))))
 
 
 def test_an_action_mask_alone_is_refused_as_an_observation() -> None:
@@ -157,7 +179,7 @@ def test_a_named_network_encodes_the_images_of_packed_observations(speed: Space[
     rows = np.stack([space.sample() for _ in range(math.prod(lead))]).reshape(*lead, -1)
     features = encoder.features(torch.from_numpy(rows))
     seen = torch.from_numpy(np.asarray(space.unpack(rows)["camera"]))
-    torch.testing.assert_close(features[..., : camera.num_features], camera(seen))
+    torch.testing.assert_close(features[0], camera(seen))
     assert camera(seen).std() > 0
 
 

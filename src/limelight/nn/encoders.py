@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,52 +23,65 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "el
 
 
 class FlattenObs(nn.Module):
-    """Flattens observations [..., *shape] to float32 features [..., F]; Discrete and MultiDiscrete become one-hot.
+    """Flattens observations [..., *shape]: numbers to float32 features [..., F], categories to codes, int64 [..., K].
 
-    Raises: ConfigError if the space is not supported, or an observation is outside its Discrete space.
+    A Discrete or MultiDiscrete is one-hot among F features; the code of each of its K values is the feature that is 1.
+
+    Raises: ConfigError if the space is not supported.
     """
 
-    offsets: Tensor
+    offsets: Tensor | None
+    """What is added to K values to make codes of them; None where the features are numbers."""
 
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
         self.space = space
+        offsets = None
         if isinstance(space, Box | MultiBinary):
             self.num_features = math.prod(space.shape)
         elif isinstance(space, Discrete):
             self.num_features = int(space.n)
+            offsets = torch.tensor([-int(space.start)])
         elif isinstance(space, MultiDiscrete):
             self.num_features = int(space.nvec.sum())
+            before = space.nvec.reshape(-1).cumsum() - space.nvec.reshape(-1)
+            offsets = torch.from_numpy(before - space.start.reshape(-1))
         else:
             raise ConfigError(
                 f"observation space {space}: not supported; supported are Box, Discrete, MultiDiscrete, MultiBinary"
             )
-        if isinstance(space, MultiDiscrete):
-            offsets = torch.from_numpy(space.nvec.reshape(-1).cumsum() - space.nvec.reshape(-1))
-            self.register_buffer("offsets", offsets - torch.from_numpy(space.start.reshape(-1)), persistent=False)
+        self.register_buffer("offsets", offsets, persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Return features, [..., F]."""
-        if isinstance(self.space, Box | MultiBinary):
-            return obs.reshape(*obs.shape[: obs.ndim - len(self.space.shape)], -1).float()
-        try:
-            return self._one_hot(obs)
-        except RuntimeError:  # an index is out of range
-            raise ConfigError(out_of_space_message(self.space, obs)) from None
-
-    def _one_hot(self, obs: Tensor) -> Tensor:
-        if isinstance(self.space, Discrete):
-            return nn.functional.one_hot(obs.long() - int(self.space.start), self.num_features).float()
-        lead = obs.shape[: obs.ndim - len(self.space.shape or ())]
-        index = obs.reshape(*lead, -1).long() + self.offsets
-        features = torch.zeros(*lead, self.num_features, device=obs.device)
-        return features.scatter_(-1, index, 1.0)
+        """Return features [..., F], or codes [..., K]."""
+        flat = obs.reshape(*obs.shape[: obs.ndim - len(self.space.shape or ())], -1)
+        return flat.float() if self.offsets is None else flat.long() + self.offsets
 
 
-def out_of_space_message(space: Space[Any], obs: Any) -> str:
-    """Return the error message for observations (tensor or array) outside their space."""
-    values = f"{int(obs.min())} … {int(obs.max())}"
-    return f"observation: values {values} are not all in {space}; it must contain every observation of the environment"
+def through_layers(layers: nn.Sequential, parts: Sequence[Tensor], starts: Sequence[int]) -> Tensor:
+    """Apply hidden layers to an input in parts, each float32 features [..., F] or int64 codes of one-hot features.
+
+    The product of a matrix and a one-hot vector is a column of the matrix. As no one-hot vector is made, memory grows
+    with the number of categories and of rows, and not with their product.
+
+    Args:
+        layers: a linear layer and what follows it.
+        parts: the input.
+        starts: the first feature of each part.
+    """
+    if all(part.is_floating_point() for part in parts):
+        features: Tensor = layers(torch.cat(tuple(parts), -1))
+        return features
+    first, *others = layers
+    assert isinstance(first, nn.Linear)
+    codes = [part + start for part, start in zip(parts, starts, strict=True) if not part.is_floating_point()]
+    features = nn.functional.embedding(torch.cat(codes, -1), first.weight.t()).sum(-2) + first.bias
+    for part, start in zip(parts, starts, strict=True):
+        if part.is_floating_point():
+            features = features + part @ first.weight[:, start : start + part.shape[-1]].t()
+    for layer in others:
+        features = layer(features)
+    return features
 
 
 class MLP(nn.Module):
@@ -80,12 +95,11 @@ class MLP(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return features, [..., F]."""
-        features: Tensor = self.layers(self.flatten(obs))
-        return features
+        return through_layers(self.layers, [self.flatten(obs)], [0])
 
 
 class LeafEncoders(nn.Module):
-    """Encodes every leaf of packed observations [..., D] except the action mask; features side by side, [..., F].
+    """Encodes every leaf of packed observations [..., D] except the action mask; F features or codes of them in all.
 
     Raises: ConfigError if there is no such leaf.
     """
@@ -97,11 +111,12 @@ class LeafEncoders(nn.Module):
             raise ConfigError(f"observation space {space.original}: contains nothing but the action mask")
         parts = [make_leaf_encoder(leaf.space, config) for leaf in self.leaves]
         self.parts = nn.ModuleList(parts)
-        self.num_features = sum(part.num_features for part in parts)
+        *self.starts, self.num_features = itertools.accumulate((part.num_features for part in parts), initial=0)
+        """The first feature of each part, and F."""
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Return features, [..., F]."""
-        return torch.cat([part(_unpack(leaf, obs)) for part, leaf in zip(self.parts, self.leaves, strict=True)], -1)
+    def forward(self, obs: Tensor) -> list[Tensor]:
+        """Return the features or codes of each leaf; see :func:`through_layers`."""
+        return [part(_unpack(leaf, obs)) for part, leaf in zip(self.parts, self.leaves, strict=True)]
 
 
 def _unpack(leaf: Leaf, obs: Tensor) -> Tensor:
@@ -121,6 +136,8 @@ class FeaturesMLP(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return features, [..., F]."""
+        if isinstance(self.features, LeafEncoders):
+            return through_layers(self.layers, self.features(obs), self.features.starts)
         features: Tensor = self.layers(self.features(obs))
         return features
 

@@ -89,7 +89,8 @@ class ActorCritic(nn.Module):
         self.encoder, self.core = make_trunk(observation_space, config)
         self.policy_head = PolicyHead(self.core.num_features, self.distribution)
         mask = observation_space.mask if isinstance(observation_space, Packed) else None
-        self._mask = mask.part if mask is not None else slice(0)
+        self.mask = mask.part if mask is not None else None
+        """Columns of packed observations that are the mask of legal actions; None without one."""
         self._params: Callable[[Tensor, Tensor], Tensor] = self._all_params if mask is None else self._legal_params
         self.critic: ValueHead | Critic = (
             ValueHead(self.core.num_features)
@@ -148,7 +149,7 @@ class ActorCritic(nn.Module):
 
     def _legal_params(self, features: Tensor, obs: Tensor) -> Tensor:
         """Return parameters with illegal actions masked; ``obs`` [T, B, D] contains 0 or 1 for each logit."""
-        return self._all_params(features, obs).masked_fill(obs[..., self._mask] == 0, ILLEGAL)
+        return self._all_params(features, obs).masked_fill(obs[..., self.mask] == 0, ILLEGAL)
 
     def make_target_critic(self) -> ValueHead | Critic:
         """Return a copy of the critic without gradients, for bootstrapping."""

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from limelight.nn.cores import Recurrent
-from limelight.nn.encoders import MLP
+from limelight.nn.encoders import MLP, FeaturesMLP
 from limelight.nn.model import ActorCritic, Critic
 from limelight.nn.noise import Noise
 from limelight.nn.numpy_engine.distributions import numpy_distribution, sigmoid
-from limelight.nn.numpy_engine.layers import MAX_WIDTH, Trunk, has_small_mlp, make_flattener, make_head
+from limelight.nn.numpy_engine.inputs import hide, illegal, make_input_reader
+from limelight.nn.numpy_engine.layers import MAX_WIDTH, Trunk, has_small_mlp, make_head
 from limelight.typing import FloatArray
 
 CellStep = Callable[[FloatArray, FloatArray], FloatArray]
@@ -34,15 +35,16 @@ class RecurrentActor:
 
     def __init__(self, model: ActorCritic) -> None:
         towers = [model, model.critic] if isinstance(model.critic, Critic) else [model]
-        self.trunks = [Trunk(cast(MLP, tower.encoder)) for tower in towers]
+        self.trunks = [Trunk(cast(MLP | FeaturesMLP, tower.encoder)) for tower in towers]
         self.steps = [make_cell_step(cast(Recurrent, tower.core)) for tower in towers]
-        self.flatten = make_flattener(cast(MLP, model.encoder).flatten)
+        self.read = make_input_reader(cast(MLP | FeaturesMLP, model.encoder))
         self.policy_head = make_head(model.policy_head)
         distribution = numpy_distribution(model.distribution)
         assert distribution is not None
         self.distribution = distribution
         self.state_size = model.core.state_size
         self.num_features = model.core.num_features
+        self.mask = model.mask
 
     def act(
         self, obs: NDArray[Any], state: FloatArray | None, episode_start: FloatArray, noise: Noise | None
@@ -56,7 +58,7 @@ class RecurrentActor:
         self, obs: NDArray[Any], state: FloatArray | None, episode_start: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         """Return parameters [B, K], in a buffer that the next step overwrites, and the new state [B, S]."""
-        x, size = self.flatten(obs), self.state_size
+        x, size = self.read(obs), self.state_size
         if state is None:
             state = np.zeros((len(obs), size * len(self.steps)), np.float32)
         elif episode_start.any():
@@ -66,6 +68,8 @@ class RecurrentActor:
             for i, (trunk, step) in enumerate(zip(self.trunks, self.steps, strict=True))
         ]
         params = self.policy_head.forward(parts[0][:, : self.num_features])
+        if self.mask is not None:
+            hide(params, illegal(obs, self.mask))
         return params, parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
 
 

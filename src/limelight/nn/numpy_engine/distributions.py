@@ -5,7 +5,6 @@ tests/equivalence/test_engine_copies.py holds each to its counterpart in nn/dist
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, Protocol
 
@@ -68,11 +67,12 @@ class NumpyCategorical:
         p /= total
         log_p -= np.log(total, out=total)
         negative_entropies = np.add.reduce(p * log_p, axis=-1, keepdims=True)
-        d_params = identity(params.shape[-1])[actions]
-        d_params -= p
+        taken = np.arange(len(actions)), actions
+        d_params = np.negative(p)
+        d_params[taken] += 1.0
         d_params *= d_log_probs[:, None]
         d_params -= d_entropies[:, None] * p * (log_p - negative_entropies)
-        log_probs = log_p[np.arange(len(actions)), actions]
+        log_probs = log_p[taken]
         return log_probs, -negative_entropies[:, 0], d_params
 
 
@@ -225,11 +225,3 @@ def numpy_distribution(distribution: ActionDistribution) -> NumpyDistribution | 
         known = [form for form in forms if form is not None]
         return NumpyFactorized(distribution, known) if len(known) == len(forms) else None
     return None
-
-
-@functools.lru_cache(maxsize=8)
-def identity(n: int) -> NDArray[np.float32]:
-    """Return the n × n identity, read-only; its rows are one-hot vectors."""
-    matrix = np.eye(n, dtype=np.float32)
-    matrix.flags.writeable = False
-    return matrix

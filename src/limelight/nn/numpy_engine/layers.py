@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
-from numpy.typing import NDArray
 from torch import nn
 
-from limelight.errors import ConfigError
-from limelight.nn.encoders import MLP, FlattenObs, out_of_space_message
+from limelight.nn.encoders import MLP, FeaturesMLP
 from limelight.nn.model import ActorCritic
 from limelight.nn.numpy_engine.distributions import numpy_distribution
+from limelight.nn.numpy_engine.inputs import InputLayout, Inputs, MixedRows, has_layout, input_layout
 from limelight.nn.policy_head import GSDE_EPS, PolicyHead
 from limelight.typing import FloatArray
 
@@ -27,8 +24,7 @@ def has_small_mlp(model: ActorCritic) -> bool:
     return (
         numpy_distribution(model.distribution) is not None
         and model.config.encoder is None  # a custom encoder may derive from the MLP
-        and isinstance(model.encoder, MLP)
-        and isinstance(model.encoder.flatten.space, Box | Discrete)
+        and has_layout(model.encoder)
         and model.config.activation in ("tanh", "relu")
         and max(model.config.hidden_sizes) <= MAX_WIDTH
         and next(model.parameters()).device.type == "cpu"
@@ -50,6 +46,16 @@ class Layer:
     def forward(self, x: FloatArray, out: FloatArray | None = None) -> FloatArray:
         """Return y [N, fan_out], in ``out`` or in a buffer that the next forward of as many rows overwrites."""
         y = np.matmul(x, self.weight.T, out=self.buffer(len(x)) if out is None else out)
+        return self.activate(y)
+
+    def backward(self, x: FloatArray, y: FloatArray, dy: FloatArray, need_dx: bool) -> FloatArray | None:
+        """Write ∂L/∂W and ∂L/∂b from ∂L/∂y [N, fan_out], which is overwritten; return ∂L/∂x [N, fan_in] if needed."""
+        self.through_activation(y, dy)
+        np.matmul(dy.T, x, out=self.weight_grad)
+        return dy @ self.weight if need_dx else None
+
+    def activate(self, y: FloatArray) -> FloatArray:
+        """Turn x Wᵀ into f(x Wᵀ + b), in place."""
         y += self.bias
         if self.activation == "tanh":
             np.tanh(y, out=y)
@@ -57,16 +63,14 @@ class Layer:
             np.maximum(y, 0.0, out=y)
         return y
 
-    def backward(self, x: FloatArray, y: FloatArray, dy: FloatArray, need_dx: bool) -> FloatArray | None:
-        """Write ∂L/∂W and ∂L/∂b from ∂L/∂y [N, fan_out], which is overwritten; return ∂L/∂x [N, fan_in] if needed."""
+    def through_activation(self, y: FloatArray, dy: FloatArray) -> None:
+        """Turn ∂L/∂y into ∂L/∂(x Wᵀ + b), in place, and write ∂L/∂b."""
         if self.activation == "tanh":
             slope = np.multiply(y, y, out=self.buffer(len(y), 1))
             dy *= np.subtract(1.0, slope, out=slope)
         elif self.activation == "relu":
             dy *= y > 0.0
-        np.matmul(dy.T, x, out=self.weight_grad)
         np.matmul(ones(len(dy)), dy, out=self.bias_grad)  # a product with ones is faster than np.add.reduce over rows
-        return dy @ self.weight if need_dx else None
 
     def buffer(self, rows: int, number: int = 0) -> FloatArray:
         """Return a buffer [rows, fan_out], allocated once: new pages cost as much as the arithmetic."""
@@ -76,24 +80,58 @@ class Layer:
         return buffer
 
 
-class Trunk:
-    """The hidden layers of an MLP: flat observations [N, D] → features [N, F]; keeps activations for one backward."""
+class MixedLayer:
+    """A first layer of numbers and one-hot codes: it adds columns of W instead of multiplying zeros."""
 
-    def __init__(self, encoder: MLP) -> None:
+    def __init__(self, layer: Layer, layout: InputLayout) -> None:
+        self.layer = layer
+        self.columns = [columns for _, columns in layout.segments]
+        self.buffer = layer.buffer
+        fan_out, fan_in = layer.weight.shape
+        self._row_starts = np.arange(fan_out) * fan_in  # of W in memory
+
+    def forward(self, x: MixedRows, out: FloatArray | None = None) -> FloatArray:
+        """Return y [N, fan_out] as :meth:`Layer.forward` does."""
+        weight = self.layer.weight
+        y = self.buffer(len(x)) if out is None else out
+        np.add.reduce(weight.T[x.codes], axis=1, out=y)
+        for numbers, columns in zip(x.numbers, self.columns, strict=True):
+            y += numbers @ weight[:, columns].T
+        return self.layer.activate(y)
+
+    def backward(self, x: MixedRows, y: FloatArray, dy: FloatArray, need_dx: bool) -> None:
+        """Write ∂L/∂W and ∂L/∂b as :meth:`Layer.backward` does; codes have no derivative."""
+        assert not need_dx
+        self.layer.through_activation(y, dy)
+        weight_grad = self.layer.weight_grad
+        weight_grad.fill(0.0)
+        places = (x.codes[:, :, None] + self._row_starts).reshape(-1)
+        np.add.at(weight_grad.reshape(-1), places, dy.repeat(x.codes.shape[1], axis=0).reshape(-1))
+        for numbers, columns in zip(x.numbers, self.columns, strict=True):
+            np.matmul(dy.T, numbers, out=weight_grad[:, columns])
+
+
+class Trunk:
+    """The hidden layers of an MLP: inputs [N, F] → features [N, F']; keeps activations for one backward."""
+
+    def __init__(self, encoder: MLP | FeaturesMLP) -> None:
         linears = [m for m in encoder.layers if isinstance(m, nn.Linear)]
         activation = "tanh" if isinstance(encoder.layers[1], nn.Tanh) else "relu"
-        self.layers = [Layer(linear, activation) for linear in linears]
-        self.activations: list[FloatArray] = []
+        self.layers: list[Layer | MixedLayer] = [Layer(linear, activation) for linear in linears]
+        layout = input_layout(encoder)
+        if layout.offsets.size:
+            self.layers[0] = MixedLayer(Layer(linears[0], activation), layout)
+        self.activations: list[Any] = []
 
-    def forward(self, x: FloatArray, known: int = 0) -> FloatArray:
-        """Return features [N, F] of flat observations [N, D]; the first ``known`` rows are in the buffers already."""
+    def forward(self, x: Inputs, known: int = 0) -> FloatArray:
+        """Return features [N, F'] of inputs [N, F]; the first ``known`` rows are in the buffers already."""
         self.activations = [x]
+        y: Any = x
         for layer in self.layers:
-            y = layer.buffer(len(x))
-            layer.forward(x[known:], y[known:])
+            x, y = y, layer.buffer(len(x))
+            layer.forward(x[known:], y[known:])  # type: ignore[arg-type]
             self.activations.append(y)
-            x = y
-        return x
+        return cast(FloatArray, y)
 
     def backward(self, dy: FloatArray) -> None:
         """Write all gradients of the trunk from ∂L/∂features of the first len(dy) rows."""
@@ -166,22 +204,6 @@ def make_head(head: PolicyHead) -> Layer | Head | NumpyGsdeHead:
     if head.gsde is not None:
         return NumpyGsdeHead(head)
     return Layer(head.linear, None) if head.state_independent is None else Head(head)
-
-
-def make_flattener(flatten: FlattenObs) -> Callable[[NDArray[Any]], FloatArray]:
-    """Return FlattenObs in NumPy: [N, *shape] → float32 [N, D]."""
-    space, width = flatten.space, flatten.num_features
-    if isinstance(space, Discrete):
-        rows, start = np.eye(width, dtype=np.float32), int(space.start)
-
-        def one_hot(obs: NDArray[Any]) -> FloatArray:
-            try:
-                return rows[obs - start]
-            except IndexError:
-                raise ConfigError(out_of_space_message(space, obs)) from None
-
-        return one_hot
-    return lambda obs: np.asarray(obs, np.float32).reshape(-1, width)
 
 
 @functools.lru_cache(maxsize=8)

@@ -16,12 +16,13 @@ from torch import nn
 from limelight.nn.activation_cache import CachingEncoder, RolloutRows
 from limelight.nn.bootstrap import with_final_values
 from limelight.nn.cores import FeedForward
-from limelight.nn.encoders import MLP
+from limelight.nn.encoders import MLP, FeaturesMLP
 from limelight.nn.images import set_image_scale
 from limelight.nn.model import ActorCritic, Critic, ValueHead
 from limelight.nn.noise import Noise
 from limelight.nn.numpy_engine.distributions import numpy_distribution
-from limelight.nn.numpy_engine.layers import Layer, Trunk, has_small_mlp, make_flattener, make_head
+from limelight.nn.numpy_engine.inputs import Inputs, hide, illegal, make_input_reader
+from limelight.nn.numpy_engine.layers import Layer, Trunk, has_small_mlp, make_head
 from limelight.spaces.images import PixelScale
 from limelight.typing import FloatArray
 
@@ -58,7 +59,7 @@ class NumpyNetwork:
         self.model = model
         self.target_critic = target_critic
         self._front: _MlpFront | _CachedFront = (
-            _MlpFront(cast(MLP, model.encoder), num_steps) if encoder is None else _CachedFront(encoder)
+            _MlpFront(cast(MLP | FeaturesMLP, model.encoder), num_steps) if encoder is None else _CachedFront(encoder)
         )
         self.policy_head = make_head(model.policy_head)
         distribution = numpy_distribution(model.distribution)
@@ -66,6 +67,8 @@ class NumpyNetwork:
         self.distribution = distribution
         self.critic = NumpyCritic(model.critic)
         self.target = None if target_critic is None else NumpyCritic(target_critic)
+        self._illegal: NDArray[np.bool_] | None = None  # [T B, K], of the rollout last given to values
+        self._params_of = self._all_params if model.mask is None else self._legal_params
         # Of the rollout last given to values: features [N, F], parameters [T B, K], actions [T B, *action_shape]
         self._features: FloatArray = np.zeros((0, 0), np.float32)
         self._params: FloatArray = np.zeros((0, 0), np.float32)
@@ -85,13 +88,24 @@ class NumpyNetwork:
     ) -> tuple[NDArray[Any], FloatArray | None]:
         """Act without memory."""
         features = self._front.act(obs)
-        params = self.policy_head.forward(features)
+        params = self._params_of(features, obs)
         return self.distribution.act(params, None if noise is None else noise(features)), state
 
     def forward(self, obs: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
         """Return distribution parameters [N, K] and values [N] of observations [N, *obs_shape]."""
         x, self._features = self._front.forward(obs)
-        return self.policy_head.forward(self._features), self.critic.forward(x, self._features)
+        return self._params_of(self._features, obs), self.critic.forward(x, self._features)
+
+    def _all_params(self, features: FloatArray, obs: NDArray[Any]) -> FloatArray:
+        """Return distribution parameters [N, K] of features [N, F]."""
+        return self.policy_head.forward(features)
+
+    def _legal_params(self, features: FloatArray, obs: NDArray[Any]) -> FloatArray:
+        """Return parameters with illegal actions masked by packed observations [N, D]."""
+        params = self.policy_head.forward(features)
+        self._illegal = illegal(obs, cast(slice, self.model.mask))
+        hide(params, self._illegal)
+        return params
 
     def values(self, rollout: Rollout) -> tuple[FloatArray, FloatArray]:
         """Run the forward pass over the rollout; rows that acting has computed are not computed again."""
@@ -103,7 +117,7 @@ class NumpyNetwork:
         values = flat_values.reshape(T + 1, B)
         next_values = values[1:]
         if self.target is not None:
-            next_values = self.target.forward(self._front.flatten(obs[B:])).reshape(T, B)
+            next_values = self.target.forward(self._front.read(obs[B:])).reshape(T, B)
         return values[:-1], with_final_values(next_values, rollout.final_obs, self.model, self.target_critic)
 
     def log_probs(self) -> FloatArray:
@@ -118,6 +132,8 @@ class NumpyNetwork:
         log_probs, entropies, d_params = self.distribution.grad(
             self._params, self._actions, d_log_probs.reshape(-1), d_entropies.reshape(-1)
         )
+        if self._illegal is not None:  # no gradient reaches the logit of an illegal action
+            np.putmask(d_params, self._illegal[: len(d_params)], np.float32(0.0))
         self.backward_heads(d_params, d_values.reshape(-1))
         return log_probs.reshape(self._shape), entropies.reshape(self._shape)
 
@@ -142,23 +158,23 @@ class NumpyNetwork:
 class _MlpFront:
     """The shared part before the heads: an MLP whose activations stay where acting wrote them."""
 
-    def __init__(self, encoder: MLP, num_steps: int) -> None:
+    def __init__(self, encoder: MLP | FeaturesMLP, num_steps: int) -> None:
         self.rows = RolloutRows(num_steps)
-        self.flatten = make_flattener(encoder.flatten)
+        self.read = make_input_reader(encoder)
         self.trunk = Trunk(encoder)
 
     def act(self, obs: NDArray[Any]) -> FloatArray:
         """Return features [B, F]."""
-        x = self.flatten(obs)
+        x: Any = self.read(obs)
         rows = self.rows.next(len(x))
         total = (self.rows.num_steps + 1) * len(x)
         for layer in self.trunk.layers:
             x = layer.forward(x, None if rows is None else layer.buffer(total)[rows])
         return x
 
-    def forward(self, obs: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-        """Return flat observations [N, D] and features [N, F]."""
-        x = self.flatten(obs)
+    def forward(self, obs: NDArray[Any]) -> tuple[Inputs, FloatArray]:
+        """Return the inputs of the first layer and features [N, F]."""
+        x = self.read(obs)
         return x, self.trunk.forward(x, self.rows.known(len(obs)))
 
     def backward(self, d_features: FloatArray) -> None:
@@ -176,7 +192,7 @@ class _CachedFront:
         self.encoder = encoder
         self.rows = encoder.rows
 
-    def flatten(self, obs: NDArray[Any]) -> FloatArray:
+    def read(self, obs: NDArray[Any]) -> FloatArray:
         """Return observations as they are: a target critic behind an encoder is not computed here."""
         return obs
 
@@ -203,13 +219,13 @@ class NumpyCritic:
     """The critic: a head on the shared features, or a network of its own (a target critic too)."""
 
     def __init__(self, critic: nn.Module) -> None:
-        self.trunk = Trunk(cast(MLP, critic.encoder)) if isinstance(critic, Critic) else None
+        self.trunk = Trunk(cast(MLP | FeaturesMLP, critic.encoder)) if isinstance(critic, Critic) else None
         head = critic.value_head if isinstance(critic, Critic) else critic
         self.head = Layer(cast(ValueHead, head).linear, None)
         self._features: FloatArray = np.zeros((0, 0), np.float32)
 
-    def forward(self, x: FloatArray, shared_features: FloatArray | None = None) -> FloatArray:
-        """Return values [N] of flat observations [N, D] (or of the shared trunk's features [N, F])."""
+    def forward(self, x: Inputs, shared_features: FloatArray | None = None) -> FloatArray:
+        """Return values [N] of N inputs (or of the shared trunk's features [N, F])."""
         self._features = cast(FloatArray, shared_features) if self.trunk is None else self.trunk.forward(x)
         return self.head.forward(self._features)[:, 0]
 
