@@ -14,6 +14,10 @@ from torch import Tensor
 
 from limelight.algo import losses
 from limelight.algo.losses import (
+    clipped_policy_gradient_loss,
+    clipped_policy_gradient_loss_grad,
+    clipped_value_loss,
+    clipped_value_loss_grad,
     entropy_loss,
     explained_variance,
     mask_weights,
@@ -49,6 +53,26 @@ def huber(error: float) -> float:
     return error**2 if abs(error) <= DELTA else 2 * DELTA * abs(error) - DELTA**2
 
 
+EPSILON, VALUE_CLIP = 0.2, 0.3
+
+
+def ratio(x: Any) -> Any:
+    """e^x of log-ratios; garbage in invalid rows stays finite."""
+    x = x.clip(-9.0, 9.0)
+    return x.exp() if isinstance(x, Tensor) else np.exp(x)
+
+
+def clipped_policy_term(x: float, advantage: float) -> float:
+    r = math.exp(x)
+    return -min(r * advantage, min(max(r, 1 - EPSILON), 1 + EPSILON) * advantage)
+
+
+def clipped_value_term(v: float, g: float, loss: Callable[[float], float]) -> float:
+    """Of the old value −g / 2."""
+    clipped = -0.5 * g + min(max(v + 0.5 * g, -VALUE_CLIP), VALUE_CLIP)
+    return max(loss(v - g), loss(clipped - g))
+
+
 # name → (loss of x, y, rows; its term of one row; its derivative by x)
 LOSSES: dict[str, tuple[Callable[..., Any], Callable[[float, float], float], Callable[..., Any]]] = {
     "policy_gradient": (
@@ -61,6 +85,21 @@ LOSSES: dict[str, tuple[Callable[..., Any], Callable[[float, float], float], Cal
         lambda x, y, rows: value_loss(x, y, rows, DELTA),
         lambda v, g: huber(v - g),
         lambda x, y, rows: value_loss_grad(x, y, rows, DELTA),
+    ),
+    "clipped_policy_gradient": (
+        lambda x, y, rows: clipped_policy_gradient_loss(ratio(x), y, rows, EPSILON),
+        clipped_policy_term,
+        lambda x, y, rows: clipped_policy_gradient_loss_grad(ratio(x), y, rows, EPSILON),
+    ),
+    "clipped_squared": (
+        lambda x, y, rows: clipped_value_loss(x, -0.5 * y, y, rows, VALUE_CLIP),
+        lambda v, g: clipped_value_term(v, g, lambda error: error**2),
+        lambda x, y, rows: clipped_value_loss_grad(x, -0.5 * y, y, rows, VALUE_CLIP),
+    ),
+    "clipped_huber": (
+        lambda x, y, rows: clipped_value_loss(x, -0.5 * y, y, rows, VALUE_CLIP, DELTA),
+        lambda v, g: clipped_value_term(v, g, huber),
+        lambda x, y, rows: clipped_value_loss_grad(x, -0.5 * y, y, rows, VALUE_CLIP, DELTA),
     ),
     "entropy": (
         lambda x, y, rows: entropy_loss(x, rows),
@@ -129,6 +168,40 @@ def test_the_loss_without_valid_rows_is_0(name: str, data: Data) -> None:
 def test_mask_weights_sum_to_one(data: Data) -> None:
     assert float(data.rows.sum()) == pytest.approx(1.0)
     assert set(np.unique(data.rows)) == {0.0, 1.0 / data.valid.sum()}
+
+
+def test_the_data_lies_on_all_sides_of_the_clips(data: Data) -> None:
+    """Rows of the policy's loss: raised and lowered, with and without gradient; rows of the values' loss: both."""
+    r, a, valid = ratio(data.x), data.y, data.valid > 0
+    moved = clipped_policy_gradient_loss_grad(r, a, data.rows, EPSILON) != 0
+    for side in (a > 0, a < 0):
+        assert (moved & side & valid).any()
+        assert (~moved & side & valid).any()
+    assert (moved & (abs(r - 1) > EPSILON) & valid).any()  # back towards π_old
+    moved = clipped_value_loss_grad(data.x, -0.5 * a, a, data.rows, VALUE_CLIP) != 0
+    assert (moved & valid).any()
+    assert (~moved & valid).any()
+
+
+def test_at_ratio_1_the_clipped_derivative_is_the_plain_one_bit_for_bit(data: Data) -> None:
+    one = np.ones((T, B), np.float32)
+    advantages, rows = data.y.astype(np.float32), data.rows.astype(np.float32)
+    np.testing.assert_array_equal(
+        clipped_policy_gradient_loss_grad(one, advantages, rows, EPSILON),
+        losses.policy_gradient_loss_grad(advantages, rows),
+    )
+
+
+def test_the_estimate_of_the_divergence_approaches_it() -> None:
+    """KL(π_old ‖ π) of two categorical distributions, from samples of π_old."""
+    rng = np.random.default_rng(0)
+    old, new = np.array([0.5, 0.3, 0.2]), np.array([0.3, 0.3, 0.4])
+    actions = rng.choice(3, size=200_000, p=old)
+    log_ratios = np.log(new / old)[actions]
+    rows = mask_weights(np.ones(len(actions)))
+    exact = float((old * np.log(old / new)).sum())
+    assert float(losses.approx_kl(log_ratios, np.exp(log_ratios), rows)) == pytest.approx(exact, rel=0.02)
+    assert float(losses.clip_fraction(np.exp(log_ratios), rows, 0.5)) == pytest.approx(0.2, abs=0.01)
 
 
 def test_huber_is_the_squared_loss_for_small_errors(data: Data) -> None:

@@ -54,7 +54,7 @@ def observations(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.n
 def test_illegal_actions_are_never_taken(core: str, greedy: bool) -> None:
     rng = np.random.default_rng(0)
     model = model_that_prefers_illegal(core)
-    assert not supports(model)
+    assert supports(model) is (core == "feedforward")
     policy = ModelPolicy(make_network(model), None if greedy else rng)
     for _ in range(20):
         obs, legal = observations(rng, 500)
@@ -211,9 +211,9 @@ def test_the_search_for_a_mask_hides_no_error_of_reset() -> None:
     ("where", "fault", "words"),
     [
         ("info", "missing", "info has no action_mask; give it at every reset and step, or set action_masks to off"),
-        ("info", "shape", "['action_mask'] has 4 numbers, its space of shape (5,) needs 5"),
+        ("info", "shape", "observation['action_mask'] has shape (4,): must be MultiBinary(5), of shape (5,)"),
         ("info", "empty", "action_mask leaves no legal action"),
-        ("observation", "shape", "['action_mask'] has 4 numbers, its space of shape (5,) needs 5"),
+        ("observation", "shape", "observation['action_mask'] has shape (4,): must be MultiBinary(5), of shape (5,)"),
         ("observation", "empty", "action_mask leaves no legal action"),
     ],
 )
@@ -222,7 +222,7 @@ def test_masks_that_cannot_be_right_are_named(where: str, fault: str, words: str
     step_into_first_legal(envs, envs.reset(0))
     with pytest.raises(EnvError) as error:
         step_into_first_legal(envs, envs.reset(0), 2)
-    assert str(error.value).startswith("helpers.composite_envs:Doors: step 2 of an episode: ")
+    assert str(error.value).startswith("helpers.composite_envs:Doors: step 2 of an episode, environment 0: ")
     assert words in str(error.value)
 
 

@@ -21,7 +21,7 @@ from limelight.algo.learner import Learner
 from limelight.algo.rollout import Rollout
 from limelight.runners.actor_learner import make_actor_learner, running_statistics
 from limelight.runners.ray.runner import RayRunner
-from limelight.runners.ray.updates import MeanGradient
+from limelight.runners.ray.updates import MeanGradient, joined_rollout
 from limelight.runners.ray.worker import ParameterSnapshot, WorkerResult
 from limelight.runners.sync import SyncRunner
 from limelight.runs.checkpoint import checkpoints, latest_checkpoint, read_state
@@ -97,6 +97,67 @@ def test_one_worker_equals_the_synchronous_runner(
             assert_same(runner.running_statistics[name].moments, statistics.moments)
         assert runner.pop_episodes() == sync.pop_episodes()
         assert float((initial - runner.learner.flat.params).abs().max()) > 1e-3
+
+
+EPOCHS: dict[str, Any] = {
+    "num_epochs": 3, "num_minibatches": 2, "clip_ratio": 0.1, "normalize_advantages": "batch", "optimizer": "adam",
+    "worker_output": "rollouts",
+}  # fmt: skip
+
+
+def sync_of_epochs(total: int, **settings: Any) -> SyncRunner:
+    return sync_of(total, **{key: value for key, value in settings.items() if key != "worker_output"})
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+@pytest.mark.parametrize("settings", [{}, {"normalize_obs": True, "normalize_rewards": True}, {"core": "gru"}], ids=str)
+def test_one_worker_with_several_updates_per_rollout_equals_the_synchronous_runner(
+    fake_ray: FakeRay,  # noqa: F811
+    settings: dict[str, Any],
+    algo: str,
+) -> None:
+    """Not bit for bit, as for single updates from rollouts. An asynchronous worker sends log π_old, the same here."""
+    sync = sync_of_epochs(300, **EPOCHS, **settings)
+    with make_runner(algo, total_timesteps=300, **EPOCHS, **settings) as runner:
+        advance(runner, 300)
+        assert runner.num_steps == sync.num_steps
+        expected = sync.actor_learner.learner
+        assert runner.learner.num_updates == expected.num_updates > 100
+        torch.testing.assert_close(runner.learner.flat.params, expected.flat.params, rtol=1e-2, atol=2e-3)
+        assert runner.version == expected.num_updates / 6
+
+
+@pytest.mark.parametrize("stream", ["next_step", "same_step"])
+def test_updates_from_two_workers_are_those_from_one_with_both_batches(
+    make_learner: Callable[..., Learner], make_rollout: Callable[..., Rollout], stream: str
+) -> None:
+    one, two = make_rollout(BOX, 1, stream=stream), make_rollout(BOX, 2, B=5, stream=stream)
+    results = [make_result(index, rollout, None, rollout) for index, rollout in enumerate((one, two))]
+    whole, expected = joined_rollout(results), side_by_side(one, two)
+    for name in ("obs", "actions", "rewards", "terminated", "truncated", "valid", "episode_start", "num_valid"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(expected, name))
+    if stream == "same_step":
+        assert whole.final_obs is not None
+        assert expected.final_obs is not None
+        for found, wanted in zip(whole.final_obs[:3], expected.final_obs[:3], strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    learner = make_learner(BOX, num_epochs=2, num_minibatches=3, clip_ratio=0.2)
+    before = learner.flat.params.clone()
+    learner.update(whole, 0.0)
+    assert learner.num_updates == 6
+    assert not torch.equal(learner.flat.params, before)
+
+
+def test_the_ratio_is_that_to_the_policy_that_acted(
+    make_learner: Callable[..., Learner], make_rollout: Callable[..., Rollout]
+) -> None:
+    """An older rollout brings its log π_old: already the first update has ratios other than 1."""
+    learner, rollout = make_learner(BOX, num_epochs=2, clip_ratio=0.2), make_rollout(BOX)
+    older = dataclasses.replace(rollout, log_probs=learner.log_probs(rollout) + np.float32(0.1))
+    for expected, sent in ((0.0, rollout), (-0.1, older)):
+        next(iter(learner.successive_gradients(sent)))
+        (last,) = learner.last_updates
+        np.testing.assert_allclose(last.log_ratios, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("algo", ["a2c", "a3c"])

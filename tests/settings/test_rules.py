@@ -40,6 +40,10 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "target_update_every": {"critic": "target"},
     "critic_learning_rate": {"critic": "separate"},
     "core_size": {"core": "lstm"},
+    "num_minibatches": {"num_steps": 65_536},
+    "clip_ratio": {"num_epochs": 2},
+    "value_clip": {"num_epochs": 2},
+    "target_kl": {"num_minibatches": 2},
     "num_workers": {"asynchronous": True},
     "max_worker_restarts": {"asynchronous": True},
     "max_policy_lag": {"asynchronous": True, "runner": "ray"},
@@ -115,6 +119,27 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
         ({"runner": "ray", "update_order": "locked"}, ["update_order = locked", "one process", "leave it out"]),
         ({"runner": "ray", "max_policy_lag": 2}, ["max_policy_lag = 2", "newest parameters", "use algo a3c"]),
         ({"runner": "ray", "ray_address": "auto"}, ["num_workers: is required with ray_address", "--num-workers 8"]),
+        ({"clip_ratio": 0.2}, ["clip_ratio = 0.2", "one update per rollout", "num_epochs or num_minibatches above 1"]),
+        ({"value_clip": 0.2}, ["value_clip = 0.2", "one update per rollout"]),
+        ({"target_kl": 0.2, "asynchronous": True}, ["target_kl = 0.2", "one update per rollout"]),
+        ({"num_minibatches": 65}, ["num_minibatches = 65", "num_envs × num_steps = 64"]),
+        (
+            {"num_minibatches": 9, "core": "gru"},
+            ["num_minibatches = 9", "core gru", "num_envs = 8", "set num_minibatches to 8 or less"],
+        ),
+        (
+            {"num_minibatches": 33, "normalize_advantages": "batch"},
+            ["normalize_advantages = batch", "≥ 66", "got 64", "running"],
+        ),
+        ({"num_epochs": 2, "runner": "ray"}, ["num_epochs = 2", "on Ray", "set worker_output to rollouts"]),
+        (
+            {"num_minibatches": 2, "runner": "ray", "asynchronous": True},
+            ["num_minibatches = 2", "on Ray", "set worker_output to rollouts"],
+        ),
+        (
+            {"num_epochs": 2, "runner": "ray", "asynchronous": True, "worker_output": "rollouts"},
+            ["num_epochs = 2", "V-trace", "set clip_ratio"],
+        ),
         (
             {"runner": "ray", "asynchronous": True, "worker_output": "rollouts", "policy_weight": "q"},
             ["policy_weight = q", "V-trace", "set policy_weight to advantage, or worker_output to gradients"],
@@ -170,3 +195,8 @@ def test_every_setting_of_a_section_that_the_run_does_not_have_is_refused(used: 
             validate(train_config(**used, **{setting.name: setting.default}))
             with pytest.raises(ConfigError, match=f"{setting.name} = {value}: "):
                 validate(train_config(**used, **{setting.name: value}))
+
+
+def test_a_clip_acts_on_one_update_where_an_older_policy_acted() -> None:
+    ray = {"runner": "ray", "asynchronous": True, "worker_output": "rollouts"}
+    assert validate(train_config(clip_ratio=0.2, **ray)).algorithm.clip_ratio == 0.2

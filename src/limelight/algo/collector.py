@@ -118,7 +118,7 @@ class RolloutCollector:
             episode_start, num_valid=int(np.count_nonzero(self._valid)),
             final_obs=self._final_obs(final) if final else None, recurrent_state=initial_state,
         )  # fmt: skip
-        require_finite(rollout, self.tracker.lengths, self.env_id)
+        require_finite(rollout, self.tracker.lengths, self.env_id, self.envs.single_observation_space)
         self.tracker.add(rollout, self._life_lost)
         return rollout
 

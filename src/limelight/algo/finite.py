@@ -6,13 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from limelight.algo.rollout import Rollout
 from limelight.errors import NonFiniteError
+from limelight.spaces.packed import place_name
 
 
-def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str) -> None:
+def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str, space: Space[Any]) -> None:
     """Raise for the first reward, observation or continuous action of a rollout that is not finite.
 
     The check is one sum per array; only where a sum is not finite follows the search.
@@ -21,7 +23,8 @@ def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str) 
         rollout: the rollout to check.
         lengths: steps of the running episodes before the rollout, [B], for the message.
         env_id: name of the environment, for the message.
-    Raises: NonFiniteError naming array, environment, index and step of the episode.
+        space: of observations, for the message.
+    Raises: NonFiniteError naming array, environment, index (or key of a Dict) and step of the episode.
     """
     real_obs, real_actions = rollout.obs.dtype.kind == "f", rollout.actions.dtype.kind == "f"
     final = rollout.final_obs
@@ -41,11 +44,11 @@ def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str) 
         _refuse(rollout, lengths, env_id, "action", _actions_of_finite_obs(rollout), fix_policy)
     _refuse(rollout, lengths, env_id, "reward", rollout.rewards, fix_env)
     if real_obs:
-        _refuse(rollout, lengths, env_id, "observation", rollout.obs, fix_env)
+        _refuse(rollout, lengths, env_id, "observation", rollout.obs, fix_env, space)
         if final is not None:
             at_end = np.zeros_like(rollout.obs)
             at_end[final.t + 1, final.b] = final.obs
-            _refuse(rollout, lengths, env_id, "final observation", at_end, fix_env)
+            _refuse(rollout, lengths, env_id, "final observation", at_end, fix_env, space)
 
 
 def _actions_of_finite_obs(rollout: Rollout) -> NDArray[Any]:
@@ -59,9 +62,15 @@ def _actions_of_finite_obs(rollout: Rollout) -> NDArray[Any]:
 
 
 def _refuse(
-    rollout: Rollout, lengths: NDArray[np.float64], env_id: str, key: str, values: NDArray[Any], fix: str
+    rollout: Rollout,
+    lengths: NDArray[np.float64],
+    env_id: str,
+    name: str,
+    values: NDArray[Any],
+    fix: str,
+    space: Space[Any] | None = None,
 ) -> None:
-    """Raise for the first value [T, B, ...] (observations: [T+1, B, ...]) that is not finite, if there is one."""
+    """Raise for the first value [T, B, ...] (observations of ``space``: [T+1, B, ...]) that is not finite, if any."""
     bad = np.argwhere(~np.isfinite(values))
     if not len(bad):
         return
@@ -70,6 +79,6 @@ def _refuse(
     ends = np.flatnonzero(rollout.terminated[: max(t, 0), b] + rollout.truncated[: max(t, 0), b])
     first, before = (int(ends[-1]) + 1, 0) if len(ends) else (0, int(lengths[b]))
     raise NonFiniteError(
-        f"{env_id}: {key}{index or ''} = {values[(row, b, *index)]} in environment {b}, step "
+        f"{env_id}: {name}{place_name(space, index)} = {values[(row, b, *index)]} in environment {b}, step "
         f"{before + int(rollout.valid[first : t + 1, b].sum())} of its episode; {fix}"
     )

@@ -88,22 +88,25 @@ def clipped_value_loss(
         value_clip: c.
     Source: ``ppo2`` of OpenAI Baselines.
     """
-    clipped = old_values + (values - old_values).clip(-value_clip, value_clip)
-    farther = _is_farther(values, clipped, returns)
-    return value_loss(clipped + farther * (values - clipped), returns, w, huber_delta)
+    clipped, counts = _clip_values(values, old_values, returns, value_clip)
+    return value_loss(clipped + counts * (values - clipped), returns, w, huber_delta)
 
 
 def clipped_value_loss_grad(
     values: Array, old_values: Array, returns: Array, w: Array, value_clip: float, huber_delta: float | None = None
 ) -> Array:
     """∂ clipped_value_loss / ∂ values, [T, B]: 0 where the value is beyond c and the clipped one is farther from Gₜ."""
-    clipped = old_values + (values - old_values).clip(-value_clip, value_clip)
-    return value_loss_grad(values, returns, w, huber_delta) * _is_farther(values, clipped, returns)
+    return value_loss_grad(values, returns, w, huber_delta) * _clip_values(values, old_values, returns, value_clip)[1]
 
 
-def _is_farther(values: Array, clipped: Array, returns: Array) -> Array:
-    """Whether V is at least as far from Gₜ as the clipped value, [T, B]; both losses grow with the distance."""
-    return abs(values - returns) >= abs(clipped - returns)
+def _clip_values(values: Array, old_values: Array, returns: Array, value_clip: float) -> tuple[Array, Array]:
+    """Return the clipped values, and whether V itself is counted: the one that is farther from Gₜ, [T, B].
+
+    Both losses grow with the distance. Within the clip the two are equal but for rounding, and V is counted.
+    """
+    moves = values - old_values
+    clipped = old_values + moves.clip(-value_clip, value_clip)
+    return clipped, (abs(moves) <= value_clip) | (abs(values - returns) >= abs(clipped - returns))
 
 
 def entropy_loss(entropies: Array, w: Array) -> Array:

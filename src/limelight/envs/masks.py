@@ -59,10 +59,11 @@ def flat_mask(mask: Any) -> NDArray[Any]:
     return np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
 
 
-def has_legal_action(mask: NDArray[Any], sizes: list[int]) -> bool:
-    """Return whether every choice has a legal action."""
+def has_legal_action(masks: NDArray[Any], sizes: list[int]) -> NDArray[np.bool_]:
+    """Return whether every choice has a legal action, [...] of masks [..., n]."""
     starts = np.cumsum([0, *sizes[:-1]])
-    return bool((np.add.reduceat(mask != 0, starts, dtype=np.int64) > 0).all())
+    legal: NDArray[np.bool_] = np.logical_or.reduceat(masks != 0, starts, axis=-1)
+    return np.logical_and.reduce(legal, axis=-1)
 
 
 def random_action(env: AnyEnv, obs: Any, info: dict[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, final
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from limelight.envs.masks import choices, flat_mask, has_legal_action, with_mask
 from limelight.envs.minigrid import without_text
 from limelight.errors import EnvError
-from limelight.spaces.packed import MASK_KEY, SIMPLE, MaskSource, Packed, part_of, walk
+from limelight.spaces.packed import MASK_KEY, SIMPLE, MaskSource, Packed, part_of, path_name, place_name, walk
+from limelight.spaces.reading import MisfitError, ObservationReader, leaves_of
+from limelight.spaces.values import misfit
 from limelight.typing import AnyEnv
 
 
@@ -56,55 +58,108 @@ class PackActions(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         return self._packed.unpack(action)
 
 
-class PackObservations(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Returns packed observations [D], with the mask of ``info`` among them if ``space`` has one from there.
+@final
+class StreamReader:
+    """Turns what B environments return at a step into observations [B, *shape], with masks of actions among them.
 
-    Raises: EnvError naming the step whose observation lacks a part, or whose mask leaves no action.
+    Args:
+        space: simple or packed.
+        action_space: of the environments, for the masks.
+        name: the environment's name in messages.
+        batch: B.
     """
 
-    def __init__(self, env: AnyEnv, space: Packed, name: str) -> None:
+    def __init__(self, space: Space[Any], action_space: Space[Any], name: str, batch: int) -> None:
+        self._name = name
+        self._read = ObservationReader(space, batch).read
+        self._mask = space.mask if isinstance(space, Packed) else None
+        self._from_info = isinstance(space, Packed) and space.mask_source == "info"
+        self._choices = choices(action_space)
+
+    def read(self, observations: list[Any], infos: list[dict[str, Any]], running: list[bool]) -> NDArray[Any]:
+        """Return [B, *shape], which the next call overwrites.
+
+        Args:
+            observations: of each environment, as it returned them.
+            infos: of each environment.
+            running: False where the observation is the last of its episode.
+        Raises: MisfitError if an observation is outside its space, a mask is missing, or a mask leaves no action.
+        """
+        if self._from_info:
+            observations = [
+                {"observation": obs, MASK_KEY: self._mask_of(i, info, running[i])}
+                for i, (obs, info) in enumerate(zip(observations, infos, strict=True))
+            ]
+        array = self._read(observations)
+        if self._mask is not None:
+            self._require_legal(array[:, self._mask.part], running)
+        return array
+
+    def _mask_of(self, row: int, info: dict[str, Any], running: bool) -> NDArray[Any]:
+        if MASK_KEY in info:
+            return flat_mask(info[MASK_KEY])
+        if running:
+            raise MisfitError(
+                row, f"info has no {MASK_KEY}; give it at every reset and step, or set action_masks to off"
+            )
+        return np.ones(sum(self._choices), np.int8)
+
+    def _require_legal(self, masks: NDArray[Any], running: list[bool]) -> None:
+        """Refuse masks [B, n] without a legal action.
+
+        At the end of an episode no action follows, and many environments then have no legal one.
+        """
+        has_legal = has_legal_action(masks, self._choices)
+        if has_legal.all():
+            return
+        for row in np.flatnonzero(~has_legal):
+            if running[row]:
+                raise MisfitError(
+                    int(row), f"{MASK_KEY} leaves no legal action; at least one must be, or the episode must end"
+                )
+
+    def error(self, error: MisfitError, step: int, index: int | None) -> EnvError:
+        """Return the error for a user: environment, step of its episode (0: the reset) and index among B."""
+        when = f"step {step} of an episode" if step else "reset"
+        where = "" if index is None else f", environment {index}"
+        return EnvError(f"{self._name}: {when}{where}: {error}")
+
+
+class PackObservations(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Returns observations that are in ``space``, packed ones [D] if it is packed.
+
+    The mask of ``info`` is among them if ``space`` has one from there.
+
+    Raises: EnvError naming the step whose observation is outside its space, or whose mask leaves no action.
+    """
+
+    def __init__(self, env: AnyEnv, space: Space[Any], name: str) -> None:
         RecordConstructorArgs.__init__(self, space=space, name=name)
         gym.Wrapper.__init__(self, env)
-        self._packed = space
-        self._name = name
+        self.index: int | None = None
+        """The environment's number among others, for messages."""
+        self._limelight_reader = StreamReader(space, env.action_space, name, 1)
         self._steps = 0
         self.observation_space = space
-        self._choices = choices(env.action_space)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment and pack its first observation."""
         obs, info = self.env.reset(seed=seed, options=options)
         self._steps = 0
-        return self._pack(obs, info, False), info
+        return self._read(obs, info, False), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment and pack its observation."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._steps += 1
-        return self._pack(obs, info, terminated or truncated), reward, terminated, truncated, info
+        return self._read(obs, info, terminated or truncated), reward, terminated, truncated, info
 
-    def _pack(self, obs: Any, info: dict[str, Any], done: bool) -> NDArray[Any]:
-        if self._packed.mask_source == "info":
-            obs = {"observation": obs, MASK_KEY: self._mask_of(info, done)}
+    def _read(self, obs: Any, info: dict[str, Any], done: bool) -> Any:
         try:
-            vector = self._packed.pack(obs)
-        except ValueError as error:
-            raise self._error(f"observation: {error}") from None
-        mask = self._packed.mask
-        # At the end of an episode no action follows, and many environments then have no legal one.
-        if mask is not None and not done and not has_legal_action(vector[mask.part], self._choices):
-            raise self._error(f"{MASK_KEY} leaves no legal action; at least one must be, or the episode must end")
-        return vector
-
-    def _mask_of(self, info: dict[str, Any], done: bool) -> NDArray[Any]:
-        if MASK_KEY in info:
-            return flat_mask(info[MASK_KEY])
-        if not done:
-            raise self._error(f"info has no {MASK_KEY}; give it at every reset and step, or set action_masks to off")
-        return np.ones(sum(self._choices), np.int8)
-
-    def _error(self, message: str) -> EnvError:
-        return EnvError(f"{self._name}: step {self._steps} of an episode: {message}")
+            row = self._limelight_reader.read([obs], [info], [not done])[0]
+        except MisfitError as error:
+            raise self._limelight_reader.error(error, self._steps, self.index) from None
+        return row.copy()
 
 
 def to_batch(space: Space[Any], obs: Any, action_masks: Any = None) -> tuple[NDArray[Any], bool]:
@@ -125,6 +180,12 @@ def to_batch(space: Space[Any], obs: Any, action_masks: Any = None) -> tuple[NDA
         batch = array[None] if single else array
         if batch.shape[1:] != shape:
             raise ValueError(f"observation of shape {array.shape}: must be {shape}, or [B, ...] of it")
+        for leaf in leaves_of(space):
+            part = batch[:, leaf.part].reshape(-1, *(leaf.space.shape or ())) if isinstance(space, Packed) else batch
+            found = misfit(leaf.space, part, len(batch))
+            if found is not None:
+                raise ValueError(f"observation{path_name(leaf.path)}{found.words}")
+    _require_finite(space, batch)
     if action_masks is None:
         return batch, single
     if mask is None:
@@ -135,6 +196,13 @@ def to_batch(space: Space[Any], obs: Any, action_masks: Any = None) -> tuple[NDA
     batch = batch.copy()
     batch[:, mask.part] = masks
     return batch, single
+
+
+def _require_finite(space: Space[Any], batch: NDArray[Any]) -> None:
+    """Raise ValueError for the first number [B, *shape] that is not finite."""
+    if batch.dtype.kind == "f" and not np.isfinite(batch).all():
+        row, *index = np.argwhere(~np.isfinite(batch))[0].tolist()
+        raise ValueError(f"observation{place_name(space, index)} = {batch[(row, *index)]}: must be a finite number")
 
 
 def _packed_batch(space: Packed, obs: Any) -> tuple[NDArray[Any], bool]:

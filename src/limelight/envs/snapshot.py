@@ -26,7 +26,7 @@ SingleOrVectorEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
 # Attributes that only the constructor sets, and sets again when the run resumes.
 _STATIC = {"spec", "metadata", "_metadata", "render_mode", "_cached_spec"}
-_STATIC |= {"_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"}
+_STATIC |= {"_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs", "_limelight_reader"}
 # Environments with a large table P that is always the same (FrozenLake's may belong to a random map).
 _TABLES = {"gymnasium.envs.toy_text.taxi.TaxiEnv", "gymnasium.envs.toy_text.cliffwalking.CliffWalkingEnv"}
 _BIT_GENERATORS = {"PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError, EnvError
 from limelight.spaces.packed import SIMPLE, Packed, path_name, walk
+from limelight.spaces.values import describe_simple
 
 
 def check_spaces(observation_space: Space[Any], action_space: Space[Any], env_id: str) -> None:
@@ -51,15 +52,7 @@ def describe_space(space: Space[Any]) -> str:
         return f"{name}({', '.join(f'{key}: {describe_space(part)}' for key, part in space.spaces.items())})"
     if isinstance(space, Tuple):
         return f"{name}({', '.join(map(describe_space, space.spaces))})"
-    if isinstance(space, Discrete):
-        return f"{name}({space.n}{f', start={space.start}' if space.start else ''})"
-    if isinstance(space, MultiDiscrete):
-        return f"{name}({' '.join(str(space.nvec.tolist()).split())})"
-    if isinstance(space, MultiBinary):
-        return f"{name}({space.n})"
-    if isinstance(space, Box):
-        return f"{name}{space.shape} {space.dtype}"
-    return name
+    return describe_simple(space)
 
 
 def space_to_json(space: Space[Any]) -> dict[str, Any]:

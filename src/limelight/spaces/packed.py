@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from numpy.typing import NDArray
 
 from limelight.errors import EnvError
+from limelight.spaces.values import Misfit, first_misfit, misfit
 
 Path = tuple[str | int, ...]
 MaskSource = Literal["observation", "info"]
@@ -77,9 +78,9 @@ class Packed(Box):
         """
         vector = np.empty(self.shape, self.dtype)
         for leaf in self.leaves:
-            flat = np.asarray(part_of(value, leaf.path)).reshape(-1)
-            _check_part(leaf, flat, 1)
-            vector[leaf.part] = flat
+            part = part_of(value, leaf.path)
+            _refuse(leaf, first_misfit(leaf.space, [part]))
+            vector[leaf.part] = np.ravel(part)
         return vector
 
     def pack_batch(self, value: Any) -> NDArray[Any]:
@@ -91,7 +92,7 @@ class Packed(Box):
         B = len(np.atleast_1d(parts[0]))
         vectors = np.empty((B, *self.shape), self.dtype)
         for leaf, part in zip(self.leaves, parts, strict=True):
-            _check_part(leaf, part.reshape(-1), B)
+            _refuse(leaf, misfit(leaf.space, part, B))
             vectors[:, leaf.part] = part.reshape(B, -1)
         return vectors
 
@@ -143,6 +144,16 @@ def path_name(path: Path) -> str:
     return "".join(f"[{key!r}]" for key in path)
 
 
+def place_name(space: Space[Any] | None, index: Sequence[int]) -> str:
+    """Return the place of one number of an observation [*shape]: its index, behind the path of its leaf if packed."""
+    if not isinstance(space, Packed):
+        return str(list(index)) if index else ""
+    (column,) = index
+    leaf = next(leaf for leaf in space.leaves if column < leaf.part.stop)
+    inside = [int(i) for i in np.unravel_index(column - leaf.start, leaf.space.shape or (1,))]
+    return path_name(leaf.path) + (str(inside) if leaf.space.shape else "")
+
+
 def part_of(value: Any, path: Path) -> Any:
     """Return the value at ``path`` in nested dicts and tuples.
 
@@ -158,20 +169,10 @@ def part_of(value: Any, path: Path) -> Any:
     return value
 
 
-def _check_part(leaf: Leaf, flat: NDArray[Any], count: int) -> None:
-    """Refuse ``count`` values of a leaf that do not have its size or are outside its space."""
-    space = leaf.space
-    if flat.size != count * leaf.size:
-        name = path_name(leaf.path) or "the value"
-        raise ValueError(f"{name} has {flat.size} numbers, its space of shape {space.shape} needs {count * leaf.size}")
-    if isinstance(space, Box):
-        return
-    low: Any = 0 if isinstance(space, MultiBinary) else space.start  # type: ignore[attr-defined]
-    number: Any = space.n if isinstance(space, Discrete) else space.nvec if isinstance(space, MultiDiscrete) else 2
-    offsets = flat.reshape((count, *(space.shape or ()))) - low
-    bad = (offsets < 0) | (offsets >= number)
-    if bad.any():
-        raise ValueError(f"{path_name(leaf.path) or 'the value'} = {flat[bad.reshape(-1)][0]}: not in {space}")
+def _refuse(leaf: Leaf, found: Misfit | None) -> None:
+    """Raise ValueError if there is a misfit."""
+    if found is not None:
+        raise ValueError(f"{path_name(leaf.path) or 'the value'}{found.words}")
 
 
 def _nested(space: Space[Any], values: Iterator[Any]) -> Any:
