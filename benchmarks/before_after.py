@@ -24,7 +24,7 @@ from typing import Any
 
 QUIET: dict[str, Any] = {
     "eval_every": 0, "final_episodes": 0, "tensorboard": False, "checkpoint_every": 0, "device": "cpu", "seed": 1,
-    "log_every": 1_000_000, "preset": "none", "algo": "a2c",
+    "log_every": 1_000_000, "preset": "plain", "algo": "a2c",
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "CartPole 8 × 5": {"env": "CartPole-v1", "num_envs": 8, "num_steps": 5, "total_timesteps": 100_000},

@@ -64,7 +64,8 @@ def score(study: Study, predict: Callable[[Any], Any], wrap: Callable[[Any], Any
         obs, info = env.reset(seed=seed + episode)
         total, ended, steps = 0.0, False, 0
         while not ended and steps < MAX_STEPS:
-            obs, reward, terminated, truncated, info = env.step(predict((obs, info)))
+            action = np.asarray(predict((obs, info)))
+            obs, reward, terminated, truncated, info = env.step(action if action.ndim else action.item())
             total, ended, steps = total + float(reward), terminated or truncated, steps + 1
         returns.append(total)
     env.close()
@@ -107,12 +108,15 @@ def run_limelight(study: Study, seed: int, algo: str, settings: Mapping[str, Any
         )  # fmt: skip
         seconds = time.process_time() - curve.started
         agent = result.agent
+
     def predict(state: tuple[Any, Any]) -> Any:
         obs, info = state
         mask = info.get("action_mask") if isinstance(info, dict) else None
-        return agent.predict(obs, action_masks=mask, deterministic=True)[0] if mask is not None else agent.predict(
-            obs, deterministic=True
-        )[0]
+        return (
+            agent.predict(obs, action_masks=mask, deterministic=True)[0]
+            if mask is not None
+            else agent.predict(obs, deterministic=True)[0]
+        )
 
     greedy = score(study, predict, lambda env: env, 10_000 + seed)
     return {"greedy": greedy, "seconds": seconds, "curve": curve.points, "notes": recorder.messages}
@@ -178,7 +182,7 @@ def run(name: str, library: str, seed: int, settings: dict[str, Any]) -> Row:
 
 def last(row: Row) -> float:
     """Return the mean training return at the end of a run."""
-    tail = [p[2] for p in row["curve"][-max(len(row["curve"]) // 10, 1):]]
+    tail = [p[2] for p in row["curve"][-max(len(row["curve"]) // 10, 1) :]]
     return float(np.mean(tail)) if tail else float("nan")
 
 

@@ -20,7 +20,7 @@ import limelight
 STEPS = 2_000
 QUICK: dict[str, Any] = {
     "num_envs": 2, "num_steps": 5, "backend": "sync", "device": "cpu", "eval_every": 0, "final_episodes": 0,
-    "tensorboard": False, "checkpoint_every": 0, "hidden_sizes": (16,), "preset": "none", "seed": 0,
+    "tensorboard": False, "checkpoint_every": 0, "hidden_sizes": (16,), "preset": "plain", "seed": 0,
 }  # fmt: skip
 ENGINES = {"numpy": {}, "torch": {"activation": "silu"}}
 """The NumPy engine has no silu, so autograd computes it."""

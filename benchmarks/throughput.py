@@ -28,7 +28,7 @@ PEER_WARMUP_UPDATES = 50
 
 # The defaults of Stable-Baselines3's A2C, so that both do the same work per step.
 SB3_SETTINGS: dict[str, Any] = {
-    "preset": "none",
+    "preset": "plain",
     "gae_lambda": 1.0,
     "ent_coef": 0.0,
     "vf_coef": 0.5,

@@ -276,7 +276,7 @@ def test_training_never_walks_into_a_door(env: str, algo: str, tmp_path: Any, mo
     settings: dict[str, Any] = {"num_workers": 2, "on_worker_error": "raise"} if algo == "a3c" else {}
     result = limelight.train(
         env, algo=algo, run_dir=str(tmp_path / "run"), total_timesteps=600, seed=1, quiet=True, tensorboard=False,
-        preset="none", eval_every=0, final_episodes=10, hidden_sizes=(8,), **settings,
+        preset="plain", eval_every=0, final_episodes=10, hidden_sizes=(8,), **settings,
     )  # fmt: skip
     assert result.summary["final_eval_episodes"] == 10
     agent = limelight.load(result.run_dir)

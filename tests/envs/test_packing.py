@@ -252,7 +252,7 @@ def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def quick(env: str, tmp_path: Any, **settings: Any) -> limelight.Agent:
     result = limelight.train(
-        env, run_dir=str(tmp_path / "run"), total_timesteps=300, seed=2, quiet=True, tensorboard=False, preset="none",
+        env, run_dir=str(tmp_path / "run"), total_timesteps=300, seed=2, quiet=True, tensorboard=False, preset="plain",
         eval_every=0, final_episodes=2, num_envs=2, num_steps=5, hidden_sizes=(16,), **settings,
     )  # fmt: skip
     return limelight.load(result.run_dir)

@@ -26,7 +26,7 @@ def catch() -> Catch:
 )
 def test_a2c_learns_to_catch(settings: dict[str, Any], tmp_path: Path) -> None:
     result = limelight.train(
-        catch, preset="none", seed=100, run_dir=str(tmp_path / "r"), quiet=True, tensorboard=False, eval_every=0,
+        catch, preset="plain", seed=100, run_dir=str(tmp_path / "r"), quiet=True, tensorboard=False, eval_every=0,
         final_episodes=60, total_timesteps=12_000, num_envs=16, num_steps=5, gamma=0.95, optimizer="adam",
         learning_rate=2e-3, **settings,
     )  # fmt: skip

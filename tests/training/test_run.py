@@ -148,7 +148,7 @@ def test_the_saved_config_runs_again_to_the_same_parameters(tmp_path: Path) -> N
         ("FrozenLake-v1", {"optimizer": "rmsprop_tf", "lr_schedule": "constant"}),
         ("CartPole-v1", {"normalize_rewards": True, "normalize_obs": True}),
         ("Pendulum-v1", {"normalize_rewards": True, "normalize_obs": True, "noise_correlation": 0.5}),
-        ("Pendulum-v1", {"action_std": "softplus", "action_bounds": "squash", "preset": "none"}),
+        ("Pendulum-v1", {"action_std": "softplus", "action_bounds": "squash", "preset": "plain"}),
         ("Pendulum-v1", {"action_std": "gsde", "noise_correlation": 0.8}),
     ],
 )

@@ -15,6 +15,7 @@ from limelight.settings.schema import EnvConfig, EnvKwargs, TrainConfig
 from limelight.settings.values import Range
 
 if TYPE_CHECKING:
+    from limelight.envs.source import EnvSource
     from limelight.runs.agent import Agent
 
 
@@ -102,6 +103,8 @@ class TrainRequest:
     """The run that a command line asks for."""
 
     config: TrainConfig
+    source: EnvSource | None
+    """The environment, with what a copy has shown; None for a run that is resumed."""
     resume: Path | None
     quiet: bool
 
@@ -116,11 +119,13 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     parsed = parse(TRAIN, argv, notice)
     folder, quiet, settings = parsed.arguments.resume, parsed.arguments.quiet, parsed.settings
     if folder is not None:
-        config = for_resume(load_yaml(folder / "config.yaml"), settings)
-    else:
-        start = with_settings(TrainConfig(), settings)
-        config = resolve_config(start.env.env_id, start.algorithm.algo, start.preset, settings)
-    return TrainRequest(validate(config), folder, quiet)
+        return TrainRequest(validate(for_resume(load_yaml(folder / "config.yaml"), settings)), None, folder, quiet)
+    from limelight.envs.source import resolve_env
+
+    start = with_settings(TrainConfig(), settings)
+    source = resolve_env(start.env)
+    config = resolve_config(start.env.env_id, start.algorithm.algo, start.preset, settings, source)
+    return TrainRequest(validate(config), source, None, quiet)
 
 
 def evaluate_arguments(argv: list[str], notice: Notice) -> EvaluateArguments:

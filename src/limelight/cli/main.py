@@ -127,7 +127,9 @@ def _train(argv: list[str]) -> int:
     from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
 
     command = shlex.join(["limelight", "train", *argv])
-    result = run(request.config, resume_from=request.resume, quiet=request.quiet, command=command)
+    result = run(
+        request.config, factory=request.source, resume_from=request.resume, quiet=request.quiet, command=command
+    )
     print(_last_line(result))
     return 128 + result.signal_number if result.signal_number else 0
 

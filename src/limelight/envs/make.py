@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-import statistics
-import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple, assert_never
 
 import gymnasium as gym
@@ -18,8 +16,8 @@ from limelight.envs.base import EnvBackend
 from limelight.envs.envpool_backend import EnvPoolBackend, why_no_envpool
 from limelight.envs.games import check_settings
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
-from limelight.envs.masks import random_action
-from limelight.envs.source import EnvSource, Spaces, qualified_name, resolve_env
+from limelight.envs.probe import probe
+from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
 from limelight.errors import ConfigError, EnvError, did_you_mean
 from limelight.settings.io import all_settings, with_settings
@@ -40,7 +38,7 @@ _ENVPOOL_FAMILIES = (
     "gymnasium.envs.box2d.lunar_lander:",
     "gymnasium.envs.box2d.bipedal_walker:",
 )
-_TIMING_SECONDS = 0.02
+_TIMING_STEPS, _TIMING_SECONDS = 100_000, 0.02
 
 
 class Choice(NamedTuple):
@@ -97,19 +95,6 @@ def try_envs(config: EnvConfig, source: EnvSource) -> None:
         envs.reset(seed=0)
     finally:
         envs.close()
-
-
-def inspect_env(source: EnvSource, may_start_workers: bool = True) -> Spaces:
-    """Return observation and action space of ``source``.
-
-    A copy that has to be made for them also serves to time steps, if :func:`explain_backend` will do this.
-    """
-    has_vector = source.spec is not None and source.spec.vector_entry_point is not None
-    is_timed = source.config.backend == "auto" and source.kind != "atari" and not has_vector
-    if source.inspection.spaces is None and is_timed and _may_be_async(source.config, may_start_workers):
-        with suppress(Exception):  # errors are reported when the environment is actually used
-            _time_steps(source)
-    return source.spaces()
 
 
 def explain_backend(source: EnvSource, may_start_workers: bool = True, may_use_envpool: bool = True) -> Choice:
@@ -295,14 +280,4 @@ def _time_steps(source: EnvSource) -> float:
 
 def _step_seconds(env: AnyEnv) -> float:
     """Return the median time of a step with random actions, over about 20 ms; other programs disturb a mean."""
-    env.action_space.seed(0)
-    obs, info = env.reset(seed=0)
-    obs, _, _, _, info = env.step(random_action(env, obs, info))  # the first one may compile or load something
-    durations: list[float] = []
-    while sum(durations) < _TIMING_SECONDS:
-        action, start = random_action(env, obs, info), time.perf_counter()
-        obs, _, terminated, truncated, info = env.step(action)
-        durations.append(time.perf_counter() - start)
-        if terminated or truncated:
-            obs, info = env.reset()
-    return statistics.median(durations)
+    return probe(env, _TIMING_STEPS, _TIMING_SECONDS).step_seconds

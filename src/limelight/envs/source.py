@@ -11,6 +11,7 @@ import inspect
 import re
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from limelight.envs import games, minigrid
 from limelight.envs.atari import AtariGame
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
+from limelight.envs.probe import Probe, probe
 from limelight.errors import ConfigError, EnvError, LimelightError, did_you_mean
 from limelight.settings.schema import AtariConfig, EnvConfig, EnvKwargs
 from limelight.spaces.packed import MaskSource, Packed
@@ -45,6 +47,8 @@ _EXTRAS = {
 }
 # Settings of EnvConfig and AtariConfig that decide how copies are stepped, and not what a copy is.
 _FOR_STEPPING = ("num_envs", "backend", "autoreset_mode", "normalize_obs")
+# Random play for settings by structure stops at the first of these limits.
+_PROBE_STEPS, _PROBE_SECONDS = 2_000, 0.3
 _FOR_STEPPING_GAMES = ("env_threads", "terminal_on_life_loss")
 
 
@@ -101,6 +105,8 @@ class Inspection:
     """Whether the info of a reset holds a mask of actions."""
     step_seconds: float | None = None
     """Median time of a step with random actions."""
+    play: Probe | None = None
+    """Random play, if it was wanted and the environment could be played."""
     first: weakref.ref[AnyEnv] | None = None
     """The first copy without its wrappers, while it exists in this process."""
 
@@ -161,6 +167,21 @@ class EnvSource:
             self.make().close()
         assert self.inspection.spaces is not None
         return self.inspection.spaces
+
+    def spaces_and_play(self) -> tuple[Space[Any], Space[Any], Probe | None]:
+        """Return the spaces, and random play of a copy that is closed afterwards, unless both are known.
+
+        An environment that cannot be played has none; errors are reported when it is actually used.
+        """
+        if self.inspection.play is None:
+            env = self.make()
+            try:
+                with suppress(Exception):
+                    self.inspection.play = probe(env, _PROBE_STEPS, _PROBE_SECONDS)
+                    self.inspection.step_seconds = self.inspection.play.step_seconds
+            finally:
+                env.close()
+        return *self.spaces(), self.inspection.play
 
     def render_modes(self) -> tuple[str, ...]:
         """Return the render modes that the environment declares; make a copy as :meth:`spaces` does."""

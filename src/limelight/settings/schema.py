@@ -283,7 +283,8 @@ class TrainConfig:
     seed: Annotated[int, Range(ge=0, le=2**31 - 1)] = 0
     """Seed of all random numbers of the run."""
     preset: str = "auto"
-    """Preset that these settings started from: auto (by environment), none, or a name (``limelight list presets``)."""
+    """Preset that these settings started from: a name (``limelight list presets``); none: rules over the structure of
+    the environment (docs/defaults.md); plain: the algorithm's own settings; auto: by environment, else none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the network; auto: a GPU, if there is one, for images that one process learns from."""
     run_dir: str | None = None

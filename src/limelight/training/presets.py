@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,10 @@ from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
 from limelight.training.algorithms import get_algorithm
+from limelight.training.structure import Facts, choose_settings, explain
 
 if TYPE_CHECKING:
-    from gymnasium.spaces import Space
-
+    from limelight.envs.source import EnvSource
     from limelight.typing import EnvFactory
 
 # Gymnasium and everything that imports it is imported within functions: `limelight --help` loads this module.
@@ -29,8 +28,6 @@ class Preset:
     """Environments whose id begins with one of these take this preset."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Algorithm name ("*" for all) → settings by their plain names."""
-    any_continuous: bool = False
-    """Environments whose id no row matches take this preset if observations and actions are Boxes of real numbers."""
     games: tuple[str, ...] = ()
     """Atari games that take this preset, under any of their ids; "*" is every game that no earlier row names."""
     recurrent: bool = False
@@ -46,18 +43,6 @@ class Preset:
 
         game = game_of(env_id)
         return game is not None and (game in self.games or "*" in self.games)
-
-    def fits(self, observations: Space[Any], actions: Space[Any]) -> bool:
-        """Return whether an environment with these spaces takes this preset if no row matches its id."""
-        from gymnasium.spaces import Box
-
-        from limelight.spaces.packed import Packed
-
-        def has_reals(space: Space[Any]) -> bool:
-            parts = [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
-            return any(isinstance(part, Box) and part.dtype.kind == "f" for part in parts)
-
-        return self.any_continuous and has_reals(observations) and has_reals(actions)
 
 
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
@@ -338,86 +323,87 @@ _ROWS = (
         ),
         _with_rollouts(_MUJOCO, 16, 5),
     ),
-    Preset(
-        "continuous",
-        "any other environment with real observations and continuous actions: as mujoco",
-        (),
-        _with_rollouts(_CONTINUOUS, 16, 5),
-        any_continuous=True,
-    ),
 )  # fmt: skip
 
 PRESETS = {row.name: row for row in _ROWS}
 
-SpacesFn = Callable[[], "tuple[Space[Any], Space[Any]]"]
-"""Returns the observation and the action space of the environment; it makes one, so it is called only when needed."""
+CHOICES = ("auto", "none", "plain", *PRESETS)
 
 
-def choose_preset(env_id: str, preset: str, get_spaces: SpacesFn | None = None, core: str = "feedforward") -> str:
-    """Return the name of the preset that ``preset`` (auto, none or a name) means for ``env_id``; "none" if none.
+def choose_preset(env_id: str, preset: str, core: str = "feedforward") -> str:
+    """Return the name of the preset that ``preset`` means for ``env_id``: a row, ``none`` or ``plain``.
 
-    ``auto`` is the first row that matches the id and the ``core``, otherwise the row that fits the spaces, if
-    ``get_spaces`` is given.
+    ``auto`` is the first row that matches the id and the ``core``, otherwise ``none``: rules over the structure of the
+    environment (training/structure.py). ``plain`` is the algorithm's own settings.
 
     Raises: ConfigError naming the choices.
     """
     if preset == "auto":
-        matching = next((row.name for row in PRESETS.values() if row.matches(env_id, core)), None)
-        if matching is not None or get_spaces is None:
-            return matching or "none"
-        spaces = get_spaces()
-        return next((row.name for row in PRESETS.values() if row.fits(*spaces)), "none")
-    if preset != "none" and preset not in PRESETS:
-        choices = ["auto", "none", *PRESETS]
-        raise ConfigError(f"preset = {preset!r}: must be {' | '.join(choices)}{did_you_mean(preset, choices)}")
+        return next((row.name for row in PRESETS.values() if row.matches(env_id, core)), "none")
+    if preset not in CHOICES:
+        raise ConfigError(f"preset = {preset!r}: must be {' | '.join(CHOICES)}{did_you_mean(preset, CHOICES)}")
     return preset
 
 
-def explain_preset(config: TrainConfig, spaces: tuple[Space[Any], Space[Any]]) -> str:
-    """Return in one line which preset the settings of a run started from, and why that one.
+def explain_preset(config: TrainConfig, source: EnvSource) -> list[str]:
+    """Return in lines which preset the settings of a run started from, and why: a line for each rule, or for the row.
 
     Args:
         config: the configuration of the run.
-        spaces: observation and action space of its environment.
+        source: its environment.
     """
+    if config.preset == "plain":
+        return ["preset plain: the algorithm's own settings"]
     if config.preset not in PRESETS:
-        return "preset none: the algorithm's own settings (limelight list presets)"
+        rules = explain(config, choose_settings(_facts(config, source)))
+        return ["preset none: settings by the structure of the environment (docs/defaults.md)", *rules]
     row, env_id = PRESETS[config.preset], config.env.env_id
     if row.matches(env_id, config.model.core):
         reason = f"for {env_id} with a recurrent core" if row.recurrent else f"for {env_id}"
     else:
-        reason = "fits the spaces" if row.fits(*spaces) else "asked for"
-    return f"preset {row.name} ({reason}): {row.summary}"
+        reason = "asked for"
+    return [f"preset {row.name} ({reason}): {row.summary}"]
 
 
 def resolve_config(
     env_id: str, algo: str, preset: str, settings: dict[str, Any], factory: EnvFactory | None = None
 ) -> TrainConfig:
-    """Return the configuration of a run: defaults ← algorithm ← preset ← ``settings``, each over the one before.
+    """Return the configuration of a run: defaults ← algorithm ← preset or rules ← ``settings``.
 
     Args:
         env_id: the environment.
         algo: the name of an algorithm.
-        preset: auto, none or the name of a preset.
+        preset: auto, none, plain or the name of a preset.
         settings: further settings by their plain names.
         factory: makes the environment, where it is not the one that ``env_id`` names.
     Raises: ConfigError for an unknown algorithm, preset or setting; EnvError for an environment that cannot be made.
     """
     algorithm = get_algorithm(algo)
-    asked = with_settings(TrainConfig(), {**algorithm.settings, **settings, "env_id": env_id})
+    fixed = {"env_id": env_id, "algo": algo}
+    asked = with_settings(TrainConfig(), {**algorithm.settings, **settings, **fixed})
     if asked.env.env_module is not None:  # first, as it may register the id
         from limelight.envs.source import import_env_module  # here, because --help loads this module
 
         import_env_module(asked.env)
-
-    def get_spaces() -> tuple[Space[Any], Space[Any]]:
-        from limelight.envs.make import inspect_env
+    name = choose_preset(env_id, preset, asked.model.core)
+    if name == "none":
         from limelight.envs.source import resolve_env
 
-        has_workers = asked.workers.asynchronous or asked.workers.runner == "ray"
-        return inspect_env(resolve_env(asked.env, factory), may_start_workers=not has_workers)
+        choices = choose_settings(_facts(asked, resolve_env(asked.env, factory), frozenset(settings), probe=True))
+        tuned = {name: value for choice in choices for name, value in choice.settings.items()}
+    else:
+        row = PRESETS[name].settings if name in PRESETS else {}
+        tuned = {**row.get("*", {}), **row.get(algorithm.presets, {})}
+    merged = {**algorithm.settings, **tuned, **settings}
+    return with_settings(TrainConfig(), {**merged, **fixed, "preset": name})
 
-    name = choose_preset(env_id, preset, get_spaces, asked.model.core)
-    tuned = PRESETS[name].settings if name in PRESETS else {}
-    merged = {**algorithm.settings, **tuned.get("*", {}), **tuned.get(algorithm.presets, {}), **settings}
-    return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
+
+def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = frozenset(), probe: bool = False) -> Facts:
+    """Return what the rules know of a run; play its environment at random if ``probe``, unless that was done before."""
+    return Facts(
+        *source.spaces_and_play() if probe else (*source.spaces(), source.inspection.play),
+        algorithm=get_algorithm(config.algorithm.algo).presets,
+        recurrent=config.model.core != "feedforward",
+        total_timesteps=config.total_timesteps,
+        given=given,
+    )

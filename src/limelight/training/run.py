@@ -137,7 +137,7 @@ def run(
         runner, agent = build(config, source)
         stack.callback(runner.close)
         if resume_from is None:
-            notes.insert(0, explain_preset(config, (agent.observation_space, agent.action_space)))
+            notes[:0] = explain_preset(config, source)
         # The folder, the evaluations and the loggers
         run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config))

@@ -22,7 +22,7 @@ from limelight.errors import LimelightError
 from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
 from limelight.spaces.packed import MASK_KEY, MaskSource, Packed, Path, part_of, path_name, walk
-from limelight.training.presets import choose_preset, resolve_config
+from limelight.training.presets import resolve_config
 
 Env = gym.Env[Any, Any]
 
@@ -60,8 +60,7 @@ def _resolve(config: EnvConfig, source: EnvSource) -> TrainConfig:
     asked = TrainConfig(env=config)
     settings = {s.name: get_setting(asked, s.name) for s in all_settings().values() if s.is_under("env")}
     given = {name: value for name, value in settings.items() if value != all_settings()[name].default}
-    preset = choose_preset(config.env_id, "auto", source.spaces)
-    return resolve_config(config.env_id, AlgorithmConfig.algo, preset, given)
+    return resolve_config(config.env_id, AlgorithmConfig.algo, "auto", given, source)
 
 
 def _inspect(env: Env, run: TrainConfig) -> list[Finding]:

@@ -231,7 +231,7 @@ def plan(source: EnvSource, config: TrainConfig) -> list[Finding]:
     return [
         _network(source, config),
         _backend(source),
-        Finding("ok", "preset", explain_preset(config, source.spaces()).removeprefix("preset ")),
+        *(Finding("ok", "preset", line.removeprefix("preset ")) for line in explain_preset(config, source)),
     ]
 
 

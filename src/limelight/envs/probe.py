@@ -1,0 +1,82 @@
+"""Random play of one copy of an environment: what it shows of itself before anything is learnt."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Space
+from numpy.typing import NDArray
+
+from limelight.envs.masks import random_action
+from limelight.spaces.packed import Packed
+from limelight.typing import AnyEnv
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Facts from random play."""
+
+    steps: int
+    step_seconds: float
+    """Median time of a step."""
+    episode_lengths: tuple[int, ...]
+    """Lengths of the episodes that ended."""
+    lowest_reward: float
+    highest_reward: float
+    rewarded: float
+    """Share of the steps whose reward is not 0."""
+    largest_observation: float
+    """The largest absolute value in the float parts of observations; 0 without such parts."""
+
+    @property
+    def episode_length(self) -> float:
+        """Return the median length of an episode; of the unfinished one, if none ended."""
+        return statistics.median(self.episode_lengths) if self.episode_lengths else float(self.steps)
+
+
+def probe(env: AnyEnv, max_steps: int, max_seconds: float) -> Probe:
+    """Step ``env`` with random legal actions until one of the limits; another copy gives the same but for the time.
+
+    Raises: whatever the environment raises.
+    """
+    env.action_space.seed(0)
+    obs, info = env.reset(seed=0)
+    rewards: list[float] = []
+    seconds: list[float] = []
+    lengths: list[int] = []
+    length, largest, started = 0, 0.0, time.perf_counter()
+    while len(rewards) < max_steps and (len(rewards) < 2 or time.perf_counter() - started < max_seconds):
+        action, start = random_action(env, obs, info), time.perf_counter()
+        obs, reward, terminated, truncated, info = env.step(action)
+        seconds.append(time.perf_counter() - start)
+        rewards.append(float(reward))
+        largest = max(largest, _largest(env.observation_space, obs))
+        length += 1
+        if terminated or truncated:
+            lengths.append(length)
+            length = 0
+            obs, info = env.reset()
+    # The first step may compile or load something
+    return Probe(
+        len(rewards), statistics.median(seconds[1:]), tuple(lengths), min(rewards), max(rewards),
+        float(np.mean(np.asarray(rewards) != 0)), largest,
+    )  # fmt: skip
+
+
+def real_parts(space: Space[Any]) -> Iterator[tuple[Box, slice]]:
+    """Yield the float Boxes of a space of single or packed observations, each with its place in the flat vector."""
+    leaves = (
+        [(leaf.space, leaf.part) for leaf in space.visible] if isinstance(space, Packed) else [(space, slice(None))]
+    )
+    for part, place in leaves:
+        if isinstance(part, Box) and part.dtype.kind == "f":
+            yield part, place
+
+
+def _largest(space: Space[Any], obs: NDArray[Any]) -> float:
+    return max((float(np.abs(np.ravel(obs)[place]).max(initial=0.0)) for _, place in real_parts(space)), default=0.0)

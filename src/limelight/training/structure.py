@@ -1,0 +1,166 @@
+"""Default settings of an environment that no preset was tuned on: rules over what it declares and random play shows.
+
+Each rule is a function from the facts to settings with their reason, or to None where it does not apply. The rules
+were found by a study over many kinds of environments (benchmarks/defaults.py; docs/defaults.md has the table).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from limelight.settings.io import get_setting
+from limelight.settings.schema import TrainConfig
+from limelight.settings.values import to_text
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Space
+
+    from limelight.envs.probe import Probe
+
+# Gymnasium and everything that imports it is imported within functions: `limelight --help` loads this module.
+
+EVALUATION_SHARE = 0.25
+"""Steps of evaluations per step of training, at most."""
+MANY_STEPS = 500
+"""Length from which an episode is long."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules know."""
+
+    observations: Space[Any]
+    actions: Space[Any]
+    play: Probe | None
+    """Random play; None if the environment could not be played (training reports why)."""
+    algorithm: str
+    """The column of presets: ac, a2c, a3c or ppo."""
+    recurrent: bool
+    total_timesteps: int
+    given: frozenset[str] = frozenset()
+    """Settings that the user has given."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings by their plain names, and the reason for them."""
+
+    settings: dict[str, Any]
+    reason: str
+
+
+def choose_settings(facts: Facts) -> list[Choice]:
+    """Return what the rules choose, in their order."""
+    choices = (rule(facts) for rule in _RULES)
+    return [choice for choice in choices if choice is not None]
+
+
+def explain(config: TrainConfig, choices: list[Choice]) -> list[str]:
+    """Return a line for each rule that the run follows: its settings and the reason, without what the user changed."""
+    lines = []
+    for choice in choices:
+        kept = {name: value for name, value in choice.settings.items() if get_setting(config, name) == value}
+        if kept:
+            lines.append(f"{', '.join(f'{name} {to_text(value)}' for name, value in kept.items())}: {choice.reason}")
+    return lines
+
+
+# --------------------------------------------------------------------------- the rules
+
+
+def _observations(facts: Facts) -> Choice | None:
+    """Standardise real numbers and pixels; codes need no scale."""
+    from limelight.envs.probe import real_parts
+
+    if _has_pixels(facts.observations):
+        return Choice({"normalize_obs": True}, "pixels are standardised, as a network learns sooner from them")
+    if not any(real_parts(facts.observations)):
+        return None
+    seen = f"observations reach ±{facts.play.largest_observation:.3g}" if facts.play else "observations are numbers"
+    return Choice({"normalize_obs": True}, f"{seen}, and a network learns soonest from numbers of unit size")
+
+
+def _rewards(facts: Facts) -> Choice | None:
+    """Scale rewards, unless the user does: step sizes and bonus are for returns of unit size."""
+    if facts.given & {"reward_scale", "reward_clip"}:
+        return None
+    if facts.play is None:
+        seen = "rewards may be of any size"
+    elif facts.play.lowest_reward == facts.play.highest_reward:
+        seen = f"the reward was {facts.play.lowest_reward:.3g} at every random step"
+    else:
+        seen = f"rewards from {facts.play.lowest_reward:.3g} to {facts.play.highest_reward:.3g}"
+    return Choice({"normalize_rewards": True}, f"{seen}; step sizes are for returns of unit size")
+
+
+def _critic(facts: Facts) -> Choice | None:
+    """Give the critic its own network, unless it is expensive."""
+    if _has_images(facts.observations) or facts.recurrent:
+        return None
+    return Choice({"critic": "separate"}, "a value loss that is larger than the policy's would drown it in one network")
+
+
+def _updates(facts: Facts) -> Choice | None:
+    """Choose the rollout, and with it the number of updates in the budget, and the step size that suits it."""
+    if facts.algorithm == "ac":
+        return None
+    settings = dict(_ROLLOUTS[facts.algorithm])
+    updates = facts.total_timesteps // (settings["num_envs"] * settings["num_steps"])
+    return Choice(settings, f"{updates:,} rollouts in the budget of {facts.total_timesteps:,} steps")
+
+
+def _horizon(facts: Facts) -> Choice | None:
+    """Look farther ahead where episodes are long."""
+    if facts.play is None or facts.play.episode_length < MANY_STEPS:
+        return None
+    return Choice({"gamma": 0.995}, f"episodes of {facts.play.episode_length:,.0f} steps")
+
+
+def _exploration(facts: Facts) -> Choice | None:
+    """Choose the entropy bonus and the first σ by the kind of action."""
+    from gymnasium.spaces import Box
+
+    if isinstance(facts.actions, Box) and facts.actions.dtype.kind == "f":
+        return Choice(
+            {"ent_coef": 0.0, "log_std_init": -0.5}, "continuous actions: σ is learnt, and a bonus would only widen it"
+        )
+    return Choice({"ent_coef": 0.003}, "a choice of actions stays open until returns differ")
+
+
+def _evaluations(facts: Facts) -> Choice | None:
+    """Bound the share of evaluations in the work where episodes are long."""
+    if facts.play is None:
+        return None
+    length = facts.play.episode_length
+    if length * 20 <= EVALUATION_SHARE * 10_000:
+        return None
+    episodes = 10 if length * 10 <= EVALUATION_SHARE * facts.total_timesteps / 4 else 5
+    every = max(10_000, round(length * episodes / EVALUATION_SHARE, -4))
+    return Choice(
+        {"eval_every": int(every), "eval_episodes": episodes},
+        f"episodes of {length:,.0f} steps, and evaluations take at most a quarter of the steps",
+    )
+
+
+_ROLLOUTS: dict[str, dict[str, Any]] = {
+    "a2c": {"num_envs": 8, "num_steps": 8, "learning_rate": 3e-3},
+    "a3c": {"num_envs": 8, "num_steps": 8, "learning_rate": 3e-3},
+    "ppo": {"num_envs": 8, "num_steps": 32, "learning_rate": 1e-3},
+}
+_RULES = (_observations, _rewards, _critic, _updates, _horizon, _exploration, _evaluations)
+
+
+def _has_images(space: Space[Any]) -> bool:
+    from limelight.spaces.images import is_image
+    from limelight.spaces.packed import Packed
+
+    parts = [leaf.space for leaf in space.visible] if isinstance(space, Packed) else [space]
+    return any(map(is_image, parts))
+
+
+def _has_pixels(space: Space[Any]) -> bool:
+    """Return whether observations are one image of brightness, whose pixels can be standardised."""
+    from limelight.spaces.images import is_categorical_image, is_image
+
+    return is_image(space) and not is_categorical_image(space)  # type: ignore[arg-type]
