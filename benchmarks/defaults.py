@@ -82,7 +82,10 @@ def run_limelight(study: Study, seed: int, algo: str, settings: Mapping[str, Any
     curve = Curve(study.steps)
 
     class Recorder:
-        messages: list[str] = []
+        """Records training episodes and messages."""
+
+        def __init__(self) -> None:
+            self.messages: list[str] = []
 
         def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
             pass
@@ -97,7 +100,6 @@ def run_limelight(study: Study, seed: int, algo: str, settings: Mapping[str, Any
             pass
 
     recorder = Recorder()
-    recorder.messages = []
     with tempfile.TemporaryDirectory(prefix="limelight-study-") as folder:
         result = limelight.train(
             study.env_id, algo=algo, seed=seed, run_dir=str(Path(folder) / "run"), quiet=True, loggers=[recorder],
@@ -147,6 +149,8 @@ def run_sb3(study: Study, seed: int, algo: str, settings: Mapping[str, Any]) -> 
     curve = Curve(study.steps)
 
     class Recorder(BaseCallback):  # type: ignore[misc]
+        """Records training episodes."""
+
         def _on_step(self) -> bool:
             ended = [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
             if ended:

@@ -10,8 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
+from gymnasium.spaces import Box, Discrete, Space
 
+from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError
 from limelight.settings.io import get_setting, with_settings
 from limelight.settings.rules import validate
@@ -33,8 +34,8 @@ class Spaces(gym.Env[Any, Any]):
         self.observation_space, self.action_space = observations, Discrete(2) if may_choose else actions
 
 
-def never() -> Any:
-    pytest.fail("the environment was made although its id says enough")
+def source_of(config: TrainConfig) -> EnvSource:
+    return resolve_env(config.env, Spaces)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
@@ -76,9 +77,11 @@ def test_every_row_gives_settings_that_can_work(preset: str, algo: str) -> None:
     ],
 )
 def test_an_id_that_a_row_matches_decides_without_making_the_environment(env_id: str, preset: str) -> None:
-    assert choose_preset(env_id, "auto", never) == preset
+    assert choose_preset(env_id, "auto") == preset
     config = with_settings(TrainConfig(), {"env_id": env_id, "preset": preset})
-    assert explain_preset(config, (REAL, FORCE)) == f"preset {preset} (for {env_id}): {PRESETS[preset].summary}"
+    made = Spaces.made
+    assert explain_preset(config, source_of(config)) == [f"preset {preset} (for {env_id}): {PRESETS[preset].summary}"]
+    assert Spaces.made == made
 
 
 def test_a_game_takes_the_recurrent_row_with_a_recurrent_core() -> None:
@@ -98,52 +101,37 @@ def test_no_id_matches_two_rows() -> None:
         ]
 
 
-@pytest.mark.parametrize(
-    ("observations", "actions", "preset"),
-    [
-        (REAL, FORCE, "continuous"),
-        (Box(-1.0, 1.0, (4, 4)), FORCE, "continuous"),
-        (REAL, Discrete(2), "none"),
-        (Discrete(3), FORCE, "none"),
-        (Box(0, 255, (64, 64, 3), np.uint8), FORCE, "none"),
-        (REAL, Box(-3, 3, (2,), np.int64), "none"),
-        (Dict(x=REAL, y=Discrete(2)), Tuple([FORCE, Discrete(2)]), "continuous"),
-        (Dict(x=REAL), Tuple([Discrete(2), Discrete(3)]), "none"),
-        (Tuple([Discrete(300), Discrete(2)]), FORCE, "none"),
-    ],
-)
-def test_an_unknown_environment_takes_the_row_that_fits_its_spaces(
-    observations: Space[Any], actions: Space[Any], preset: str
-) -> None:
-    config = resolve_config("my:Env", "a2c", "auto", {}, lambda: Spaces(observations, actions))
-    assert config.preset == preset
-    assert config.env.normalize_obs == (preset == "continuous")
+def test_an_unknown_environment_takes_the_rules_over_its_structure() -> None:
+    config = resolve_config("my:Env", "a2c", "auto", {}, Spaces)
+    assert (config.preset, config.env.normalize_obs, config.algorithm.normalize_rewards) == ("none", True, True)
+    assert choose_preset("my:Env", "auto") == "none"
 
 
 def test_the_environment_is_made_with_what_is_set_for_it() -> None:
-    for may_choose, preset in ((False, "continuous"), (True, "none")):
+    for may_choose, bonus in ((False, False), (True, True)):
         settings = {"env_kwargs": {"may_choose": may_choose}}
-        assert resolve_config(f"{__name__}:Spaces", "a2c", "auto", settings).preset == preset
+        assert (resolve_config(f"{__name__}:Spaces", "a2c", "auto", settings).algorithm.ent_coef > 0) == bonus
     with pytest.raises(ConfigError, match="no such argument"):
         resolve_config(f"{__name__}:Spaces", "a2c", "auto", {"env_kwargs": {"my_choose": True}})
 
 
-def test_without_spaces_an_unknown_id_has_no_preset() -> None:
-    assert choose_preset("my:Env", "auto") == "none"
-
-
-@pytest.mark.parametrize("preset", ["none", "mujoco"])
+@pytest.mark.parametrize("preset", ["plain", "mujoco"])
 def test_a_preset_that_is_asked_for_needs_no_environment(preset: str) -> None:
     before = Spaces.made
     assert resolve_config(f"{__name__}:Spaces", "a2c", preset, {}).preset == preset
     assert Spaces.made == before
 
 
-def test_none_leaves_the_algorithms_own_settings() -> None:
-    config = resolve_config("HalfCheetah-v5", "a2c", "none", {})
-    own = resolve_config("my:Env", "a2c", "none", {})
+def test_plain_leaves_the_algorithms_own_settings() -> None:
+    config = resolve_config("HalfCheetah-v5", "a2c", "plain", {})
+    own = with_settings(TrainConfig(), ALGORITHMS["a2c"].settings)
     assert (config.algorithm, config.model, config.optim) == (own.algorithm, own.model, own.optim)
-    assert explain_preset(config, (REAL, FORCE)).startswith("preset none: ")
+    assert explain_preset(config, source_of(config)) == ["preset plain: the algorithm's own settings"]
+
+
+def test_none_takes_the_rules_where_a_preset_is_tuned() -> None:
+    config = resolve_config("CartPole-v1", "a2c", "none", {})
+    assert (config.preset, config.model.critic, config.algorithm.reward_scale) == ("none", "separate", 1.0)
 
 
 def test_given_settings_win_over_the_preset_and_the_preset_over_the_algorithm() -> None:
@@ -154,23 +142,20 @@ def test_given_settings_win_over_the_preset_and_the_preset_over_the_algorithm() 
 
 
 @pytest.mark.parametrize(
-    ("env_id", "preset", "core", "actions", "reason"),
+    ("env_id", "preset", "core", "reason"),
     [
-        ("my:Env", "continuous", "feedforward", FORCE, "fits the spaces"),
-        ("my:Env", "continuous", "feedforward", Discrete(2), "asked for"),
-        ("my:Env", "mujoco", "feedforward", FORCE, "asked for"),
-        ("ALE/Breakout-v5", "atari-lstm", "lstm", Discrete(4), "for ALE/Breakout-v5 with a recurrent core"),
-        ("ALE/Breakout-v5", "atari-lstm", "feedforward", Discrete(4), "asked for"),
-        ("ALE/Breakout-v5", "breakout", "lstm", Discrete(4), "asked for"),
-        ("CartPole-v1", "atari-lstm", "lstm", Discrete(4), "asked for"),
-        ("CartPole-v1", "classic", "lstm", Discrete(4), "for CartPole-v1"),
+        ("my:Env", "mujoco", "feedforward", "asked for"),
+        ("ALE/Breakout-v5", "atari-lstm", "lstm", "for ALE/Breakout-v5 with a recurrent core"),
+        ("ALE/Breakout-v5", "atari-lstm", "feedforward", "asked for"),
+        ("ALE/Breakout-v5", "breakout", "lstm", "asked for"),
+        ("CartPole-v1", "atari-lstm", "lstm", "asked for"),
+        ("CartPole-v1", "classic", "lstm", "for CartPole-v1"),
     ],
 )
-def test_a_run_says_why_it_has_its_preset(
-    env_id: str, preset: str, core: str, actions: Space[Any], reason: str
-) -> None:
+def test_a_run_says_why_it_has_its_preset(env_id: str, preset: str, core: str, reason: str) -> None:
     config = with_settings(TrainConfig(), {"env_id": env_id, "preset": preset, "core": core})
-    assert explain_preset(config, (REAL, actions)).startswith(f"preset {preset} ({reason}): ")
+    [line] = explain_preset(config, source_of(config))
+    assert line.startswith(f"preset {preset} ({reason}): ")
 
 
 def test_every_algorithm_names_the_one_whose_settings_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +170,9 @@ def test_every_algorithm_names_the_one_whose_settings_it_takes(monkeypatch: pyte
 
 
 def test_an_unknown_preset_is_refused_with_near_ones() -> None:
-    with pytest.raises(ConfigError, match=r"preset = 'mujocco': must be auto \| none \| .*did you mean mujoco\?"):
+    with pytest.raises(
+        ConfigError, match=r"preset = 'mujocco': must be auto \| none \| plain \| .*did you mean mujoco\?"
+    ):
         choose_preset("CartPole-v1", "mujocco")
 
 

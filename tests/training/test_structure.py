@@ -1,0 +1,92 @@
+"""Rules over the structure of an environment: each is tried where it applies and where it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, Space
+
+from limelight.envs.probe import Probe
+from limelight.envs.toy import Aim
+from limelight.settings.rules import validate
+from limelight.spaces.packed import Packed
+from limelight.training.algorithms import ALGORITHMS
+from limelight.training.presets import explain_preset, resolve_config
+from limelight.training.structure import Facts, choose_settings
+
+NUMBERS = Box(-np.inf, np.inf, (3,))
+FORCE = Box(-1.0, 1.0, (2,))
+PLAY = Probe(2_000, 1e-5, (20,) * 100, 0.0, 1.0, 0.5, 300.0)
+
+
+def chosen(
+    observations: Space[Any] = NUMBERS, actions: Space[Any] = FORCE, play: Probe | None = PLAY, **facts: Any
+) -> dict[str, Any]:
+    defaults: dict[str, Any] = {"algorithm": "a2c", "recurrent": False, "total_timesteps": 200_000}
+    choices = choose_settings(Facts(observations, actions, play, **{**defaults, **facts}))
+    names = [name for choice in choices for name in choice.settings]
+    assert len(names) == len(set(names)), "two rules choose one setting"
+    return {name: value for choice in choices for name, value in choice.settings.items()}
+
+
+@pytest.mark.parametrize(
+    ("observations", "standardised"),
+    [
+        (NUMBERS, True),
+        (Packed(Dict(x=NUMBERS, code=Discrete(3))), True),
+        (Discrete(5), False),
+        (Packed(Dict(a=Discrete(300), b=Discrete(3))), False),
+        (Box(0, 255, (64, 64, 3), np.uint8), True),
+        (Box(0, 10, (7, 7, 3), np.uint8), False),  # categories
+    ],
+)
+def test_numbers_and_pixels_are_standardised_and_codes_are_not(observations: Space[Any], standardised: bool) -> None:
+    assert chosen(observations).get("normalize_obs", False) == standardised
+
+
+def test_rewards_are_scaled_unless_the_user_does() -> None:
+    assert chosen()["normalize_rewards"] is True
+    for setting in ("reward_scale", "reward_clip"):
+        assert "normalize_rewards" not in chosen(given=frozenset({setting}))
+
+
+def test_images_and_memories_share_one_network() -> None:
+    assert chosen()["critic"] == "separate"
+    assert "critic" not in chosen(Box(0, 255, (64, 64, 3), np.uint8))
+    assert "critic" not in chosen(recurrent=True)
+
+
+def test_a_choice_has_a_bonus_and_a_force_has_a_smaller_sigma() -> None:
+    assert (chosen()["ent_coef"], chosen()["log_std_init"]) == (0.0, -0.5)
+    assert chosen(actions=Discrete(2))["ent_coef"] > 0
+    assert "log_std_init" not in chosen(actions=Discrete(2))
+
+
+def test_long_episodes_get_a_farther_horizon_and_fewer_evaluations() -> None:
+    long = dataclasses.replace(PLAY, episode_lengths=(1_000, 1_000))
+    assert "gamma" not in chosen() and "eval_every" not in chosen()
+    settings = chosen(play=long)
+    assert settings["gamma"] > 0.99
+    assert settings["eval_episodes"] * 1_000 <= 0.25 * settings["eval_every"]
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("actions", [FORCE, Discrete(3)])
+def test_every_algorithm_gets_settings_that_can_work(algo: str, actions: Space[Any]) -> None:
+    config = validate(resolve_config("my:Env", algo, "auto", {}, lambda: Aim(actions)))
+    assert config.preset == "none"
+
+
+def test_given_settings_win_and_are_not_explained() -> None:
+    from limelight.envs.source import resolve_env
+    from limelight.settings.schema import EnvConfig
+
+    source = resolve_env(EnvConfig(), Aim)
+    config = resolve_config("my:Env", "a2c", "auto", {"normalize_rewards": False, "num_steps": 3}, source)
+    assert (config.algorithm.normalize_rewards, config.algorithm.num_steps) == (False, 3)
+    text = "\n".join(explain_preset(config, source))
+    assert "normalize_rewards" not in text and "num_steps" not in text
+    assert "critic separate: " in text and "rewards" not in text.split("critic separate")[0].split("normalize_obs")[0]
