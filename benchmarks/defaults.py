@@ -232,7 +232,7 @@ def main() -> None:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     todo = [(t, lib, seed) for seed in seeds for t in args.tasks for lib in args.libraries]
     todo = [job for job in todo if job not in done and not args.table]
-    with ProcessPoolExecutor(args.jobs, get_context("spawn"), max_tasks_per_child=8) as pool:
+    with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         futures = [pool.submit(run, *job, settings) for job in todo]
         for future in as_completed(futures):
             row = future.result()

@@ -67,7 +67,7 @@ def test_a_choice_has_a_bonus_and_a_force_has_a_smaller_sigma() -> None:
 
 def test_long_episodes_get_a_farther_horizon_and_fewer_evaluations() -> None:
     long = dataclasses.replace(PLAY, episode_lengths=(1_000, 1_000))
-    assert "gamma" not in chosen() and "eval_every" not in chosen()
+    assert not chosen().keys() & {"gamma", "eval_every"}
     settings = chosen(play=long)
     assert settings["gamma"] > 0.99
     assert settings["eval_episodes"] * 1_000 <= 0.25 * settings["eval_every"]
@@ -88,5 +88,6 @@ def test_given_settings_win_and_are_not_explained() -> None:
     config = resolve_config("my:Env", "a2c", "auto", {"normalize_rewards": False, "num_steps": 3}, source)
     assert (config.algorithm.normalize_rewards, config.algorithm.num_steps) == (False, 3)
     text = "\n".join(explain_preset(config, source))
-    assert "normalize_rewards" not in text and "num_steps" not in text
-    assert "critic separate: " in text and "rewards" not in text.split("critic separate")[0].split("normalize_obs")[0]
+    assert "critic separate: " in text
+    for name in ("normalize_rewards", "num_steps"):
+        assert name not in text
