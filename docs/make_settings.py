@@ -54,7 +54,7 @@ _PRESETS = """\
 ## Presets
 
 Settings of each preset (`src/limelight/training/presets.py`), over those of the algorithm. `--preset auto` takes the
-preset for the environment's id, else one for its spaces; `--preset none` takes none (docs/presets.md).
+preset for the environment's id, else rules over its structure (docs/defaults.md).
 """
 
 
@@ -74,8 +74,6 @@ def page() -> str:
 
 def _environments(preset: Preset) -> str:
     prefixes = ", ".join(f"`{prefix}…`" for prefix in preset.env_prefixes)
-    if preset.any_continuous:
-        return "others with real observations and continuous actions"
     if "*" in preset.games:
         return "Atari games with a recurrent core" if preset.recurrent else "Atari games"
     if preset.games:
