@@ -73,7 +73,7 @@ class Contender:
         from limelight.training.presets import resolve_config
         from limelight.training.run import build, prepare
 
-        self.config = prepare(resolve_config(env_id, algo, "none", {**QUIET, "backend": "sync", **settings}), None)
+        self.config = prepare(resolve_config(env_id, algo, "plain", {**QUIET, "backend": "sync", **settings}), None)
         self.runner, _ = build(self.config, None)
         while self.runner.num_steps == 0:  # starting takes seconds, which are not part of the first turn
             self.runner.advance(1, 1.0)

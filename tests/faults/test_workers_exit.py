@@ -64,7 +64,7 @@ def test_workers_that_all_exit_at_once_are_replaced(tmp_path: Path) -> None:
 
     reasons = ["it raised\nTraceback", "killed by SIGKILL", "killed by SIGSEGV"]
     preset, *exits = recorder.messages
-    assert preset[1].startswith("preset none")
+    assert preset[1].startswith("preset plain")
     assert len(exits) == 3
     for worker, reason in enumerate(reasons):
         named = f"worker {worker} ({ENV}, 2 environments) exited: {reason}"

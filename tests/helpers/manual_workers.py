@@ -49,7 +49,7 @@ def quick_config(algo: str = "a3c", **settings: Any) -> TrainConfig:
     }  # fmt: skip
     if algo == "a3c":
         quick["num_workers"] = 1
-    return resolve_config(settings.pop("env_id", "CartPole-v1"), algo, "none", {**quick, **settings})
+    return resolve_config(settings.pop("env_id", "CartPole-v1"), algo, "plain", {**quick, **settings})
 
 
 def draw_no_report(monkeypatch: pytest.MonkeyPatch) -> None:

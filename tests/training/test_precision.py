@@ -152,12 +152,12 @@ def test_a_run_saves_the_precision_that_auto_means(monkeypatch: pytest.MonkeyPat
     simulate_processor(monkeypatch, *((AVX512, AMX) if native else ()))
     notes: list[str] = []
     prepared = prepare(
-        resolve_config("limelight.envs.toy:Catch", algo, "none", {"backend": "sync"}), None, notes.append
+        resolve_config("limelight.envs.toy:Catch", algo, "plain", {"backend": "sync"}), None, notes.append
     )
     assert prepared.model.precision == ("bfloat16" if native else "float32")
     assert [line.startswith("precision bfloat16: ") for line in notes] == ([True] if native else [])
     assert prepare(prepared, None).model == prepared.model
-    assert prepare(resolve_config("CartPole-v1", algo, "none", {}), None).model.precision == "float32"
+    assert prepare(resolve_config("CartPole-v1", algo, "plain", {}), None).model.precision == "float32"
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -293,11 +293,11 @@ def test_workers_do_not_start_further_processes(monkeypatch: pytest.MonkeyPatch)
     make_module = importlib.import_module("limelight.envs.make")
     monkeypatch.setattr(make_module, "num_cores", lambda: 4)
     monkeypatch.setattr(make_module, "_step_seconds", lambda env: 1.0)
-    assert prepare(resolve_config("x:Corridor", "a2c", "none", {}), Corridor).env.backend == "async"
+    assert prepare(resolve_config("x:Corridor", "a2c", "plain", {}), Corridor).env.backend == "async"
     one = {"num_workers": 1}  # a single process
-    assert prepare(resolve_config("x:Corridor", "a2c", "none", one), Corridor).env.backend == "async"
-    assert prepare(resolve_config("x:Corridor", "a3c", "none", {}), Corridor).env.backend == "sync"
-    assert prepare(resolve_config("x:Corridor", "a2c", "none", {"runner": "ray"}), Corridor).env.backend == "sync"
+    assert prepare(resolve_config("x:Corridor", "a2c", "plain", one), Corridor).env.backend == "async"
+    assert prepare(resolve_config("x:Corridor", "a3c", "plain", {}), Corridor).env.backend == "sync"
+    assert prepare(resolve_config("x:Corridor", "a2c", "plain", {"runner": "ray"}), Corridor).env.backend == "sync"
 
 
 def test_a_script_without_a_guard_is_refused_before_anything_starts(

@@ -352,11 +352,11 @@ def explain_preset(config: TrainConfig, source: EnvSource) -> list[str]:
         config: the configuration of the run.
         source: its environment.
     """
-    if config.preset == "plain":
-        return ["preset plain: the algorithm's own settings"]
-    if config.preset not in PRESETS:
+    if config.preset == "none":
         rules = explain(config, choose_settings(_facts(config, source)))
         return ["preset none: settings by the structure of the environment (docs/defaults.md)", *rules]
+    if config.preset not in PRESETS:
+        return ["preset plain: the algorithm's own settings"]
     row, env_id = PRESETS[config.preset], config.env.env_id
     if row.matches(env_id, config.model.core):
         reason = f"for {env_id} with a recurrent core" if row.recurrent else f"for {env_id}"

@@ -12,8 +12,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space, Text, Tupl
 from helpers.composite_envs import Doors
 from limelight.cli.env_check import check
 from limelight.cli.env_check.check import check_env
-from limelight.cli.env_check.findings import BrokenError, Finding
-from limelight.settings.schema import EnvConfig
+from limelight.cli.env_check.findings import BrokenError, Finding, RandomPlay
+from limelight.cli.env_check.findings import rewards as judge_rewards
+from limelight.settings.schema import AlgorithmConfig, EnvConfig
 
 OBS = np.array([0.5, -0.5], np.float32)
 
@@ -181,7 +182,7 @@ def not_an_env() -> int:
 
 
 def findings(name: str = "Faulty", **kwargs: Any) -> dict[str, Finding]:
-    found = check_env(EnvConfig(env_id=f"{__name__}:{name}", env_kwargs=kwargs))
+    found = [f for f in check_env(EnvConfig(env_id=f"{__name__}:{name}", env_kwargs=kwargs)) if f.subject != "rule"]
     by_subject = {finding.subject: finding for finding in found}
     assert len(by_subject) == len(found), "two findings about the same thing"
     assert all(f.message and "\n" not in f.message for f in found)
@@ -337,7 +338,6 @@ def test_random_play_takes_only_legal_actions_and_reports_their_number(where: st
     [
         ({"fault": "float64"}, "observations", "return obs.astype(np.float32)"),
         ({"fault": "outside"}, "observations", "with 1.5 at (0,): observation_space says [-1, 1]; widen it"),
-        ({"fault": "large_obs"}, "observations", "normalize_obs"),
         ({"fault": "unseeded"}, "seeding", "super().reset(seed=seed)"),
         ({"ends": "never"}, "time limit", "no episode ended in 300 random steps"),
         (
@@ -346,8 +346,6 @@ def test_random_play_takes_only_legal_actions_and_reports_their_number(where: st
             "after exactly 40 steps; if that is a time limit, return truncated",
         ),
         ({"ends": "terminated"}, "time limit", "set max_episode_steps"),
-        ({"reward": 2500.0}, "rewards", "normalize_rewards, or reward_scale to about 0.0001"),
-        ({"reward": -3.0}, "rewards", "of one sign, so values grow to about"),
         ({"reward": 0.0}, "rewards", "all 0 in 300 random steps"),
     ],
 )
@@ -402,8 +400,26 @@ def test_settings_of_the_preset_are_not_suggested_again() -> None:
     assert found["preset"].message.startswith("pendulum (for Pendulum-v1)")
 
 
-def test_continuous_actions_of_an_unknown_environment_take_the_preset_that_fits_the_spaces() -> None:
-    assert findings("Shaped", actions="fine")["preset"].message.startswith("continuous (fits the spaces)")
+@pytest.mark.parametrize(
+    ("rewards", "message"),
+    [
+        ([2500.0], "normalize_rewards, or reward_scale to about 1e-05"),
+        ([-3.0] * 300, "of one sign, so values grow to about"),
+    ],
+)
+def test_large_rewards_are_a_warning_where_nothing_scales_them(rewards: list[float], message: str) -> None:
+    play = RandomPlay(rewards=rewards, lengths=[300])
+    assert message in judge_rewards(play, AlgorithmConfig()).message
+    assert judge_rewards(play, AlgorithmConfig(normalize_rewards=True)).level == "ok"
+
+
+def test_rules_scale_what_is_large_and_check_shows_them() -> None:
+    found = check_env(EnvConfig(env_id=f"{__name__}:Faulty", env_kwargs={"fault": "large_obs", "reward": 2500.0}))
+    rules = [finding.message for finding in found if finding.subject == "rule"]
+    assert any(rule.startswith("normalize_obs true: observations reach") for rule in rules)
+    assert any(rule.startswith("normalize_rewards true: the reward was 2.5e+03") for rule in rules)
+    by_subject = {finding.subject: finding.level for finding in found}
+    assert (by_subject["observations"], by_subject["rewards"]) == ("ok", "ok")
 
 
 def test_cartpole_passes_with_its_vectorised_class() -> None:

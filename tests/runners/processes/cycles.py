@@ -20,7 +20,7 @@ from limelight.training.run import build
 
 def cycle(workers: int) -> dict[str, object]:
     """Run once; return the open files, processes and threads that remain."""
-    config = resolve_config("CartPole-v1", "a3c", "none", {
+    config = resolve_config("CartPole-v1", "a3c", "plain", {
         "num_workers": workers, "num_envs": 2, "num_steps": 5, "backend": "sync", "device": "cpu",
         "total_timesteps": 200,
     })  # fmt: skip

@@ -228,10 +228,12 @@ def speed(play: RandomPlay) -> Finding:
 
 def plan(source: EnvSource, config: TrainConfig) -> list[Finding]:
     """Report the network, backend and preset of ``limelight train``."""
+    preset, *rules = explain_preset(config, source)
     return [
         _network(source, config),
         _backend(source),
-        *(Finding("ok", "preset", line.removeprefix("preset ")) for line in explain_preset(config, source)),
+        Finding("ok", "preset", preset.removeprefix("preset ")),
+        *(Finding("ok", "rule", rule) for rule in rules),
     ]
 
 
