@@ -71,7 +71,7 @@ def test_no_command_shows_the_help_as_a_mistake(capsys: pytest.CaptureFixture[st
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
     assert out.count("usage: limelight COMMAND") == 2
-    assert "AC, A2C and A3C" in out
+    assert "AC, A2C, A3C and PPO" in out
 
 
 def test_an_unknown_command_names_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,8 +128,8 @@ def test_a_notice_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --gamma 1.5", "gamma = 1.5: must be ≥ 0 and ≤ 1"),
         ("train --gamma nan", "gamma = nan: must be ≥ 0 and ≤ 1"),
         ("train --stop-at-return inf", "stop_at_return = inf: must be finite"),
-        ("train --algo A3C", "algo = 'A3C': must be ac | a2c | a3c; did you mean a3c"),
-        ("train --algo a4c", "algo = 'a4c': must be ac | a2c | a3c; did you mean "),
+        ("train --algo A3C", "algo = 'A3C': must be ac | a2c | a3c | ppo; did you mean a3c"),
+        ("train --algo a4c", "algo = 'a4c': must be ac | a2c | a3c | ppo; did you mean "),
         ("train --num-workers 4", "num_workers = 4: a2c trains in one process; use algo a3c"),
         ("train --workers.update-order locked", "update_order = locked: a2c trains in one process; use algo a3c"),
         ("train --algo a3c --num-workers 0", "num_workers = 0: must be ≥ 1 and ≤ 1024"),
