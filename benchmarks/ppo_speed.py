@@ -12,13 +12,11 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.env_util import make_vec_env
 
 from limelight.runners.sync import SyncRunner
 from limelight.training.presets import resolve_config
@@ -46,6 +44,9 @@ def limelight_ppo(num_envs: int, num_steps: int, epochs: int, minibatches: int) 
 
 def sb3_ppo(num_envs: int, num_steps: int, epochs: int, minibatches: int) -> Advance:
     """Return Stable-Baselines3's PPO with its own defaults otherwise."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
     batch = num_envs * num_steps // minibatches
     model = PPO(
         "MlpPolicy", make_vec_env("CartPole-v1", num_envs, seed=0), n_steps=num_steps, n_epochs=epochs,
@@ -68,16 +69,26 @@ def rate(advance: Advance, seconds: float) -> float:
     return (after - before) / elapsed
 
 
-def main() -> None:
-    """Print a row per shape."""
+SHAPES = ((8, 128, 4, 4), (8, 32, 20, 1), (8, 256, 10, 32))
+"""Environments, steps, epochs and minibatches."""
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the settings of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="processor time of a turn")
-    arguments = parser.parse_args()
+    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="measure only this many shapes")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Print a row per shape."""
+    arguments = parse()
     torch.set_num_threads(1)
     print("| envs × steps | epochs × minibatches | this project | Stable-Baselines3 | ratio (lowest–highest turn) |")
     print("| --- | --- | --- | --- | --- |")
-    for shape in ((8, 128, 4, 4), (8, 32, 20, 1), (8, 256, 10, 32)):
+    for shape in SHAPES[: arguments.shapes]:
         ours, theirs = limelight_ppo(*shape), sb3_ppo(*shape)
         turns = [(rate(ours, arguments.seconds), rate(theirs, arguments.seconds)) for _ in range(arguments.turns)]
         a, b = (statistics.median(column) for column in zip(*turns, strict=True))
