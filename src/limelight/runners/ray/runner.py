@@ -149,8 +149,7 @@ class RayRunner:
         workers = [result.worker for result in batch]
         before = self.learner.num_updates
         try:
-            progress = self.num_steps / self.config.total_timesteps
-            metrics = self.mean_gradient.update(batch, progress, with_metrics)
+            metrics = self.mean_gradient.update(batch, self.num_steps / self.config.total_timesteps, with_metrics)
         except NonFiniteError:
             self.version += self.learner.num_updates > before  # some have been made
             self.counters[workers, Counter.SKIPPED] += 1
