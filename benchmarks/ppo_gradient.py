@@ -9,14 +9,14 @@ optimizer that does not step. Exit status 1 if any relative difference is above 
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, Space
-from stable_baselines3 import PPO
-from stable_baselines3.common.logger import Logger
 
 from limelight.algo.last_update import Targets
 from limelight.algo.learner import Learner
@@ -61,6 +61,9 @@ def pairs(policy: Any, model: ActorCritic) -> list[tuple[torch.nn.Parameter, tor
 
 def relative_difference(kind: str, normalize: bool, engine: str, vf_coef: float, ent_coef: float) -> float:
     """Return the largest difference of two gradients, relative to the largest entry."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.logger import Logger
+
     rng, actions = np.random.default_rng(0), ACTIONS[kind]
     theirs = PPO(
         "MlpPolicy", Nothing(actions), n_steps=T * B, batch_size=T * B, n_epochs=1,
@@ -110,8 +113,15 @@ def relative_difference(kind: str, normalize: bool, engine: str, vf_coef: float,
     return max(float((a - b * factor).abs().max()) for a, b in found) / scale
 
 
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's settings: none."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return parser.parse_args(argv)
+
+
 def main() -> int:
     """Print a row per case."""
+    parse()
     worst = 0.0
     print("| actions | engine | terms | normalize_advantages | largest relative difference |")
     print("| --- | --- | --- | --- | --- |")

@@ -71,7 +71,7 @@ def test_no_command_shows_the_help_as_a_mistake(capsys: pytest.CaptureFixture[st
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
     assert out.count("usage: limelight COMMAND") == 2
-    assert "AC, A2C and A3C" in out
+    assert "AC, A2C, A3C and PPO" in out
 
 
 def test_an_unknown_command_names_near_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def _help() -> str:
         [
             "usage: limelight COMMAND ...",
             "",
-            "Actor-critic reinforcement learning: AC, A2C and A3C.",
+            "Actor-critic reinforcement learning: AC, A2C, A3C and PPO.",
             "",
             *rows,
             "",

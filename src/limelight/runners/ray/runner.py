@@ -19,13 +19,7 @@ from limelight.errors import NonFiniteError
 from limelight.runners.actor_learner import running_statistics
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, stamp_episodes
 from limelight.runners.ray.pool import WorkerPool
-from limelight.runners.ray.updates import (
-    AsynchronousSchedule,
-    MeanGradient,
-    Schedule,
-    SynchronousSchedule,
-    joined_rollout,
-)
+from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
 from limelight.runners.ray.worker import ParameterSnapshot, WorkerResult
 from limelight.runners.worker_metrics import Counter, WorkerRates
 from limelight.settings.schema import TrainConfig
@@ -155,7 +149,7 @@ class RayRunner:
         workers = [result.worker for result in batch]
         before = self.learner.num_updates
         try:
-            metrics = self._apply(batch, with_metrics)
+            metrics = self.mean_gradient.update(batch, self.num_steps / self.config.total_timesteps, with_metrics)
         except NonFiniteError:
             self.version += self.learner.num_updates > before  # some have been made
             self.counters[workers, Counter.SKIPPED] += 1
@@ -168,16 +162,6 @@ class RayRunner:
         self._consecutive_skips = 0
         if metrics:
             self._metrics = {**metrics, **self.learner.apply_metrics}
-
-    def _apply(self, batch: Sequence[WorkerResult], with_metrics: bool) -> Metrics:
-        """Apply the mean gradient of these results, or learn from their rollouts in several updates."""
-        learner, progress = self.learner, self.num_steps / self.config.total_timesteps
-        if learner.epochs is None:
-            metrics = self.mean_gradient.compute(batch, with_metrics)
-            learner.apply(progress, sum(result.episodes_ended for result in batch))
-            return metrics
-        learner.update(joined_rollout(batch), progress)
-        return learner.metrics() if with_metrics else {}
 
     def _pop_metrics(self) -> Metrics:
         """Return the metrics of the last update that has any, and those of the workers since the last call."""

@@ -89,6 +89,18 @@ class MeanGradient:
         self._sum = np.zeros(len(learner.flat), np.float32)
         self._scaled = np.zeros(len(learner.flat), np.float32)
 
+    def update(self, results: Sequence[WorkerResult], progress: float, with_metrics: bool) -> Metrics:
+        """Apply the gradient, or make several updates from the rollouts side by side, where the learner makes several.
+
+        ``progress``: see :meth:`limelight.algo.learner.Learner.apply`.
+        """
+        if self.learner.epochs is None:
+            metrics = self.compute(results, with_metrics)
+            self.learner.apply(progress, sum(result.episodes_ended for result in results))
+            return metrics
+        self.learner.update(joined_rollout(results), progress)
+        return self.learner.metrics() if with_metrics else {}
+
     def compute(self, results: Sequence[WorkerResult], with_metrics: bool) -> Metrics:
         """Write the gradient into the learner's ``flat.grads``; return the mean of the workers' metrics."""
         results = [result for result in results if result.num_valid]
