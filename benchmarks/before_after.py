@@ -30,6 +30,19 @@ CASES: dict[str, dict[str, Any]] = {
     "CartPole 8 × 5": {"env": "CartPole-v1", "num_envs": 8, "num_steps": 5, "total_timesteps": 100_000},
     "CartPole 64 × 5": {"env": "CartPole-v1", "num_envs": 64, "num_steps": 5, "total_timesteps": 500_000},
     "CartPole 256 × 5": {"env": "CartPole-v1", "num_envs": 256, "num_steps": 5, "total_timesteps": 1_000_000},
+    "FrozenLake 8 × 5": {"env": "FrozenLake-v1", "num_envs": 8, "num_steps": 5, "total_timesteps": 40_000},
+    "Taxi 8 × 5, 500 states and a mask": {
+        "env": "Taxi-v4", "num_envs": 8, "num_steps": 5, "total_timesteps": 30_000,
+    },
+    "Blackjack 8 × 5, a Tuple": {
+        "env": "Blackjack-v1", "num_envs": 8, "num_steps": 5, "backend": "sync", "total_timesteps": 15_000,
+    },
+    "CartPole 8 × 5, sync": {
+        "env": "CartPole-v1", "num_envs": 8, "num_steps": 5, "backend": "sync", "total_timesteps": 60_000,
+    },
+    "Pendulum 8 × 5": {
+        "env": "Pendulum-v1", "num_envs": 8, "num_steps": 5, "backend": "sync", "total_timesteps": 40_000,
+    },
     "CartPole 1 × 1": {"env": "CartPole-v1", "num_envs": 1, "num_steps": 1, "total_timesteps": 10_000},
     "CartPole 8 × 5, autograd": {
         "env": "CartPole-v1", "num_envs": 8, "num_steps": 5, "activation": "silu", "total_timesteps": 30_000,

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
@@ -22,8 +22,13 @@ from limelight.algo.normalization import ObservationNormalizer
 from limelight.algo.rollout import Rollout
 from limelight.envs.base import EnvBackend
 from limelight.envs.gymnasium_backend import MODES, SyncBackend, VectorBackend
+from limelight.envs.packing import pack_env
 from limelight.envs.toy import Ring
 from limelight.errors import NonFiniteError
+from limelight.nn.model import make_model
+from limelight.nn.network import make_network
+from limelight.nn.policy import ModelPolicy
+from limelight.settings.schema import ModelConfig
 
 Script = Sequence[Sequence[tuple[float, float, bool, bool]]]
 
@@ -499,3 +504,22 @@ def test_state_is_a_copy() -> None:
     collector.collect(policy)
     for name, value in before.items():
         np.testing.assert_array_equal(state[name], value)
+
+
+def test_a_nan_in_a_part_is_named_by_its_key() -> None:
+    class Shop(gym.Env[Any, Any]):
+        observation_space = Dict(price=Box(-1.0, 1.0, (3,)), stock=Box(-1.0, 1.0, ()))  # type: ignore[assignment]
+        action_space = Discrete(2)  # type: ignore[assignment]
+
+        def reset(self, **kwargs: Any) -> Any:
+            super().reset(**kwargs)
+            return {"price": np.zeros(3), "stock": 0.0}, {}
+
+        def step(self, action: Any) -> Any:
+            return {"price": np.zeros(3), "stock": float("nan")}, 0.0, False, False, {}
+
+    collector = RolloutCollector(SyncBackend([pack_env(Shop(), "Shop")]), 2, None, "Shop")
+    collector.reset(0)
+    model = make_model(collector.envs.single_observation_space, Discrete(2), ModelConfig(), 0)
+    with pytest.raises(NonFiniteError, match=r"Shop: observation\['stock'\] = nan in environment 0, step 1"):
+        collector.collect(ModelPolicy(make_network(model), None))

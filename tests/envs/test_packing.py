@@ -297,3 +297,30 @@ def test_nested_actions_come_out_of_predict() -> None:
         assert batch["grip"].shape == (3,)
         assert batch["dials"].shape == (3, 2)
     assert limelight.Agent.from_state(agent.get_state()).action_space == actions
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "words"),
+    [
+        (Discrete(16), -1, "observation = -1: must be Discrete(16)"),
+        (Discrete(16), 3.7, "observation = 3.7: must be Discrete(16)"),
+        (Discrete(16), float("nan"), "observation = nan: must be Discrete(16)"),
+        (Discrete(16), [3, 16], "observation = 16: must be Discrete(16)"),
+        (Box(-1, 1, (2,)), [0.0, float("nan")], "observation[1] = nan: must be a finite number"),
+        (Box(-1, 1, (2,)), [0.0, float("inf")], "observation[1] = inf: must be a finite number"),
+        (Box(0, 255, (2,), np.uint8), [0, 256], "observation[1] = 256: must be Box(2,) uint8"),
+        (Box(0, 255, (2,), np.uint8), [0.5, 1], "observation[0] = 0.5: must be Box(2,) uint8"),
+        (
+            Packed(Dict(a=Box(-1, 1, ()), stock=Discrete(3))),
+            {"a": 0.0, "stock": 3},
+            "['stock'] = 3: must be Discrete(3)",
+        ),
+        (Packed(Dict(a=Box(-1, 1, (2,)))), {"a": [0.0, np.nan]}, "observation['a'][1] = nan: must be a finite number"),
+        (Packed(Dict(a=Box(-1, 1, ()), stock=Discrete(3))), np.float32([0, 5]), "['stock'] = 5.0: must be Discrete(3)"),
+    ],
+)
+def test_observations_that_are_not_in_the_space_are_refused_in_predict(space: Any, obs: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=r"^") as error:
+        to_batch(space, obs)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)

@@ -61,9 +61,10 @@ def flat_mask(mask: Any) -> NDArray[Any]:
 
 def has_legal_action(masks: NDArray[Any], sizes: list[int]) -> NDArray[np.bool_]:
     """Return whether every choice has a legal action, [...] of masks [..., n]."""
-    starts = np.cumsum([0, *sizes[:-1]])
-    legal: NDArray[np.bool_] = np.logical_or.reduceat(masks != 0, starts, axis=-1)
-    return np.logical_and.reduce(legal, axis=-1)
+    if len(sizes) == 1:
+        return np.asarray(np.logical_or.reduce(masks, axis=-1))
+    legal: NDArray[np.bool_] = np.logical_or.reduceat(masks != 0, np.cumsum([0, *sizes[:-1]]), axis=-1)
+    return np.asarray(np.logical_and.reduce(legal, axis=-1))
 
 
 def random_action(env: AnyEnv, obs: Any, info: dict[str, Any]) -> Any:

@@ -110,7 +110,7 @@ class StreamReader:
         At the end of an episode no action follows, and many environments then have no legal one.
         """
         has_legal = has_legal_action(masks, self._choices)
-        if has_legal.all():
+        if np.logical_and.reduce(has_legal):
             return
         for row in np.flatnonzero(~has_legal):
             if running[row]:

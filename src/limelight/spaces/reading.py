@@ -36,24 +36,29 @@ class ObservationReader:
     """
 
     def __init__(self, space: Space[Any], batch: int) -> None:
-        self._batch = batch
         self._leaves = [LeafReader(leaf, batch) for leaf in leaves_of(space)]
         self._vectors = np.zeros((batch, *(space.shape or ())), space.dtype)
+        self._copies: list[tuple[LeafReader, NDArray[Any], NDArray[Any]]] = []
+        """Each reader of a packed space, the columns that it fills, and its array."""
+        if isinstance(space, Packed):
+            self._copies = [
+                (reader, self._vectors[:, reader.leaf.part], reader.array.reshape(batch, -1)) for reader in self._leaves
+            ]
         self.read = self._read_parts if isinstance(space, Packed) else self._leaves[0].read
         """Return [B, *shape] of a list of B observations. Raises: MisfitError."""
 
     def _read_parts(self, observations: Sequence[Any]) -> NDArray[Any]:
-        vectors, batch = self._vectors, self._batch
-        for reader in self._leaves:
-            values = self._parts(observations, reader.leaf)
-            vectors[:, reader.leaf.part] = reader.read(values).reshape(batch, -1)
-        return vectors
+        for reader, columns, array in self._copies:
+            reader.read(self._parts(observations, reader.leaf))
+            columns[...] = array
+        return self._vectors
 
     def _parts(self, observations: Sequence[Any], leaf: Leaf) -> list[Any]:
         """Return the values of one leaf in each observation."""
         try:
-            values = list(observations)
-            for key in leaf.path:
+            first, *others = leaf.path
+            values = [observation[first] for observation in observations]
+            for key in others:
                 values = [value[key] for value in values]
             return values
         except (KeyError, IndexError, TypeError):
@@ -73,10 +78,10 @@ class LeafReader:
         space = leaf.space
         shape = space.shape or ()
         self.leaf = leaf
-        self._array = np.zeros((batch, *shape), space.dtype)
+        self.array = np.zeros((batch, *shape), space.dtype)
         self._lengths = list(shape[:1]) * batch
-        self._rows = self._array.reshape(batch * shape[0], *shape[1:]) if shape else self._array
-        self._casting: Any = "same_kind" if self._array.dtype.kind == "f" else "safe"
+        self._rows = self.array.reshape(batch * shape[0], *shape[1:]) if shape else self.array
+        self._casting: Any = "same_kind" if self.array.dtype.kind == "f" else "safe"
         bounds = limits(space)
         self._low: Any = None
         self._span: Any = None
@@ -84,9 +89,11 @@ class LeafReader:
         if bounds is not None and not _is_whole_dtype(bounds, space):
             self._low = bounds.low
             self._span = np.subtract(bounds.high, bounds.low, dtype=np.int64).astype(np.uint64)
+        self._is_shifted = self._low is not None and bool(np.any(self._low))
+        self._has_one_span = np.ndim(self._span) == 0
 
     def read(self, values: Sequence[Any]) -> NDArray[Any]:
-        """Return [B, *shape].
+        """Fill ``array`` [B, *shape] with the values and return it.
 
         Raises: MisfitError.
         """
@@ -97,17 +104,17 @@ class LeafReader:
                     return self._convert(values)
                 np.concatenate(values, out=self._rows, casting=self._casting)
             else:
-                np.copyto(self._array, self._scalars(values), self._casting)
+                np.copyto(self.array, self._scalars(values), self._casting)
         except (TypeError, ValueError):
             return self._convert(values)
-        return self._within_limits(self._array)
+        return self._within_limits(self.array)
 
     def check(self, array: Any) -> NDArray[Any]:
         """Return values [B, *shape] in the dtype of the space.
 
         Raises: MisfitError.
         """
-        mine = self._array
+        mine = self.array
         if isinstance(array, np.ndarray) and array.dtype == mine.dtype and array.shape == mine.shape:
             return self._within_limits(array)
         found = misfit(self.leaf.space, array, len(mine))
@@ -117,7 +124,7 @@ class LeafReader:
 
     def _scalars(self, values: Sequence[Any]) -> NDArray[Any]:
         array = np.array(values)
-        if array.shape != self._array.shape:
+        if array.shape != self.array.shape:
             raise ValueError
         return array
 
@@ -126,8 +133,14 @@ class LeafReader:
         if self._span is None:
             return array
         # Below the low limit, the distance wraps around to a large number: one comparison instead of two
-        distance = np.subtract(array, self._low, dtype=np.int64).view(np.uint64)
-        if (distance > self._span).any():
+        distance = np.subtract(array, self._low, dtype=np.int64) if self._is_shifted else array
+        distance = distance.view(f"u{distance.itemsize}")
+        is_outside = (
+            np.maximum.reduce(distance, axis=None) > self._span
+            if self._has_one_span
+            else np.logical_or.reduce(distance > self._span, axis=None)
+        )
+        if is_outside:
             found = misfit(self.leaf.space, array, len(array))
             assert found is not None
             raise self._error(found)
@@ -135,7 +148,7 @@ class LeafReader:
 
     def _convert(self, values: Sequence[Any]) -> NDArray[Any]:
         """Convert values of another dtype; raise for the first that is not in the space."""
-        space, mine = self.leaf.space, self._array
+        space, mine = self.leaf.space, self.array
         try:
             array = np.array(values)
         except ValueError:  # of different shapes
