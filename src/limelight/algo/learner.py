@@ -95,6 +95,7 @@ class Learner:
         """Share of the step budget that is used, 0 to 1, at the last update."""
         self._target_clock = 0
         self._last: LastUpdate | None = None
+        self._reward_max = 0.0
         self.apply_metrics: Metrics = {}
         """Gradient norm and step size of the last :meth:`apply`."""
 
@@ -191,6 +192,7 @@ class Learner:
         """
         a, valid = self.algorithm, rollout.valid
         rewards = self.rewards(rollout)
+        self._reward_max = max(self._reward_max, float(rewards.max()), -float(rewards.min()))
         discounts, traces = discounts_and_traces(rollout.terminated, rollout.truncated, valid, a.gamma, a.gae_lambda)
         if ratios is not None:
             returns, advantages = vtrace(rewards, values, next_values, discounts, traces, valid, ratios)
@@ -209,7 +211,7 @@ class Learner:
         """Compute the metrics of the last gradients and apply; call it before the next rollout is collected."""
         if self._last is None:
             return {}
-        metrics = loss_metrics(self._last, self._huber_delta)
+        metrics = loss_metrics(self._last, self._huber_delta) | {"train/reward_max": self._reward_max}
         dead_filters = self.network.dead_filters()
         if dead_filters is not None:
             metrics["train/dead_filters"] = dead_filters
