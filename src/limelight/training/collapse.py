@@ -62,10 +62,12 @@ class CollapseWatch:
     Args:
         config: the settings of the run.
         action_space: of its environment.
+        has_mask: observations contain an action mask, so that the greatest entropy is not that of all actions.
     """
 
-    def __init__(self, config: TrainConfig, action_space: Space[Any]) -> None:
+    def __init__(self, config: TrainConfig, action_space: Space[Any], has_mask: bool = False) -> None:
         self.config = config
+        self.has_mask = has_mask
         self.limit = greatest_entropy(action_space)
         self.size = num_actions(action_space)
         self.evidence = Evidence()
@@ -91,7 +93,8 @@ class CollapseWatch:
         if entropy is None or not math.isfinite(entropy):
             return None
         evidence.greatest_entropy = max(entropy, evidence.greatest_entropy or entropy)
-        share, least = entropy_share(entropy, self.limit, evidence.greatest_entropy, self.size)
+        limit = evidence.greatest_entropy if self.has_mask and self.limit is not None else self.limit
+        share, least = entropy_share(entropy, limit, evidence.greatest_entropy, self.size)
         evidence.shares = [*evidence.shares[1 - ENTROPY_ROWS :], share]
         risen = has_risen(evidence.first, now)
         if risen is None or len(evidence.shares) < ENTROPY_ROWS:
@@ -181,16 +184,19 @@ def parts_of(space: Space[Any]) -> list[Space[Any]]:
     return [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
 
 
+def has_action_mask(space: Space[Any]) -> bool:
+    """Return whether observations contain an action mask."""
+    return isinstance(space, Packed) and space.mask is not None
+
+
 def entropy_share(entropy: float, limit: float | None, greatest: float, size: int) -> tuple[float, float]:
     """Return which share of exploration is left, and the share below which it is gone.
 
-    Discrete actions: the entropy's share of the greatest one so far, which an action mask keeps below ``limit``.
-    Continuous: the share of σ, the geometric mean over ``size`` actions, as H = Σ log σ + constant. 1 if there is no
-    entropy to lose.
+    Discrete actions: the entropy's share of ``limit``. Continuous (``limit`` None): the share of σ, the geometric mean
+    over ``size`` actions, as H = Σ log σ + constant. 1 if there is no entropy to lose.
     """
     if limit is not None:
-        most = min(limit, greatest)
-        return (entropy / most if most > 1e-3 else 1.0), ENTROPY_SHARE
+        return (entropy / limit if limit > 1e-3 else 1.0), ENTROPY_SHARE
     return math.exp((entropy - greatest) / size), STD_SHARE
 
 

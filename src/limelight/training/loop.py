@@ -22,7 +22,7 @@ from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
-from limelight.training.collapse import CollapseWatch
+from limelight.training.collapse import CollapseWatch, has_action_mask
 from limelight.training.evaluator import Evaluator
 from limelight.typing import Metrics, State
 from limelight.viewing.logger import Logger, Loggers
@@ -81,7 +81,7 @@ class TrainingLoop:
         self.evaluator = evaluator
         self.logger = logger
         self.notes = notes or logger
-        self.collapse = CollapseWatch(config, agent.action_space)
+        self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # (return, length) of the latest episodes
         self._num_episodes = 0
         self._last_reported_step = 0
