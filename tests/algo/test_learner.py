@@ -221,13 +221,14 @@ def test_metrics_describe_the_last_update(
     metrics = update_metrics(learner, rollout, progress=0.25)
     assert set(metrics) == {
         "train/policy_loss", "train/value_loss", "train/entropy", "train/explained_variance",
-        "train/value_mean", "train/grad_norm", "train/learning_rate",
+        "train/value_mean", "train/reward_max", "train/grad_norm", "train/learning_rate",
     }  # fmt: skip
     assert all(type(value) is float for value in metrics.values())
     valid = torch.from_numpy(rollout.valid) > 0
     entropy = torch.distributions.Categorical(logits=before.params[:-1]).entropy()[valid].mean()
     assert metrics["train/entropy"] == pytest.approx(float(entropy), rel=1e-5)
     assert metrics["train/value_mean"] == pytest.approx(float(before.values[:-1][valid].mean()), rel=1e-4)
+    assert metrics["train/reward_max"] == pytest.approx(float(np.abs(rollout.rewards).max()))
     assert metrics["train/learning_rate"] == pytest.approx(0.0075)
     assert make_learner(BOX, engine).metrics() == {}
 

@@ -79,6 +79,7 @@ class Learner:
         self.progress = 0.0
         """Share of the step budget that is used, 0 to 1, at the last update."""
         self._target_clock = TargetClock(model.config)
+        self._reward_max = 0.0
         self.last_updates: list[LastUpdate] = []
         """The minibatches of the last epoch; one update, where there are none."""
         self.apply_metrics: Metrics = {}
@@ -176,6 +177,7 @@ class Learner:
         """
         a, valid = self.algorithm, rollout.valid
         rewards = self.rewards(rollout)
+        self._reward_max = max(self._reward_max, float(rewards.max()), -float(rewards.min()))
         discounts, traces = discounts_and_traces(rollout.terminated, rollout.truncated, valid, a.gamma, a.gae_lambda)
         if ratios is not None:
             returns, advantages = vtrace(rewards, values, next_values, discounts, traces, valid, ratios)
@@ -194,7 +196,7 @@ class Learner:
         """Compute the metrics of the last gradients and apply; call it before the next rollout is collected."""
         if not self.last_updates:
             return {}
-        metrics = loss_metrics(joined(self.last_updates), self.algorithm)
+        metrics = loss_metrics(joined(self.last_updates), self.algorithm) | {"train/reward_max": self._reward_max}
         if self.epochs is not None:
             metrics["train/epochs"] = self.epochs.num_done
         if (dead_filters := self.network.dead_filters()) is not None:

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from limelight.nn.images import Flat, ImageEncoder
 
+WIDE = 1 << 20
+"""Weights from which a linear layer is limited by the reading of its weights: hidden layers of large images."""
+
 
 class RolloutRows:
     """Counts the rows of a rollout whose activations acting has kept, from the first row to the last.
@@ -107,8 +110,12 @@ class CachingEncoder:
         """Return the features of these rows from the cache, [n, F] float32."""
         return _flat(self._buffers[-1][rows]).float()
 
-    def gradients(self, d_features: Tensor) -> list[Tensor]:
-        """Return ∂L/∂weight and ∂L/∂bias of every stage from ∂L/∂features [n, F] of the first n rows in the cache."""
+    def gradients(self, d_features: Tensor, in_place: bool = False) -> list[Tensor]:
+        """Return ∂L/∂weight and ∂L/∂bias of every stage from ∂L/∂features [n, F] of the first n rows in the cache.
+
+        ``in_place`` writes the weights of float32 linear layers into their ``grad``: millions of numbers where images
+        are large, and new memory for them would take as long as the product.
+        """
         outputs = [buffer[: len(d_features)] for buffer in self._buffers]
         dy, gradients = d_features.clone(), []
         for i in range(len(self.stages) - 1, -1, -1):
@@ -116,7 +123,8 @@ class CachingEncoder:
             dy = _through_activation(activation, _unflatten_like(dy.to(y.dtype), y), y)
             weight = layer.weight.to(y.dtype)
             if isinstance(layer, nn.Linear):
-                gradients += [dy.sum(0), dy.T @ _flat(x)]
+                room = layer.weight.grad if in_place and dy.dtype == torch.float32 else None
+                gradients += [dy.sum(0), torch.mm(dy.T, _flat(x), out=room)]
                 dy = dy @ weight
             else:
                 dy, d_weight, d_bias = torch.ops.aten.convolution_backward(
@@ -129,9 +137,9 @@ class CachingEncoder:
     def backward(self, d_features: Tensor) -> None:
         """Write :meth:`gradients` into the parameters' ``grad``."""
         with torch.no_grad():
-            for parameter, gradient in zip(self._parameters, self.gradients(d_features), strict=True):
+            for parameter, gradient in zip(self._parameters, self.gradients(d_features, True), strict=True):
                 assert parameter.grad is not None
-                parameter.grad.copy_(gradient)
+                parameter.grad.copy_(gradient)  # of itself, where it was written in place: nothing happens
 
     def dead_filters(self) -> float:
         """Return the share of ReLU filters that were 0 everywhere in all rows of the cache, and so learn nothing.
@@ -181,8 +189,8 @@ class _Features(torch.autograd.Function):
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Return layer(x), computed as (W xᵀ)ᵀ + b, which is faster for few rows."""
-    if x.dtype != torch.float32:  # adding the bias separately would round twice
+    """Return layer(x), computed as (W xᵀ)ᵀ + b, which is faster for few rows of a layer that is not :data:`WIDE`."""
+    if layer.weight.numel() >= WIDE or x.dtype != torch.float32:  # in bfloat16, adding the bias would round twice
         y: Tensor = layer(x)
         return y
     return torch.mm(layer.weight, x.t()).t() + layer.bias

@@ -22,9 +22,10 @@ from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
+from limelight.training.collapse import CollapseWatch, has_action_mask
 from limelight.training.evaluator import Evaluator
 from limelight.typing import Metrics, State
-from limelight.viewing.logger import Loggers
+from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.numbers import with_spread
 from limelight.viewing.record import MAX_TRAINING_FRAMES, record_to_run
 
@@ -64,17 +65,23 @@ def catch_signals() -> Iterator[Interrupt]:
 
 
 class TrainingLoop:
-    """One run from its first step (or its checkpoint) to its last."""
+    """One run from its first step (or its checkpoint) to its last.
+
+    ``notes`` receives the lines on a collapse; None: ``logger`` does.
+    """
 
     def __init__(
-        self, config: TrainConfig, run_dir: Path, runner: Runner, agent: Agent, evaluator: Evaluator, logger: Loggers
-    ) -> None:
+        self, config: TrainConfig, run_dir: Path, runner: Runner, agent: Agent, evaluator: Evaluator, logger: Loggers,
+        notes: Logger | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
         self.run_dir = run_dir
         self.runner = runner
         self.agent = agent
         self.evaluator = evaluator
         self.logger = logger
+        self.notes = notes or logger
+        self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # (return, length) of the latest episodes
         self._num_episodes = 0
         self._last_reported_step = 0
@@ -144,6 +151,7 @@ class TrainingLoop:
         episodes = self.runner.pop_episodes()
         if episodes:
             self._num_episodes += len(episodes)
+            self.collapse.episodes([e.episode_return for e in episodes])
             self._recent.extend((e.episode_return, e.length) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
 
@@ -160,12 +168,18 @@ class TrainingLoop:
         row["time/fps"] = (step - self._last_logged_step) / elapsed
         self._last_logged_step = step
         self._last_logged_seconds = self.seconds
-        self.logger.log(step, self.seconds, {**row, **metrics})
+        self._write(step, {**row, **metrics})
+
+    def _write(self, step: int, row: Metrics) -> None:
+        """Pass a row to the loggers, followed by a line if it shows that the run collapses."""
+        self.logger.log(step, self.seconds, row)
+        for line in self.collapse.row(step, row):
+            self.notes.message(line)
 
     def _evaluate(self) -> bool:
         """Evaluate; return whether ``stop_at_return`` is reached and confirmed."""
         step = self._last_evaluated_step = self.runner.num_steps
-        self.logger.log(step, self.seconds, self.evaluator.evaluate(step, self.seconds).to_metrics())
+        self._write(step, self.evaluator.evaluate(step, self.seconds).to_metrics())
         if not self.evaluator.should_confirm():
             return False
         evaluation, confirmed = self.evaluator.confirm(step, self.seconds)
@@ -207,6 +221,7 @@ class TrainingLoop:
             "recent": [list(pair) for pair in self._recent],
             "num_episodes": self._num_episodes,
             "evaluated_at": self._last_evaluated_step,
+            "collapse": self.collapse.get_state(),
         }
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
@@ -219,6 +234,7 @@ class TrainingLoop:
         self._recent.extend((float(r), int(n)) for r, n in state["recent"])
         self._num_episodes = int(state["num_episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])
+        self.collapse.set_state(state["collapse"])
         return inexact
 
 

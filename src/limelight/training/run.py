@@ -144,9 +144,9 @@ def run(
         stack.callback(evaluator.close)
         logger = make_loggers(config, run_dir, _step_of(state) if state else None, quiet, loggers)
         stack.callback(logger.close)
+        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, Loggers(loggers) if quiet else logger)
         for note in notes:
-            (Loggers(loggers) if quiet else logger).message(note)
-        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger)
+            loop.notes.message(note)
         if state is not None:
             save_yaml(config, run_dir / CONFIG)
             restore(loop, state)

@@ -1,0 +1,223 @@
+"""Signs in the logged rows that a run collapses, each with settings to try.
+
+Three kinds are noticed: the entropy is gone before the return rose, the values diverge, the best is lost. All evidence
+is in rows of metrics and returns of episodes, so every runner has it. Each kind is reported once, and again only after
+it has recovered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+
+from limelight.settings.schema import TrainConfig
+from limelight.spaces.packed import Packed
+from limelight.typing import Metrics, State
+from limelight.viewing.numbers import compact
+
+FIRST_EPISODES = 20
+"""Episodes whose returns are those of a policy that has learnt nothing yet."""
+ENTROPY_ROWS = 5
+"""Rows whose median share of entropy counts: with one-step updates, each is the entropy at a single state."""
+ROWS = {"entropy": 1, "values": 3, "best": 3}
+"""Rows in a row that must show a kind before it is reported."""
+ENTROPY_SHARE = 0.03
+"""Share of the greatest entropy below which that of discrete actions is gone."""
+STD_SHARE = 0.05
+"""Share of the first σ below which that of continuous actions is gone."""
+BEYOND = 3.0
+"""Multiple of max|r| / (1 − γ) above which values diverge."""
+LEAST_VALUE = 10.0
+"""Mean |V| below which nothing is said: a network that has learnt nothing yet may have a few units."""
+LOST, RECOVERED = 0.3, 0.6
+"""Shares of the way from the first to the best return below which the best is lost, above which it is found again."""
+
+
+@dataclass
+class Evidence:
+    """The numbers that are kept of a run; plain, so that a checkpoint has them."""
+
+    first: list[float] = field(default_factory=list)
+    """Returns of the first episodes."""
+    greatest_entropy: float | None = None
+    shares: list[float] = field(default_factory=list)
+    """Shares of the entropy in the latest rows."""
+    reward_max: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+    """The greatest mean return of training episodes and of evaluations, by the name of the metric."""
+    streaks: dict[str, int] = field(default_factory=dict)
+    """For how many rows each sign has been there without a break."""
+    reported: dict[str, bool] = field(default_factory=dict)
+    """Whether each kind was reported and has not recovered since."""
+
+
+class CollapseWatch:
+    """Takes the rows and episodes of one run; returns a line where it collapses.
+
+    Args:
+        config: the settings of the run.
+        action_space: of its environment.
+        has_mask: observations contain an action mask, so that the greatest entropy is not that of all actions.
+    """
+
+    def __init__(self, config: TrainConfig, action_space: Space[Any], has_mask: bool = False) -> None:
+        self.config = config
+        self.has_mask = has_mask
+        self.limit = greatest_entropy(action_space)
+        self.size = num_actions(action_space)
+        self.evidence = Evidence()
+
+    def episodes(self, returns: Sequence[float]) -> None:
+        """Keep the first returns."""
+        first = self.evidence.first
+        first.extend(float(r) for r in returns[: FIRST_EPISODES - len(first)])
+
+    def row(self, step: int, metrics: Metrics) -> list[str]:
+        """Return a line for every kind of collapse that this row of metrics completes."""
+        lines = (
+            self._entropy(metrics),
+            self._values(metrics),
+            self._best(metrics, "rollout/ep_rew_mean", "mean return of the last 100 episodes"),
+            self._best(metrics, "eval/mean_reward", "mean return of evaluations"),
+        )
+        return [f"step {step:,}: {line}" for line in lines if line is not None]
+
+    def _entropy(self, metrics: Metrics) -> str | None:
+        entropy, now = metrics.get("train/entropy"), metrics.get("rollout/ep_rew_mean")
+        evidence = self.evidence
+        if entropy is None or not math.isfinite(entropy):
+            return None
+        evidence.greatest_entropy = max(entropy, evidence.greatest_entropy or entropy)
+        limit = evidence.greatest_entropy if self.has_mask and self.limit is not None else self.limit
+        share, least = entropy_share(entropy, limit, evidence.greatest_entropy, self.size)
+        evidence.shares = [*evidence.shares[1 - ENTROPY_ROWS :], share]
+        risen = has_risen(evidence.first, now)
+        if risen is None or len(evidence.shares) < ENTROPY_ROWS:
+            return None
+        share = float(np.median(evidence.shares))
+        if not self._shows("entropy", "entropy", share < least and not risen, risen or share > 2 * least):
+            return None
+        what = "entropy" if self.limit is not None else "σ"
+        return (
+            f"the {what} is gone before the return rose ({what} {share:.1%} of "
+            f"{'the greatest' if self.limit is not None else 'the first'}, mean return {compact(now or 0.0)}, at first "
+            f"{compact(float(np.mean(evidence.first)))}); {advice('entropy', self.config)}"
+        )
+
+    def _values(self, metrics: Metrics) -> str | None:
+        value, gamma = metrics.get("train/value_mean"), self.config.algorithm.gamma
+        evidence = self.evidence
+        evidence.reward_max = max(evidence.reward_max, metrics.get("train/reward_max", 0.0))
+        if value is None or not evidence.reward_max or gamma >= 1.0:
+            return None
+        bound = evidence.reward_max / (1.0 - gamma)
+        beyond = abs(value) > max(BEYOND * bound, LEAST_VALUE)
+        if not self._shows("values", "values", beyond, not beyond):
+            return None
+        return (
+            f"the values diverge (mean V {compact(value)}, where the largest reward learnt from, "
+            f"{compact(evidence.reward_max)}, and gamma {gamma:g} allow ±{compact(bound)}); "
+            f"{advice('values', self.config)}"
+        )
+
+    def _best(self, metrics: Metrics, name: str, noun: str) -> str | None:
+        now, evidence = metrics.get(name), self.evidence
+        if now is None or not math.isfinite(now) or len(evidence.first) < FIRST_EPISODES:
+            return None
+        best = evidence.best[name] = max(now, evidence.best.get(name, now))
+        first, spread = float(np.mean(evidence.first)), float(np.std(evidence.first))
+        if best - first <= 3.0 * spread:  # it has not risen clearly
+            return None
+        way = (now - first) / (best - first)
+        if not self._shows("best", name, way < LOST, way > RECOVERED):
+            return None
+        return f"the best is lost ({noun} {compact(now)}, it was {compact(best)}); {advice('best', self.config)}"
+
+    def _shows(self, kind: str, sign: str, there: bool, recovered: bool) -> bool:
+        """Count a sign of a kind; return whether the kind is to be reported now."""
+        evidence = self.evidence
+        streak = evidence.streaks[sign] = evidence.streaks.get(sign, 0) + 1 if there else 0
+        if evidence.reported.get(sign):
+            evidence.reported[sign] = not recovered
+            return False
+        if streak < ROWS[kind]:
+            return False
+        evidence.reported[sign] = True
+        return True
+
+    def get_state(self) -> State:
+        """Return the evidence."""
+        return asdict(self.evidence)
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`get_state`."""
+        self.evidence = Evidence(**state)
+
+
+def greatest_entropy(space: Space[Any]) -> float | None:
+    """Return the entropy of equally likely actions in nats; None if a part of them is continuous."""
+    total = 0.0
+    for part in parts_of(space):
+        if isinstance(part, Discrete):
+            total += math.log(int(part.n))
+        elif isinstance(part, MultiDiscrete):
+            total += float(np.log(part.nvec).sum())
+        elif isinstance(part, MultiBinary):
+            total += math.prod(part.shape) * math.log(2.0)
+        else:
+            return None
+    return total
+
+
+def num_actions(space: Space[Any]) -> int:
+    """Return the number of continuous actions."""
+    return sum(math.prod(part.shape) for part in parts_of(space) if isinstance(part, Box))
+
+
+def parts_of(space: Space[Any]) -> list[Space[Any]]:
+    """Return the leaves of a packed space, or the space itself."""
+    return [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
+
+
+def has_action_mask(space: Space[Any]) -> bool:
+    """Return whether observations contain an action mask."""
+    return isinstance(space, Packed) and space.mask is not None
+
+
+def entropy_share(entropy: float, limit: float | None, greatest: float, size: int) -> tuple[float, float]:
+    """Return which share of exploration is left, and the share below which it is gone.
+
+    Discrete actions: the entropy's share of ``limit``. Continuous (``limit`` None): the share of σ, the geometric mean
+    over ``size`` actions, as H = Σ log σ + constant. 1 if there is no entropy to lose.
+    """
+    if limit is not None:
+        return (entropy / limit if limit > 1e-3 else 1.0), ENTROPY_SHARE
+    return math.exp((entropy - greatest) / size), STD_SHARE
+
+
+def has_risen(first: Sequence[float], now: float | None) -> bool | None:
+    """Return whether a mean return is above that of the first episodes by more than its error; None if unknown."""
+    if now is None or len(first) < FIRST_EPISODES:
+        return None
+    return now > float(np.mean(first)) + 2.0 * float(np.std(first)) / math.sqrt(len(first))
+
+
+def advice(kind: str, config: TrainConfig) -> str:
+    """Return ``try …`` with the settings that help against a kind, and values beside those of the run."""
+    algorithm, model = config.algorithm, config.model
+    more_entropy = f"ent_coef {max(0.01, 2.0 * algorithm.ent_coef):g}"
+    slower = f"learning_rate {config.optim.learning_rate / 2.0:.2g}"
+    own_critic = ["critic separate"] if model.critic == "shared" else []
+    scaled = [] if algorithm.normalize_rewards else ["normalize_rewards true"]
+    clipped = [f"max_grad_norm {config.optim.max_grad_norm / 2.0:g}"] if config.optim.max_grad_norm else []
+    tries = {
+        "entropy": [more_entropy, slower, *scaled],
+        "values": [slower, *own_critic, *scaled],
+        "best": [slower, *own_critic, *(clipped if not own_critic else []), more_entropy],
+    }[kind]
+    return f"try {', '.join(tries[:-1])} or {tries[-1]}"
