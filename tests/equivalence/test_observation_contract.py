@@ -187,7 +187,7 @@ def test_another_dtype_of_the_same_value_is_taken(case: str, backend: str) -> No
     envs.step(np.zeros(2, np.int64))
     seen = envs.step(np.zeros(2, np.int64)).obs[1]
     packed = isinstance(space, Dict)
-    flat = [*np.ravel(other["room"]), other["stock"]] if packed else np.ravel(other)
+    flat = [other["stock"], *np.ravel(other["room"])] if packed else np.ravel(other)
     np.testing.assert_array_equal(np.ravel(seen), np.asarray(flat, seen.dtype))
     assert seen.dtype == envs.single_observation_space.dtype
 
