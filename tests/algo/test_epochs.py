@@ -254,6 +254,7 @@ def test_metrics_are_means_over_the_minibatches_of_the_last_epoch(
     assert set(metrics) == {
         "train/policy_loss", "train/value_loss", "train/entropy", "train/explained_variance", "train/value_mean",
         "train/approx_kl", "train/clip_fraction", "train/epochs", "train/grad_norm", "train/learning_rate",
+        "train/reward_max",
     }  # fmt: skip
     for name in ("policy_loss", "value_loss", "entropy", "value_mean", "approx_kl", "clip_fraction"):
         mean = np.mean([row[f"train/{name}"] for row in rows[-2:]])

@@ -25,7 +25,7 @@ PLAY = Probe(2_000, 1e-5, (20,) * 100, 0.0, 1.0, 0.5, 300.0)
 def chosen(
     observations: Space[Any] = NUMBERS, actions: Space[Any] = FORCE, play: Probe | None = PLAY, **facts: Any
 ) -> dict[str, Any]:
-    defaults: dict[str, Any] = {"algorithm": "a2c", "recurrent": False, "total_timesteps": 200_000}
+    defaults: dict[str, Any] = {"rollout": ALGORITHMS["a2c"].untuned, "recurrent": False, "total_timesteps": 200_000}
     choices = choose_settings(Facts(observations, actions, play, **{**defaults, **facts}))
     names = [name for choice in choices for name in choice.settings]
     assert len(names) == len(set(names)), "two rules choose one setting"
@@ -78,6 +78,17 @@ def test_long_episodes_get_a_farther_horizon_and_fewer_evaluations() -> None:
 def test_every_algorithm_gets_settings_that_can_work(algo: str, actions: Space[Any]) -> None:
     config = validate(resolve_config("my:Env", algo, "auto", {}, lambda: Aim(actions)))
     assert config.preset == "none"
+
+
+def test_images_and_memories_have_longer_rollouts_and_smaller_steps() -> None:
+    plain, image, memory = chosen(), chosen(Box(0, 255, (64, 64, 3), np.uint8)), chosen(recurrent=True)
+    for other in (image, memory):
+        assert other["num_steps"] > plain["num_steps"]
+        assert other["learning_rate"] < plain["learning_rate"]
+
+
+def test_one_step_actor_critic_keeps_its_rollouts() -> None:
+    assert not chosen(rollout=ALGORITHMS["ac"].untuned).keys() & {"num_envs", "num_steps", "learning_rate"}
 
 
 def test_given_settings_win_and_are_not_explained() -> None:

@@ -197,11 +197,9 @@ class Learner:
         if not self.last_updates:
             return {}
         metrics = loss_metrics(joined(self.last_updates), self.algorithm) | {"train/reward_max": self._reward_max}
-        if self.epochs is not None:
-            metrics["train/epochs"] = self.epochs.num_done
-        if (dead_filters := self.network.dead_filters()) is not None:
-            metrics["train/dead_filters"] = dead_filters
-        return metrics | self.apply_metrics
+        epochs = None if self.epochs is None else self.epochs.num_done
+        optional = {"train/epochs": epochs, "train/dead_filters": self.network.dead_filters()}
+        return metrics | {name: x for name, x in optional.items() if x is not None} | self.apply_metrics
 
     def get_state(self) -> State:
         """Return running statistics and counters; parameters and optimizer are the :class:`TrainState`'s."""

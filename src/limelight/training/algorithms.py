@@ -16,6 +16,8 @@ class Algorithm:
     summary: str
     settings: dict[str, Any]
     """Settings by their plain names; all others have the defaults of settings/schema.py."""
+    untuned: dict[str, Any]
+    """Settings of rollouts and updates for environments without a preset (training/structure.py)."""
     presets: str
     """The algorithm whose settings it takes from a preset (training/presets.py): itself, or one that is tuned alike."""
 
@@ -25,18 +27,21 @@ _ROWS = (
         "ac",
         "one-step actor-critic: one environment, an update every step, ∇log π weighted by Q̂ = r + γV(s')",
         {"num_envs": 1, "num_steps": 1, "gae_lambda": 0.0, "policy_weight": "q"},
+        untuned={},
         presets="ac",
     ),
     Algorithm(
         "a2c",
         "advantage actor-critic: N parallel environments, an update every T steps, GAE(λ)",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage"},
+        untuned={"num_envs": 8, "num_steps": 4, "learning_rate": 2.5e-3},
         presets="a2c",
     ),
     Algorithm(
         "a3c",
         "asynchronous advantage actor-critic: W workers with N environments each update shared parameters, lock-free",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage", "asynchronous": True},
+        untuned={"num_envs": 8, "num_steps": 4, "learning_rate": 2e-3},
         presets="a3c",
     ),
     Algorithm(
@@ -47,6 +52,7 @@ _ROWS = (
             "clip_ratio": 0.2, "normalize_advantages": "batch", "critic": "separate", "optimizer": "adam",
             "learning_rate": 3e-4, "ent_coef": 0.0,
         },
+        untuned={"num_envs": 8, "num_steps": 32, "num_epochs": 6, "num_minibatches": 4, "learning_rate": 2e-3},
         presets="ppo",
     ),
 )  # fmt: skip

@@ -402,7 +402,7 @@ def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = froze
     """Return what the rules know of a run; play its environment at random if ``probe``, unless that was done before."""
     return Facts(
         *source.spaces_and_play() if probe else (*source.spaces(), source.inspection.play),
-        algorithm=get_algorithm(config.algorithm.algo).presets,
+        rollout=get_algorithm(config.algorithm.algo).untuned,
         recurrent=config.model.core != "feedforward",
         total_timesteps=config.total_timesteps,
         given=given,

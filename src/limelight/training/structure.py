@@ -34,8 +34,8 @@ class Facts:
     actions: Space[Any]
     play: Probe | None
     """Random play; None if the environment could not be played (training reports why)."""
-    algorithm: str
-    """The column of presets: ac, a2c, a3c or ppo."""
+    rollout: dict[str, Any]
+    """Settings of rollouts and updates of the algorithm where nothing is tuned (training/algorithms.py)."""
     recurrent: bool
     total_timesteps: int
     given: frozenset[str] = frozenset()
@@ -103,9 +103,13 @@ def _critic(facts: Facts) -> Choice | None:
 
 def _updates(facts: Facts) -> Choice | None:
     """Choose the rollout, and with it the number of updates in the budget, and the step size that suits it."""
-    if facts.algorithm == "ac":
+    if not facts.rollout:
         return None
-    settings = dict(_ROLLOUTS[facts.algorithm])
+    settings = dict(facts.rollout)
+    if _has_images(facts.observations):
+        settings |= {"num_steps": max(settings["num_steps"], 8), "optimizer": "adam", "learning_rate": 7e-4}
+    elif facts.recurrent:
+        settings |= {"num_envs": 16, "num_steps": max(settings["num_steps"], 16), "learning_rate": 2e-3}
     updates = facts.total_timesteps // (settings["num_envs"] * settings["num_steps"])
     return Choice(settings, f"{updates:,} rollouts in the budget of {facts.total_timesteps:,} steps")
 
@@ -125,7 +129,7 @@ def _exploration(facts: Facts) -> Choice | None:
         return Choice(
             {"ent_coef": 0.0, "log_std_init": -0.5}, "continuous actions: σ is learnt, and a bonus would only widen it"
         )
-    return Choice({"ent_coef": 0.003}, "a choice of actions stays open until returns differ")
+    return Choice({"ent_coef": 0.01}, "a choice of actions stays open until returns differ")
 
 
 def _evaluations(facts: Facts) -> Choice | None:
@@ -143,11 +147,6 @@ def _evaluations(facts: Facts) -> Choice | None:
     )
 
 
-_ROLLOUTS: dict[str, dict[str, Any]] = {
-    "a2c": {"num_envs": 8, "num_steps": 8, "learning_rate": 3e-3},
-    "a3c": {"num_envs": 8, "num_steps": 8, "learning_rate": 3e-3},
-    "ppo": {"num_envs": 8, "num_steps": 32, "learning_rate": 1e-3},
-}
 _RULES = (_observations, _rewards, _critic, _updates, _horizon, _exploration, _evaluations)
 
 
