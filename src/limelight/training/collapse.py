@@ -44,6 +44,8 @@ class Evidence:
 
     first: list[float] = field(default_factory=list)
     """Returns of the first episodes."""
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    """Number, sum and sum of squares of all returns, each less the first return."""
     greatest_entropy: float | None = None
     shares: list[float] = field(default_factory=list)
     """Shares of the entropy in the latest rows."""
@@ -73,9 +75,13 @@ class CollapseWatch:
         self.evidence = Evidence()
 
     def episodes(self, returns: Sequence[float]) -> None:
-        """Keep the first returns."""
+        """Keep the first returns, and the sums of all."""
         first = self.evidence.first
         first.extend(float(r) for r in returns[: FIRST_EPISODES - len(first)])
+        for r in returns:
+            offset = float(r) - first[0]
+            for power in range(3):
+                self.evidence.sums[power] += offset**power
 
     def row(self, step: int, metrics: Metrics) -> list[str]:
         """Return a line for every kind of collapse that this row of metrics completes."""
@@ -130,8 +136,9 @@ class CollapseWatch:
         if now is None or not math.isfinite(now) or len(evidence.first) < FIRST_EPISODES:
             return None
         best = evidence.best[name] = max(now, evidence.best.get(name, now))
-        first, spread = float(np.mean(evidence.first)), float(np.std(evidence.first))
-        if best - first <= 3.0 * spread:  # it has not risen clearly
+        first = float(np.mean(evidence.first))
+        # A rise by less is luck where few episodes have a reward
+        if best - first <= max(float(np.std(evidence.first)), 0.5 * deviation(*evidence.sums)):
             return None
         way = (now - first) / (best - first)
         if not self._shows("best", name, way < LOST, way > RECOVERED):
@@ -200,6 +207,11 @@ def entropy_share(entropy: float, limit: float | None, greatest: float, size: in
     return math.exp((entropy - greatest) / size), STD_SHARE
 
 
+def deviation(number: float, total: float, squares: float) -> float:
+    """Return the standard deviation of ``number`` values from their sum and their sum of squares."""
+    return math.sqrt(max(0.0, squares / number - (total / number) ** 2))
+
+
 def has_risen(first: Sequence[float], now: float | None) -> bool | None:
     """Return whether a mean return is above that of the first episodes by more than its error; None if unknown."""
     if now is None or len(first) < FIRST_EPISODES:
@@ -220,4 +232,4 @@ def advice(kind: str, config: TrainConfig) -> str:
         "values": [slower, *own_critic, *scaled],
         "best": [slower, *own_critic, *(clipped if not own_critic else []), more_entropy],
     }[kind]
-    return f"try {', '.join(tries[:-1])} or {tries[-1]}"
+    return f"try {' or '.join([text for text in (', '.join(tries[:-1]), tries[-1]) if text])}"
