@@ -66,13 +66,16 @@ def test_codes_are_no_real_parts() -> None:
 
 def test_a_source_plays_once_and_closes_the_copy() -> None:
     source = resolve_env(EnvConfig(), Scripted)
-    _, actions, play = source.spaces_and_play()
-    assert actions == Discrete(2)
+    source.play_once()
+    play = source.inspection.play
     assert play is not None
     assert play.steps == 2_000
-    assert source.spaces_and_play()[2] is play
+    source.play_once()
+    assert source.inspection.play is play
     assert source.inspection.step_seconds == play.step_seconds
 
 
 def test_an_environment_that_cannot_be_played_has_no_facts() -> None:
-    assert resolve_env(EnvConfig(), Broken).spaces_and_play()[2] is None
+    source = resolve_env(EnvConfig(), Broken)
+    source.play_once()
+    assert source.inspection.play is None

@@ -114,6 +114,7 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
 
     Raises: ConfigError about anything that cannot work.
     """
+    from limelight.training.algorithms import AUTO
     from limelight.training.presets import resolve_config
 
     parsed = parse(TRAIN, argv, notice)
@@ -124,7 +125,7 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
 
     start = with_settings(TrainConfig(), settings)
     source = resolve_env(start.env)
-    config = resolve_config(start.env.env_id, start.algorithm.algo, start.preset, settings, source)
+    config = resolve_config(start.env.env_id, settings.get("algo", AUTO), start.preset, settings, source)
     return TrainRequest(validate(config), source, None, quiet)
 
 

@@ -168,10 +168,10 @@ class EnvSource:
         assert self.inspection.spaces is not None
         return self.inspection.spaces
 
-    def spaces_and_play(self) -> tuple[Space[Any], Space[Any], Probe | None]:
-        """Return the spaces, and random play of a copy that is closed afterwards, unless both are known.
+    def play_once(self) -> None:
+        """Play a copy at random, and close it, unless that was done before; ``inspection.play`` keeps what it showed.
 
-        An environment that cannot be played has none; errors are reported when it is actually used.
+        An environment that cannot be played shows nothing; errors are reported when it is actually used.
         """
         if self.inspection.play is None:
             env = self.make()
@@ -181,7 +181,6 @@ class EnvSource:
                     self.inspection.step_seconds = self.inspection.play.step_seconds
             finally:
                 env.close()
-        return *self.spaces(), self.inspection.play
 
     def render_modes(self) -> tuple[str, ...]:
         """Return the render modes that the environment declares; make a copy as :meth:`spaces` does."""

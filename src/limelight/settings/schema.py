@@ -69,7 +69,8 @@ class AlgorithmConfig:
     """Rollouts, targets and losses."""
 
     algo: str = "a2c"
-    """Name of the algorithm that these settings started from (``limelight list algos``)."""
+    """Name of the algorithm that these settings started from (``limelight list algos``); auto, the default of
+    ``limelight train``: a2c, but ppo where actions are continuous and no preset is tuned."""
     num_steps: Annotated[int, Range(ge=1, le=65_536)] = 8
     """Environment steps per environment and update, T."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99

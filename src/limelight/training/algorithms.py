@@ -58,6 +58,20 @@ _ROWS = (
 )  # fmt: skip
 
 ALGORITHMS = {row.name: row for row in _ROWS}
+AUTO = "auto"
+"""The algorithm is chosen: the one that the presets are tuned for, or by the actions where no preset is."""
+
+
+def choose_algorithm(tuned: bool, real_actions: bool) -> tuple[str, str]:
+    """Return the name of the algorithm that ``auto`` stands for, and the reason (benchmarks/defaults.py).
+
+    Args:
+        tuned: whether there is a preset for the environment.
+        real_actions: whether actions are a Box of real numbers.
+    """
+    if real_actions and not tuned:
+        return "ppo", "continuous actions, on which it learns more from the same steps where nothing is tuned"
+    return "a2c", "it learns as much as ppo from the same steps, at a fraction of the time"
 
 
 def get_algorithm(name: str) -> Algorithm:

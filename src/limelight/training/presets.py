@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
-from limelight.training.algorithms import get_algorithm
+from limelight.training.algorithms import AUTO, choose_algorithm, get_algorithm
 from limelight.training.structure import Facts, choose_settings, explain
 
 if TYPE_CHECKING:
@@ -353,7 +353,9 @@ def explain_preset(config: TrainConfig, source: EnvSource) -> list[str]:
         source: its environment.
     """
     if config.preset == "none":
-        rules = explain(config, choose_settings(_facts(config, source)))
+        algo, reason = _algorithm(source)
+        rules = [f"algo {algo}: {reason}"] if config.algorithm.algo == algo else []
+        rules += explain(config, choose_settings(_facts(config, source)))
         return ["preset none: settings by the structure of the environment (docs/defaults.md)", *rules]
     if config.preset not in PRESETS:
         return ["preset plain: the algorithm's own settings"]
@@ -372,15 +374,13 @@ def resolve_config(
 
     Args:
         env_id: the environment.
-        algo: the name of an algorithm.
+        algo: the name of an algorithm, or auto.
         preset: auto, none, plain or the name of a preset.
         settings: further settings by their plain names.
         factory: makes the environment, where it is not the one that ``env_id`` names.
     Raises: ConfigError for an unknown algorithm, preset or setting; EnvError for an environment that cannot be made.
     """
-    algorithm = get_algorithm(algo)
-    fixed = {"env_id": env_id, "algo": algo}
-    asked = with_settings(TrainConfig(), {**algorithm.settings, **settings, **fixed})
+    asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
     if asked.env.env_module is not None:  # first, as it may register the id
         from limelight.envs.source import import_env_module  # here, because --help loads this module
 
@@ -389,19 +389,33 @@ def resolve_config(
     if name == "none":
         from limelight.envs.source import resolve_env
 
-        choices = choose_settings(_facts(asked, resolve_env(asked.env, factory), frozenset(settings), probe=True))
-        tuned = {name: value for choice in choices for name, value in choice.settings.items()}
+        source = resolve_env(asked.env, factory)
+        source.play_once()
+        algo = _algorithm(source)[0] if algo == AUTO else algo
+        facts = _facts(with_settings(asked, {"algo": algo}), source, frozenset(settings))
+        tuned = {name: value for choice in choose_settings(facts) for name, value in choice.settings.items()}
     else:
+        algo = choose_algorithm(tuned=True, real_actions=False)[0] if algo == AUTO else algo
         row = PRESETS[name].settings if name in PRESETS else {}
-        tuned = {**row.get("*", {}), **row.get(algorithm.presets, {})}
+        tuned = {**row.get("*", {}), **row.get(get_algorithm(algo).presets, {})}
+    algorithm = get_algorithm(algo)
     merged = {**algorithm.settings, **tuned, **settings}
-    return with_settings(TrainConfig(), {**merged, **fixed, "preset": name})
+    return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
 
 
-def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = frozenset(), probe: bool = False) -> Facts:
-    """Return what the rules know of a run; play its environment at random if ``probe``, unless that was done before."""
+def _algorithm(source: EnvSource) -> tuple[str, str]:
+    """Return the algorithm for an environment without a preset, and the reason."""
+    from gymnasium.spaces import Box
+
+    actions = source.spaces()[1]
+    return choose_algorithm(tuned=False, real_actions=isinstance(actions, Box) and actions.dtype.kind == "f")
+
+
+def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = frozenset()) -> Facts:
+    """Return what the rules know of a run."""
     return Facts(
-        *source.spaces_and_play() if probe else (*source.spaces(), source.inspection.play),
+        *source.spaces(),
+        source.inspection.play,
         rollout=get_algorithm(config.algorithm.algo).untuned,
         recurrent=config.model.core != "feedforward",
         total_timesteps=config.total_timesteps,

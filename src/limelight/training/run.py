@@ -71,7 +71,7 @@ class RunResult:
 def train(
     env: str | Callable[[], gym.Env[Any, Any]] = "CartPole-v1",
     *,
-    algo: str = "a2c",
+    algo: str = "auto",
     preset: str = "auto",
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
@@ -81,7 +81,7 @@ def train(
 
     Args:
         env: a Gymnasium id, ``"package.module:callable"``, or a callable that makes an environment.
-        algo: a row of :mod:`limelight.training.algorithms`.
+        algo: a row of :mod:`limelight.training.algorithms`; ``auto``: a2c, or ppo (docs/defaults.md).
         preset: ``auto`` (by environment), ``none`` or a name.
         quiet: show no progress.
         loggers: further loggers beside the run's own.

@@ -20,8 +20,9 @@ from limelight.envs.packing import PackActions, PackObservations
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import LimelightError
 from limelight.settings.io import all_settings, get_setting
-from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
+from limelight.settings.schema import EnvConfig, TrainConfig
 from limelight.spaces.packed import MASK_KEY, MaskSource, Packed, Path, part_of, path_name, walk
+from limelight.training.algorithms import AUTO
 from limelight.training.presets import resolve_config
 
 Env = gym.Env[Any, Any]
@@ -60,7 +61,7 @@ def _resolve(config: EnvConfig, source: EnvSource) -> TrainConfig:
     asked = TrainConfig(env=config)
     settings = {s.name: get_setting(asked, s.name) for s in all_settings().values() if s.is_under("env")}
     given = {name: value for name, value in settings.items() if value != all_settings()[name].default}
-    return resolve_config(config.env_id, AlgorithmConfig.algo, "auto", given, source)
+    return resolve_config(config.env_id, AUTO, "auto", given, source)
 
 
 def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
