@@ -334,10 +334,10 @@ def test_the_classic_script_takes_its_turn(script: Script) -> None:
 
 
 @pytest.mark.slow
-def test_time_to_score_runs_and_reads_what_is_there(
+def test_minutes_to_score_runs_and_reads_what_is_there(
     script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score, output = script("time_to_score"), tmp_path / "score.json"
+    score, output = script("minutes_to_score"), tmp_path / "score.json"
     words = ["--env", "CartPole-v1", "--algo", "a2c", "--goal", "15", "--seeds", "1", "--goes-on", "0"]
     words += ["--runs", str(tmp_path / "runs"), "--output", str(output)]
     endless = ["--", "--eval-every", "0", "--log-every", "500", "--no-tensorboard", "--total-timesteps", "900_000_000"]
@@ -463,6 +463,142 @@ def test_an_interrupted_seed_is_no_row(learning: ModuleType, tmp_path: Path, mon
     arguments = ["--jobs", "ac", "--seeds", "1", "--output", str(tmp_path / "r.json")]
     assert learning.main(arguments) == 130
     assert not (tmp_path / "r.json").exists()
+
+
+# --------------------------------------------------------------------------- time to score
+
+
+def planted(contender: str, seed: int, seconds: float, reached: bool = True, **more: Any) -> dict[str, Any]:
+    return {
+        "row": "CartPole-v1", "contender": contender, "seed": seed, "score": 475, "reached": reached,
+        "seconds": seconds, "commit": "c", "settings": {}, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_time_to_score_runs_once(
+    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, output = script("time_to_score"), tmp_path / "score.json"
+    tasks = {"CartPole-v1": score.Task("CartPole-v1", 5, 256), "Acrobot-v1": score.Task("Acrobot-v1", 1e9, 100_000)}
+    monkeypatch.setattr(score, "TASKS", tasks)
+    words = ["--contenders", "a2c", "--seeds", "1", "--output", str(output)]
+    assert score.main([*words, "--rows", "CartPole-v1"]) == 0
+    (row,) = json.loads(output.read_text())["rows"]
+    assert row["reached"] is True
+    assert 256 <= row["steps"] < 768  # the end of a rollout
+    assert row["ended_by"] == "score"
+    assert 0 < row["seconds"] < row["total_seconds"]
+    assert row["evaluations"][0][:2] == [row["steps"], round(row["seconds"], 3)]
+    assert score.main([*words, "--rows", "Acrobot-v1", "--steps", "300", "--deadline", "600"]) == 0
+    stopped = json.loads(output.read_text())["rows"][1]
+    assert (stopped["reached"], stopped["ended_by"]) == (False, "steps")
+    assert 300 <= stopped["steps"] < 200_000
+    assert "never (> " in capsys.readouterr().out
+    monkeypatch.setattr(score, "ProcessPoolExecutor", None)  # nothing is run again
+    assert score.main(words) == 0
+    monkeypatch.setattr(score, "TASKS", {**tasks, "CartPole-v1": score.Task("CartPole-v1", 6, 256)})
+    assert score.main(words) == 2
+    assert "CartPole-v1, a2c, seed 0 was run with other score" in capsys.readouterr().err
+
+
+def test_time_to_score_has_medians_nevers_and_ratios(script: Script) -> None:
+    score = script("time_to_score")
+    rows = [
+        *(planted("a2c", i, seconds) for i, seconds in enumerate([2.0, 4.0, 3.0])),
+        planted("ppo", 0, 8.0), planted("ppo", 1, 50.0, False), planted("ppo", 2, 9.0),
+        *(planted("zoo-ppo", i, 30.0, False) for i in range(3)),
+        planted("zoo-a2c", 0, 0.0, False, error="boom"),
+    ]  # fmt: skip
+    cells = [each.strip() for each in score.table(rows).splitlines()[2].split("|")[1:-1]]
+    assert cells == [
+        "CartPole-v1", "475", "3.0 [2.0–4.0], 3/3", "9.0 [8.0–never], 2/3", "never (> 30.0 s), 0/3", "failed, 0/1",
+        "> 10",
+    ]  # fmt: skip
+    assert score.ratio([*rows, *(planted("zoo-a2c", i, 6.0) for i in (1, 2, 3))], "CartPole-v1") == "2"
+    assert score.ratio([planted("a2c", 0, 20.0, False), planted("zoo-ppo", 0, 10.0)], "CartPole-v1") == "< 0.5"
+    assert score.ratio([planted("a2c", 0, 20.0)], "CartPole-v1") == "–"
+    untuned = planted("zoo-a2c", 0, 6.0, settings={"zoo_id": "Ant-v4", "normalize": True, "n_timesteps": 1e6})
+    assert score.cell([untuned]).endswith("1/1\\*")
+
+
+def test_time_to_score_has_a_deadline_in_seconds_or_by_the_best_of_ours(script: Script) -> None:
+    score = script("time_to_score")
+    task = score.TASKS["CartPole-v1"]
+    rows = [planted("a2c", 0, 3.0), planted("ppo", 0, 2.0, False)]
+    assert score.deadline_of("600", [], task, "a2c") == 600.0
+    assert score.deadline_of("10x", rows, task, "a2c") is None
+    assert score.deadline_of("10x", rows, task, "zoo-ppo") == 30.0
+    with pytest.raises(ValueError, match="no run of ours on CartPole-v1; run one, or give seconds"):
+        score.deadline_of("10x", [], task, "zoo-ppo")
+    jobs = score.jobs_left([], [task], ["a2c", "zoo-ppo"], [0, 1], True)
+    assert [(name, seed) for _, name, seed in jobs] == [("a2c", 0), ("a2c", 1), ("zoo-ppo", 0), ("zoo-ppo", 1)]
+    jobs = score.jobs_left([], [task], ["a2c", "zoo-ppo"], [0, 1], False)
+    assert [(name, seed) for _, name, seed in jobs] == [("a2c", 0), ("zoo-ppo", 0), ("a2c", 1), ("zoo-ppo", 1)]
+
+
+def test_time_to_score_writes_between_the_markers(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score, output, page = script("time_to_score"), tmp_path / "score.json", tmp_path / "page.md"
+    for real in score.PAGES:
+        assert real.read_text(encoding="utf-8").count(score.OPEN) == 1
+        assert real.read_text(encoding="utf-8").count(score.CLOSE) == 1
+    info = {"processor": "CPU", "cpu_count": 2, "stable-baselines3": "2.9.2"}
+    output.write_text(json.dumps({"machine": info, "rows": [planted("a2c", 0, 3.0)]}), encoding="utf-8")
+    page.write_text(f"before\n{score.OPEN}\nold\n{score.CLOSE}\nafter\n", encoding="utf-8")
+    monkeypatch.setattr(score, "PAGES", (page,))
+    for _ in range(2):
+        assert score.main(["--table", "--write", "--output", str(output)]) == 0
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith(f"before\n{score.OPEN}\n\nSeconds of training")
+        assert text.endswith(f"|\n\n{score.CLOSE}\nafter\n")
+        assert "old" not in text
+        assert text.count("| CartPole-v1 | 475   | 3.0 [3.0–3.0], 1/1 |") == 1
+    page.write_text("no markers", encoding="utf-8")
+    assert score.main(["--table", "--write", "--output", str(output)]) == 2
+    assert "page.md: no <!-- time_to_score -->" in capsys.readouterr().err
+
+
+def test_the_zoo_has_a_row_for_every_task(script: Script) -> None:
+    score, zoo = script("time_to_score"), script("zoo")
+    names = {(env_id, algo): zoo.zoo_id(env_id, algo) for env_id in score.TASKS for algo in zoo.TABLES}
+    assert [key for key, name in names.items() if name == "default"] == [("InvertedDoublePendulum-v5", "a2c")]
+    assert names["HalfCheetah-v5", "ppo"] == "HalfCheetah-v4"
+    untuned = [key for key in names if not zoo.is_tuned(zoo.hyperparameters(*key))]
+    assert untuned == [
+        ("HalfCheetah-v5", "a2c"), ("Hopper-v5", "a2c"), ("Walker2d-v5", "a2c"), ("Ant-v5", "ppo"), ("Ant-v5", "a2c"),
+        ("InvertedDoublePendulum-v5", "a2c"),
+    ]  # fmt: skip
+    assert zoo.schedule("lin_0.2")(0.25) == pytest.approx(0.05)
+    assert zoo.schedule(3e-4) == 3e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "MountainCarContinuous-v0"])
+def test_the_zoo_follows_the_protocol(script: Script, env_id: str) -> None:
+    """Evaluations come at the end of a rollout, outside the clock, and one that is confirmed ends the run."""
+    pytest.importorskip("stable_baselines3")
+    score, zoo = script("time_to_score"), script("zoo")
+    seen, scale = [], zoo.hyperparameters(env_id, "a2c").get("n_envs", 1)
+    settings = {**zoo.hyperparameters(env_id, "a2c"), "n_steps": 5, "n_timesteps": 400}
+
+    def is_reached(step: int, seconds: float, play: Callable[[int, int], float]) -> bool:
+        seen.append((step, seconds, play(2, 0)))
+        return len(seen) == 2
+
+    step, seconds = zoo.train_until(env_id, "a2c", settings, 0, 100, lambda *_: False, is_reached)
+    assert [each[0] for each in seen] == [100 + -100 % (5 * scale), 200 + -200 % (5 * scale)]
+    assert step == seen[1][0] + scale  # the step in which Stable-Baselines3 is told to stop
+    assert 0 < seen[0][1] < seen[1][1] < seconds
+    row = score.run_zoo(score.Task(env_id, -1e9, 100), "a2c", settings, 0, score.Limits(None, None))
+    assert (row["reached"], row["steps"], row["ended_by"]) == (True, seen[0][0], "score")
+    row = score.run_zoo(score.Task(env_id, 1e9, 100), "a2c", settings, 0, score.Limits(None, None))
+    assert (row["reached"], row["ended_by"], row["evaluations"][-1][0]) == (False, "budget", row["steps"])
+    assert (
+        score.run_zoo(score.Task(env_id, 1e9, 1), "a2c", settings, 0, score.Limits(1e-9, None))["ended_by"]
+        == "deadline"
+    )
 
 
 # --------------------------------------------------------------------------- startup
