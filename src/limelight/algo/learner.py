@@ -130,8 +130,7 @@ class Learner:
             self.network.set_image_scale(rollout.image_scale)
         # Values, and what they and the policy are compared with
         values, next_values = self.network.values(rollout)
-        behaviour = rollout.log_probs
-        ratios = None if behaviour is None else np.exp(self.network.log_probs() - behaviour)
+        ratios = None if rollout.log_probs is None else np.exp(self.network.log_probs() - rollout.log_probs)
         targets = self.targets(rollout, values, next_values, ratios)
         # The derivative of each term of the loss, a weighted sum over rows
         a, w = self.algorithm, losses.mask_weights(rollout.valid)
@@ -212,8 +211,7 @@ class Learner:
         if self._last is None:
             return {}
         metrics = loss_metrics(self._last, self._huber_delta) | {"train/reward_max": self._reward_max}
-        dead_filters = self.network.dead_filters()
-        if dead_filters is not None:
+        if (dead_filters := self.network.dead_filters()) is not None:
             metrics["train/dead_filters"] = dead_filters
         return metrics | self.apply_metrics
 
@@ -233,6 +231,7 @@ class Learner:
             "reward_normalizer": self.reward_normalizer and self.reward_normalizer.get_state(),
             "num_updates": self.num_updates,
             "progress": self.progress,
+            "reward_max": self._reward_max,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -245,6 +244,7 @@ class Learner:
         self._target_clock = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
+        self._reward_max = float(state["reward_max"])
 
 
 def learning_rates(optim: OptimConfig, critic: slice) -> list[tuple[slice, float]]:
