@@ -219,7 +219,7 @@ SHORT: dict[str, Any] = {
 FAILING: dict[str, tuple[Any, dict[str, Any]]] = {
     "the entropy is gone": ("CartPole-v1", {"learning_rate": 0.1, "ent_coef": 0.0}),
     "the values diverge": ("CartPole-v1", {"critic": "separate", "critic_learning_rate": 5.0}),
-    "the best is lost": (Fades, {"learning_rate": 0.01}),
+    "the best is lost": (Fades, {"learning_rate": 1e-3}),
 }
 
 

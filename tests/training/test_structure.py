@@ -80,15 +80,26 @@ def test_every_algorithm_gets_settings_that_can_work(algo: str, actions: Space[A
     assert config.preset == "none"
 
 
-def test_images_and_memories_have_longer_rollouts_and_smaller_steps() -> None:
+def test_images_and_memories_have_larger_rollouts_and_smaller_steps() -> None:
     plain, image, memory = chosen(), chosen(Box(0, 255, (64, 64, 3), np.uint8)), chosen(recurrent=True)
     for other in (image, memory):
-        assert other["num_steps"] > plain["num_steps"]
+        assert other["num_envs"] * other["num_steps"] > plain["num_envs"] * plain["num_steps"]
         assert other["learning_rate"] < plain["learning_rate"]
 
 
-def test_one_step_actor_critic_keeps_its_rollouts() -> None:
-    assert not chosen(rollout=ALGORITHMS["ac"].untuned).keys() & {"num_envs", "num_steps", "learning_rate"}
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_one_step_actor_critic_keeps_its_rollouts(recurrent: bool) -> None:
+    settings = chosen(rollout=ALGORITHMS["ac"].untuned, recurrent=recurrent)
+    assert (settings["num_envs"], settings["num_steps"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("actions", "algo"), [(FORCE, "ppo"), (Discrete(3), "a2c"), (Box(0, 5, (2,), np.int64), "a2c")]
+)
+def test_auto_takes_ppo_for_continuous_actions_where_nothing_is_tuned(actions: Space[Any], algo: str) -> None:
+    assert resolve_config("my:Env", "auto", "auto", {}, lambda: Aim(actions)).algorithm.algo == algo
+    assert resolve_config("Pendulum-v1", "auto", "auto", {}).algorithm.algo == "a2c"
+    assert resolve_config("my:Env", "auto", "mujoco", {}, lambda: Aim(actions)).algorithm.algo == "a2c"
 
 
 def test_given_settings_win_and_are_not_explained() -> None:

@@ -120,8 +120,7 @@ class Learner:
             self.network.set_image_scale(rollout.image_scale)
         # Values, and what they and the policy are compared with
         values, next_values = self.network.values(rollout)
-        behaviour = rollout.log_probs
-        ratios = None if behaviour is None else np.exp(self.network.log_probs() - behaviour)
+        ratios = None if rollout.log_probs is None else np.exp(self.network.log_probs() - rollout.log_probs)
         targets = self.targets(rollout, values, next_values, ratios)
         # The derivative of each term of the loss, a weighted sum over rows
         w = losses.mask_weights(rollout.valid)
@@ -210,6 +209,7 @@ class Learner:
             "epochs": self.epochs and self.epochs.get_state(),
             "num_updates": self.num_updates,
             "progress": self.progress,
+            "reward_max": self._reward_max,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -224,6 +224,7 @@ class Learner:
         self._target_clock.count = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
+        self._reward_max = float(state["reward_max"])
 
 
 def not_finite_message(learning_rate: float, update: int) -> str:

@@ -27,21 +27,23 @@ _ROWS = (
         "ac",
         "one-step actor-critic: one environment, an update every step, ∇log π weighted by Q̂ = r + γV(s')",
         {"num_envs": 1, "num_steps": 1, "gae_lambda": 0.0, "policy_weight": "q"},
-        untuned={},
+        untuned={
+            "num_envs": 1, "num_steps": 1, "learning_rate": 7e-4, "normalize_advantages": "running", "running_decay": 0.9,
+        },
         presets="ac",
     ),
     Algorithm(
         "a2c",
         "advantage actor-critic: N parallel environments, an update every T steps, GAE(λ)",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage"},
-        untuned={"num_envs": 8, "num_steps": 4, "learning_rate": 2.5e-3},
+        untuned={"num_envs": 4, "num_steps": 8, "learning_rate": 2e-3},
         presets="a2c",
     ),
     Algorithm(
         "a3c",
         "asynchronous advantage actor-critic: W workers with N environments each update shared parameters, lock-free",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage", "asynchronous": True},
-        untuned={"num_envs": 8, "num_steps": 4, "learning_rate": 2e-3},
+        untuned={"num_envs": 4, "num_steps": 8, "learning_rate": 1.5e-3},
         presets="a3c",
     ),
     Algorithm(
@@ -52,7 +54,7 @@ _ROWS = (
             "clip_ratio": 0.2, "normalize_advantages": "batch", "critic": "separate", "optimizer": "adam",
             "learning_rate": 3e-4, "ent_coef": 0.0,
         },
-        untuned={"num_envs": 8, "num_steps": 32, "num_epochs": 6, "num_minibatches": 4, "learning_rate": 2e-3},
+        untuned={"num_envs": 8, "num_steps": 64, "num_epochs": 10, "num_minibatches": 8, "learning_rate": 1e-3},
         presets="ppo",
     ),
 )  # fmt: skip

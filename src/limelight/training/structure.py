@@ -103,13 +103,11 @@ def _critic(facts: Facts) -> Choice | None:
 
 def _updates(facts: Facts) -> Choice | None:
     """Choose the rollout, and with it the number of updates in the budget, and the step size that suits it."""
-    if not facts.rollout:
-        return None
     settings = dict(facts.rollout)
-    if _has_images(facts.observations):
-        settings |= {"num_steps": max(settings["num_steps"], 8), "optimizer": "adam", "learning_rate": 7e-4}
-    elif facts.recurrent:
-        settings |= {"num_envs": 16, "num_steps": max(settings["num_steps"], 16), "learning_rate": 2e-3}
+    if settings["num_steps"] > 1 and _has_images(facts.observations):
+        settings |= {"num_envs": 8, "optimizer": "adam", "learning_rate": 7e-4}
+    elif settings["num_steps"] > 1 and facts.recurrent:
+        settings |= {"num_envs": 16, "num_steps": max(settings["num_steps"], 16), "learning_rate": 1.5e-3}
     updates = facts.total_timesteps // (settings["num_envs"] * settings["num_steps"])
     return Choice(settings, f"{updates:,} rollouts in the budget of {facts.total_timesteps:,} steps")
 
