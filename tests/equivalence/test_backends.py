@@ -324,7 +324,7 @@ class WrongShape(Ring):
 
 
 def test_an_observation_that_does_not_fit_its_space_is_named() -> None:
-    with pytest.raises(EnvError, match=r"observation of shape \(2,\), but the observation space is Discrete\(3\)"):
+    with pytest.raises(EnvError, match=r"observation has shape \(2,\): must be Discrete\(3\)"):
         make_envs(WrongShape, 1, seed=0, backend="sync")
 
 
