@@ -28,7 +28,8 @@ _ROWS = (
         "one-step actor-critic: one environment, an update every step, ∇log π weighted by Q̂ = r + γV(s')",
         {"num_envs": 1, "num_steps": 1, "gae_lambda": 0.0, "policy_weight": "q"},
         untuned={
-            "num_envs": 1, "num_steps": 1, "learning_rate": 7e-4, "normalize_advantages": "running", "running_decay": 0.9,
+            "num_envs": 1, "num_steps": 1, "learning_rate": 7e-4, "normalize_advantages": "running",
+            "running_decay": 0.9,
         },
         presets="ac",
     ),
