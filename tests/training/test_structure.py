@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
 
 from limelight.envs.probe import Probe
 from limelight.envs.toy import Aim
@@ -19,6 +19,7 @@ from limelight.training.structure import Facts, choose_settings
 
 NUMBERS = Box(-np.inf, np.inf, (3,))
 FORCE = Box(-1.0, 1.0, (2,))
+REALS_AND_CHOICE = Tuple([FORCE, Discrete(2)])
 PLAY = Probe(2_000, 1e-5, (20,) * 100, 0.0, 1.0, 0.5, 300.0)
 
 
@@ -93,9 +94,7 @@ def test_one_step_actor_critic_keeps_its_rollouts(recurrent: bool) -> None:
     assert (settings["num_envs"], settings["num_steps"]) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("actions", "algo"), [(FORCE, "ppo"), (Discrete(3), "a2c"), (Box(0, 5, (2,), np.int64), "a2c")]
-)
+@pytest.mark.parametrize(("actions", "algo"), [(FORCE, "ppo"), (Discrete(3), "a2c"), (REALS_AND_CHOICE, "a2c")])
 def test_auto_takes_ppo_for_continuous_actions_where_nothing_is_tuned(actions: Space[Any], algo: str) -> None:
     assert resolve_config("my:Env", "auto", "auto", {}, lambda: Aim(actions)).algorithm.algo == algo
     assert resolve_config("Pendulum-v1", "auto", "auto", {}).algorithm.algo == "a2c"

@@ -80,8 +80,7 @@ class Learner:
         """Share of the step budget that is used, 0 to 1, at the last update."""
         self._target_clock = TargetClock(model.config)
         self._reward_max = 0.0
-        self.last_updates: list[LastUpdate] = []
-        """The minibatches of the last epoch; one update, where there are none."""
+        self.last_updates: list[LastUpdate] = []  # the minibatches of the last epoch; one, where there are none
         self.apply_metrics: Metrics = {}
         """Gradient norm and step size of the last :meth:`apply`."""
 
