@@ -20,6 +20,7 @@ from limelight.training.structure import Facts, choose_settings
 NUMBERS = Box(-np.inf, np.inf, (3,))
 FORCE = Box(-1.0, 1.0, (2,))
 REALS_AND_CHOICE = Tuple([FORCE, Discrete(2)])
+CHOICES = Tuple([Discrete(300), Discrete(2)])
 PLAY = Probe(2_000, 1e-5, (20,) * 100, 0.0, 1.0, 0.5, 300.0)
 
 
@@ -94,7 +95,9 @@ def test_one_step_actor_critic_keeps_its_rollouts(recurrent: bool) -> None:
     assert (settings["num_envs"], settings["num_steps"]) == (1, 1)
 
 
-@pytest.mark.parametrize(("actions", "algo"), [(FORCE, "ppo"), (Discrete(3), "a2c"), (REALS_AND_CHOICE, "a2c")])
+@pytest.mark.parametrize(
+    ("actions", "algo"), [(FORCE, "ppo"), (Discrete(3), "a2c"), (REALS_AND_CHOICE, "ppo"), (CHOICES, "a2c")]
+)
 def test_auto_takes_ppo_for_continuous_actions_where_nothing_is_tuned(actions: Space[Any], algo: str) -> None:
     assert resolve_config("my:Env", "auto", "auto", {}, lambda: Aim(actions)).algorithm.algo == algo
     assert resolve_config("Pendulum-v1", "auto", "auto", {}).algorithm.algo == "a2c"

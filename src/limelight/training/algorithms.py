@@ -70,7 +70,7 @@ def choose_algorithm(tuned: bool, real_actions: bool) -> tuple[str, str]:
 
     Args:
         tuned: whether there is a preset for the environment.
-        real_actions: whether actions are a Box of real numbers.
+        real_actions: whether actions hold real numbers.
     """
     if real_actions and not tuned:
         return "ppo", "continuous actions, on which it learns more from the same steps where nothing is tuned"

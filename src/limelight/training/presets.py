@@ -405,10 +405,9 @@ def resolve_config(
 
 def _algorithm(source: EnvSource) -> tuple[str, str]:
     """Return the algorithm for an environment without a preset, and the reason."""
-    from gymnasium.spaces import Box
+    from limelight.envs.probe import real_parts
 
-    actions = source.spaces()[1]
-    return choose_algorithm(tuned=False, real_actions=isinstance(actions, Box) and actions.dtype.kind == "f")
+    return choose_algorithm(tuned=False, real_actions=any(real_parts(source.spaces()[1])))
 
 
 def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = frozenset()) -> Facts:

@@ -121,9 +121,9 @@ def _horizon(facts: Facts) -> Choice | None:
 
 def _exploration(facts: Facts) -> Choice | None:
     """Choose the entropy bonus and the first σ by the kind of action."""
-    from gymnasium.spaces import Box
+    from limelight.envs.probe import real_parts
 
-    if isinstance(facts.actions, Box) and facts.actions.dtype.kind == "f":
+    if any(real_parts(facts.actions)):
         return Choice(
             {"ent_coef": 0.0, "log_std_init": -0.5}, "continuous actions: σ is learnt, and a bonus would only widen it"
         )
