@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from limelight.errors import ConfigError, did_you_mean
@@ -20,6 +20,8 @@ class Algorithm:
     """Settings of rollouts and updates for environments without a preset (training/structure.py)."""
     presets: str
     """The algorithm whose settings it takes from a preset (training/presets.py): itself, or one that is tuned alike."""
+    untuned_reals: dict[str, Any] = field(default_factory=dict)
+    """Settings over ``untuned`` where actions are continuous."""
 
 
 _ROWS = (
@@ -37,14 +39,16 @@ _ROWS = (
         "a2c",
         "advantage actor-critic: N parallel environments, an update every T steps, GAE(λ)",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage"},
-        untuned={"num_envs": 4, "num_steps": 8, "learning_rate": 2e-3},
+        untuned={"num_envs": 8, "num_steps": 4, "learning_rate": 2.5e-3},
+        untuned_reals={"num_envs": 4, "num_steps": 8, "learning_rate": 2e-3},
         presets="a2c",
     ),
     Algorithm(
         "a3c",
         "asynchronous advantage actor-critic: W workers with N environments each update shared parameters, lock-free",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage", "asynchronous": True},
-        untuned={"num_envs": 4, "num_steps": 8, "learning_rate": 1.5e-3},
+        untuned={"num_envs": 8, "num_steps": 4, "learning_rate": 2e-3},
+        untuned_reals={"num_envs": 4, "num_steps": 8, "learning_rate": 1.5e-3},
         presets="a3c",
     ),
     Algorithm(

@@ -412,10 +412,13 @@ def _algorithm(source: EnvSource) -> tuple[str, str]:
 
 def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = frozenset()) -> Facts:
     """Return what the rules know of a run."""
+    from limelight.envs.probe import real_parts
+
+    algorithm, reals = get_algorithm(config.algorithm.algo), any(real_parts(source.spaces()[1]))
     return Facts(
         *source.spaces(),
         source.inspection.play,
-        rollout=get_algorithm(config.algorithm.algo).untuned,
+        rollout={**algorithm.untuned, **(algorithm.untuned_reals if reals else {})},
         recurrent=config.model.core != "feedforward",
         total_timesteps=config.total_timesteps,
         given=given,
