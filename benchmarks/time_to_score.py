@@ -257,7 +257,7 @@ def deadline_of(text: str, rows: Sequence[Row], task: Task, contender: str) -> f
     times = [middle for name in ALL if (middle := time_of(of(rows, task.env_id, name))) is not None]
     if not times:
         raise ValueError(f"no run of ours on {task.env_id}; run one, or give seconds")
-    return float(text[:-1]) * min(seconds for seconds, _ in best_first(times))
+    return float(text[:-1]) * best_of(times)[0]
 
 
 # --------------------------------------------------------------------------- the table
@@ -280,9 +280,9 @@ def time_of(runs: Sequence[Row]) -> tuple[float, bool] | None:
     return (median(ran), False) if ran else None
 
 
-def best_first(times: Sequence[tuple[float, bool]]) -> list[tuple[float, bool]]:
-    """Sort times: those that were reached first, the shortest first."""
-    return sorted(times, key=lambda each: (not each[1], each[0]))
+def best_of(times: Sequence[tuple[float, bool]]) -> tuple[float, bool]:
+    """Return the shortest time that was reached; if none was, the lowest bound."""
+    return min(times, key=lambda each: (not each[1], each[0]))
 
 
 def cell(runs: Sequence[Row]) -> str:
@@ -312,8 +312,7 @@ def ratio(rows: Sequence[Row], env_id: str) -> str:
         times = [found for name in names if (found := time_of(of(rows, env_id, name))) is not None]
         if not times:
             return "–"
-        reached = [each for each in times if each[1]]
-        best.append(min(reached or times))
+        best.append(best_of(times))
     (theirs, they_did), (ours, we_did) = best
     if not (they_did or we_did):
         return "–"
