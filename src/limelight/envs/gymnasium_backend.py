@@ -6,24 +6,35 @@ The step function is chosen when a backend is built, so that the common stream (
 from __future__ import annotations
 
 import copy
-import os
-import signal
+import dataclasses
+import traceback
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, final
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Space
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 
+from limelight.envs.async_copies import AsyncCopy, raise_fault
 from limelight.envs.base import Step
+from limelight.envs.faults import (
+    NotOneNumberError,
+    call_fault,
+    close_all,
+    env_code,
+    first_observation,
+    one_number,
+    process_exit,
+    step_misfit,
+)
 from limelight.envs.snapshot import get_env_state, get_env_states, set_env_state, set_env_states
 from limelight.envs.spawn import why_no_workers
-from limelight.errors import ConfigError, EnvError
+from limelight.errors import ConfigError, EnvError, LimelightError
 from limelight.spaces.describe import describe_space
 from limelight.typing import AnyEnv, EnvFactory, State
 
@@ -86,7 +97,9 @@ class SyncBackend:
         Raises: EnvError if an observation does not have the shape of its space.
         """
         for i, env in enumerate(self.envs):
-            obs, _ = env.reset(seed=None if seed is None else seed + i)
+            with env_code(self._env_id, "reset()"):
+                result = env.reset(seed=None if seed is None else seed + i)
+            obs = first_observation(self._env_id, result)
             if np.shape(obs) != self._shape:
                 raise EnvError(
                     f"env_id = {self._env_id}: reset gave an observation of shape {np.shape(obs)}, but the "
@@ -103,7 +116,11 @@ class SyncBackend:
         try:
             for i, step in enumerate(self._steps):
                 if running[i]:
-                    obs[i], rewards[i], term, trunc, _ = step(actions[i])
+                    obs[i], reward, term, trunc, _ = step(actions[i])
+                    try:
+                        rewards[i] = reward
+                    except (ValueError, TypeError):
+                        rewards[i] = one_number(reward)
                     if term or trunc:
                         if not done:
                             terminated, truncated, done = terminated.copy(), truncated.copy(), True
@@ -111,7 +128,7 @@ class SyncBackend:
                 else:
                     obs[i], _ = self.envs[i].reset()
                     running[i] = True
-        except (ValueError, TypeError) as error:
+        except (Exception, SystemExit) as error:
             self._explain(error, i)
             raise
         self._valid = np.array(running) if done else self._all
@@ -123,28 +140,33 @@ class SyncBackend:
         final_obs: NDArray[Any] | None = None
         try:
             for i, step in enumerate(self._steps):
-                obs[i], rewards[i], term, trunc, _ = step(actions[i])
+                obs[i], reward, term, trunc, _ = step(actions[i])
+                try:
+                    rewards[i] = reward
+                except (ValueError, TypeError):
+                    rewards[i] = one_number(reward)
                 if term or trunc:
                     if final_obs is None:
                         terminated, truncated, final_obs = terminated.copy(), truncated.copy(), np.zeros_like(obs)
                     terminated[i], truncated[i], final_obs[i] = term, trunc, obs[i]
                     obs[i], _ = self.envs[i].reset()
-        except (ValueError, TypeError) as error:
+        except (Exception, SystemExit) as error:
             self._explain(error, i)
             raise
         return Step(obs, rewards, terminated, truncated, self._all, final_obs)
 
-    def _explain(self, error: Exception, i: int) -> None:
-        """Raise EnvError if ``error`` arose outside environment ``i``: the values that its step returned do not fit."""
-        if error.__traceback__ is None or error.__traceback__.tb_next is not None:  # raised inside the environment
+    def _explain(self, error: BaseException, i: int) -> None:
+        """Raise EnvError: environment ``i`` raised ``error``, or the values that its step returned do not fit."""
+        if isinstance(error, LimelightError):
             return
+        inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+        if inside and not isinstance(error, NotOneNumberError):  # raised inside the environment
+            called = [frame.name for frame in traceback.extract_tb(error.__traceback__, 2)]
+            call = "reset()" if "reset" in called else "step()"
+            raise call_fault(self._env_id, call, error) from error
         env = self.envs[i]
         count = f" {env.get_wrapper_attr('_elapsed_steps')}" if env.has_wrapper_attr("_elapsed_steps") else ""
-        raise EnvError(
-            f"env_id = {self._env_id}: step{count} of an episode returned values in environment {i} that do not fit "
-            f"({' '.join(str(error).split())}): must be an observation of "
-            f"{describe_space(self.single_observation_space)}, reward, terminated, truncated, info"
-        ) from error
+        raise step_misfit(self._env_id, count, i, self.single_observation_space, error) from error
 
     def get_state(self) -> State | None:
         """Return the environments' states and which are due for a reset; None if one holds more than plain data."""
@@ -164,8 +186,7 @@ class SyncBackend:
         """Close every environment; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            for env in self.envs:
-                env.close()
+            close_all(self.envs, self._env_id)
 
 
 @final
@@ -188,11 +209,13 @@ class VectorBackend:
         self.single_action_space = envs.single_action_space
         self._all = _mask(self.num_envs, True)
         self._valid = self._all
-        self._vector_step = envs.step
+        self._env_id = env_id
+        self._vector_step = self._guarded_step
         # Gymnasium's own classes have zeros on invalid rows; a third party's need not.
         own = all(type(layer).__module__.startswith("gymnasium.") for layer in (envs, envs.unwrapped))
         if own and self.name == "vector":
             _trust_actions(envs.unwrapped)
+            self._vector_step = envs.step
         self.step = {
             AutoresetMode.NEXT_STEP: self._next_step if own else self._next_step_masked,
             AutoresetMode.SAME_STEP: self._same_step,
@@ -201,9 +224,34 @@ class VectorBackend:
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment; return the first observations, [B, *obs_shape]."""
-        obs, _ = self.envs.reset(seed=seed)
+        obs = self._reset(seed=seed)
         self._valid = self._all
         return np.asarray(obs)
+
+    def _reset(self, **how: Any) -> NDArray[Any]:
+        with self._env_code("reset()"):
+            obs, infos = self.envs.reset(**how)
+        raise_fault(infos)
+        return obs
+
+    def _guarded_step(self, actions: NDArray[Any]) -> Any:
+        with self._env_code("step()"):
+            result = self.envs.step(actions)
+        raise_fault(result[4])
+        return result
+
+    @contextmanager
+    def _env_code(self, call: str) -> Iterator[None]:
+        """Turn an exception of the environments, and the exit of a process of theirs, into an EnvError."""
+        try:
+            with env_code(self._env_id, call):
+                yield
+        except EnvError as error:
+            processes = getattr(self.envs.unwrapped, "processes", [])
+            if isinstance(error.__cause__, EOFError | ConnectionError) and processes:
+                processes[0].join(1.0)  # their exit may be seen before their status
+                raise process_exit(self._env_id, [process.exitcode for process in processes]) from error
+            raise
 
     def _next_step(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, _ = self._vector_step(actions)
@@ -235,7 +283,7 @@ class VectorBackend:
         done = terminated | truncated
         if done.any():
             final_obs = np.array(obs)  # a copy: the reset may write into the same buffer
-            obs, _ = self.envs.reset(options={"reset_mask": done})
+            obs = self._reset(options={"reset_mask": done})
         return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, self._all, final_obs)
 
     def get_state(self) -> State | None:
@@ -254,13 +302,14 @@ class VectorBackend:
     def close(self) -> None:
         """Close the environments and their processes; a second call does nothing."""
         if not isinstance(self.envs.unwrapped, AsyncVectorEnv):
-            self.envs.close()
+            close_all([self.envs], self._env_id)  # type: ignore[list-item]  # a VectorEnv has close() as well
             return
         try:
             with warnings.catch_warnings():  # an interrupted step is pending, and is waited for
                 warnings.filterwarnings("ignore", ".*waiting for a pending call", UserWarning)
                 self.envs.close(timeout=_CLOSE_TIMEOUT)
         except (OSError, EOFError):  # a worker is already gone
+            self.envs.unwrapped._state = AsyncState.DEFAULT  # nothing is pending, as the answer cannot come
             self.envs.close(terminate=True)
 
 
@@ -284,45 +333,16 @@ def make_async(
     obstacle = why_no_workers()
     if obstacle is not None:
         raise ConfigError(f"backend = async: {obstacle}; or use backend sync")
-    worker = _WorkerEnv(factory, spaces)
+    worker = AsyncCopy(factory, env_id, 0, spaces)
     try:
         CloudpickleWrapper(worker).__getstate__()
     except Exception as error:  # the __reduce__ of a user's object may raise anything
         raise ConfigError(
             f"backend = async: what makes {env_id} cannot be sent to a process ({error}); use backend sync"
         ) from error
-    mode = MODES[autoreset_mode]
-    envs = AsyncVectorEnv([worker] * num_envs, copy=False, context="spawn", autoreset_mode=mode)
+    mode, workers = MODES[autoreset_mode], [dataclasses.replace(worker, index=i) for i in range(num_envs)]
+    envs = AsyncVectorEnv(workers, copy=False, context="spawn", autoreset_mode=mode)
     return VectorBackend(envs, env_id)
-
-
-@dataclass(frozen=True)
-class _WorkerEnv:
-    """Makes the environment in a worker process, which first leaves Ctrl-C to its parent.
-
-    The parent itself gets a stand-in with the same spaces, if these are known: ``AsyncVectorEnv`` makes an environment
-    there only to read them.
-    """
-
-    factory: EnvFactory
-    spaces: tuple[Space[Any], Space[Any]] | None = None
-    parent: int = field(default_factory=os.getpid)
-
-    def __call__(self) -> AnyEnv:
-        if os.getpid() != self.parent:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        elif self.spaces is not None:
-            return _StandIn(*self.spaces)
-        return self.factory()
-
-
-@final
-class _StandIn(gym.Env[Any, Any]):
-    """Has the spaces of an environment and nothing else."""
-
-    def __init__(self, observation_space: Space[Any], action_space: Space[Any]) -> None:
-        self.observation_space = observation_space
-        self.action_space = action_space
 
 
 def _mask(num_envs: int, value: bool) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ from gymnasium.envs.registration import load_env_creator
 from limelight.envs.atari import AtariBackend
 from limelight.envs.base import EnvBackend
 from limelight.envs.envpool_backend import EnvPoolBackend, why_no_envpool
+from limelight.envs.faults import close_env, env_code
 from limelight.envs.games import check_settings
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
 from limelight.envs.masks import random_action
@@ -107,7 +108,7 @@ def inspect_env(source: EnvSource, may_start_workers: bool = True) -> Spaces:
     has_vector = source.spec is not None and source.spec.vector_entry_point is not None
     is_timed = source.config.backend == "auto" and source.kind != "atari" and not has_vector
     if source.inspection.spaces is None and is_timed and _may_be_async(source.config, may_start_workers):
-        with suppress(Exception):  # errors are reported when the environment is actually used
+        with suppress(Exception, SystemExit):  # errors are reported when the environment is actually used
             _time_steps(source)
     return source.spaces()
 
@@ -206,7 +207,7 @@ def _build_sync(source: EnvSource) -> EnvBackend:
         envs: list[AnyEnv] = []
         for _ in range(config.num_envs):
             envs.append(source.make())
-            stack.callback(envs[-1].close)
+            stack.callback(close_env, envs[-1], source.name)
         # A callable that always returns one environment would also return it to the evaluations during training.
         if any(map(source.is_first, envs)):
             raise EnvError(SAME_ENV.format(source.name))
@@ -287,9 +288,10 @@ def _time_steps(source: EnvSource) -> float:
         env = source.make()
         try:
             check_spaces(env.observation_space, env.action_space, source.name)
-            source.inspection.step_seconds = _step_seconds(env)
+            with env_code(source.name, "random play"):
+                source.inspection.step_seconds = _step_seconds(env)
         finally:
-            env.close()
+            close_env(env, source.name)
     return source.inspection.step_seconds
 
 

@@ -23,6 +23,7 @@ from gymnasium.wrappers import TimeLimit
 
 from limelight.envs import games, minigrid
 from limelight.envs.atari import AtariGame
+from limelight.envs.faults import call_fault, close_env
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
 from limelight.errors import ConfigError, EnvError, LimelightError, did_you_mean
@@ -147,7 +148,7 @@ class EnvSource:
         try:
             env = env if self.game else self._adapt(env)
         except BaseException:
-            env.close()
+            close_env(env, self.name)
             raise
         if self.inspection.spaces is None:
             self.inspection.spaces = (env.observation_space, env.action_space)
@@ -158,7 +159,7 @@ class EnvSource:
     def spaces(self) -> Spaces:
         """Return observation and action space of the copies; make one and close it if none was made yet."""
         if self.inspection.spaces is None:
-            self.make().close()
+            close_env(self.make(), self.name)
         assert self.inspection.spaces is not None
         return self.inspection.spaces
 
@@ -197,9 +198,9 @@ class EnvSource:
             raise EnvError(_not_made(self.name, source, error)) from error
         except LimelightError:
             raise
-        except Exception as error:
-            if not kwargs:
-                raise
+        except (Exception, SystemExit) as error:
+            if not kwargs or isinstance(error, SystemExit):
+                raise call_fault(self.name, "making it", error) from error
             raise ConfigError(
                 f"env_kwargs = {kwargs}: {self.name} refuses them ({type(error).__name__}: {error})"
             ) from error
