@@ -12,6 +12,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from limelight.seeds import Stream, derive_seed
+
 
 class Plain(gym.Env[Any, Any]):
     """Episodes of 20 steps whose reward is the action."""
@@ -96,6 +98,70 @@ class OddRewards(Plain):
     def reward(self, action: Any) -> Any:
         forms = [1, True, np.float32(1), np.array(1.0), np.array([1.0]), np.array([[1]])]
         return forms[self.steps % len(forms)]
+
+
+class Ninth(Plain):
+    """Episodes of nine steps that each give 0.1."""
+
+    def step(self, action: Any) -> Any:
+        obs, _, _, _, info = super().step(action)
+        return obs, 0.1, self.steps >= 9, False, info
+
+
+class Money(Plain):
+    """Rewards that float32 rounds to 16777216."""
+
+    def reward(self, action: Any) -> Any:
+        return 16_777_217.0
+
+
+class BeyondFloat32(Plain):
+    def reward(self, action: Any) -> Any:
+        return 1e39 if self.steps == 3 else 0.0
+
+
+class Sharpe(Plain):
+    """The last reward of an episode is 0/0."""
+
+    def reward(self, action: Any) -> Any:
+        return float("nan") if self.steps == 20 else 0.0
+
+
+class Huge(Plain):
+    """Rewards whose squares float64 does not hold."""
+
+    def reward(self, action: Any) -> Any:
+        return 1e200 * self.np_random.integers(50, 100) / 10
+
+
+class OneBadReading(Plain):
+    """Observations that grow from 0 to 1 in an episode; in environment 1 of four, one number is ``value`` once."""
+
+    action_space = Box(-1.0, 1.0, (1,), np.float32)  # type: ignore[assignment]
+
+    def __init__(self, value: float, at: int = 410) -> None:
+        super().__init__()
+        self.value = value
+        self.at = at
+        self.is_bad = False
+        self.total = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        if seed is not None:
+            self.is_bad = seed % 4 == (derive_seed(0, Stream.ENV) + 1) % 4
+        _, info = super().reset(seed=seed)
+        return self.obs(), info
+
+    def step(self, action: Any) -> Any:
+        _, *rest = super().step(0.0)
+        return (self.obs(), *rest)
+
+    def obs(self) -> Any:
+        self.total += 1
+        obs = np.full(3, self.steps / 20, np.float32)
+        if self.is_bad and self.total == self.at:
+            obs[1] = self.value
+        return obs
 
 
 class StartsProcess(Plain):

@@ -6,13 +6,21 @@ import math
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from limelight.algo.rollout import Rollout
 from limelight.errors import NonFiniteError
+from limelight.spaces.packed import Packed, path_name
 
 
-def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str) -> None:
+def require_finite(
+    rollout: Rollout,
+    lengths: NDArray[np.float64],
+    env_id: str,
+    rewards: NDArray[np.float64] | None = None,
+    space: Space[Any] | None = None,
+) -> None:
     """Raise for the first reward, observation or continuous action of a rollout that is not finite.
 
     The check is one sum per array; only where a sum is not finite follows the search.
@@ -21,6 +29,8 @@ def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str) 
         rollout: the rollout to check.
         lengths: steps of the running episodes before the rollout, [B], for the message.
         env_id: name of the environment, for the message.
+        rewards: [T, B], as the environments gave them, where those of the rollout are rounded to float32.
+        space: of observations, for the name of a part.
     Raises: NonFiniteError naming array, environment, index and step of the episode.
     """
     real_obs, real_actions = rollout.obs.dtype.kind == "f", rollout.actions.dtype.kind == "f"
@@ -39,13 +49,17 @@ def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str) 
     if real_actions:
         fix_policy = "the policy has diverged; a smaller learning_rate or max_grad_norm would help"
         _refuse(rollout, lengths, env_id, "action", _actions_of_finite_obs(rollout), fix_policy)
+    if rewards is not None:
+        _refuse(rollout, lengths, env_id, "reward", rewards, fix_env)
+        scale = "beyond float32, in which networks learn; scale the rewards in the environment"
+        _refuse(rollout, lengths, env_id, "reward", rewards, scale, np.isfinite(rollout.rewards))
     _refuse(rollout, lengths, env_id, "reward", rollout.rewards, fix_env)
     if real_obs:
-        _refuse(rollout, lengths, env_id, "observation", rollout.obs, fix_env)
+        _refuse(rollout, lengths, env_id, "observation", rollout.obs, fix_env, space=space)
         if final is not None:
             at_end = np.zeros_like(rollout.obs)
             at_end[final.t + 1, final.b] = final.obs
-            _refuse(rollout, lengths, env_id, "final observation", at_end, fix_env)
+            _refuse(rollout, lengths, env_id, "final observation", at_end, fix_env, space=space)
 
 
 def _actions_of_finite_obs(rollout: Rollout) -> NDArray[Any]:
@@ -59,10 +73,20 @@ def _actions_of_finite_obs(rollout: Rollout) -> NDArray[Any]:
 
 
 def _refuse(
-    rollout: Rollout, lengths: NDArray[np.float64], env_id: str, key: str, values: NDArray[Any], fix: str
+    rollout: Rollout,
+    lengths: NDArray[np.float64],
+    env_id: str,
+    key: str,
+    values: NDArray[Any],
+    fix: str,
+    fine: NDArray[np.bool_] | None = None,
+    space: Space[Any] | None = None,
 ) -> None:
-    """Raise for the first value [T, B, ...] (observations: [T+1, B, ...]) that is not finite, if there is one."""
-    bad = np.argwhere(~np.isfinite(values))
+    """Raise for the first value [T, B, ...] (observations: [T+1, B, ...]) that is not ``fine``, if there is one.
+
+    ``fine``: by default, where the values are finite.
+    """
+    bad = np.argwhere(~(np.isfinite(values) if fine is None else fine))
     if not len(bad):
         return
     row, b, *index = (int(i) for i in bad[0])
@@ -70,6 +94,15 @@ def _refuse(
     ends = np.flatnonzero(rollout.terminated[: max(t, 0), b] + rollout.truncated[: max(t, 0), b])
     first, before = (int(ends[-1]) + 1, 0) if len(ends) else (0, int(lengths[b]))
     raise NonFiniteError(
-        f"{env_id}: {key}{index or ''} = {values[(row, b, *index)]} in environment {b}, step "
+        f"{env_id}: {key}{_place(space, index)} = {values[(row, b, *index)]} in environment {b}, step "
         f"{before + int(rollout.valid[first : t + 1, b].sum())} of its episode; {fix}"
     )
+
+
+def _place(space: Space[Any] | None, index: list[int]) -> str:
+    """Return the index of a number in an observation; of a packed one, the key and the index in its part."""
+    if not isinstance(space, Packed):
+        return str(index or "")
+    leaf = next(leaf for leaf in space.leaves if leaf.start <= index[0] < leaf.start + leaf.size)
+    inside = np.unravel_index(index[0] - leaf.start, leaf.space.shape or ())
+    return path_name((*leaf.path, *(int(i) for i in inside)))

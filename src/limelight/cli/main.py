@@ -185,7 +185,10 @@ def _evaluate(argv: list[str]) -> int:
     if arguments.json:
         import json
 
-        print(json.dumps({**result.to_json(), **({"video": str(video[0])} if video else {})}))
+        from limelight.runs.folder import finite_or_none
+
+        numbers = {key: finite_or_none(value) for key, value in result.to_json().items()}
+        print(json.dumps({**numbers, **({"video": str(video[0])} if video else {})}, allow_nan=False))
         return 0
     print(
         f"{arguments.env_id or agent.config.env.env_id} · {arguments.which} agent of {arguments.run_dir}: "

@@ -112,7 +112,7 @@ class SyncBackend:
 
     def _next_step(self, actions: NDArray[Any]) -> Step:
         obs, running, valid, done = self._obs, self._running, self._valid, False
-        rewards, terminated, truncated = np.zeros(self.num_envs, np.float32), self._none, self._none
+        rewards, terminated, truncated = np.zeros(self.num_envs), self._none, self._none
         try:
             for i, step in enumerate(self._steps):
                 if running[i]:
@@ -136,7 +136,7 @@ class SyncBackend:
 
     def _same_step(self, actions: NDArray[Any]) -> Step:
         obs = self._obs
-        rewards, terminated, truncated = np.zeros(self.num_envs, np.float32), self._none, self._none
+        rewards, terminated, truncated = np.zeros(self.num_envs), self._none, self._none
         final_obs: NDArray[Any] | None = None
         try:
             for i, step in enumerate(self._steps):
@@ -257,15 +257,15 @@ class VectorBackend:
         obs, rewards, terminated, truncated, _ = self._vector_step(actions)
         valid = self._valid
         self._valid = ~(terminated | truncated)
-        return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, valid)
+        return Step(obs, np.asarray(rewards, np.float64), terminated, truncated, valid)
 
     def _next_step_masked(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, _ = self._vector_step(actions)
         valid = self._valid
-        rewards = np.where(valid, rewards, np.float32(0.0))
+        rewards = np.where(valid, rewards, 0.0)
         terminated, truncated = terminated & valid, truncated & valid
         self._valid = ~(terminated | truncated)
-        return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, valid)
+        return Step(obs, np.asarray(rewards, np.float64), terminated, truncated, valid)
 
     def _same_step(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, infos = self._vector_step(actions)
@@ -275,7 +275,7 @@ class VectorBackend:
             final_obs = np.zeros_like(obs)
             for i in done:
                 final_obs[i] = infos["final_obs"][i]
-        return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, self._all, final_obs)
+        return Step(obs, np.asarray(rewards, np.float64), terminated, truncated, self._all, final_obs)
 
     def _step_then_reset(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, _ = self._vector_step(actions)
@@ -284,7 +284,7 @@ class VectorBackend:
         if done.any():
             final_obs = np.array(obs)  # a copy: the reset may write into the same buffer
             obs = self._reset(options={"reset_mask": done})
-        return Step(obs, np.asarray(rewards, np.float32), terminated, truncated, self._all, final_obs)
+        return Step(obs, np.asarray(rewards, np.float64), terminated, truncated, self._all, final_obs)
 
     def get_state(self) -> State | None:
         """Return the vector environment's state and which rows are due for a reset; None if it is not plain data."""

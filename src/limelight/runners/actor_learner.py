@@ -32,6 +32,7 @@ class ActorLearner:
         self.policy = ModelPolicy(learner.network, rng, learner.algorithm.noise_correlation)
         self.image_scale: PixelScale | None = None
         """Mean and scale by which the network normalised images in the last rollout; None where it does not."""
+        self._is_whole = True  # the last rollout was completed
 
     @property
     def normalizer(self) -> ObservationNormalizer | None:
@@ -43,17 +44,32 @@ class ActorLearner:
         if self.normalizer is not None and self.normalizer.in_network:
             self.image_scale = self.normalizer.image_scale()
             self.learner.network.set_image_scale(self.image_scale)
-        return self.collector.collect(self.policy)
+        self._is_whole = False
+        rollout = self.collector.collect(self.policy)
+        self._is_whole = True
+        return rollout
 
     def get_state(self) -> State:
-        """Return the state that only this process has; ``envs`` is None where environments cannot be saved."""
+        """Return the state that only this process has; ``envs`` is None where environments cannot be saved.
+
+        After a rollout that failed, nothing of it is kept: the environments begin new episodes first.
+        """
+        can_continue = self._is_whole or self._begin_episodes()
         return {
             "learner": self.learner.get_state(),
             "policy": self.policy.get_state(),
             "collector": self.collector.get_state(),
             "normalizer": self.normalizer.get_state() if self.normalizer is not None else None,
-            "envs": self.collector.envs.get_state(),
+            "envs": self.collector.envs.get_state() if can_continue else None,
         }
+
+    def _begin_episodes(self) -> bool:
+        """Begin new episodes in all environments; return whether they could."""
+        try:
+            self.collector.reset(None)
+        except Exception:  # whatever broke the rollout may break the reset
+            return False
+        return self.collector.is_finite()
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> bool:
         """Continue from :meth:`get_state`; return False if episodes had to restart, seeded by ``seed``."""

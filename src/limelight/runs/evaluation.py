@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from limelight.algo.collector import Policy
 from limelight.envs.base import EnvBackend
+from limelight.envs.faults import how_to_fix
 from limelight.envs.games import for_other
 from limelight.envs.make import make_envs
 from limelight.envs.source import resolve_env
-from limelight.errors import ConfigError
+from limelight.errors import ConfigError, NonFiniteError
 from limelight.settings.schema import EnvConfig
 from limelight.spaces.describe import describe_space
 from limelight.typing import EnvFactory
@@ -51,12 +53,15 @@ class Evaluation:
     @property
     def mean_return(self) -> float:
         """Return the mean episode return."""
-        return float(np.mean(self.returns))
+        return math.fsum(self.returns) / len(
+            self.returns
+        )  # correctly rounded: the mean of equal returns is that return
 
     @property
     def std_return(self) -> float:
         """Return the standard deviation of the episode returns."""
-        return float(np.std(self.returns))
+        with np.errstate(over="ignore"):  # the squares of returns beyond 1e154
+            return float(np.std(self.returns))
 
     @property
     def median_return(self) -> float:
@@ -121,7 +126,7 @@ def evaluate(
     try:
         check_fits(agent, envs, config.env_id)
         rng = None if deterministic else np.random.default_rng(seed)
-        return play(envs, agent.policy(rng), agent.normalize, episodes, seed)
+        return play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=config.env_id)
     finally:
         envs.close()
 
@@ -165,6 +170,7 @@ def play(
     episodes: int,
     seed: int,
     watch: StepCallback = lambda episode_return, length: True,
+    name: str = "the environment",
 ) -> Evaluation:
     """Run ``episodes`` episodes, an equal share in each environment, after a reset of all environments with ``seed``.
 
@@ -175,6 +181,8 @@ def play(
         episodes: how many.
         seed: of the environments.
         watch: called at every step of the first environment.
+        name: the environment's name in messages.
+    Raises: NonFiniteError for an episode whose return is not finite, as training would.
     """
     B = envs.num_envs
     to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)
@@ -194,6 +202,11 @@ def play(
         endless[0] |= not watch(float(episode_return[0]), int(episode_length[0])) and not done[0]
         for b in np.flatnonzero(done | endless):
             if to_play[b]:
+                if not math.isfinite(episode_return[b]):
+                    raise NonFiniteError(
+                        f"{name}: return = {episode_return[b]} of an episode of {episode_length[b]} steps in environment "
+                        f"{b} of an evaluation; {how_to_fix(name)}"
+                    )
                 returns.append(float(episode_return[b]))
                 lengths.append(int(episode_length[b]))
                 to_play[b] = 0 if endless[b] else to_play[b] - 1

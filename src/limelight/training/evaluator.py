@@ -16,6 +16,11 @@ from limelight.settings.schema import TrainConfig
 from limelight.typing import State
 
 
+def is_reached(mean: float, threshold: float) -> bool:
+    """Return whether a mean return has reached ``threshold``, but for rounding: nine rewards of 0.1 sum to 0.9 − 1e-16."""
+    return mean >= threshold - 1e-9 * max(1.0, abs(threshold))
+
+
 class Evaluator:
     """Evaluates the agent in separate environments, saves the best one, and confirms that a return is reached.
 
@@ -45,7 +50,7 @@ class Evaluator:
         mean = evaluation.mean_return
         if self.best_return is None or mean >= self.best_return:
             self._save_best(mean)
-        reached = self.threshold is not None and mean >= self.threshold
+        reached = self.threshold is not None and is_reached(mean, self.threshold)
         self._reached_in_a_row = self._reached_in_a_row + 1 if reached else 0
         if reached and self.solved_at is None and settings.stop_at_return is None:
             self.solved_at = (step, seconds)
@@ -62,7 +67,7 @@ class Evaluator:
         assert settings.stop_at_return is not None
         seed = derive_seed(self.config.seed, Stream.CONFIRMATION, step)
         evaluation = self._run_episodes(settings.confirm_episodes, True, seed)
-        confirmed = evaluation.mean_return >= settings.stop_at_return
+        confirmed = is_reached(evaluation.mean_return, settings.stop_at_return)
         if confirmed:
             self._save_best(evaluation.mean_return)
             self.solved_at = (step, seconds)
@@ -84,7 +89,7 @@ class Evaluator:
         if envs is None:
             envs = self._envs[episodes] = make_eval_envs(self.config.env, episodes, self.agent.env_factory)
         rng = None if deterministic else np.random.default_rng(seed)
-        return play(envs, agent.policy(rng), agent.normalize, episodes, seed)
+        return play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=self.config.env.env_id)
 
     def close(self) -> None:
         """Close the environments."""

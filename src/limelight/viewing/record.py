@@ -186,7 +186,7 @@ class _RenderedEnv:
             return is_open
 
         while is_open and len(played) < episodes:
-            played.append(play(envs, agent.policy(rng), agent.normalize, 1, seed + len(played), show_step))
+            played.append(play(envs, agent.policy(rng), agent.normalize, 1, seed + len(played), show_step, self.name))
         returns = [episode.returns[0] for episode in played]
         lengths = [episode.lengths[0] for episode in played]
         return Evaluation(returns, lengths, sum(episode.cut for episode in played))
