@@ -58,7 +58,7 @@ def test_one_huge_reading_does_not_end_a_feature(tmp_path: Path, caplog: pytest.
     """With 1e30 in the variance, the feature would be 0 for the rest of the run."""
     kwargs = {**QUICK, "num_envs": 4, "normalize_obs": True, "total_timesteps": 3_000, "run_dir": str(tmp_path / "r")}
     with caplog.at_level(logging.WARNING, "limelight"):
-        limelight.train(OneBadReading, env_kwargs={"value": 1e30}, **kwargs)
+        limelight.train(OneBadReading, env_kwargs={"value": 1e30, "at": 410}, **kwargs)
     (note,) = (record.getMessage() for record in caplog.records)
     assert "OneBadReading: observation[1] was about 1e+30, usually" in note
     normalizer = limelight.load(tmp_path / "r", "last").normalizer
@@ -92,7 +92,7 @@ def test_json_of_an_evaluation_is_strict(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["evaluate", str(tmp_path / "r"), "--env-id", "helpers.rude_envs:Huge", "--json"]) == 0
     result = numbers(capsys.readouterr().out)
     assert result["std_return"] is None
-    assert result["mean_return"] == pytest.approx(1.5e201, rel=0.5)
+    assert result["mean_return"] == pytest.approx(1.5e202, rel=0.2)
 
 
 def test_returns_are_summed_in_float64(tmp_path: Path) -> None:
@@ -112,7 +112,6 @@ def test_a_threshold_that_is_reached_but_for_rounding_stops_the_run(tmp_path: Pa
 
 
 def test_a_reward_beyond_float32_is_shown_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(
-        NonFiniteError, match=r"reward = 1e\+39 in environment 0, step 3 of its episode; beyond float32"
-    ):
+    beyond = r"reward = 1e\+39 in environment 0, step 3 of its episode; beyond float32"
+    with pytest.raises(NonFiniteError, match=beyond):
         limelight.train(BeyondFloat32, run_dir=str(tmp_path / "r"), total_timesteps=200, **QUICK)

@@ -139,7 +139,7 @@ class OneBadReading(Plain):
 
     action_space = Box(-1.0, 1.0, (1,), np.float32)  # type: ignore[assignment]
 
-    def __init__(self, value: float, at: int = 410) -> None:
+    def __init__(self, value: float, at: int = 116) -> None:
         super().__init__()
         self.value = value
         self.at = at

@@ -49,7 +49,7 @@ def no_moments(shape: tuple[int, ...]) -> Moments:
 
 
 def moments_of(samples: NDArray[Any], dtype: type = np.float64) -> Moments:
-    """Return the moments of ``samples`` [N, *shape], N ≥ 1, summed in ``dtype``; samples that are not finite are left out."""
+    """Return the moments of ``samples`` [N, *shape], N ≥ 1, summed in ``dtype``, without those that are not finite."""
     # Written out, because ndarray.mean and ndarray.var are slow for few rows (benchmarks/throughput.py, 8 × 5).
     rows: NDArray[Any] = samples.astype(dtype)
     mean = np.add.reduce(rows) / len(rows)

@@ -30,6 +30,13 @@ USAGE_ERROR = 2
 SIGINT_STATUS = 130
 
 
+class _Terminated(BaseException):
+    """SIGTERM arrived; no SystemExit, which an environment may raise too."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Command:
     """A subcommand."""
@@ -73,6 +80,8 @@ def _run(name: str, argv: list[str]) -> int:
     except LimelightError as error:
         print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
         return USAGE_ERROR
+    except _Terminated as signalled:
+        return signalled.status
     except KeyboardInterrupt:
         print("limelight: interrupted", file=sys.stderr)
         return SIGINT_STATUS
@@ -204,11 +213,11 @@ def _evaluate(argv: list[str]) -> int:
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit(143), so that environments and their processes are closed before the exit."""
+    """Turn SIGTERM into :class:`_Terminated`, so that environments and their processes are closed before the exit."""
 
     def leave(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-        raise SystemExit(128 + number)
+        raise _Terminated(128 + number)
 
     try:
         before = signal.signal(signal.SIGTERM, leave)

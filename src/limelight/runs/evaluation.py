@@ -53,9 +53,7 @@ class Evaluation:
     @property
     def mean_return(self) -> float:
         """Return the mean episode return."""
-        return math.fsum(self.returns) / len(
-            self.returns
-        )  # correctly rounded: the mean of equal returns is that return
+        return math.fsum(self.returns) / len(self.returns)  # rounded once: equal returns are their mean
 
     @property
     def std_return(self) -> float:
@@ -204,8 +202,8 @@ def play(
             if to_play[b]:
                 if not math.isfinite(episode_return[b]):
                     raise NonFiniteError(
-                        f"{name}: return = {episode_return[b]} of an episode of {episode_length[b]} steps in environment "
-                        f"{b} of an evaluation; {how_to_fix(name)}"
+                        f"{name}: return = {episode_return[b]} of an episode of {episode_length[b]} steps in "
+                        f"environment {b} of an evaluation; {how_to_fix(name)}"
                     )
                 returns.append(float(episode_return[b]))
                 lengths.append(int(episode_length[b]))

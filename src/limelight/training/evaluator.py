@@ -17,7 +17,7 @@ from limelight.typing import State
 
 
 def is_reached(mean: float, threshold: float) -> bool:
-    """Return whether a mean return has reached ``threshold``, but for rounding: nine rewards of 0.1 sum to 0.9 − 1e-16."""
+    """Return whether a mean return has reached ``threshold``, but for rounding: nine times 0.1 is 0.9 − 1e-16."""
     return mean >= threshold - 1e-9 * max(1.0, abs(threshold))
 
 
