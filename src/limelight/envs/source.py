@@ -64,6 +64,7 @@ def resolve_env(config: EnvConfig, factory: EnvFactory | None = None) -> EnvSour
         factory = factory.factory
     import_env_module(config)
     if factory is not None:
+        require_maker(factory)
         return EnvSource(config, "callable", qualified_name(factory), creator=factory, factory=factory)
     game = games.game_of(config.env_id)
     if game is not None:
@@ -228,8 +229,28 @@ class EnvSource:
         return "info" if self.inspection.masks_in_info else None
 
 
+def require_maker(env: Any) -> None:
+    """Refuse an object that makes no environments, with a line that says what to pass.
+
+    Raises: ConfigError.
+    """
+    if isinstance(env, gym.Env | VectorEnv):
+        spec = getattr(env, "spec", None)
+        kind = "one environment" if isinstance(env, gym.Env) else "a vector environment"
+        example = f"{spec.id!r}, or lambda: gym.make({spec.id!r})" if spec is not None else "lambda: MyEnv(size=5)"
+        raise ConfigError(
+            f"env = {type(env).__name__}: is {kind}, but copies of it are made; pass an id or a callable: {example}"
+        )
+    if isinstance(env, EnvSpec):
+        raise ConfigError(f"env = EnvSpec: is a specification; pass its id, {env.id!r}")
+    if not callable(env):
+        text = " ".join(repr(env).split())
+        raise ConfigError(f"env = {text[:60]}: must be an id, or a callable that makes an environment")
+
+
 def qualified_name(factory: Creator) -> str:
     """Return ``package.module:callable`` of a callable, by which another process finds it if it can be imported."""
+    require_maker(factory)
     target = factory if hasattr(factory, "__qualname__") else type(factory)
     return f"{target.__module__}:{target.__qualname__}"
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -117,6 +118,7 @@ def evaluate(
         deterministic: the most probable action instead of a sample.
     Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
+    _require_agent(agent)
     if episodes < 1:
         raise ConfigError(f"episodes = {episodes}: must be ≥ 1")
     config, factory = env_of(agent, env)
@@ -127,6 +129,16 @@ def evaluate(
         return play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=config.env_id)
     finally:
         envs.close()
+
+
+def _require_agent(agent: Any) -> None:
+    """Refuse what is no agent, with a line that says what to pass."""
+    if hasattr(agent, "policy") and hasattr(agent, "normalize"):
+        return
+    if isinstance(agent, str | Path):
+        raise ConfigError(f"agent = {str(agent)!r}: is a path; pass the agent that is saved there, limelight.load(...)")
+    instead = "its agent, result.agent" if hasattr(agent, "agent") else "an agent, e.g. limelight.load(run_dir)"
+    raise ConfigError(f"agent: is a {type(agent).__name__}; pass {instead}")
 
 
 def env_of(agent: Agent, env: EnvLike) -> tuple[EnvConfig, EnvFactory | None]:

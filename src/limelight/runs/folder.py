@@ -47,6 +47,17 @@ class VideoInfo:
 # --------------------------------------------------------------------------- a new run
 
 
+def as_folder(run_dir: Any) -> Path:
+    """Return the path that a user gave as the folder of a run.
+
+    Raises: ConfigError for anything else, with a line that says what to pass.
+    """
+    if isinstance(run_dir, str | os.PathLike):
+        return Path(run_dir)
+    instead = "its folder, result.run_dir" if hasattr(run_dir, "run_dir") else "the path of a run's folder"
+    raise ConfigError(f"run_dir: is a {type(run_dir).__name__}; pass {instead}")
+
+
 def require_empty(config: TrainConfig) -> None:
     """Refuse a ``run_dir`` that holds anything: no run is ever overwritten.
 

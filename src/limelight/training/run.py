@@ -29,7 +29,16 @@ from limelight.runners.sync import SyncRunner
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
-from limelight.runs.folder import CONFIG, METRICS, MONITOR, SUMMARY, create_run_folder, require_empty, write_json
+from limelight.runs.folder import (
+    CONFIG,
+    METRICS,
+    MONITOR,
+    SUMMARY,
+    as_folder,
+    create_run_folder,
+    require_empty,
+    write_json,
+)
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import for_resume, load_yaml, save_yaml, with_settings
 from limelight.settings.rules import validate
@@ -97,7 +106,7 @@ def train(
 
 def resume(run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger] = (), **settings: Any) -> RunResult:
     """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`."""
-    folder = Path(run_dir)
+    folder = as_folder(run_dir)
     config = for_resume(load_yaml(folder / CONFIG), settings)
     return run(config, resume_from=folder, quiet=quiet, loggers=loggers)
 
