@@ -21,7 +21,7 @@ from limelight.envs.make import num_cores
 from limelight.envs.toy import Ring
 from limelight.errors import CheckpointError, ConfigError
 from limelight.nn.model import make_model
-from limelight.runs.evaluation import Evaluation, play
+from limelight.runs.evaluation import Evaluation, Limits, play
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
 from limelight.training.run import RunResult
@@ -72,6 +72,7 @@ def test_statistics_are_those_of_the_returns() -> None:
         "iqm_return": 3.5,
         "episodes": 8,
         "mean_length": 1.0,
+        "cut_episodes": 0,
     }
 
 
@@ -85,10 +86,9 @@ def test_every_environment_runs_an_equal_share() -> None:
     assert sorted(uneven.returns) == [3.0, 3.0, 3.0, 50.0]
 
 
-def test_an_endless_episode_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["limelight.runs.evaluation"], "MAX_EPISODE_STEPS", 40)
+def test_an_endless_episode_is_cut_and_counted() -> None:
     envs = limelight.make_envs(Ring, num_envs=2, backend="sync", env_kwargs={"max_steps": 10**6})
-    result = play(envs, Zeros(), same, 6, seed=0)
+    result = play(envs, Zeros(), same, 6, seed=0, limits=Limits(40, lambda: False))
     assert result.lengths == [40, 40]
     assert result.cut == 2
     assert result.to_metrics()["eval/cut_episodes"] == 2

@@ -177,6 +177,7 @@ def _last_line(result: RunResult) -> str:
     spread = with_spread(summary["final_eval_return"], summary["final_eval_std"])
     which = "last" if summary["best_eval_return"] is None else "best"
     score = f"{which} agent {spread} over {summary['final_eval_episodes']} episodes"
+    score += f", {summary['final_eval_cut']} of them cut" if summary["final_eval_cut"] else ""
     return f"{head}{score} {after} · {where}"
 
 
@@ -199,10 +200,11 @@ def _evaluate(argv: list[str]) -> int:
         numbers = {key: finite_or_none(value) for key, value in result.to_json().items()}
         print(json.dumps({**numbers, **({"video": str(video[0])} if video else {})}, allow_nan=False))
         return 0
+    asked = arguments.episodes or result.episodes
     print(
         f"{arguments.env_id or agent.config.env.env_id} · {arguments.which} agent of {arguments.run_dir}: "
         f"{with_spread(result.mean_return, result.std_return)} over {result.episodes} "
-        f"episode{'' if result.episodes == 1 else 's'} (median "
+        f"episode{'' if result.episodes == 1 else 's'}{result.describe_cut(asked)} (median "
         f"{decimal(result.median_return)}, IQM {decimal(result.iqm_return)}, mean length {decimal(result.mean_length)})"
     )
     if video:

@@ -42,6 +42,7 @@ _ENVPOOL_FAMILIES = (
     "gymnasium.envs.box2d.bipedal_walker:",
 )
 _TIMING_SECONDS = 0.02
+_IN_ONE_PROCESS = "in one process"
 
 
 class Choice(NamedTuple):
@@ -150,8 +151,11 @@ def _fastest(source: EnvSource, may_start_workers: bool, may_use_envpool: bool) 
     if not _may_be_async(config, may_start_workers):
         return Choice("sync", no_envpool)
     seconds = _time_steps(source)
-    backend: Backend = "async" if seconds >= _ASYNC_FROM_SECONDS else "sync"
-    return Choice(backend, f"a step takes {seconds * 1e6:.0f} µs; {no_envpool}")
+    taken = f"a step takes {seconds * 1e6:.0f} µs" + (f"; {no_envpool}" if no_envpool != _IN_ONE_PROCESS else "")
+    if seconds < _ASYNC_FROM_SECONDS:
+        return Choice("sync", taken)
+    obstacle = source.why_not_sent()
+    return Choice("async", taken) if obstacle is None else Choice("sync", f"{taken}, but {obstacle}")
 
 
 def _may_be_async(config: EnvConfig, may_start_workers: bool) -> bool:
@@ -162,7 +166,7 @@ def _why_not_envpool(source: EnvSource) -> str | None:
     """Return why ``auto`` does not choose EnvPool; None if it does."""
     entry = source.spec.entry_point if source.spec is not None else None
     if not isinstance(entry, str) or not entry.startswith(_ENVPOOL_FAMILIES):
-        return "EnvPool is used only for MuJoCo and Box2D"
+        return _IN_ONE_PROCESS
     if source.config.num_envs < _ENVPOOL_FROM_ENVS:
         return f"EnvPool is used from {_ENVPOOL_FROM_ENVS} environments on"
     return why_no_envpool(source)

@@ -19,6 +19,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.spaces import Space
 from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper
 from gymnasium.wrappers import TimeLimit
 
 from limelight.envs import games, minigrid
@@ -103,6 +104,8 @@ class Inspection:
     """Whether the info of a reset holds a mask of actions."""
     step_seconds: float | None = None
     """Median time of a step with random actions."""
+    time_limit: int | None = None
+    """Steps after which a copy declares that its episodes are truncated."""
     first: weakref.ref[AnyEnv] | None = None
     """The first copy without its wrappers, while it exists in this process."""
 
@@ -155,6 +158,7 @@ class EnvSource:
             self.inspection.spaces = (env.observation_space, env.action_space)
             self.inspection.render_modes = tuple(env.metadata.get("render_modes") or ())
             self.inspection.first = weakref.ref(env.unwrapped)
+            self.inspection.time_limit = _time_limit(env)
         return env
 
     def spaces(self) -> Spaces:
@@ -168,6 +172,19 @@ class EnvSource:
         """Return the render modes that the environment declares; make a copy as :meth:`spaces` does."""
         self.spaces()
         return self.inspection.render_modes
+
+    def time_limit(self) -> int | None:
+        """Return the steps after which episodes are truncated, where that is declared; make a copy as :meth:`spaces`."""
+        self.spaces()
+        return self.inspection.time_limit
+
+    def why_not_sent(self) -> str | None:
+        """Return why a process cannot be given this source; None if it can."""
+        try:
+            CloudpickleWrapper(self).__getstate__()
+        except Exception as error:  # the __reduce__ of a user's object may raise anything
+            return f"what makes {self.name} cannot be sent to a process ({' '.join(str(error).split())})"
+        return None
 
     def is_packed(self) -> bool:
         """Return whether composite spaces or masks are packed; make a copy as :meth:`spaces` does."""
@@ -272,6 +289,16 @@ def _limit_steps(env: AnyEnv, limit: int) -> AnyEnv:
             return env
         layer = layer.env
     return TimeLimit(env, limit)
+
+
+def _time_limit(env: AnyEnv) -> int | None:
+    """Return the limit of a TimeLimit among the wrappers, or of the environment's specification."""
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, TimeLimit):
+            return int(layer._max_episode_steps)
+        layer = layer.env
+    return env.spec.max_episode_steps if env.spec is not None else None
 
 
 # --------------------------------------------------------------------------- modules and ids

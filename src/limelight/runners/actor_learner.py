@@ -110,9 +110,14 @@ def make_actor_learner(
         train_state: the parameters that its updates move; None makes its own.
     """
     envs = make_envs(config.env, factory=factory)
-    learner, normalizer = make_learner(config, envs.single_observation_space, envs.single_action_space, train_state)
-    collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
-    collector.reset(derive_seed(seed, Stream.ENV))
+    try:
+        spaces = envs.single_observation_space, envs.single_action_space
+        learner, normalizer = make_learner(config, *spaces, train_state)
+        collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
+        collector.reset(derive_seed(seed, Stream.ENV))
+    except BaseException:
+        envs.close()
+        raise
     return ActorLearner(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -18,9 +19,9 @@ from limelight.envs.base import EnvBackend
 from limelight.envs.faults import how_to_fix
 from limelight.envs.games import for_other
 from limelight.envs.make import make_envs
-from limelight.envs.source import resolve_env
-from limelight.errors import ConfigError, NonFiniteError
-from limelight.settings.schema import EnvConfig
+from limelight.envs.source import EnvSource, resolve_env
+from limelight.errors import ConfigError, EnvError, NonFiniteError
+from limelight.settings.schema import EnvConfig, EvalConfig
 from limelight.spaces.describe import describe_space
 from limelight.typing import EnvFactory
 
@@ -33,8 +34,22 @@ StepCallback = Callable[[float, int], bool]
 """Called with return and length so far of the first environment's episode, at its start and after each step; return
 False to cut the episode."""
 
+_LOG = logging.getLogger("limelight")
 MAX_EPISODE_STEPS = 30_000
 """Length at which an episode is cut: a greedy policy can get stuck, and its episode may then never end."""
+
+
+class Limits(NamedTuple):
+    """When running episodes of an evaluation are cut."""
+
+    max_steps: int
+    """The length at which an episode is cut."""
+    is_over: Callable[[], bool]
+    """Called at every step: true cuts all running episodes. It may raise to end the evaluation."""
+
+
+NO_LIMITS = Limits(MAX_EPISODE_STEPS, lambda: False)
+"""Only the length at which any episode is cut."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,14 @@ class Evaluation:
     def to_json(self) -> dict[str, float]:
         """Return the statistics by the names that ``limelight evaluate --json`` prints."""
         keys = ("mean_return", "std_return", "median_return", "iqm_return", "episodes", "mean_length")
-        return {key: getattr(self, key) for key in keys}
+        return {**{key: getattr(self, key) for key in keys}, "cut_episodes": self.cut}
+
+    def describe_cut(self, asked: int) -> str:
+        """Return how many episodes were cut, and that others were not run for that reason; nothing if none was."""
+        if not self.cut:
+            return ""
+        fewer = f" ({asked} were asked for)" if self.episodes < asked else ""
+        return f", {self.cut} of them cut after {max(self.lengths):,} steps{fewer}"
 
     def to_metrics(self) -> dict[str, float]:
         """Return the statistics by the names of logged metrics."""
@@ -106,6 +128,7 @@ def evaluate(
     episodes: int = 100,
     seed: int = 0,
     deterministic: bool = True,
+    num_envs: int | None = None,
 ) -> Evaluation:
     """Run ``episodes`` whole episodes with ``agent``: raw returns, frozen running statistics.
 
@@ -116,17 +139,20 @@ def evaluate(
             displace long ones.
         seed: of the environments (and of the actions, if not ``deterministic``); the same seed gives the same result.
         deterministic: the most probable action instead of a sample.
+        num_envs: copies of the environment at the same time; None: as in the evaluations of training.
     Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
     _require_agent(agent)
     if episodes < 1:
         raise ConfigError(f"episodes = {episodes}: must be ≥ 1")
     config, factory = env_of(agent, env)
-    envs = make_eval_envs(config, episodes, factory)
+    source = resolve_env(config, factory)
+    envs = make_eval_envs(source, episodes, agent.config.eval if env is None else EvalConfig(), num_envs)
+    limits = Limits(max_steps(source), lambda: False)
     try:
         check_fits(agent, envs, config.env_id)
         rng = None if deterministic else np.random.default_rng(seed)
-        return play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=config.env_id)
+        return play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=config.env_id, limits=limits)
     finally:
         envs.close()
 
@@ -165,12 +191,39 @@ def check_fits(agent: Agent, envs: EnvBackend, env_id: str) -> None:
             )
 
 
-def make_eval_envs(config: EnvConfig, episodes: int, factory: EnvFactory | None) -> EnvBackend:
-    """Make the environments of an evaluation: at most as many as episodes, and as many as make it faster."""
-    config = dataclasses.replace(config, autoreset_mode="next_step", backend="auto")
-    source = resolve_env(config, factory)
-    most = 100 if source.spec is not None and source.spec.vector_entry_point else 10
-    return make_envs(config, num_envs=min(episodes, most), factory=source)
+def max_steps(source: EnvSource) -> int:
+    """Return the length at which an episode is cut: the environment's own limit is heeded where it is larger."""
+    return max(MAX_EPISODE_STEPS, source.time_limit() or 0)
+
+
+def make_eval_envs(source: EnvSource, episodes: int, settings: EvalConfig, num_envs: int | None = None) -> EnvBackend:
+    """Make the environments of an evaluation: at most as many as episodes, and as many as make it faster.
+
+    Where ``auto`` has chosen processes and the environment fails in them, it is stepped in this process, with a note.
+
+    Args:
+        source: makes the copies.
+        episodes: of the evaluation.
+        settings: number and stepping of the copies.
+        num_envs: overrides the number of copies.
+    """
+    most = num_envs or settings.eval_envs
+    if most is None:
+        most = 100 if source.spec is not None and source.spec.vector_entry_point else 10
+    backend = settings.eval_backend
+    config = dataclasses.replace(
+        source.config, autoreset_mode="next_step", backend=backend, num_envs=min(episodes, most)
+    )
+    envs = make_envs(config, factory=source)
+    if envs.name != "async" or backend != "auto":
+        return envs
+    try:
+        envs.reset(seed=0)
+    except EnvError as error:
+        envs.close()
+        _LOG.warning("limelight: note: evaluations step in this process, as in others: %s", error)
+        return make_envs(dataclasses.replace(config, backend="sync"), factory=source)
+    return envs
 
 
 def play(
@@ -181,6 +234,7 @@ def play(
     seed: int,
     watch: StepCallback = lambda episode_return, length: True,
     name: str = "the environment",
+    limits: Limits = NO_LIMITS,
 ) -> Evaluation:
     """Run ``episodes`` episodes, an equal share in each environment, after a reset of all environments with ``seed``.
 
@@ -192,6 +246,7 @@ def play(
         seed: of the environments.
         watch: called at every step of the first environment.
         name: the environment's name in messages.
+        limits: when running episodes are cut.
     Raises: NonFiniteError for an episode whose return is not finite, as training would.
     """
     B = envs.num_envs
@@ -208,7 +263,7 @@ def play(
         episode_return += step.rewards
         episode_length += step.valid
         done = step.terminated | step.truncated
-        endless = ~done & (episode_length >= MAX_EPISODE_STEPS)
+        endless = ~done & ((episode_length >= limits.max_steps) | limits.is_over())
         endless[0] |= not watch(float(episode_return[0]), int(episode_length[0])) and not done[0]
         for b in np.flatnonzero(done | endless):
             if to_play[b]:

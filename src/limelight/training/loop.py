@@ -22,7 +22,7 @@ from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
-from limelight.training.evaluator import Evaluator
+from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
 from limelight.typing import Metrics, State
 from limelight.viewing.logger import Loggers
 from limelight.viewing.numbers import with_spread
@@ -37,6 +37,15 @@ class Interrupt:
     """The signal that asked the run to stop, if any."""
 
     signal_number: int | None = None
+
+    def check(self) -> None:
+        """Raise :class:`InterruptedRun` once a signal has arrived."""
+        if self.signal_number is not None:
+            raise InterruptedRun
+
+
+class InterruptedRun(Exception):  # noqa: N818  (no error)
+    """A signal asked the run to stop during an evaluation, which then has no result."""
 
 
 @contextmanager
@@ -77,6 +86,7 @@ class TrainingLoop:
         self.logger = logger
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # (return, length) of the latest episodes
         self._num_episodes = 0
+        self._noted: set[str] = set()
         self._last_reported_step = 0
         self._last_evaluated_step = 0
         self._last_logged_step = 0
@@ -92,8 +102,8 @@ class TrainingLoop:
         self.logger.tick(self.runner.num_steps, self.seconds)
         try:
             status = self._run(interrupt)
-        except KeyboardInterrupt:  # the second Ctrl-C: stop now
-            raise
+        except InterruptedRun:
+            status = "interrupted"
         except BaseException:
             self.save_checkpoint()  # what was learnt before the error stays loadable
             raise
@@ -164,8 +174,20 @@ class TrainingLoop:
 
     def _evaluate(self) -> bool:
         """Evaluate; return whether ``stop_at_return`` is reached and confirmed."""
-        step = self._last_evaluated_step = self.runner.num_steps
-        self.logger.log(step, self.seconds, self.evaluator.evaluate(step, self.seconds).to_metrics())
+        step = self.runner.num_steps
+        if self.evaluator.is_too_slow(self.seconds):
+            self._note_once(
+                f"no evaluation at step {step:,} and for a while: they have taken {MOST_OF_TRAINING:g} times as long as "
+                "training; set max_episode_steps, eval_every or eval_episodes"
+            )
+            return False
+        result = self.evaluator.evaluate(step, self.seconds)
+        self._last_evaluated_step = step
+        self.logger.log(step, self.seconds, result.to_metrics())
+        if result.cut:
+            cut = result.describe_cut(self.config.eval.eval_episodes)
+            hint = "set max_episode_steps if that is too short or too long"
+            self._note_once(f"evaluation at step {step:,}: {result.episodes} episodes{cut}; {hint}")
         if not self.evaluator.should_confirm():
             return False
         evaluation, confirmed = self.evaluator.confirm(step, self.seconds)
@@ -174,6 +196,13 @@ class TrainingLoop:
             f"{self.config.eval.stop_at_return:g}: {with_spread(evaluation.mean_return, evaluation.std_return)}"
         )
         return confirmed
+
+    def _note_once(self, text: str) -> None:
+        """Pass on a message, unless one of its kind was passed on before."""
+        kind = text.partition(" at step")[0]
+        if kind not in self._noted:
+            self._noted.add(kind)
+            self.logger.message(text)
 
     def best_agent(self) -> Agent:
         """Return the best agent so far; the current one, if none was evaluated."""

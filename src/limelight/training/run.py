@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +19,9 @@ import torch
 from gymnasium.spaces import Space
 
 from limelight.envs.make import explain_backend, num_cores, try_envs
-from limelight.envs.source import qualified_name, resolve_env
+from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
-from limelight.errors import CheckpointError, ConfigError, WorkerError
+from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
 from limelight.runners.actor_learner import make_actor_learner, make_learner
 from limelight.runners.base import Runner
 from limelight.runners.processes.runner import ProcessRunner
@@ -45,7 +45,7 @@ from limelight.settings.rules import validate
 from limelight.settings.schema import EnvConfig, TrainConfig, WorkersConfig
 from limelight.threads import single_threaded
 from limelight.training.evaluator import Evaluator
-from limelight.training.loop import Interrupt, TrainingLoop, catch_signals
+from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
 from limelight.training.precision import choose_device, choose_precision
 from limelight.training.presets import explain_preset, resolve_config
 from limelight.typing import EnvFactory
@@ -135,6 +135,7 @@ def run(
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
     source = resolve_env(config.env, factory)
+    was_auto = config.env.backend == "auto"
     config = prepare(config, source, notes.append)
     state = read_checkpoint(resume_from) if resume_from is not None else None
     if resume_from is None:
@@ -143,13 +144,13 @@ def run(
         stack.enter_context(single_threaded())
         interrupt = stack.enter_context(catch_signals())
         # Environments, network, learner, runner and agent
-        runner, agent = build(config, source)
+        config, runner, agent = _build_or_fall_back(config, source, was_auto, notes)
         stack.callback(runner.close)
         if resume_from is None:
             notes.insert(0, explain_preset(config, (agent.observation_space, agent.action_space)))
         # The folder, the evaluations and the loggers
         run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
-        evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config))
+        evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
         logger = make_loggers(config, run_dir, _step_of(state) if state else None, quiet, loggers)
         stack.callback(logger.close)
@@ -163,12 +164,29 @@ def run(
     return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number)
 
 
+def _build_or_fall_back(
+    config: TrainConfig, source: EnvSource, was_auto: bool, notes: list[str]
+) -> tuple[TrainConfig, Runner, Agent]:
+    """Build; where ``auto`` has chosen processes and the environment fails in them, step it in this process."""
+    try:
+        return config, *build(config, source)
+    except EnvError as error:
+        if not was_auto or config.env.backend != "async":
+            raise
+        notes.append(f"backend sync: in processes it fails ({error})")
+    env = dataclasses.replace(config.env, backend="sync")
+    config = dataclasses.replace(config, env=env, eval=dataclasses.replace(config.eval, eval_backend="sync"))
+    return config, *build(config, source)
+
+
 def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -> tuple[str, dict[str, Any]]:
     """Train to the end, then evaluate; return the status and the summary, which is written after an error as well."""
     status, final = "failed", None
     try:
         status = loop.run(interrupt)
-        final = final_evaluation(loop, quiet) if status != "interrupted" else None
+        if status != "interrupted":
+            with suppress(InterruptedRun):
+                final = final_evaluation(loop, quiet)
     except WorkerError as error:
         error.run_dir = loop.run_dir
         raise
@@ -203,6 +221,12 @@ def prepare(
     if config.env.backend == "auto":
         notify(f"backend {choice.backend}: {choice.reason}")
     env = _prepare_env(dataclasses.replace(config.env, backend=choice.backend), workers)
+    evaluation = config.eval
+    if evaluation.eval_backend == "auto" and config.env.backend in ("sync", "async"):  # as set, not as chosen
+        evaluation = dataclasses.replace(evaluation, eval_backend=config.env.backend)
+    obstacle = source.why_not_sent() if has_workers else None
+    if obstacle is not None:
+        raise ConfigError(f"algo = {config.algorithm.algo}: {obstacle}; use algo a2c, which needs no workers")
     if config.log.video_every:
         check_video(config.env, source, f"video_every = {config.log.video_every}")
 
@@ -217,7 +241,7 @@ def prepare(
         if note is not None:
             notify(note)
     model = dataclasses.replace(config.model, precision=precision)
-    return dataclasses.replace(config, device=device, env=env, model=model, workers=workers)
+    return dataclasses.replace(config, device=device, env=env, eval=evaluation, model=model, workers=workers)
 
 
 def _prepare_workers(config: TrainConfig) -> WorkersConfig:
@@ -345,6 +369,7 @@ def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict
         "final_eval_return": final.mean_return if final else None,
         "final_eval_std": final.std_return if final else None,
         "final_eval_episodes": final.episodes if final else 0,
+        "final_eval_cut": final.cut if final else 0,
         "solved_at_step": solved_at[0] if solved_at else None,
         "solved_at_seconds": solved_at[1] if solved_at else None,
         "status": status,

@@ -32,6 +32,7 @@ _RESULTS = {
     "final_eval_return": "final evaluation of the best agent",
     "final_eval_std": "standard deviation of the final evaluation",
     "final_eval_episodes": "episodes of the final evaluation",
+    "final_eval_cut": "episodes of it that were cut",
     "solved_at_step": "solved at step",
     "solved_at_seconds": "solved after, s",
 }
