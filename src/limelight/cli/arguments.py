@@ -48,6 +48,8 @@ class EvaluateArguments:
     """Another environment than the one of the run."""
     env_kwargs: EnvKwargs = dataclasses.field(default_factory=dict)
     """Keyword arguments for the environment's constructor, added to those of the run or instead of them."""
+    env_module: str | None = None
+    """Module to import first because it registers the environment id."""
     max_episode_steps: Annotated[int | None, Range(ge=1)] = None
     """Time limit of an episode in environment steps, instead of the one of the run."""
     which: Literal["best", "last"] = "best"
@@ -141,6 +143,8 @@ def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | st
     changes: dict[str, Any] = {}
     if arguments.env_kwargs:
         changes["env_kwargs"] = {**agent.config.env.env_kwargs, **arguments.env_kwargs}
+    if arguments.env_module is not None:
+        changes["env_module"] = arguments.env_module
     if arguments.max_episode_steps is not None:
         changes["max_episode_steps"] = arguments.max_episode_steps
     if not changes:

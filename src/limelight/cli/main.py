@@ -49,8 +49,8 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if "" not in sys.path:  # as for `python -m`, so that --env-module finds a package in the working directory
-        sys.path.insert(0, "")
+    if "" not in sys.path:  # so that --env-module finds a package in the working directory
+        sys.path.append("")  # last, so that a file named yaml.py there hides no library
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without γ in its encoding shows a ? instead of failing
             stream.reconfigure(errors="replace")
@@ -129,6 +129,7 @@ def _notice(text: str) -> None:
 
 def _train(argv: list[str]) -> int:
     from limelight.cli.arguments import train_request
+    from limelight.cli.output import stdout_reserved
 
     if {*argv} & {*_HELP}:
         return _train_help(argv)
@@ -136,7 +137,8 @@ def _train(argv: list[str]) -> int:
     from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
 
     command = shlex.join(["limelight", "train", *argv])
-    result = run(request.config, resume_from=request.resume, quiet=request.quiet, command=command)
+    with stdout_reserved(request.quiet):
+        result = run(request.config, resume_from=request.resume, quiet=request.quiet, command=command)
     print(_last_line(result))
     return 128 + result.signal_number if result.signal_number else 0
 
@@ -292,13 +294,15 @@ def _list(argv: list[str]) -> int:
 
 def _check(argv: list[str]) -> int:
     from limelight.cli.arguments import CHECK, check_config
+    from limelight.cli.output import stdout_reserved
 
     if _print_help(argv, CHECK):
         return 0
     config = check_config(argv, _notice)
     from limelight.cli.env_check.check import check_env
 
-    findings = check_env(config)
+    with stdout_reserved():
+        findings = check_env(config)
     for finding in findings:
         print(f"{finding.level:4}  {finding.subject:12} {finding.message}")
     return USAGE_ERROR if any(finding.level == "fail" for finding in findings) else 0

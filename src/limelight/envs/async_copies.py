@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Space
 
-from limelight.envs.faults import close_env, env_code, first_observation, one_number, step_misfit
+from limelight.envs.faults import close_env, env_code, first_observation, one_number, seed_spaces, step_misfit
 from limelight.envs.spawn import allow_children
 from limelight.errors import EnvError
 from limelight.spaces.describe import describe_space
@@ -92,6 +92,7 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
             if self._fault is not None:
                 raise self._fault
             with env_code(self._name, "reset()"):
+                seed_spaces(self.env, seed)
                 result = self.env.reset(seed=seed, options=options)
             return self._fitting(first_observation(self._name, result)), {}
         except EnvError as fault:

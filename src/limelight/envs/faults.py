@@ -67,6 +67,15 @@ def _of_old_api(call: str, error: BaseException) -> str:
     return ""
 
 
+def seed_spaces(env: AnyEnv, seed: int | None) -> None:
+    """Seed the spaces of an environment, from which some draw: an opponent's actions, a start; nothing without seed."""
+    if seed is None:
+        return
+    for owner in (env, env.unwrapped):
+        owner.action_space.seed(seed)
+        owner.observation_space.seed(seed)
+
+
 def first_observation(name: str, result: Any) -> Any:
     """Return the observation of what ``reset()`` returned.
 

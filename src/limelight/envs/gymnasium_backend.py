@@ -30,12 +30,13 @@ from limelight.envs.faults import (
     first_observation,
     one_number,
     process_exit,
+    seed_spaces,
     step_misfit,
 )
 from limelight.envs.snapshot import get_env_state, get_env_states, set_env_state, set_env_states
 from limelight.envs.spawn import why_no_workers
 from limelight.errors import ConfigError, EnvError, LimelightError
-from limelight.spaces.describe import describe_space
+from limelight.spaces.describe import describe_space, space_difference
 from limelight.typing import AnyEnv, EnvFactory, State
 
 AutoresetName = Literal["next_step", "same_step", "disabled"]
@@ -98,6 +99,7 @@ class SyncBackend:
         """
         for i, env in enumerate(self.envs):
             with env_code(self._env_id, "reset()"):
+                seed_spaces(env, None if seed is None else seed + i)
                 result = env.reset(seed=None if seed is None else seed + i)
             obs = first_observation(self._env_id, result)
             if np.shape(obs) != self._shape:
@@ -359,10 +361,11 @@ def _check_alike(envs: list[AnyEnv], env_id: str) -> None:
     for env in envs[1:]:
         for role in ("observation_space", "action_space"):
             first, other = getattr(envs[0], role), getattr(env, role)
-            if first != other:
+            difference = None if first == other else space_difference(first, other)
+            if difference is not None:
                 raise EnvError(
-                    f"env_id = {env_id}: its environments differ in {role}, {describe_space(first)} and "
-                    f"{describe_space(other)}; the callable must return environments of one kind"
+                    f"env_id = {env_id}: its environments differ in {role}, {difference}; "
+                    "the callable must return environments of one kind"
                 )
 
 

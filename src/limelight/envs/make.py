@@ -26,7 +26,7 @@ from limelight.errors import ConfigError, EnvError, did_you_mean
 from limelight.settings.io import all_settings, with_settings
 from limelight.settings.rules import validate
 from limelight.settings.schema import EnvConfig, TrainConfig
-from limelight.spaces.describe import check_spaces, describe_space
+from limelight.spaces.describe import check_spaces, space_difference
 from limelight.typing import AnyEnv, EnvFactory
 
 Backend = Literal["vector", "sync", "async", "envpool", "ale"]
@@ -236,11 +236,12 @@ def _build_vector(source: EnvSource) -> EnvBackend:
     envs = gym.make_vec(source.spec, source.config.num_envs, "vector_entry_point", **_vector_kwargs(source))
     for role, single in zip(("observation_space", "action_space"), source.spaces(), strict=True):
         vectorised = getattr(envs, f"single_{role}")
-        if single != vectorised:
+        difference = None if single == vectorised else space_difference(single, vectorised)
+        if difference is not None:
             envs.close()
             raise ConfigError(
-                f"backend = vector: {source.name} has {role} {describe_space(single)}, its "
-                f"vectorised class {describe_space(vectorised)}; use backend sync or async"
+                f"backend = vector: {source.name} and its vectorised class differ in {role}, {difference}; "
+                "use backend sync or async"
             )
     return VectorBackend(envs, source.name)
 

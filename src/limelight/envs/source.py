@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import re
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,6 +74,12 @@ def resolve_env(config: EnvConfig, factory: EnvFactory | None = None) -> EnvSour
         games.refuse_kwargs(config)
         return EnvSource(config, "atari", config.env_id, game=game)
     module, _, name = config.env_id.rpartition(":")
+    if "<" in name or module == "__main__":
+        raise ConfigError(
+            f"env_id = {config.env_id}: was a callable of the program that trained, and has no name by which it could "
+            "be found; pass it in Python: limelight.resume(run, env=make), limelight.evaluate(agent, make); or name "
+            "another with --env-id"
+        )
     if module:
         creator = getattr(_import("env_id", module), name, None)
         if callable(creator):
@@ -174,7 +182,7 @@ class EnvSource:
         return self.inspection.render_modes
 
     def time_limit(self) -> int | None:
-        """Return the steps after which episodes are truncated, where that is declared; make a copy as :meth:`spaces`."""
+        """Return the steps after which episodes are truncated, where that is declared; make a copy if needed."""
         self.spaces()
         return self.inspection.time_limit
 
@@ -266,10 +274,27 @@ def require_maker(env: Any) -> None:
 
 
 def qualified_name(factory: Creator) -> str:
-    """Return ``package.module:callable`` of a callable, by which another process finds it if it can be imported."""
+    """Return ``package.module:callable`` of a callable, by which another process finds it if it can be imported.
+
+    What its name does not lead to (a partial, an object, a decorated function) gets a name in angle brackets, so that
+    no other environment is taken for it.
+    """
     require_maker(factory)
+    if isinstance(factory, functools.partial):
+        module, _, name = qualified_name(factory.func).rpartition(":")
+        return f"{module}:<partial of {name}>"
     target = factory if hasattr(factory, "__qualname__") else type(factory)
-    return f"{target.__module__}:{target.__qualname__}"
+    name = f"{target.__module__}:{target.__qualname__}"
+    return name if "<" in name or _find(name) is factory else f"{target.__module__}:<{target.__qualname__}>"
+
+
+def _find(name: str) -> Any:
+    """Return what a name ``module:callable`` means in this process; None if nothing."""
+    module, _, path = name.rpartition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _takes(creator: Creator, argument: str) -> bool:

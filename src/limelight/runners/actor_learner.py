@@ -80,7 +80,11 @@ class ActorLearner:
         if state["envs"] is None:
             self.collector.reset(seed)
             return False
-        self.collector.envs.set_state(state["envs"])
+        try:
+            self.collector.envs.set_state(state["envs"])
+        except KeyError:  # of another backend
+            self.collector.reset(seed)
+            return False
         self.collector.set_state(state["collector"])
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,22 @@ from limelight.nn.encoders import is_builtin
 from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.network import make_network
 from limelight.nn.policy import ModelPolicy
-from limelight.runs.checkpoint import checkpoints, has_state, latest_checkpoint, read_state, write_state
+from limelight.runs.checkpoint import (
+    checkpoints,
+    describe_skipped,
+    has_state,
+    latest_checkpoint,
+    read_state,
+    write_state,
+)
 from limelight.runs.folder import as_folder
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.describe import describe_space, space_from_json, space_to_json
 from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
+
+_LOG = logging.getLogger("limelight")
 
 RecurrentState = NDArray[np.float32]
 """Recurrent state of a policy in B episodes, [B, S]."""
@@ -218,4 +228,7 @@ def load(run_dir: str | Path, which: str = "best") -> Agent:
         return Agent.from_state(read_state(damaged[-1]))  # raises what is wrong with the newest
     if newest is None and not (folder / "state.json").is_file():
         raise CheckpointError(f"{folder}: holds no agent; give a run folder with best/ or checkpoints/")
+    skipped = describe_skipped(folder, newest) if newest is not None else None
+    if skipped is not None:
+        _LOG.warning("limelight: note: %s", skipped)
     return Agent.from_state(read_state(newest or folder))

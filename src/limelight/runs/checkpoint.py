@@ -112,6 +112,14 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
+def describe_skipped(run_dir: Path, newest: Path) -> str | None:
+    """Return a line about the checkpoints after ``newest``, the newest intact one; None if there are none."""
+    damaged = [path.name for path in checkpoints(run_dir) if path.name > newest.name]
+    if not damaged:
+        return None
+    return f"checkpoint {', '.join(damaged)} is damaged and left out; {newest.name} is the newest that is intact"
+
+
 # --------------------------------------------------------------------------- state ↔ JSON and tensors
 # Arrays become {"$tensor": name}, non-finite floats {"$float": "nan"}; a $ that starts a key is doubled.
 

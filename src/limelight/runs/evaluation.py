@@ -22,7 +22,7 @@ from limelight.envs.make import make_envs
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError, NonFiniteError
 from limelight.settings.schema import EnvConfig, EvalConfig
-from limelight.spaces.describe import describe_space
+from limelight.spaces.describe import describe_space, space_difference
 from limelight.typing import EnvFactory
 
 if TYPE_CHECKING:
@@ -184,10 +184,12 @@ def check_fits(agent: Agent, envs: EnvBackend, env_id: str) -> None:
     """
     for key in ("observation_space", "action_space"):
         space, trained_on = getattr(envs, f"single_{key}"), getattr(agent, key)
-        if space != trained_on:
+        difference = space_difference(space, trained_on, float_bounds=key == "action_space")
+        if difference is not None:
+            texts = describe_space(space), describe_space(trained_on)
+            detail = f" ({difference})" if texts[0] == texts[1] else ""
             raise ConfigError(
-                f"env_id = {env_id}: its {key} is {describe_space(space)}, "
-                f"the agent was trained on {describe_space(trained_on)}"
+                f"env_id = {env_id}: its {key} is {texts[0]}, the agent was trained on {texts[1]}{detail}"
             )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 import yaml
 
@@ -122,6 +123,7 @@ def _replace(config: Any, changes: dict[str, dict[str, Any]], section: str = "")
 
 _CHANGEABLE = (
     "total_timesteps", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus", "worker_placement",
+    "device", "backend", "num_workers", "env_module", "env_threads",
 )  # fmt: skip
 
 
@@ -137,7 +139,7 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
         if not free and before != after:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
-                "only total_timesteps, where Ray has its workers, and the eval, checkpoint and log settings can"
+                "only total_timesteps, device, backend, workers, env_module, eval, checkpoint and log settings can"
             )
     return config
 
@@ -160,6 +162,8 @@ def from_dict(data: dict[str, Any]) -> TrainConfig:
     try:
         return with_settings(TrainConfig(), dict(_flatten(data)))
     except ConfigError as error:
+        if "no such setting" not in str(error):
+            raise
         newer = f"perhaps a newer version of limelight saved it (this is {__version__})"
         raise ConfigError(f"{error}; {newer}") from None
 
@@ -180,9 +184,26 @@ def _flatten(data: dict[Any, Any], section: str = "") -> Iterator[tuple[str, Any
             yield key, value
 
 
+@final
+class _Loader(yaml.SafeLoader):
+    """Reads ``1e4`` as a number, which YAML 1.1 takes for text."""
+
+
+@final
+class _Dumper(yaml.SafeDumper):
+    """Writes the text ``1e4`` in quotes, so that :class:`_Loader` reads it as text."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+
+
 def save_yaml(config: TrainConfig, path: Path) -> None:
     """Write ``config`` as YAML."""
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def load_yaml(path: Path) -> TrainConfig:
@@ -191,7 +212,7 @@ def load_yaml(path: Path) -> TrainConfig:
     Raises: CheckpointError if there is no such file or it cannot be read, ConfigError for a setting in it.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: no {path.name} there, so it is not a run folder") from None
     except OSError as error:
@@ -201,6 +222,11 @@ def load_yaml(path: Path) -> TrainConfig:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: must be a mapping of settings")
     try:
-        return from_dict(data)
+        config = from_dict(data)
+        for setting in all_settings().values():
+            value = get_setting(config, setting.name)
+            if setting.range is not None and value is not None:
+                setting.range.check(setting.name, value)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    return config

@@ -8,11 +8,11 @@ setting has one plain name (``--gamma``). Nothing heavy is imported: ``limelight
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from limelight.settings.values import Range
 
-EnvKwargs = dict[str, int | float | bool | str]
+EnvKwargs = dict[str, int | float | bool | str | list[Any] | dict[str, Any] | None]
 
 
 @dataclass(frozen=True)

@@ -177,8 +177,8 @@ class TrainingLoop:
         step = self.runner.num_steps
         if self.evaluator.is_too_slow(self.seconds):
             self._note_once(
-                f"no evaluation at step {step:,} and for a while: they have taken {MOST_OF_TRAINING:g} times as long as "
-                "training; set max_episode_steps, eval_every or eval_episodes"
+                f"no evaluation at step {step:,} and for a while: they have taken {MOST_OF_TRAINING:g} times "
+                "as long as training; set max_episode_steps, eval_every or eval_episodes"
             )
             return False
         result = self.evaluator.evaluate(step, self.seconds)
@@ -206,7 +206,11 @@ class TrainingLoop:
 
     def best_agent(self) -> Agent:
         """Return the best agent so far; the current one, if none was evaluated."""
-        return load(self.run_dir) if has_state(self.evaluator.best_dir) else self.agent
+        if not has_state(self.evaluator.best_dir):
+            return self.agent
+        agent = load(self.run_dir)
+        agent.env_factory = self.agent.env_factory
+        return agent
 
     def _record_video(self) -> None:
         """Record a video of the best agent; if that fails, a message says so and training continues."""

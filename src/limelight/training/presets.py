@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -47,17 +48,34 @@ class Preset:
         game = game_of(env_id)
         return game is not None and (game in self.games or "*" in self.games)
 
+    def is_for(self, env_id: str) -> bool:
+        """Return whether the id is one that the preset was made for, and not one that only begins alike."""
+        return not env_id.startswith(self.env_prefixes) or any(
+            re.fullmatch(re.escape(prefix) + r"(v\d+)?", env_id) for prefix in self.env_prefixes
+        )
+
+    def why_unsuited(self, observations: Space[Any], actions: Space[Any]) -> str | None:
+        """Return which spaces the preset needs where these are others; None if it suits them."""
+        given = {name for settings in self.settings.values() for name in settings}
+        if given & _FOR_REAL_ACTIONS and not _has_reals(actions):
+            return "is for continuous actions"
+        return "is for real observations" if "normalize_obs" in given and not _has_reals(observations) else None
+
     def fits(self, observations: Space[Any], actions: Space[Any]) -> bool:
         """Return whether an environment with these spaces takes this preset if no row matches its id."""
-        from gymnasium.spaces import Box
+        return self.any_continuous and _has_reals(observations) and _has_reals(actions)
 
-        from limelight.spaces.packed import Packed
 
-        def has_reals(space: Space[Any]) -> bool:
-            parts = [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
-            return any(isinstance(part, Box) and part.dtype.kind == "f" for part in parts)
+def _has_reals(space: Space[Any]) -> bool:
+    from gymnasium.spaces import Box
 
-        return self.any_continuous and has_reals(observations) and has_reals(actions)
+    from limelight.spaces.packed import Packed
+
+    parts = [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
+    return any(isinstance(part, Box) and part.dtype.kind == "f" for part in parts)
+
+
+_FOR_REAL_ACTIONS = {"log_std_init", "action_std", "action_bounds", "noise_correlation"}
 
 
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
@@ -314,9 +332,13 @@ def choose_preset(env_id: str, preset: str, get_spaces: SpacesFn | None = None, 
     Raises: ConfigError naming the choices.
     """
     if preset == "auto":
-        matching = next((row.name for row in PRESETS.values() if row.matches(env_id, core)), None)
-        if matching is not None or get_spaces is None:
-            return matching or "none"
+        matching = next((row for row in PRESETS.values() if row.matches(env_id, core)), None)
+        if matching is not None and (get_spaces is None or matching.is_for(env_id)):
+            return matching.name
+        if get_spaces is None:
+            return "none"
+        if matching is not None and matching.why_unsuited(*get_spaces()) is None:
+            return matching.name
         spaces = get_spaces()
         return next((row.name for row in PRESETS.values() if row.fits(*spaces)), "none")
     if preset != "none" and preset not in PRESETS:
@@ -332,14 +354,18 @@ def explain_preset(config: TrainConfig, spaces: tuple[Space[Any], Space[Any]]) -
         config: the configuration of the run.
         spaces: observation and action space of its environment.
     """
+    env_id = config.env.env_id
+    near = next((row for row in PRESETS.values() if row.matches(env_id, config.model.core)), None)
+    unsuited = near.why_unsuited(*spaces) if near is not None and not near.is_for(env_id) else None
+    not_taken = f"; not {near.name}, which {unsuited}" if near is not None and unsuited else ""
     if config.preset not in PRESETS:
-        return "preset none: the algorithm's own settings (limelight list presets)"
-    row, env_id = PRESETS[config.preset], config.env.env_id
+        return f"preset none: the algorithm's own settings{not_taken} (limelight list presets)"
+    row = PRESETS[config.preset]
     if row.matches(env_id, config.model.core):
         reason = f"for {env_id} with a recurrent core" if row.recurrent else f"for {env_id}"
     else:
         reason = "fits the spaces" if row.fits(*spaces) else "asked for"
-    return f"preset {row.name} ({reason}): {row.summary}"
+    return f"preset {row.name} ({reason}{not_taken}): {row.summary}"
 
 
 def resolve_config(

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from limelight.runners.base import Runner
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs.agent import Agent, load
-from limelight.runs.checkpoint import latest_checkpoint, read_state
+from limelight.runs.checkpoint import describe_skipped, latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import (
     CONFIG,
@@ -36,6 +36,7 @@ from limelight.runs.folder import (
     SUMMARY,
     as_folder,
     create_run_folder,
+    only_process,
     require_empty,
     write_json,
 )
@@ -70,11 +71,15 @@ class RunResult:
     """``report.html``, if it was drawn."""
     signal_number: int | None = None
     """The signal that interrupted the run."""
+    env_factory: EnvFactory | None = field(default=None, repr=False)
+    """Makes the environment, where it was given as a Python object."""
 
     @property
     def agent(self) -> Agent:
-        """Load the best agent."""
-        return load(self.run_dir)
+        """Load the best agent; it keeps the environment that was given as a Python object."""
+        agent = load(self.run_dir)
+        agent.env_factory = self.env_factory
+        return agent
 
 
 def train(
@@ -104,11 +109,21 @@ def train(
     return run(config, factory=source, quiet=quiet, loggers=loggers)
 
 
-def resume(run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger] = (), **settings: Any) -> RunResult:
-    """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`."""
+def resume(
+    run_dir: str | Path,
+    *,
+    env: Callable[[], gym.Env[Any, Any]] | None = None,
+    quiet: bool = False,
+    loggers: Sequence[Logger] = (),
+    **settings: Any,
+) -> RunResult:
+    """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`.
+
+    ``env``: the callable that makes the environment, where the run was given one that has no name.
+    """
     folder = as_folder(run_dir)
     config = for_resume(load_yaml(folder / CONFIG), settings)
-    return run(config, resume_from=folder, quiet=quiet, loggers=loggers)
+    return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers)
 
 
 def run(
@@ -136,11 +151,14 @@ def run(
     notes: list[str] = []
     source = resolve_env(config.env, factory)
     was_auto = config.env.backend == "auto"
-    config = prepare(config, source, notes.append)
-    state = read_checkpoint(resume_from) if resume_from is not None else None
+    config = prepare(config, source, notes.append, resume_from is not None)
     if resume_from is None:
         require_empty(config)
     with ExitStack() as stack:
+        if resume_from is not None:
+            stack.enter_context(only_process(resume_from))
+        state = read_checkpoint(resume_from, notes.append) if resume_from is not None else None
+        require_budget(config, state)
         stack.enter_context(single_threaded())
         interrupt = stack.enter_context(catch_signals())
         # Environments, network, learner, runner and agent
@@ -150,6 +168,8 @@ def run(
             notes.insert(0, explain_preset(config, (agent.observation_space, agent.action_space)))
         # The folder, the evaluations and the loggers
         run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
+        if resume_from is None:
+            stack.enter_context(only_process(run_dir))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
         logger = make_loggers(config, run_dir, _step_of(state) if state else None, quiet, loggers)
@@ -161,7 +181,8 @@ def run(
             save_yaml(config, run_dir / CONFIG)
             restore(loop, state)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
-    return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number)
+    kept = source if source.factory is not None else None
+    return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number, kept)
 
 
 def _build_or_fall_back(
@@ -200,7 +221,10 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
 
 
 def prepare(
-    config: TrainConfig, factory: EnvFactory | None, notify: Callable[[str], None] = lambda note: None
+    config: TrainConfig,
+    factory: EnvFactory | None,
+    notify: Callable[[str], None] = lambda note: None,
+    is_resumed: bool = False,
 ) -> TrainConfig:
     """Check ``config`` and fill in every ``auto`` that depends on the machine, so that a saved run can be repeated.
 
@@ -208,11 +232,15 @@ def prepare(
         config: the settings.
         factory: makes the environment, where it is not the one that ``env_id`` names.
         notify: called with a line on each choice that was made.
+        is_resumed: the settings are those of a run that another machine may have begun.
     Raises: ConfigError or EnvError for settings or an environment that cannot work here.
     """
     validate(config)
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
+        if not is_resumed:
+            raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
+        notify("device cpu: PyTorch sees no CUDA device here, where the run had cuda; it goes on, rounding otherwise")
+        config = dataclasses.replace(config, device="cpu")
     # Workers and backend
     workers = _prepare_workers(config)
     has_workers = workers.asynchronous or workers.runner == "ray"
@@ -317,15 +345,32 @@ def make_loggers(
 # --------------------------------------------------------------------------- a resumed run
 
 
-def read_checkpoint(run_dir: Path) -> dict[str, Any]:
-    """Read the newest intact checkpoint of a run.
+def read_checkpoint(run_dir: Path, notify: Callable[[str], None] = lambda note: None) -> dict[str, Any]:
+    """Read the newest intact checkpoint of a run; ``notify`` is called with a line about damaged newer ones.
 
     Raises: CheckpointError if there is none.
     """
     newest = latest_checkpoint(run_dir)
     if newest is None:
         raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}")
+    skipped = describe_skipped(run_dir, newest)
+    if skipped is not None:
+        notify(skipped)
     return read_state(newest)
+
+
+def require_budget(config: TrainConfig, state: dict[str, Any] | None) -> None:
+    """Refuse a budget that the checkpoint has passed already; the very same one is a finished run, evaluated again.
+
+    Raises: ConfigError.
+    """
+    if state is None or config.total_timesteps >= int(state["config"]["total_timesteps"]):
+        return
+    done = _step_of(state)
+    if config.total_timesteps <= done:
+        raise ConfigError(
+            f"total_timesteps = {config.total_timesteps}: the run has done {done} steps already; give a larger number"
+        )
 
 
 def _step_of(state: dict[str, Any]) -> int:

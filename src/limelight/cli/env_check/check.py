@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import data_equivalence
 
 from limelight.cli.env_check import findings
 from limelight.cli.env_check.findings import BrokenError, Finding, RandomPlay
-from limelight.envs.faults import close_env, what_happened
+from limelight.envs.faults import close_env, seed_spaces, what_happened
 from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action
 from limelight.envs.packing import PackActions, PackObservations
 from limelight.envs.source import EnvSource, resolve_env
@@ -297,7 +297,7 @@ def _seeding(env: Env) -> Finding:
 
 
 def _trace(env: Env) -> list[tuple[Any, ...]]:
-    env.action_space.seed(SEED)
+    seed_spaces(env, SEED)  # as training does
     obs, info = _call("reset", env.reset, seed=SEED)
     trace: list[tuple[Any, ...]] = [(copy.deepcopy(obs),)]  # some environments reuse one array
     while len(trace) <= REPEATED_STEPS:
