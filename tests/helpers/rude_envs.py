@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +164,68 @@ class OneBadReading(Plain):
         if self.is_bad and self.total == self.at:
             obs[1] = self.value
         return obs
+
+
+class Slow(Plain):
+    def reward(self, action: Any) -> Any:
+        time.sleep(0.001)
+        return 0.0
+
+
+class Endless(Plain):
+    """Episodes that never end."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, *_ = super().step(action)
+        return obs, reward, False, False, {}
+
+
+class SignalsInEvaluation(Endless):
+    """Sends SIGINT to its process once, in the first evaluation."""
+
+    sent = False
+
+    def reward(self, action: Any) -> Any:
+        if self.steps == 200 and not SignalsInEvaluation.sent:  # more steps than a training copy makes
+            SignalsInEvaluation.sent = True
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.0
+
+
+class Opponent(Plain):
+    """The reward compares the action with one that is drawn from the space."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = Discrete(2)
+
+    def reward(self, action: Any) -> Any:
+        return float(int(action) == self.action_space.sample())
+
+
+class Ten(Plain):
+    def __init__(self, worth: float = 0.0) -> None:
+        super().__init__()
+        self.worth = worth
+
+    def reward(self, action: Any) -> Any:
+        return self.worth
+
+
+class MakesTen:
+    """An object that makes an environment; its class, called by name, makes another object of this kind."""
+
+    def __call__(self) -> Ten:
+        return Ten(1.0)
+
+
+class Talks(Plain):
+    """Writes to stdout from Python and past it."""
+
+    def reward(self, action: Any) -> Any:
+        print("from print")
+        os.write(1, b"from the descriptor\n")
+        return float(action)
 
 
 class StartsProcess(Plain):

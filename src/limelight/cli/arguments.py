@@ -70,6 +70,8 @@ class ReportArguments:
 
     run_dirs: tuple[Path, ...]
     """Folders of runs."""
+    output: Path | None = None
+    """Folder of report.html and plots; default: that of the run, or for several runs a new one beside the first."""
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,7 @@ def _report(argv: list[str]) -> int:
     arguments = parse(REPORT, argv, _notice).arguments
     from limelight.viewing.report import write_report
 
-    print(write_report(arguments.run_dirs))
+    print(write_report(arguments.run_dirs, arguments.output))
     return 0
 
 

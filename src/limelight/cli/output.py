@@ -22,9 +22,11 @@ def stdout_reserved(quiet: bool = False) -> Iterator[None]:
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno() if quiet else 2, 1)
     try:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            with contextlib.redirect_stdout(nowhere if quiet else sys.stderr):
-                yield
+        with (
+            open(os.devnull, "w", encoding="utf-8") as nowhere,
+            contextlib.redirect_stdout(nowhere if quiet else sys.stderr),
+        ):
+            yield
     finally:
         _flush()
         os.dup2(stdout, 1)

@@ -1,4 +1,4 @@
-"""The public ``make_envs``: environments whose observations are arrays of their own in every backend."""
+"""The public ``make_envs``: every backend returns observations as arrays of their own."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
@@ -114,6 +114,8 @@ class Inspection:
     """Median time of a step with random actions."""
     time_limit: int | None = None
     """Steps after which a copy declares that its episodes are truncated."""
+    normalizers: tuple[str, ...] = ()
+    """Wrappers of Gymnasium in a copy that normalise with running statistics."""
     first: weakref.ref[AnyEnv] | None = None
     """The first copy without its wrappers, while it exists in this process."""
 
@@ -167,6 +169,8 @@ class EnvSource:
             self.inspection.render_modes = tuple(env.metadata.get("render_modes") or ())
             self.inspection.first = weakref.ref(env.unwrapped)
             self.inspection.time_limit = _time_limit(env)
+            layers = {type(layer).__name__ for layer in _layers(env)}
+            self.inspection.normalizers = tuple(sorted(layers & {"NormalizeObservation", "NormalizeReward"}))
         return env
 
     def spaces(self) -> Spaces:
@@ -185,6 +189,22 @@ class EnvSource:
         """Return the steps after which episodes are truncated, where that is declared; make a copy if needed."""
         self.spaces()
         return self.inspection.time_limit
+
+    def explain_normalizers(self) -> str | None:
+        """Return what follows from normalising wrappers inside the environment; None without them."""
+        self.spaces()
+        found = self.inspection.normalizers
+        if not found:
+            return None
+        settings = {"NormalizeObservation": "normalize_obs", "NormalizeReward": "normalize_rewards"}
+        effects = {
+            "NormalizeObservation": "every copy and evaluation has statistics of its own",
+            "NormalizeReward": "the returns that are reported are of normalised rewards",
+        }
+        return (
+            f"{' and '.join(found)} in the environment: {'; '.join(effects[name] for name in found)}; "
+            f"use {' and '.join(settings[name] for name in found)} instead"
+        )
 
     def why_not_sent(self) -> str | None:
         """Return why a process cannot be given this source; None if it can."""
@@ -316,13 +336,20 @@ def _limit_steps(env: AnyEnv, limit: int) -> AnyEnv:
     return TimeLimit(env, limit)
 
 
-def _time_limit(env: AnyEnv) -> int | None:
-    """Return the limit of a TimeLimit among the wrappers, or of the environment's specification."""
+def _layers(env: AnyEnv) -> Iterator[AnyEnv]:
+    """Yield an environment and those it wraps, from the outside in."""
     layer: Any = env
     while isinstance(layer, gym.Wrapper):
+        yield layer
+        layer = layer.env
+    yield layer
+
+
+def _time_limit(env: AnyEnv) -> int | None:
+    """Return the limit of a TimeLimit among the wrappers, or of the environment's specification."""
+    for layer in _layers(env):
         if isinstance(layer, TimeLimit):
             return int(layer._max_episode_steps)
-        layer = layer.env
     return env.spec.max_episode_steps if env.spec is not None else None
 
 
@@ -356,6 +383,11 @@ def _import(setting: str, module: str) -> Any:
 def _unknown_id(env_id: str, module: str, name: str) -> str:
     if module:
         return f"env_id = {env_id}: {module} has no callable {name!r} and registers no environment of that name"
+    package, _, last = env_id.rpartition(".")
+    if package and all(part.isidentifier() for part in env_id.split(".")):
+        return (
+            f"env_id = {env_id}: no such environment; a callable in a module is written with a colon, {package}:{last}"
+        )
     near = near_ids(env_id)
     if near:
         return f"env_id = {env_id}: no such environment; did you mean {' or '.join(near)}?"

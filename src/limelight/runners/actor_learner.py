@@ -33,6 +33,8 @@ class ActorLearner:
         self.image_scale: PixelScale | None = None
         """Mean and scale by which the network normalised images in the last rollout; None where it does not."""
         self._is_whole = True  # the last rollout was completed
+        self.saves_envs = True
+        """Whether :meth:`get_state` has the state of the environments."""
 
     @property
     def normalizer(self) -> ObservationNormalizer | None:
@@ -54,7 +56,7 @@ class ActorLearner:
 
         After a rollout that failed, nothing of it is kept: the environments begin new episodes first.
         """
-        can_continue = self._is_whole or self._begin_episodes()
+        can_continue = self.saves_envs and (self._is_whole or self._begin_episodes())
         return {
             "learner": self.learner.get_state(),
             "policy": self.policy.get_state(),
@@ -122,7 +124,9 @@ def make_actor_learner(
     except BaseException:
         envs.close()
         raise
-    return ActorLearner(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))
+    actor_learner = ActorLearner(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))
+    actor_learner.saves_envs = config.checkpoint.checkpoint_envs
+    return actor_learner
 
 
 def make_learner(

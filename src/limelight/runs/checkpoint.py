@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from limelight.typing import State
 
 FORMAT = 1
+_LARGE = 1 << 16
+"""Bytes from which an array that is saved twice is written once."""
 TENSORS, STATE = "tensors.safetensors", "state.json"
 _DTYPES = {np.dtype(name) for name in ("bool", "float16", "float32", "float64")} | {
     np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
@@ -149,10 +151,16 @@ def _add_tensor(value: Any, where: str, tensors: dict[str, NDArray[Any]]) -> str
     native = array.dtype.newbyteorder("=")
     if native not in _DTYPES:
         raise TypeError(f"{where}: an array of {array.dtype} cannot be saved in a checkpoint")
+    array = np.asarray(array, dtype=native, order="C")
+    if array.nbytes >= _LARGE:  # copies of an environment often hold the same data
+        for other, saved in tensors.items():
+            alike = saved.dtype == native and saved.shape == array.shape
+            if alike and saved.tobytes() == array.tobytes():
+                return other
     name = where.encode("ascii", "backslashreplace").decode("ascii")
     while name in tensors:
         name += "'"
-    tensors[name] = np.asarray(array, dtype=native, order="C")
+    tensors[name] = array
     return name
 
 

@@ -102,11 +102,13 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     Raises: ConfigError naming an unknown setting (and near ones) or a value of the wrong type.
     """
     changes: dict[str, dict[str, Any]] = {}
-    for name, value in settings.items():
+    for given, value in settings.items():
+        name = ALIASES.get(given, given)  # as on the command line
         setting = all_settings().get(name)
         if setting is None:
-            hint = f"; did you mean {ALIASES[name]}?" if name in ALIASES else did_you_mean(name, all_settings())
-            raise ConfigError(f"{name}: no such setting{hint}")
+            raise ConfigError(f"{given}: no such setting{did_you_mean(given, all_settings())}")
+        if name != given and name in settings:
+            raise ConfigError(f"{given}: is called {name} here, which is given too; leave one out")
         changes.setdefault(setting.section, {})[name] = coerce(name, value, setting.annotation)
     return typing.cast(TrainConfig, _replace(config, changes))
 
@@ -133,7 +135,7 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     Raises: ConfigError naming a setting that may not change.
     """
     config = with_settings(saved, settings)
-    for name in settings:
+    for name in (ALIASES.get(given, given) for given in settings):
         free = name in _CHANGEABLE or all_settings()[name].section in ("eval", "checkpoint", "log")
         before, after = get_setting(saved, name), get_setting(config, name)
         if not free and before != after:

@@ -244,6 +244,8 @@ class CheckpointConfig:
     """Environment steps between two checkpoints; 0: only one at the end."""
     keep_last: Annotated[int, Range(ge=1)] = 3
     """Number of checkpoints to keep."""
+    checkpoint_envs: bool = True
+    """Save the state of the environments too, so that a run resumes exactly; otherwise its episodes restart."""
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,9 @@ def _leaf_difference(a: Space[Any], b: Space[Any], float_bounds: bool) -> str | 
     if a == b:
         return None
     kinds = [next((kind for kind in SIMPLE if isinstance(space, kind)), type(space)) for space in (a, b)]
-    if kinds[0] is not kinds[1] or a.shape != b.shape or describe_space(a) != describe_space(b):
-        if kinds[0] is not kinds[1] or not _same_numbers(a, b):
-            return f"{describe_space(a)} and {describe_space(b)}"
+    differs = a.shape != b.shape or describe_space(a) != describe_space(b)
+    if kinds[0] is not kinds[1] or (differs and not _same_numbers(a, b)):
+        return f"{describe_space(a)} and {describe_space(b)}"
     if a.dtype != b.dtype:
         return f"dtype {a.dtype} and {b.dtype}"
     if isinstance(a, Box) and isinstance(b, Box):

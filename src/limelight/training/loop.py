@@ -32,6 +32,10 @@ HEARTBEAT = 0.2
 """Seconds after which a runner returns, for the progress display and for signals."""
 
 
+_HEAVY_ENVS = 10 << 20
+"""Bytes of the environments' state in a checkpoint from which a message says so."""
+
+
 @dataclass
 class Interrupt:
     """The signal that asked the run to stop, if any."""
@@ -228,6 +232,13 @@ class TrainingLoop:
         """Save everything that is needed to continue, and to load the agent."""
         training = self.get_state()  # first: it gives the agent the parameters that are saved
         state = {**self.agent.get_state(), "training": training}
+        if self.config.checkpoint.checkpoint_envs:
+            sizes = nbytes_of(training["runner"]["actor"]["envs"]) if "actor" in training["runner"] else 0
+            if sizes > max(_HEAVY_ENVS, 10 * nbytes_of(state["params"])):
+                self._note_once(
+                    f"checkpoint at step {self.runner.num_steps:,}: environments take {sizes / 2**20:.0f} MiB of it; "
+                    "checkpoint_envs = false leaves them out, and episodes then restart on resume"
+                )
         return save_checkpoint(self.run_dir, self.runner.num_steps, state, self.config.checkpoint.keep_last)
 
     def get_state(self) -> State:
@@ -253,6 +264,15 @@ class TrainingLoop:
         self._num_episodes = int(state["num_episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])
         return inexact
+
+
+def nbytes_of(state: Any) -> int:
+    """Return the bytes of all arrays in a state."""
+    if isinstance(state, Mapping):
+        return sum(map(nbytes_of, state.values()))
+    if isinstance(state, list | tuple):
+        return sum(map(nbytes_of, state))
+    return int(getattr(state, "nbytes", 0))
 
 
 class Periodic:

@@ -398,4 +398,4 @@ def resolve_config(
     name = choose_preset(env_id, preset, get_spaces, asked.model.core)
     tuned = PRESETS[name].settings if name in PRESETS else {}
     merged = {**algorithm.settings, **tuned.get("*", {}), **tuned.get(algorithm.presets, {}), **settings}
-    return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
+    return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algorithm.name, "preset": name})

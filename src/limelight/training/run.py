@@ -22,6 +22,7 @@ from limelight.envs.make import explain_backend, num_cores, try_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
 from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
+from limelight.nn.encoders import is_builtin
 from limelight.runners.actor_learner import make_actor_learner, make_learner
 from limelight.runners.base import Runner
 from limelight.runners.processes.runner import ProcessRunner
@@ -41,9 +42,12 @@ from limelight.runs.folder import (
     write_json,
 )
 from limelight.seeds import Stream, derive_seed
-from limelight.settings.io import for_resume, load_yaml, save_yaml, with_settings
+from limelight.settings.io import for_resume, from_dict, load_yaml, save_yaml, with_settings
 from limelight.settings.rules import validate
 from limelight.settings.schema import EnvConfig, TrainConfig, WorkersConfig
+from limelight.spaces.describe import describe_space
+from limelight.spaces.images import is_flat_image
+from limelight.spaces.packed import Packed, path_name, walk
 from limelight.threads import single_threaded
 from limelight.training.evaluator import Evaluator
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
@@ -166,6 +170,7 @@ def run(
         stack.callback(runner.close)
         if resume_from is None:
             notes.insert(0, explain_preset(config, (agent.observation_space, agent.action_space)))
+            notes += [note for note in (source.explain_normalizers(), explain_flattened(agent)) if note is not None]
         # The folder, the evaluations and the loggers
         run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
         if resume_from is None:
@@ -319,6 +324,18 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
     return ProcessRunner(config, learner, normalizer, source), agent
 
 
+def explain_flattened(agent: Agent) -> str | None:
+    """Return a line if observations may be images that no convolutional encoder sees; None if not."""
+    space = agent.observation_space
+    original = space.original if isinstance(space, Packed) else space
+    parts = [
+        f"{path_name(path)} {describe_space(part)}".strip() for path, part in walk(original) if is_flat_image(part)
+    ]
+    if not parts or not is_builtin(agent.config.model.encoder):
+        return None
+    return f"observations {', '.join(parts)} are flattened; if they are images, give uint8 of H x W x C"
+
+
 def reward_threshold(config: TrainConfig) -> float | None:
     """Return the return that counts as solved: ``stop_at_return``, else the threshold in Gymnasium's registry."""
     if config.eval.stop_at_return is not None:
@@ -381,7 +398,19 @@ def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
     """Continue from a checkpoint, with a message that says so, and what is not exact about it."""
     restart_seed = derive_seed(loop.config.seed, Stream.ENV, _step_of(state))
     inexact = loop.set_state(state["training"], restart_seed)
-    loop.logger.message(f"resumed at step {loop.runner.num_steps:,}" + (f"; {inexact}" if inexact else ""))
+    parts = [f"resumed at step {loop.runner.num_steps:,}", *_moved(state["config"], loop.config)]
+    loop.logger.message("; ".join([*parts, inexact] if inexact else parts))
+
+
+def _moved(saved: dict[str, Any], config: TrainConfig) -> list[str]:
+    """Return what another machine or command has changed, after which a run does not repeat exactly."""
+    before, after = from_dict(saved), config
+    pairs = {
+        "device": (before.device, after.device),
+        "backend": (before.env.backend, after.env.backend),
+        "num_workers": (before.workers.num_workers, after.workers.num_workers),
+    }
+    return [f"{name} was {old}, so it does not repeat exactly" for name, (old, new) in pairs.items() if old != new]
 
 
 # --------------------------------------------------------------------------- after training
