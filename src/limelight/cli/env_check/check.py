@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Space, Tuple
+from gymnasium.utils.env_checker import check_env as check_by_gymnasium
 from gymnasium.utils.env_checker import data_equivalence
 
 from limelight.cli.env_check import findings
@@ -111,10 +112,20 @@ def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
             findings.rewards(play, run.algorithm),
             findings.observations(space, play, run.env),
             findings.speed(play),
+            *_gymnasium_checker(env),
         ]
     except BrokenError as broken:
         found.append(broken.finding)
     return found
+
+
+def _gymnasium_checker(env: Env) -> list[Finding]:
+    """Return what Gymnasium's own checker refuses, as a warning; nothing where it passes."""
+    try:
+        check_by_gymnasium(env.unwrapped, skip_render_check=True, skip_close_check=True)
+    except (Exception, SystemExit) as error:
+        return [Finding("warn", "gymnasium", f"its check_env {what_happened(error)}")]
+    return []
 
 
 def _with_article(name: str) -> str:
