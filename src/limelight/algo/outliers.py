@@ -13,7 +13,7 @@ JUMP = 1e8
 """Growth of the summed variance, within a rollout, that no change of an environment explains."""
 SETTLED = 1_000
 """Samples from which the variance is known well enough to judge."""
-PATIENCE = 10
+MOST_IN_A_ROW = 10
 """Rollouts in a row that are left out; later ones count, as the observations have then changed for good."""
 _LOG = logging.getLogger("limelight")
 
@@ -42,7 +42,7 @@ class OutlierGuard:
         """Restore the statistics if the rollout has moved them too far."""
         old, new = self._before[0], self._statistics.moments
         before, after = _total(old.var), _total(new.var)
-        if old.size < SETTLED or not after > JUMP * max(before, 1e-8) or self._left_out == PATIENCE:
+        if old.size < SETTLED or not after > JUMP * max(before, 1e-8) or self._left_out == MOST_IN_A_ROW:
             self._left_out = 0 if after <= JUMP * max(before, 1e-8) else self._left_out
             return
         self._left_out += 1

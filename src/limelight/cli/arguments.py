@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from limelight.cli.flags import Notice, Syntax, parse
 from limelight.errors import ConfigError
-from limelight.settings.io import all_settings, for_resume, load_yaml, with_settings
-from limelight.settings.rules import validate
+from limelight.settings.io import all_settings, for_resume, with_settings
+from limelight.settings.rules import load_valid, validate
 from limelight.settings.schema import EnvConfig, EnvKwargs, TrainConfig
 from limelight.settings.values import Range
 
@@ -120,7 +120,7 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     parsed = parse(TRAIN, argv, notice)
     folder, quiet, settings = parsed.arguments.resume, parsed.arguments.quiet, parsed.settings
     if folder is not None:
-        config = for_resume(load_yaml(folder / "config.yaml"), settings)
+        config = for_resume(load_valid(folder / "config.yaml"), settings)
     else:
         start = with_settings(TrainConfig(), settings)
         config = resolve_config(start.env.env_id, start.algorithm.algo, start.preset, settings)

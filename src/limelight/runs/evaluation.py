@@ -270,13 +270,17 @@ def play(
         for b in np.flatnonzero(done | endless):
             if to_play[b]:
                 if not math.isfinite(episode_return[b]):
-                    raise NonFiniteError(
-                        f"{name}: return = {episode_return[b]} of an episode of {episode_length[b]} steps in "
-                        f"environment {b} of an evaluation; {how_to_fix(name)}"
-                    )
+                    raise _not_finite(name, int(b), float(episode_return[b]), int(episode_length[b]))
                 returns.append(float(episode_return[b]))
                 lengths.append(int(episode_length[b]))
                 to_play[b] = 0 if endless[b] else to_play[b] - 1
                 cut += int(endless[b])
             episode_return[b] = episode_length[b] = 0
     return Evaluation(returns, lengths, cut)
+
+
+def _not_finite(name: str, b: int, episode_return: float, length: int) -> NonFiniteError:
+    return NonFiniteError(
+        f"{name}: return = {episode_return} of an episode of {length} steps in environment {b} of an evaluation; "
+        f"{how_to_fix(name)}"
+    )

@@ -164,8 +164,6 @@ def from_dict(data: dict[str, Any]) -> TrainConfig:
     try:
         return with_settings(TrainConfig(), dict(_flatten(data)))
     except ConfigError as error:
-        if "no such setting" not in str(error):
-            raise
         newer = f"perhaps a newer version of limelight saved it (this is {__version__})"
         raise ConfigError(f"{error}; {newer}") from None
 
@@ -224,11 +222,6 @@ def load_yaml(path: Path) -> TrainConfig:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: must be a mapping of settings")
     try:
-        config = from_dict(data)
-        for setting in all_settings().values():
-            value = get_setting(config, setting.name)
-            if setting.range is not None and value is not None:
-                setting.range.check(setting.name, value)
+        return from_dict(data)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return config

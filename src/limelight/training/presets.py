@@ -50,9 +50,10 @@ class Preset:
 
     def is_for(self, env_id: str) -> bool:
         """Return whether the id is one that the preset was made for, and not one that only begins alike."""
-        return not env_id.startswith(self.env_prefixes) or any(
-            re.fullmatch(re.escape(prefix) + r"(v\d+)?", env_id) for prefix in self.env_prefixes
-        )
+        given = {name for settings in self.settings.values() for name in settings}
+        if not given & _FOR_REAL_ACTIONS or not env_id.startswith(self.env_prefixes):
+            return True
+        return any(re.fullmatch(re.escape(prefix) + r"(v\d+)?", env_id) for prefix in self.env_prefixes)
 
     def why_unsuited(self, observations: Space[Any], actions: Space[Any]) -> str | None:
         """Return which spaces the preset needs where these are others; None if it suits them."""

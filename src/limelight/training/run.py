@@ -42,8 +42,8 @@ from limelight.runs.folder import (
     write_json,
 )
 from limelight.seeds import Stream, derive_seed
-from limelight.settings.io import for_resume, from_dict, load_yaml, save_yaml, with_settings
-from limelight.settings.rules import validate
+from limelight.settings.io import for_resume, from_dict, save_yaml, with_settings
+from limelight.settings.rules import load_valid, validate
 from limelight.settings.schema import EnvConfig, TrainConfig, WorkersConfig
 from limelight.spaces.describe import describe_space
 from limelight.spaces.images import is_flat_image
@@ -126,7 +126,7 @@ def resume(
     ``env``: the callable that makes the environment, where the run was given one that has no name.
     """
     folder = as_folder(run_dir)
-    config = for_resume(load_yaml(folder / CONFIG), settings)
+    config = for_resume(load_valid(folder / CONFIG), settings)
     return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers)
 
 
@@ -156,13 +156,8 @@ def run(
     source = resolve_env(config.env, factory)
     was_auto = config.env.backend == "auto"
     config = prepare(config, source, notes.append, resume_from is not None)
-    if resume_from is None:
-        require_empty(config)
     with ExitStack() as stack:
-        if resume_from is not None:
-            stack.enter_context(only_process(resume_from))
-        state = read_checkpoint(resume_from, notes.append) if resume_from is not None else None
-        require_budget(config, state)
+        state = _open_folder(config, resume_from, stack, notes.append)
         stack.enter_context(single_threaded())
         interrupt = stack.enter_context(catch_signals())
         # Environments, network, learner, runner and agent
@@ -179,8 +174,7 @@ def run(
         stack.callback(evaluator.close)
         logger = make_loggers(config, run_dir, _step_of(state) if state else None, quiet, loggers)
         stack.callback(logger.close)
-        for note in notes:
-            (Loggers(loggers) if quiet else logger).message(note)
+        _pass_on(notes, Loggers(loggers) if quiet else logger)
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger)
         if state is not None:
             save_yaml(config, run_dir / CONFIG)
@@ -188,6 +182,24 @@ def run(
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
     kept = source if source.factory is not None else None
     return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number, kept)
+
+
+def _open_folder(
+    config: TrainConfig, resume_from: Path | None, stack: ExitStack, notify: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Refuse a new folder that is not empty; lock the folder to resume from and return its checkpoint."""
+    if resume_from is None:
+        require_empty(config)
+        return None
+    stack.enter_context(only_process(resume_from))
+    state = read_checkpoint(resume_from, notify)
+    require_budget(config, state)
+    return state
+
+
+def _pass_on(notes: Sequence[str], logger: Loggers) -> None:
+    for note in notes:
+        logger.message(note)
 
 
 def _build_or_fall_back(
@@ -376,12 +388,12 @@ def read_checkpoint(run_dir: Path, notify: Callable[[str], None] = lambda note: 
     return read_state(newest)
 
 
-def require_budget(config: TrainConfig, state: dict[str, Any] | None) -> None:
+def require_budget(config: TrainConfig, state: dict[str, Any]) -> None:
     """Refuse a budget that the checkpoint has passed already; the very same one is a finished run, evaluated again.
 
     Raises: ConfigError.
     """
-    if state is None or config.total_timesteps >= int(state["config"]["total_timesteps"]):
+    if config.total_timesteps >= int(state["config"]["total_timesteps"]):
         return
     done = _step_of(state)
     if config.total_timesteps <= done:
