@@ -212,7 +212,7 @@ def make_eval_envs(source: EnvSource, episodes: int, settings: EvalConfig, num_e
     most = num_envs or settings.eval_envs
     if most is None:
         most = 100 if source.spec is not None and source.spec.vector_entry_point else 10
-    backend = settings.eval_backend
+    backend = "auto" if settings.eval_backend == "fastest" else settings.eval_backend
     config = dataclasses.replace(
         source.config, autoreset_mode="next_step", backend=backend, num_envs=min(episodes, most)
     )

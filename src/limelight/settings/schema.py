@@ -222,8 +222,8 @@ class EvalConfig:
     """Episodes per evaluation."""
     eval_envs: Annotated[int | None, Range(ge=1, le=1024)] = None
     """Copies of the environment in an evaluation; none: up to 10, and up to 100 where it has a vectorised class."""
-    eval_backend: Literal["auto", "sync", "async"] = "auto"
-    """Stepping of these copies; auto: the ``backend`` that was set, sync or async, otherwise the fastest."""
+    eval_backend: Literal["auto", "fastest", "sync", "async"] = "auto"
+    """Stepping of these copies; auto: the ``backend`` that was set, if sync or async, otherwise the fastest."""
     eval_stochastic: bool = False
     """Sample actions in evaluations instead of taking the most probable one."""
     stop_at_return: Annotated[float | None, Range()] = None

@@ -267,8 +267,9 @@ def prepare(
         notify(f"backend {choice.backend}: {choice.reason}")
     env = _prepare_env(dataclasses.replace(config.env, backend=choice.backend), workers)
     evaluation = config.eval
-    if evaluation.eval_backend == "auto" and config.env.backend in ("sync", "async"):  # as set, not as chosen
-        evaluation = dataclasses.replace(evaluation, eval_backend=config.env.backend)
+    if evaluation.eval_backend == "auto":  # the backend as it was set, not as it was chosen
+        given = config.env.backend if config.env.backend in ("sync", "async") else "fastest"
+        evaluation = dataclasses.replace(evaluation, eval_backend=given)
     obstacle = source.why_not_sent() if has_workers else None
     if obstacle is not None:
         raise ConfigError(f"algo = {config.algorithm.algo}: {obstacle}; use algo a2c, which needs no workers")
