@@ -44,7 +44,7 @@ from limelight.runs.folder import (
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import for_resume, from_dict, save_yaml, with_settings
 from limelight.settings.rules import load_valid, validate
-from limelight.settings.schema import EnvConfig, TrainConfig, WorkersConfig
+from limelight.settings.schema import EnvConfig, EvalConfig, TrainConfig, WorkersConfig
 from limelight.spaces.describe import describe_space
 from limelight.spaces.images import is_flat_image
 from limelight.spaces.packed import Packed, path_name, walk
@@ -153,8 +153,7 @@ def run(
     """
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
-    source = resolve_env(config.env, factory)
-    was_auto = config.env.backend == "auto"
+    source, was_auto = resolve_env(config.env, factory), config.env.backend == "auto"
     config = prepare(config, source, notes.append, resume_from is not None)
     with ExitStack() as stack:
         state = _open_folder(config, resume_from, stack, notes.append)
@@ -164,8 +163,7 @@ def run(
         config, runner, agent = _build_or_fall_back(config, source, was_auto, notes)
         stack.callback(runner.close)
         if resume_from is None:
-            notes.insert(0, explain_preset(config, (agent.observation_space, agent.action_space)))
-            notes += [note for note in (source.explain_normalizers(), explain_flattened(agent)) if note is not None]
+            notes = explain_run(config, source, agent, notes)
         # The folder, the evaluations and the loggers
         run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
         if resume_from is None:
@@ -266,10 +264,7 @@ def prepare(
     if config.env.backend == "auto":
         notify(f"backend {choice.backend}: {choice.reason}")
     env = _prepare_env(dataclasses.replace(config.env, backend=choice.backend), workers)
-    evaluation = config.eval
-    if evaluation.eval_backend == "auto":  # the backend as it was set, not as it was chosen
-        given = config.env.backend if config.env.backend in ("sync", "async") else "fastest"
-        evaluation = dataclasses.replace(evaluation, eval_backend=given)
+    evaluation = _prepare_evaluation(config)
     obstacle = source.why_not_sent() if has_workers else None
     if obstacle is not None:
         raise ConfigError(f"algo = {config.algorithm.algo}: {obstacle}; use algo a2c, which needs no workers")
@@ -310,6 +305,14 @@ def _prepare_workers(config: TrainConfig) -> WorkersConfig:
     return dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
 
 
+def _prepare_evaluation(config: TrainConfig) -> EvalConfig:
+    """Return the settings of evaluations with their backend filled in: the one that was set, not the one chosen."""
+    evaluation, backend = config.eval, config.env.backend
+    if evaluation.eval_backend != "auto":
+        return evaluation
+    return dataclasses.replace(evaluation, eval_backend=backend if backend in ("sync", "async") else "fastest")
+
+
 def _prepare_env(env: EnvConfig, workers: WorkersConfig) -> EnvConfig:
     """Return the environment's settings with the threads of ALE's emulator filled in: every worker's share of cores."""
     if env.backend != "ale" or env.atari.env_threads is not None:
@@ -335,6 +338,13 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
 
         return RayRunner(config, learner, normalizer, source), agent
     return ProcessRunner(config, learner, normalizer, source), agent
+
+
+def explain_run(config: TrainConfig, source: EnvSource, agent: Agent, notes: list[str]) -> list[str]:
+    """Return the lines that a new run begins with: its preset, ``notes``, and what its environment makes of it."""
+    preset = explain_preset(config, (agent.observation_space, agent.action_space))
+    further = (source.explain_normalizers(), explain_flattened(agent))
+    return [preset, *notes, *(note for note in further if note is not None)]
 
 
 def explain_flattened(agent: Agent) -> str | None:
