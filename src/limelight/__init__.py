@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from limelight.envs.make import make_envs
+    from limelight.envs.fresh import make_envs
     from limelight.errors import CheckpointError, ConfigError, EnvError, LimelightError, NonFiniteError, WorkerError
     from limelight.runs.agent import Agent, load
     from limelight.runs.evaluation import evaluate
@@ -25,7 +25,7 @@ _HOMES = {
     "WorkerError": "errors",
     "evaluate": "runs.evaluation",
     "load": "runs.agent",
-    "make_envs": "envs.make",
+    "make_envs": "envs.fresh",
     "resume": "training.run",
     "train": "training.run",
 }

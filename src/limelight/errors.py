@@ -18,6 +18,9 @@ class ConfigError(LimelightError, ValueError):
 class EnvError(LimelightError):
     """An environment that cannot be made, or that breaks the contract of docs/environments.md."""
 
+    from_env: bool = False
+    """The environment's own code raised it: a new copy of the environment may not."""
+
 
 class CheckpointError(LimelightError):
     """A checkpoint or run folder that is missing, damaged, or made for something else."""

@@ -118,7 +118,7 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
     assert usages == [
         "train [ENV_ID] [--NAME VALUE ...]",
         "evaluate RUN_DIR [--NAME VALUE ...]",
-        "report RUN_DIR...",
+        "report RUN_DIR... [--NAME VALUE ...]",
         "list envs|algos|presets [TEXT]",
         "check ENV_ID [--NAME VALUE ...]",
     ]

@@ -128,7 +128,7 @@ def test_a_notice_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --gamma 1.5", "gamma = 1.5: must be ≥ 0 and ≤ 1"),
         ("train --gamma nan", "gamma = nan: must be ≥ 0 and ≤ 1"),
         ("train --stop-at-return inf", "stop_at_return = inf: must be finite"),
-        ("train --algo A3C", "algo = 'A3C': must be ac | a2c | a3c | ppo; did you mean a3c"),
+        ("train --algo A4C", "algo = 'A4C': must be ac | a2c | a3c | ppo; did you mean a"),
         ("train --algo a4c", "algo = 'a4c': must be ac | a2c | a3c | ppo; did you mean "),
         ("train --num-workers 4", "num_workers = 4: a2c trains in one process; use algo a3c"),
         ("train --workers.update-order locked", "update_order = locked: a2c trains in one process; use algo a3c"),
@@ -356,6 +356,7 @@ def test_evaluate_json_is_one_object_and_the_same_for_the_same_seed(
         "iqm_return",
         "episodes",
         "mean_length",
+        "cut_episodes",
     }
     assert answers[0]["episodes"] == 4
     assert answers[0]["mean_return"] == answers[0]["mean_length"]  # CartPole's reward is 1 a step

@@ -33,7 +33,7 @@ from limelight.envs.toy import Ring
 from limelight.errors import CheckpointError, ConfigError, EnvError
 from limelight.runs.evaluation import make_eval_envs, play
 from limelight.settings.io import with_settings
-from limelight.settings.schema import TrainConfig
+from limelight.settings.schema import EvalConfig, TrainConfig
 from limelight.training.run import prepare, resume, train
 
 pytest.importorskip("ale_py")
@@ -531,7 +531,7 @@ def test_a_lost_life_is_an_end_for_the_learner_and_not_for_the_statistics() -> N
 def test_evaluation_plays_whole_games() -> None:
     def evaluated(terminal_on_life_loss: bool) -> Any:
         config = env_config("breakout", terminal_on_life_loss=terminal_on_life_loss)
-        envs = make_eval_envs(config, 2, None)
+        envs = make_eval_envs(resolve_env(config), 2, EvalConfig())
         assert envs.name == "ale"
         return play(envs, Script(actions_of(envs, 997)), lambda obs: obs, 2, seed=3)
 
@@ -546,7 +546,9 @@ def test_evaluation_has_as_many_games_side_by_side_whatever_the_id(monkeypatch: 
     monkeypatch.setattr(
         sys.modules["limelight.runs.evaluation"], "make_envs", lambda _config, num_envs, factory: num_envs
     )
-    assert [make_eval_envs(env_config(env_id), 12, None) for env_id in ("pong", "ALE/Pong-v5")] == [10, 10]
+    assert [
+        make_eval_envs(resolve_env(env_config(env_id)), 12, EvalConfig()) for env_id in ("pong", "ALE/Pong-v5")
+    ] == [10, 10]
 
 
 # --------------------------------------------------------------------------- one game as an environment

@@ -217,3 +217,19 @@ def test_the_backend_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(make_module, "_fastest", counted)
     limelight.train(Ring, num_envs=2, run_dir=str(tmp_path / "run"), **QUICK)
     assert len(chosen) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (gym.make("CartPole-v1"), "env = TimeLimit: is one environment, but copies of it are made; pass an id or"),
+        (gym.make_vec("CartPole-v1", 2, "vector_entry_point"), "env = CartPoleVectorEnv: is a vector environment"),
+        (gym.spec("CartPole-v1"), "env = EnvSpec: is a specification; pass its id, 'CartPole-v1'"),
+        (3, "env = 3: must be an id, or a callable that makes an environment"),
+    ],
+)
+def test_what_makes_no_environments_is_refused_with_what_to_pass(wrong: Any, expected: str) -> None:
+    for call in (limelight.make_envs, limelight.train):
+        with pytest.raises(ConfigError) as error:
+            call(wrong)
+        assert str(error.value).startswith(expected)

@@ -135,7 +135,7 @@ def played_streams(envs: EnvBackend, seed: int, actions: NDArray[np.int64]) -> l
 
 
 def check_contract(step: Step, num_envs: int) -> None:
-    assert step.rewards.dtype == np.float32
+    assert step.rewards.dtype == np.float64
     assert step.terminated.dtype == step.truncated.dtype == step.valid.dtype == np.bool_
     for array in (step.rewards, step.terminated, step.truncated, step.valid):
         assert array.shape == (num_envs,)

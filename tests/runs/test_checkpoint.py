@@ -373,3 +373,16 @@ def test_remains_of_a_killed_writer_are_read_and_removed(tmp_path: Path) -> None
 def test_a_run_without_checkpoints_has_no_latest_one(tmp_path: Path) -> None:
     assert checkpoints(tmp_path) == []
     assert latest_checkpoint(tmp_path) is None
+
+
+def test_large_arrays_that_are_equal_are_written_once(tmp_path: Path) -> None:
+    prices = np.random.default_rng(0).random(50_000)
+    other = prices + 1.0
+    write_state(tmp_path / "a", {"envs": [prices, prices.copy(), other]})
+    assert (tmp_path / "a" / "tensors.safetensors").stat().st_size < 2.1 * prices.nbytes
+    first, second, third = read_state(tmp_path / "a")["envs"]
+    np.testing.assert_array_equal(first, prices)
+    np.testing.assert_array_equal(second, prices)
+    np.testing.assert_array_equal(third, other)
+    first[0] = -1.0
+    assert second[0] == prices[0]

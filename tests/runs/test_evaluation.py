@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from limelight.envs.make import num_cores
 from limelight.envs.toy import Ring
 from limelight.errors import CheckpointError, ConfigError
 from limelight.nn.model import make_model
-from limelight.runs.evaluation import Evaluation, play
+from limelight.runs.evaluation import Evaluation, Limits, play
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
+from limelight.training.run import RunResult
 
 
 class Lengths(gym.Env[Any, Any]):
@@ -70,6 +72,7 @@ def test_statistics_are_those_of_the_returns() -> None:
         "iqm_return": 3.5,
         "episodes": 8,
         "mean_length": 1.0,
+        "cut_episodes": 0,
     }
 
 
@@ -83,10 +86,9 @@ def test_every_environment_runs_an_equal_share() -> None:
     assert sorted(uneven.returns) == [3.0, 3.0, 3.0, 50.0]
 
 
-def test_an_endless_episode_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["limelight.runs.evaluation"], "MAX_EPISODE_STEPS", 40)
+def test_an_endless_episode_is_cut_and_counted() -> None:
     envs = limelight.make_envs(Ring, num_envs=2, backend="sync", env_kwargs={"max_steps": 10**6})
-    result = play(envs, Zeros(), same, 6, seed=0)
+    result = play(envs, Zeros(), same, 6, seed=0, limits=Limits(40, lambda: False))
     assert result.lengths == [40, 40]
     assert result.cut == 2
     assert result.to_metrics()["eval/cut_episodes"] == 2
@@ -374,3 +376,66 @@ def is_running(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+# --------------------------------------------------------------------------- arguments of the wrong kind
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ("runs/a", "agent = 'runs/a': is a path; pass the agent that is saved there"),
+        (Path("runs/a"), "agent = 'runs/a': is a path"),
+        (None, "agent: is a NoneType; pass an agent"),
+        (RunResult(Path("a"), "completed", {}, None), "agent: is a RunResult; pass its agent, result.agent"),
+    ],
+)
+def test_evaluate_says_what_to_pass_instead(wrong: Any, expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        limelight.evaluate(wrong)
+    assert str(error.value).startswith(expected)
+
+
+def test_load_and_resume_say_what_to_pass_instead() -> None:
+    result = RunResult(Path("a"), "completed", {}, None)
+    for function in (limelight.load, limelight.resume):
+        with pytest.raises(ConfigError, match=r"run_dir: is a RunResult; pass its folder, result\.run_dir"):
+            function(result)  # type: ignore[operator]
+        with pytest.raises(ConfigError, match="run_dir: is a int; pass the path of a run's folder"):
+            function(3)  # type: ignore[operator]
+
+
+def test_evaluate_refuses_an_environment_instance(agent: limelight.Agent) -> None:
+    env = gym.make("CartPole-v1")
+    with pytest.raises(
+        ConfigError, match=r"env = TimeLimit: is one environment, .* or lambda: gym\.make\('CartPole-v1'\)"
+    ):
+        limelight.evaluate(agent, env)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ((np.zeros(4), {}), r"obs: is all that reset\(\) returned; pass its first part"),
+        ((np.zeros(4), 1.0, False, False, {}), r"obs: is all that step\(\) returned"),
+        ({"obs": np.zeros(4)}, r"obs: is a dict, but the agent was trained on Box\(4,\)"),
+        (None, "obs: is None"),
+    ],
+)
+def test_predict_says_what_to_pass_instead(agent: limelight.Agent, wrong: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        agent.predict(wrong)
+
+
+def test_a_single_discrete_action_is_a_key_and_an_index(agent: limelight.Agent) -> None:
+    action, _ = agent.predict(np.zeros(4))
+    assert {0: "left", 1: "right"}[action] in ("left", "right")
+    assert ["left", "right"][action] in ("left", "right")
+    batch, _ = agent.predict(np.zeros((3, 4)))
+    assert batch.shape == (3,)
+
+
+def test_an_agent_can_be_pickled(agent: limelight.Agent) -> None:
+    obs = np.random.default_rng(0).normal(size=(16, 4))
+    again = pickle.loads(pickle.dumps(agent))
+    np.testing.assert_array_equal(again.predict(obs)[0], agent.predict(obs)[0])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from limelight.settings.io import (
     to_dict,
     with_settings,
 )
+from limelight.settings.rules import load_valid
 from limelight.settings.schema import AtariConfig, EnvConfig, TrainConfig
 
 
@@ -192,7 +194,6 @@ def test_on_resume_the_budget_and_the_reporting_can_change() -> None:
         {"seed": 1},
         {"run_dir": "x"},
         {"lr_schedule": "constant"},
-        {"num_workers": 4},
         {"asynchronous": True},
     ],
 )
@@ -200,3 +201,26 @@ def test_on_resume_nothing_else_can(change: dict[str, Any]) -> None:
     name, value = next(iter(change.items()))
     with pytest.raises(ConfigError, match=f"{name} = {value}: cannot change on resume, the run has "):
         for_resume(TrainConfig(), change)
+
+
+def test_numbers_of_numpy_paths_lists_and_none_are_taken() -> None:
+    given = {
+        "num_envs": np.int64(4), "gamma": np.float32(0.5), "run_dir": Path("a"),
+        "env_kwargs": {"desc": ["SF", "FG"], "map_name": None, "g": np.float64(9.5), "size": np.array([1, 2])},
+    }  # fmt: skip
+    config = with_settings(TrainConfig(), given)
+    assert (config.env.num_envs, config.algorithm.gamma, config.run_dir) == (4, 0.5, "a")
+    assert config.env.env_kwargs == {"desc": ["SF", "FG"], "map_name": None, "g": 9.5, "size": [1, 2]}
+    assert with_settings(TrainConfig(), {"lr": 0.1}).optim.learning_rate == 0.1
+
+
+def test_yaml_keeps_text_and_numbers_apart_and_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    config = with_settings(TrainConfig(), {"env_kwargs": {"text": "1e4", "none": None}})
+    save_yaml(config, path)
+    assert load_yaml(path).env.env_kwargs == {"text": "1e4", "none": None}
+    path.write_text("total_timesteps: 1e4\n")
+    assert load_yaml(path).total_timesteps == 10_000
+    path.write_text("algorithm: {gamma: 7}\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: gamma = 7"):
+        load_valid(path)

@@ -20,7 +20,7 @@ from gymnasium.spaces import (
 )
 
 from limelight.errors import CheckpointError, EnvError
-from limelight.spaces.describe import check_spaces, describe_space, space_from_json, space_to_json
+from limelight.spaces.describe import check_spaces, describe_space, space_difference, space_from_json, space_to_json
 from limelight.spaces.packed import MaskSource, Packed
 
 SPACES: list[Space[Any]] = [
@@ -115,3 +115,31 @@ def test_packed_spaces_come_back_from_json(mask: MaskSource | None) -> None:
     assert isinstance(back, Packed)
     assert back.leaves == space.leaves
     assert back.mask == space.mask
+
+
+class Pixels(Box):
+    """A space of a user's own."""
+
+
+def test_subclasses_are_supported_and_equal_to_what_they_extend() -> None:
+    box = Pixels(-1, 1, (3,), np.float32)
+    check_spaces(box, Discrete(2), "env")
+    check_spaces(Dict({"x": box}), Discrete(2), "env")
+    assert space_difference(box, Box(-1, 1, (3,), np.float32)) is None
+
+
+def test_a_space_of_another_library_is_named_with_it() -> None:
+    foreign = type("Box", (Space,), {})((3,), np.float32)
+    with pytest.raises(EnvError, match=r"Box is of .*test_describe and not of gymnasium\.spaces"):
+        check_spaces(foreign, Discrete(2), "env")
+    with pytest.raises(EnvError, match=r"is no gymnasium\.Space"):
+        check_spaces(None, Discrete(2), "env")  # type: ignore[arg-type]
+
+
+def test_the_difference_of_spaces_is_shown_even_where_their_descriptions_are_equal() -> None:
+    low, wide = Box(0, 1, (2,), np.float32), Box(0, np.array([1, 5]), (2,), np.float32)
+    assert space_difference(low, wide) == "bounds [0, 1] and [0, 5] of number [1]"
+    assert space_difference(low, wide, float_bounds=False) is None
+    assert space_difference(Dict({"a": low}), Dict({"a": wide})) == "bounds [0, 1] and [0, 5] of number [1] at ['a']"
+    assert space_difference(low, Box(0, 1, (3,), np.float32)) == "Box(2,) float32 and Box(3,) float32"
+    assert space_difference(Discrete(3), Discrete(3, start=1)) == "Discrete(3) and Discrete(3, start=1)"

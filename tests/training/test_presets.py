@@ -192,3 +192,12 @@ def test_an_id_registered_by_env_module_is_not_taken_for_an_atari_game(
         gym.registry.pop("Pong-v4", None)
     assert config.preset not in ("pong", "breakout", "atari")
     assert config.env.env_module == "my_pong"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "expected"), [("Pendulum-Discrete-v0", "none"), ("Pendulum-v1", "pendulum"), ("Hopper-Grid-v0", "none")]
+)
+def test_an_id_that_only_begins_alike_takes_a_preset_where_it_suits_the_spaces(env_id: str, expected: str) -> None:
+    box, discrete = Box(-1, 1, (3,), np.float32), Discrete(5)
+    assert choose_preset(env_id, "auto", lambda: (box, discrete)) == expected
+    assert choose_preset("Pendulum-Slow-v0", "auto", lambda: (box, box)) == "pendulum"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from limelight.algo.episodes import Episode, EpisodeTracker
 from limelight.algo.finite import require_finite
 from limelight.algo.normalization import ObservationNormalizer
+from limelight.algo.outliers import OutlierGuard
 from limelight.algo.rollout import FinalObs, Float, Rollout
 from limelight.envs.base import EnvBackend, Step
 from limelight.typing import State
@@ -57,13 +58,16 @@ class RolloutCollector:
         self.env_id = env_id
         self.tracker = EpisodeTracker(envs.num_envs)
         self._in_network = normalizer is not None and normalizer.in_network
+        guarded = normalizer if normalizer is not None and not normalizer.images else None
+        self._guard = OutlierGuard(guarded.statistics, env_id) if guarded is not None else None
         self._keep_raw = normalizer is None or self._in_network
         T, B = num_steps, envs.num_envs
         space = envs.single_observation_space
         as_float = np.issubdtype(space.dtype, np.floating) or not self._keep_raw
         self._obs = np.zeros((T + 1, B, *(space.shape or ())), np.float32 if as_float else space.dtype)
         self._actions: NDArray[Any] | None = None  # allocated for the first actions, which tell shape and dtype
-        self._rewards, self._terminated, self._truncated, self._valid = np.zeros((4, T, B), np.float32)
+        self._rewards = np.zeros((T, B))  # float64, as the environments give them and as returns are summed
+        self._terminated, self._truncated, self._valid, self._float_rewards = np.zeros((4, T, B), np.float32)
         self._episode_start = np.ones((T + 1, B), np.float32)
         self._recurrent_state: Float | None = None
         self._life_lost: NDArray[np.bool_] | None = None  # [T, B]; allocated if a lost life counts as an end
@@ -78,6 +82,10 @@ class RolloutCollector:
         self._recurrent_state = None
         self.tracker.reset()
 
+    def is_finite(self) -> bool:
+        """Return whether the last observations are numbers."""
+        return bool(np.isfinite(self._obs[-1]).all())
+
     def collect(self, policy: Policy) -> Rollout:
         """Take T steps in every environment with ``policy``, from where the last rollout ended.
 
@@ -90,6 +98,8 @@ class RolloutCollector:
         obs[0], episode_start[0] = obs[-1], episode_start[-1]
         initial_state = policy.recurrent_state = self._recurrent_state
         policy.begin_rollout()
+        if self._guard is not None:
+            self._guard.begin_rollout()
         for t in range(self.num_steps):
             # Act
             actions = policy.act(obs[t], episode_start[t])
@@ -108,18 +118,22 @@ class RolloutCollector:
             if step.final_obs is not None:  # obs[t + 1] already is the next episode's first observation
                 episode_start[t + 1] = step.terminated | step.truncated
                 final.append((t, step, policy.recurrent_state))
+        if self._guard is not None:
+            self._guard.end_rollout()
         if self._in_network:  # one row of a rollout is sample enough, as consecutive frames are nearly equal
             self._update_statistics(obs[-1][step.valid])
         self._recurrent_state = policy.recurrent_state
         if initial_state is None and self._recurrent_state is not None:
             initial_state = np.zeros_like(self._recurrent_state)
+        with np.errstate(over="ignore"):  # refused below
+            np.copyto(self._float_rewards, self._rewards, casting="same_kind")
         rollout = Rollout(
-            obs, self._action_buffer(actions), self._rewards, self._terminated, self._truncated, self._valid,
+            obs, self._action_buffer(actions), self._float_rewards, self._terminated, self._truncated, self._valid,
             episode_start, num_valid=int(np.count_nonzero(self._valid)),
             final_obs=self._final_obs(final) if final else None, recurrent_state=initial_state,
         )  # fmt: skip
-        require_finite(rollout, self.tracker.lengths, self.env_id, self.envs.single_observation_space)
-        self.tracker.add(rollout, self._life_lost)
+        require_finite(rollout, self.tracker.lengths, self.env_id, self._rewards, self.envs.single_observation_space)
+        self.tracker.add(rollout, self._life_lost, self._rewards)
         return rollout
 
     def pop_episodes(self) -> list[Episode]:
@@ -154,7 +168,8 @@ class RolloutCollector:
         t = np.concatenate([np.full(int(step.truncated.sum()), t) for t, step, _ in steps])
         b = np.concatenate([np.flatnonzero(step.truncated) for _, step, _ in steps])
         obs = np.concatenate([step.final_obs[step.truncated] for _, step, _ in steps if step.final_obs is not None])
-        obs = self.normalizer(obs) if self.normalizer and len(obs) else obs
+        if self.normalizer and len(obs) and (obs.dtype.kind != "f" or np.isfinite(obs).all()):
+            obs = self.normalizer(obs)
         states = [state[step.truncated] for _, step, state in steps if state is not None]
         return FinalObs(t, b, obs.astype(self._obs.dtype, copy=False), np.concatenate(states) if states else None)
 

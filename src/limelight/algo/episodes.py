@@ -35,20 +35,29 @@ class EpisodeTracker:
         self.returns[:] = 0.0
         self.lengths[:] = 0.0
 
-    def add(self, rollout: Rollout, life_lost: NDArray[np.bool_] | None = None) -> None:
+    def add(
+        self,
+        rollout: Rollout,
+        life_lost: NDArray[np.bool_] | None = None,
+        rewards: NDArray[np.float64] | None = None,
+    ) -> None:
         """Add a rollout to the running episodes and record those that it finished.
 
-        ``life_lost`` [T, B]: rows that count as terminated for learning while the episode goes on.
+        Args:
+            rollout: the rollout.
+            life_lost: [T, B], rows that count as terminated for learning while the episode goes on.
+            rewards: [T, B], as the environments gave them, where those of the rollout are rounded to float32.
         """
+        rewards = np.asarray(rollout.rewards, np.float64) if rewards is None else rewards
         terminated, truncated = rollout.terminated, rollout.truncated
         if not (np.count_nonzero(terminated) or np.count_nonzero(truncated)):  # the common case, without a loop
-            self.returns += np.add.reduce(rollout.rewards, axis=0)
+            self.returns += np.add.reduce(rewards, axis=0)
             self.lengths += np.add.reduce(rollout.valid, axis=0)
             return
         if life_lost is not None:
             terminated = terminated * ~life_lost
         for t in range(len(terminated)):
-            self.returns += rollout.rewards[t]
+            self.returns += rewards[t]
             self.lengths += rollout.valid[t]
             for b in np.flatnonzero(terminated[t] + truncated[t]):
                 self._finish(int(b), bool(terminated[t, b]))

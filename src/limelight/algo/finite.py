@@ -14,7 +14,13 @@ from limelight.errors import NonFiniteError
 from limelight.spaces.packed import place_name
 
 
-def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str, space: Space[Any]) -> None:
+def require_finite(
+    rollout: Rollout,
+    lengths: NDArray[np.float64],
+    env_id: str,
+    rewards: NDArray[np.float64] | None = None,
+    space: Space[Any] | None = None,
+) -> None:
     """Raise for the first reward, observation or continuous action of a rollout that is not finite.
 
     The check is one sum per array; only where a sum is not finite follows the search.
@@ -23,8 +29,9 @@ def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str, 
         rollout: the rollout to check.
         lengths: steps of the running episodes before the rollout, [B], for the message.
         env_id: name of the environment, for the message.
-        space: of observations, for the message.
-    Raises: NonFiniteError naming array, environment, index (or key of a Dict) and step of the episode.
+        rewards: [T, B], as the environments gave them, where those of the rollout are rounded to float32.
+        space: of observations, for the name of a part.
+    Raises: NonFiniteError naming array, environment, index and step of the episode.
     """
     real_obs, real_actions = rollout.obs.dtype.kind == "f", rollout.actions.dtype.kind == "f"
     final = rollout.final_obs
@@ -42,13 +49,17 @@ def require_finite(rollout: Rollout, lengths: NDArray[np.float64], env_id: str, 
     if real_actions:
         fix_policy = "the policy has diverged; a smaller learning_rate or max_grad_norm would help"
         _refuse(rollout, lengths, env_id, "action", _actions_of_finite_obs(rollout), fix_policy)
+    if rewards is not None:
+        _refuse(rollout, lengths, env_id, "reward", rewards, fix_env)
+        scale = "beyond float32, in which networks learn; scale the rewards in the environment"
+        _refuse(rollout, lengths, env_id, "reward", rewards, scale, np.isfinite(rollout.rewards))
     _refuse(rollout, lengths, env_id, "reward", rollout.rewards, fix_env)
     if real_obs:
-        _refuse(rollout, lengths, env_id, "observation", rollout.obs, fix_env, space)
+        _refuse(rollout, lengths, env_id, "observation", rollout.obs, fix_env, space=space)
         if final is not None:
             at_end = np.zeros_like(rollout.obs)
             at_end[final.t + 1, final.b] = final.obs
-            _refuse(rollout, lengths, env_id, "final observation", at_end, fix_env, space)
+            _refuse(rollout, lengths, env_id, "final observation", at_end, fix_env, space=space)
 
 
 def _actions_of_finite_obs(rollout: Rollout) -> NDArray[Any]:
@@ -65,13 +76,17 @@ def _refuse(
     rollout: Rollout,
     lengths: NDArray[np.float64],
     env_id: str,
-    name: str,
+    key: str,
     values: NDArray[Any],
     fix: str,
+    fine: NDArray[np.bool_] | None = None,
     space: Space[Any] | None = None,
 ) -> None:
-    """Raise for the first value [T, B, ...] (observations of ``space``: [T+1, B, ...]) that is not finite, if any."""
-    bad = np.argwhere(~np.isfinite(values))
+    """Raise for the first value [T, B, ...] (observations: [T+1, B, ...]) that is not ``fine``, if there is one.
+
+    ``fine``: by default, where the values are finite.
+    """
+    bad = np.argwhere(~(np.isfinite(values) if fine is None else fine))
     if not len(bad):
         return
     row, b, *index = (int(i) for i in bad[0])
@@ -79,6 +94,6 @@ def _refuse(
     ends = np.flatnonzero(rollout.terminated[: max(t, 0), b] + rollout.truncated[: max(t, 0), b])
     first, before = (int(ends[-1]) + 1, 0) if len(ends) else (0, int(lengths[b]))
     raise NonFiniteError(
-        f"{env_id}: {name}{place_name(space, index)} = {values[(row, b, *index)]} in environment {b}, step "
+        f"{env_id}: {key}{place_name(space, index)} = {values[(row, b, *index)]} in environment {b}, step "
         f"{before + int(rollout.valid[first : t + 1, b].sum())} of its episode; {fix}"
     )

@@ -50,10 +50,13 @@ def no_moments(shape: tuple[int, ...]) -> Moments:
 
 
 def moments_of(samples: NDArray[Any], dtype: type = np.float64) -> Moments:
-    """Return the moments of ``samples`` [N, *shape], N ≥ 1, summed in ``dtype``."""
+    """Return the moments of ``samples`` [N, *shape], N ≥ 1, summed in ``dtype``, without those that are not finite."""
     # Written out, because ndarray.mean and ndarray.var are slow for few rows (benchmarks/throughput.py, 8 × 5).
     rows: NDArray[Any] = samples.astype(dtype)
     mean = np.add.reduce(rows) / len(rows)
+    if not math.isfinite(np.add.reduce(mean, axis=None)):
+        finite = samples[np.isfinite(samples).reshape(len(samples), -1).all(1)]
+        return moments_of(finite, dtype) if len(finite) else no_moments(samples.shape[1:])
     rows -= mean
     rows *= rows
     return Moments(np.asarray(mean, np.float64), np.asarray(np.add.reduce(rows) / len(rows), np.float64), len(rows))
@@ -93,6 +96,14 @@ class RunningMeanStd:
         """Count the samples seen so far as shared."""
         self._pending = no_moments(self.moments.mean.shape)
 
+    def snapshot(self) -> tuple[Moments, Moments | None]:
+        """Return the statistics for :meth:`restore`: no copy, as moments are replaced and not changed."""
+        return self.moments, self._pending
+
+    def restore(self, before: tuple[Moments, Moments | None]) -> None:
+        """Return to the statistics of :meth:`snapshot`."""
+        self.moments, self._pending = before
+
     def get_state(self) -> State:
         """Return mean, variance and count."""
         mean, var, size = self.moments
@@ -130,11 +141,15 @@ class ObservationNormalizer:
         self.images = images
         self.in_network = in_network
         self.statistics = RunningMeanStd(shape if indices is None else indices.shape)
+        self.saw_non_finite = False
+        """An observation was NaN or infinite; the statistics left it out."""
 
     def update(self, obs: NDArray[Any]) -> None:
-        """Add observations [N, *shape] to the statistics."""
+        """Add observations [N, *shape] to the statistics; those that are not finite are left out."""
         if len(obs):  # float32 sums of bytes are exact
-            self.statistics.update(moments_of(self.select(obs), np.float32 if self.images else np.float64))
+            moments = moments_of(self.select(obs), np.float32 if self.images else np.float64)
+            self.saw_non_finite |= moments.size != len(obs)
+            self.statistics.update(moments)
 
     def __call__(self, obs: NDArray[Any]) -> NDArray[Any]:
         """Normalise observations [..., *shape], float32; return them unchanged where the network normalises them."""
@@ -144,8 +159,11 @@ class ObservationNormalizer:
             scale = self.image_scale()
             return np.clip((obs - scale.mean) * np.float32(scale.factor), -_CLIP, _CLIP)
         mean, var, _ = self.statistics.moments
-        scaled = (self.select(obs) - mean) / np.sqrt(var + _EPSILON)
+        raw = self.select(obs)
+        scaled = (raw - mean) / np.sqrt(var + _EPSILON)
         numbers: NDArray[np.float32] = np.minimum(np.maximum(scaled, -_CLIP), _CLIP).astype(np.float32)
+        if self.saw_non_finite:  # clipping must not hide an infinity
+            numbers = np.where(np.isfinite(raw), numbers, raw).astype(np.float32)
         if self.indices is None:
             return numbers
         whole = obs.astype(np.float32)

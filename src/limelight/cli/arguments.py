@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from limelight.cli.flags import Notice, Syntax, parse
 from limelight.errors import ConfigError
-from limelight.settings.io import all_settings, for_resume, load_yaml, with_settings
-from limelight.settings.rules import validate
+from limelight.settings.io import all_settings, for_resume, with_settings
+from limelight.settings.rules import load_valid, validate
 from limelight.settings.schema import EnvConfig, EnvKwargs, TrainConfig
 from limelight.settings.values import Range
 
@@ -49,6 +49,8 @@ class EvaluateArguments:
     """Another environment than the one of the run."""
     env_kwargs: EnvKwargs = dataclasses.field(default_factory=dict)
     """Keyword arguments for the environment's constructor, added to those of the run or instead of them."""
+    env_module: str | None = None
+    """Module to import first because it registers the environment id."""
     max_episode_steps: Annotated[int | None, Range(ge=1)] = None
     """Time limit of an episode in environment steps, instead of the one of the run."""
     which: Literal["best", "last"] = "best"
@@ -69,6 +71,8 @@ class ReportArguments:
 
     run_dirs: tuple[Path, ...]
     """Folders of runs."""
+    output: Path | None = None
+    """Folder of report.html and plots; default: that of the run, or for several runs a new one beside the first."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     parsed = parse(TRAIN, argv, notice)
     folder, quiet, settings = parsed.arguments.resume, parsed.arguments.quiet, parsed.settings
     if folder is not None:
-        return TrainRequest(validate(for_resume(load_yaml(folder / "config.yaml"), settings)), None, folder, quiet)
+        return TrainRequest(validate(for_resume(load_valid(folder / "config.yaml"), settings)), None, folder, quiet)
     from limelight.envs.source import resolve_env
 
     start = with_settings(TrainConfig(), settings)
@@ -147,6 +151,8 @@ def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | st
     changes: dict[str, Any] = {}
     if arguments.env_kwargs:
         changes["env_kwargs"] = {**agent.config.env.env_kwargs, **arguments.env_kwargs}
+    if arguments.env_module is not None:
+        changes["env_module"] = arguments.env_module
     if arguments.max_episode_steps is not None:
         changes["max_episode_steps"] = arguments.max_episode_steps
     if not changes:

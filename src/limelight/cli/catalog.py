@@ -103,7 +103,8 @@ def _obstacle(spec: EnvSpec) -> str:
             warnings.simplefilter("ignore")
             spaces = resolve_env(EnvConfig(env_id=spec.id)).spaces()
     except Exception as error:  # an environment's constructor may raise anything, and one must not end the list
-        return " ".join(str(error).removeprefix(f"env_id = {spec.id}: ").split())
+        raised = error.__cause__ if isinstance(error, EnvError) and error.from_env else error
+        return " ".join(str(raised).removeprefix(f"env_id = {spec.id}: ").split())
     try:
         check_spaces(*spaces, spec.id)
     except EnvError as error:

@@ -30,6 +30,13 @@ USAGE_ERROR = 2
 SIGINT_STATUS = 130
 
 
+class _Terminated(BaseException):
+    """SIGTERM arrived; no SystemExit, which an environment may raise too."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Command:
     """A subcommand."""
@@ -42,8 +49,8 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if "" not in sys.path:  # as for `python -m`, so that --env-module finds a package in the working directory
-        sys.path.insert(0, "")
+    if "" not in sys.path:  # so that --env-module finds a package in the working directory
+        sys.path.append("")  # last, so that a file named yaml.py there hides no library
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without γ in its encoding shows a ? instead of failing
             stream.reconfigure(errors="replace")
@@ -73,6 +80,8 @@ def _run(name: str, argv: list[str]) -> int:
     except LimelightError as error:
         print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
         return USAGE_ERROR
+    except _Terminated as signalled:
+        return signalled.status
     except KeyboardInterrupt:
         print("limelight: interrupted", file=sys.stderr)
         return SIGINT_STATUS
@@ -120,6 +129,7 @@ def _notice(text: str) -> None:
 
 def _train(argv: list[str]) -> int:
     from limelight.cli.arguments import train_request
+    from limelight.cli.output import stdout_reserved
 
     if {*argv} & {*_HELP}:
         return _train_help(argv)
@@ -127,9 +137,10 @@ def _train(argv: list[str]) -> int:
     from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
 
     command = shlex.join(["limelight", "train", *argv])
-    result = run(
-        request.config, factory=request.source, resume_from=request.resume, quiet=request.quiet, command=command
-    )
+    with stdout_reserved(request.quiet):
+        result = run(
+            request.config, factory=request.source, resume_from=request.resume, quiet=request.quiet, command=command
+        )
     print(_last_line(result))
     return 128 + result.signal_number if result.signal_number else 0
 
@@ -170,6 +181,7 @@ def _last_line(result: RunResult) -> str:
     spread = with_spread(summary["final_eval_return"], summary["final_eval_std"])
     which = "last" if summary["best_eval_return"] is None else "best"
     score = f"{which} agent {spread} over {summary['final_eval_episodes']} episodes"
+    score += f", {summary['final_eval_cut']} of them cut" if summary["final_eval_cut"] else ""
     return f"{head}{score} {after} · {where}"
 
 
@@ -187,12 +199,16 @@ def _evaluate(argv: list[str]) -> int:
     if arguments.json:
         import json
 
-        print(json.dumps({**result.to_json(), **({"video": str(video[0])} if video else {})}))
+        from limelight.runs.folder import finite_or_none
+
+        numbers = {key: finite_or_none(value) for key, value in result.to_json().items()}
+        print(json.dumps({**numbers, **({"video": str(video[0])} if video else {})}, allow_nan=False))
         return 0
+    asked = arguments.episodes or result.episodes
     print(
         f"{arguments.env_id or agent.config.env.env_id} · {arguments.which} agent of {arguments.run_dir}: "
         f"{with_spread(result.mean_return, result.std_return)} over {result.episodes} "
-        f"episode{'' if result.episodes == 1 else 's'} (median "
+        f"episode{'' if result.episodes == 1 else 's'}{result.describe_cut(asked)} (median "
         f"{decimal(result.median_return)}, IQM {decimal(result.iqm_return)}, mean length {decimal(result.mean_length)})"
     )
     if video:
@@ -203,11 +219,11 @@ def _evaluate(argv: list[str]) -> int:
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit(143), so that environments and their processes are closed before the exit."""
+    """Turn SIGTERM into :class:`_Terminated`, so that environments and their processes are closed before the exit."""
 
     def leave(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-        raise SystemExit(128 + number)
+        raise _Terminated(128 + number)
 
     try:
         before = signal.signal(signal.SIGTERM, leave)
@@ -257,7 +273,7 @@ def _report(argv: list[str]) -> int:
     arguments = parse(REPORT, argv, _notice).arguments
     from limelight.viewing.report import write_report
 
-    print(write_report(arguments.run_dirs))
+    print(write_report(arguments.run_dirs, arguments.output))
     return 0
 
 
@@ -280,13 +296,15 @@ def _list(argv: list[str]) -> int:
 
 def _check(argv: list[str]) -> int:
     from limelight.cli.arguments import CHECK, check_config
+    from limelight.cli.output import stdout_reserved
 
     if _print_help(argv, CHECK):
         return 0
     config = check_config(argv, _notice)
     from limelight.cli.env_check.check import check_env
 
-    findings = check_env(config)
+    with stdout_reserved():
+        findings = check_env(config)
     for finding in findings:
         print(f"{finding.level:4}  {finding.subject:12} {finding.message}")
     return USAGE_ERROR if any(finding.level == "fail" for finding in findings) else 0

@@ -10,16 +10,22 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def stdout_reserved() -> Iterator[None]:
+def stdout_reserved(quiet: bool = False) -> Iterator[None]:
     """Send everything that is written to stdout meanwhile to stderr: by environments, libraries or child processes.
+
+    With ``quiet`` it is dropped.
 
     The file descriptor is redirected, as libraries in C and child processes write to it directly.
     """
     _flush()
     stdout = os.dup(1)
-    os.dup2(2, 1)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno() if quiet else 2, 1)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with (
+            open(os.devnull, "w", encoding="utf-8") as nowhere,
+            contextlib.redirect_stdout(nowhere if quiet else sys.stderr),
+        ):
             yield
     finally:
         _flush()

@@ -163,7 +163,7 @@ class AtariBackend:
         valid = ~self._done
         self._done = terminated | truncated
         lost = None if self._lives is None else self._lives.lost(info["lives"], valid & ~terminated)
-        return Step(obs, rewards.astype(np.float32), terminated, truncated, valid, life_lost=lost)
+        return Step(obs, rewards.astype(np.float64), terminated, truncated, valid, life_lost=lost)
 
     def get_state(self) -> State | None:
         """Return None: the games of ALE's vector environment cannot be saved."""

@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
     obs: NDArray[Any]
     """Observation after the step, [B, *obs_shape]."""
-    rewards: NDArray[np.float32]
+    rewards: NDArray[np.float64]
     """Raw reward, [B]; 0 on invalid rows."""
     terminated: NDArray[np.bool_]
     """The episode ended in a terminal state, [B]; False on invalid rows."""

@@ -89,7 +89,7 @@ class EnvPoolBackend:
         obs, rewards, terminated, _, info = self._pool.step(actions)
         elapsed = info["elapsed_step"]
         valid = (elapsed > 0) & (elapsed <= self._limit)
-        rewards, terminated = np.where(valid, rewards, np.float32(0.0)), terminated & valid
+        rewards, terminated = np.where(valid, rewards, 0.0), terminated & valid
         lost = None if self._lives is None else self._lives.lost(info["lives"], valid & ~terminated)
         obs = np.asarray(obs, self._dtype)
         return Step(obs, rewards, terminated, elapsed == self._limit, valid, life_lost=lost)

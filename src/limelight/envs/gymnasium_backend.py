@@ -7,26 +7,36 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
-import signal
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, final
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Space
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 
+from limelight.envs.async_copies import AsyncCopy, raise_fault
 from limelight.envs.base import Step
+from limelight.envs.faults import (
+    NotOneNumberError,
+    call_fault,
+    close_all,
+    env_code,
+    first_observation,
+    one_number,
+    process_exit,
+    seed_spaces,
+    step_misfit,
+)
 from limelight.envs.packing import PackObservations, StreamReader
 from limelight.envs.snapshot import get_env_state, get_env_states, set_env_state, set_env_states
 from limelight.envs.spawn import why_no_workers
-from limelight.errors import ConfigError, EnvError
-from limelight.spaces.describe import describe_space
+from limelight.errors import ConfigError, EnvError, LimelightError
+from limelight.spaces.describe import space_difference
 from limelight.spaces.reading import LeafReader, MisfitError, whole
 from limelight.typing import AnyEnv, EnvFactory, State
 
@@ -106,12 +116,16 @@ class SyncBackend:
     def _next_step(self, actions: NDArray[Any]) -> Step:
         observations, infos, running = self._observations, self._infos, self._running
         valid, done = self._valid, False
-        rewards, terminated, truncated = np.zeros(self.num_envs, np.float32), self._none, self._none
+        rewards, terminated, truncated = np.zeros(self.num_envs), self._none, self._none
         self._clock += 1
         try:
             for i, step in enumerate(self._steps):
                 if running[i]:
-                    observations[i], rewards[i], term, trunc, infos[i] = step(actions[i])
+                    observations[i], reward, term, trunc, infos[i] = step(actions[i])
+                    try:
+                        rewards[i] = reward
+                    except (ValueError, TypeError):
+                        rewards[i] = one_number(reward)
                     if term or trunc:
                         if not done:
                             terminated, truncated, done = terminated.copy(), truncated.copy(), True
@@ -119,7 +133,7 @@ class SyncBackend:
                 else:
                     self._restart(i)
                     running[i] = True
-        except (ValueError, TypeError) as error:
+        except (Exception, SystemExit) as error:
             self._explain(error, i)
             raise
         self._valid = np.array(running) if done else self._all
@@ -127,12 +141,16 @@ class SyncBackend:
 
     def _same_step(self, actions: NDArray[Any]) -> Step:
         observations, infos = self._observations, self._infos
-        rewards, terminated, truncated = np.zeros(self.num_envs, np.float32), self._none, self._none
+        rewards, terminated, truncated = np.zeros(self.num_envs), self._none, self._none
         final_obs: NDArray[Any] | None = None
         self._clock += 1
         try:
             for i, step in enumerate(self._steps):
-                observations[i], rewards[i], term, trunc, infos[i] = step(actions[i])
+                observations[i], reward, term, trunc, infos[i] = step(actions[i])
+                try:
+                    rewards[i] = reward
+                except (ValueError, TypeError):
+                    rewards[i] = one_number(reward)
                 if term or trunc:
                     final = self._read_final(i)
                     if final_obs is None:
@@ -140,14 +158,17 @@ class SyncBackend:
                         final_obs = np.zeros((self.num_envs, *final.shape), final.dtype)
                     terminated[i], truncated[i], final_obs[i] = term, trunc, final
                     self._restart(i)
-        except (ValueError, TypeError) as error:
+        except (Exception, SystemExit) as error:
             self._explain(error, i)
             raise
         return Step(self._read(), rewards, terminated, truncated, self._all, final_obs)
 
     def _restart(self, i: int, seed: int | None = None) -> None:
         """Start the next episode of environment ``i``."""
-        self._observations[i], self._infos[i] = self._resets[i](seed=seed)
+        with env_code(self._env_id, "reset()"):
+            seed_spaces(self.envs[i], seed)
+            result = self._resets[i](seed=seed)
+        self._observations[i], self._infos[i] = first_observation(self._env_id, result), result[1]
         self._began[i] = self._clock
 
     def _read(self) -> NDArray[Any]:
@@ -164,16 +185,15 @@ class SyncBackend:
         except MisfitError as error:
             raise self._reader.error(error, self._clock - self._began[i], i) from None
 
-    def _explain(self, error: Exception, i: int) -> None:
-        """Raise EnvError if ``error`` arose outside environment ``i``: the values that its step returned do not fit."""
-        if error.__traceback__ is None or error.__traceback__.tb_next is not None:  # raised inside the environment
+    def _explain(self, error: BaseException, i: int) -> None:
+        """Raise EnvError: environment ``i`` raised ``error``, or the values that its step returned do not fit."""
+        if isinstance(error, LimelightError):
             return
-        step = self._clock - self._began[i]
-        raise EnvError(
-            f"env_id = {self._env_id}: step {step} of an episode returned values in environment {i} that do not fit "
-            f"({' '.join(str(error).split())}): must be an observation of "
-            f"{describe_space(self.single_observation_space)}, reward, terminated, truncated, info"
-        ) from error
+        inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+        if inside and not isinstance(error, NotOneNumberError):  # raised inside the environment
+            raise call_fault(self._env_id, "step()", error) from error
+        count = f" {self._clock - self._began[i]}"
+        raise step_misfit(self._env_id, count, i, self.single_observation_space, error) from error
 
     def get_state(self) -> State | None:
         """Return the environments' states and which are due for a reset; None if one holds more than plain data."""
@@ -197,8 +217,7 @@ class SyncBackend:
         """Close every environment; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            for env in self.envs:
-                env.close()
+            close_all(self.envs, self._env_id)
 
 
 @final
@@ -221,14 +240,15 @@ class VectorBackend:
         self.single_action_space = envs.single_action_space
         self._all = _mask(self.num_envs, True)
         self._valid = self._all
-        self._vector_step = envs.step
         self._env_id = env_id
         self._clock = 0
         self._check = LeafReader(whole(self.single_observation_space), self.num_envs).check
+        self._vector_step = self._guarded_step
         # Gymnasium's own classes have zeros on invalid rows; a third party's need not.
         own = all(type(layer).__module__.startswith("gymnasium.") for layer in (envs, envs.unwrapped))
         if own and self.name == "vector":
             _trust_actions(envs.unwrapped)
+            self._vector_step = envs.step
         self.step = {
             AutoresetMode.NEXT_STEP: self._next_step if own else self._next_step_masked,
             AutoresetMode.SAME_STEP: self._same_step,
@@ -237,7 +257,7 @@ class VectorBackend:
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment; return the first observations, [B, *obs_shape]."""
-        obs, _ = self.envs.reset(seed=seed)
+        obs = self._reset(seed=seed)
         self._valid = self._all
         self._clock = 0
         return self._checked(obs)
@@ -254,19 +274,44 @@ class VectorBackend:
             when = f"step {self._clock - 1} after the reset" if self._clock > 1 else "reset"
             raise EnvError(f"{self._env_id}: {when}, environment {error.row}: {error}") from None
 
+    def _reset(self, **how: Any) -> NDArray[Any]:
+        with self._env_code("reset()"):
+            obs, infos = self.envs.reset(**how)
+        raise_fault(infos)
+        return obs
+
+    def _guarded_step(self, actions: NDArray[Any]) -> Any:
+        with self._env_code("step()"):
+            result = self.envs.step(actions)
+        raise_fault(result[4])
+        return result
+
+    @contextmanager
+    def _env_code(self, call: str) -> Iterator[None]:
+        """Turn an exception of the environments, and the exit of a process of theirs, into an EnvError."""
+        try:
+            with env_code(self._env_id, call):
+                yield
+        except EnvError as error:
+            processes = getattr(self.envs.unwrapped, "processes", [])
+            if isinstance(error.__cause__, EOFError | ConnectionError) and processes:
+                processes[0].join(1.0)  # their exit may be seen before their status
+                raise process_exit(self._env_id, [process.exitcode for process in processes]) from error
+            raise
+
     def _next_step(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, _ = self._vector_step(actions)
         valid = self._valid
         self._valid = ~(terminated | truncated)
-        return Step(self._checked(obs), np.asarray(rewards, np.float32), terminated, truncated, valid)
+        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, valid)
 
     def _next_step_masked(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, _ = self._vector_step(actions)
         valid = self._valid
-        rewards = np.where(valid, rewards, np.float32(0.0))
+        rewards = np.where(valid, rewards, 0.0)
         terminated, truncated = terminated & valid, truncated & valid
         self._valid = ~(terminated | truncated)
-        return Step(self._checked(obs), np.asarray(rewards, np.float32), terminated, truncated, valid)
+        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, valid)
 
     def _same_step(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, infos = self._vector_step(actions)
@@ -276,7 +321,7 @@ class VectorBackend:
             final_obs = np.zeros_like(obs)
             for i in done:
                 final_obs[i] = infos["final_obs"][i]
-        return Step(self._checked(obs), np.asarray(rewards, np.float32), terminated, truncated, self._all, final_obs)
+        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, self._all, final_obs)
 
     def _step_then_reset(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, _ = self._vector_step(actions)
@@ -284,8 +329,8 @@ class VectorBackend:
         done = terminated | truncated
         if done.any():
             final_obs = np.array(obs)  # a copy: the reset may write into the same buffer
-            obs, _ = self.envs.reset(options={"reset_mask": done})
-        return Step(self._checked(obs), np.asarray(rewards, np.float32), terminated, truncated, self._all, final_obs)
+            obs = self._reset(options={"reset_mask": done})
+        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, self._all, final_obs)
 
     def get_state(self) -> State | None:
         """Return the vector environment's state and which rows are due for a reset; None if it is not plain data."""
@@ -303,13 +348,14 @@ class VectorBackend:
     def close(self) -> None:
         """Close the environments and their processes; a second call does nothing."""
         if not isinstance(self.envs.unwrapped, AsyncVectorEnv):
-            self.envs.close()
+            close_all([self.envs], self._env_id)  # type: ignore[list-item]  # a VectorEnv has close() as well
             return
         try:
             with warnings.catch_warnings():  # an interrupted step is pending, and is waited for
                 warnings.filterwarnings("ignore", ".*waiting for a pending call", UserWarning)
                 self.envs.close(timeout=_CLOSE_TIMEOUT)
         except (OSError, EOFError):  # a worker is already gone
+            self.envs.unwrapped._state = AsyncState.DEFAULT  # nothing is pending, as the answer cannot come
             self.envs.close(terminate=True)
 
 
@@ -333,54 +379,16 @@ def make_async(
     obstacle = why_no_workers()
     if obstacle is not None:
         raise ConfigError(f"backend = async: {obstacle}; or use backend sync")
-    worker = _WorkerEnv(factory, env_id, spaces)
+    worker = AsyncCopy(factory, env_id, 0, spaces)
     try:
         CloudpickleWrapper(worker).__getstate__()
     except Exception as error:  # the __reduce__ of a user's object may raise anything
         raise ConfigError(
             f"backend = async: what makes {env_id} cannot be sent to a process ({error}); use backend sync"
         ) from error
-    mode = MODES[autoreset_mode]
-    workers = [dataclasses.replace(worker, index=i) for i in range(num_envs)]
+    mode, workers = MODES[autoreset_mode], [dataclasses.replace(worker, index=i) for i in range(num_envs)]
     envs = AsyncVectorEnv(workers, copy=False, context="spawn", autoreset_mode=mode)
     return VectorBackend(envs, env_id)
-
-
-@dataclass(frozen=True)
-class _WorkerEnv:
-    """Makes the environment in a worker process, which first leaves Ctrl-C to its parent, and checks observations.
-
-    The check is in the worker, because ``AsyncVectorEnv`` casts observations when it copies them to the parent.
-
-    The parent itself gets a stand-in with the same spaces, if these are known: ``AsyncVectorEnv`` makes an environment
-    there only to read them.
-    """
-
-    factory: EnvFactory
-    env_id: str = "env"
-    spaces: tuple[Space[Any], Space[Any]] | None = None
-    index: int = 0
-    parent: int = field(default_factory=os.getpid)
-
-    def __call__(self) -> AnyEnv:
-        if os.getpid() != self.parent:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        elif self.spaces is not None:
-            return _StandIn(*self.spaces)
-        env = self.factory()
-        if not isinstance(env, PackObservations):
-            env = PackObservations(env, env.observation_space, self.env_id)
-        env.index = self.index
-        return env
-
-
-@final
-class _StandIn(gym.Env[Any, Any]):
-    """Has the spaces of an environment and nothing else."""
-
-    def __init__(self, observation_space: Space[Any], action_space: Space[Any]) -> None:
-        self.observation_space = observation_space
-        self.action_space = action_space
 
 
 def _mask(num_envs: int, value: bool) -> NDArray[np.bool_]:
@@ -397,10 +405,11 @@ def _check_alike(envs: list[AnyEnv], env_id: str) -> None:
     for env in envs[1:]:
         for role in ("observation_space", "action_space"):
             first, other = getattr(envs[0], role), getattr(env, role)
-            if first != other:
+            difference = None if first == other else space_difference(first, other)
+            if difference is not None:
                 raise EnvError(
-                    f"env_id = {env_id}: its environments differ in {role}, {describe_space(first)} and "
-                    f"{describe_space(other)}; the callable must return environments of one kind"
+                    f"env_id = {env_id}: its environments differ in {role}, {difference}; "
+                    "the callable must return environments of one kind"
                 )
 
 

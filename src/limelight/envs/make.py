@@ -14,6 +14,7 @@ from gymnasium.envs.registration import load_env_creator
 from limelight.envs.atari import AtariBackend
 from limelight.envs.base import EnvBackend
 from limelight.envs.envpool_backend import EnvPoolBackend, why_no_envpool
+from limelight.envs.faults import close_env, env_code
 from limelight.envs.games import check_settings
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
 from limelight.envs.probe import probe
@@ -23,7 +24,7 @@ from limelight.errors import ConfigError, EnvError, did_you_mean
 from limelight.settings.io import all_settings, with_settings
 from limelight.settings.rules import validate
 from limelight.settings.schema import EnvConfig, TrainConfig
-from limelight.spaces.describe import check_spaces, describe_space
+from limelight.spaces.describe import check_spaces, space_difference
 from limelight.typing import AnyEnv, EnvFactory
 
 Backend = Literal["vector", "sync", "async", "envpool", "ale"]
@@ -39,6 +40,7 @@ _ENVPOOL_FAMILIES = (
     "gymnasium.envs.box2d.bipedal_walker:",
 )
 _TIMING_STEPS, _TIMING_SECONDS = 100_000, 0.02
+_IN_ONE_PROCESS = "in one process"
 
 
 class Choice(NamedTuple):
@@ -134,8 +136,11 @@ def _fastest(source: EnvSource, may_start_workers: bool, may_use_envpool: bool) 
     if not _may_be_async(config, may_start_workers):
         return Choice("sync", no_envpool)
     seconds = _time_steps(source)
-    backend: Backend = "async" if seconds >= _ASYNC_FROM_SECONDS else "sync"
-    return Choice(backend, f"a step takes {seconds * 1e6:.0f} µs; {no_envpool}")
+    taken = f"a step takes {seconds * 1e6:.0f} µs" + (f"; {no_envpool}" if no_envpool != _IN_ONE_PROCESS else "")
+    if seconds < _ASYNC_FROM_SECONDS:
+        return Choice("sync", taken)
+    obstacle = source.why_not_sent()
+    return Choice("async", taken) if obstacle is None else Choice("sync", f"{taken}, but {obstacle}")
 
 
 def _may_be_async(config: EnvConfig, may_start_workers: bool) -> bool:
@@ -146,7 +151,7 @@ def _why_not_envpool(source: EnvSource) -> str | None:
     """Return why ``auto`` does not choose EnvPool; None if it does."""
     entry = source.spec.entry_point if source.spec is not None else None
     if not isinstance(entry, str) or not entry.startswith(_ENVPOOL_FAMILIES):
-        return "EnvPool is used only for MuJoCo and Box2D"
+        return _IN_ONE_PROCESS
     if source.config.num_envs < _ENVPOOL_FROM_ENVS:
         return f"EnvPool is used from {_ENVPOOL_FROM_ENVS} environments on"
     return why_no_envpool(source)
@@ -191,7 +196,7 @@ def _build_sync(source: EnvSource) -> EnvBackend:
         envs: list[AnyEnv] = []
         for _ in range(config.num_envs):
             envs.append(source.make())
-            stack.callback(envs[-1].close)
+            stack.callback(close_env, envs[-1], source.name)
         # A callable that always returns one environment would also return it to the evaluations during training.
         if any(map(source.is_first, envs)):
             raise EnvError(SAME_ENV.format(source.name))
@@ -216,11 +221,12 @@ def _build_vector(source: EnvSource) -> EnvBackend:
     envs = gym.make_vec(source.spec, source.config.num_envs, "vector_entry_point", **_vector_kwargs(source))
     for role, single in zip(("observation_space", "action_space"), source.spaces(), strict=True):
         vectorised = getattr(envs, f"single_{role}")
-        if single != vectorised:
+        difference = None if single == vectorised else space_difference(single, vectorised)
+        if difference is not None:
             envs.close()
             raise ConfigError(
-                f"backend = vector: {source.name} has {role} {describe_space(single)}, its "
-                f"vectorised class {describe_space(vectorised)}; use backend sync or async"
+                f"backend = vector: {source.name} and its vectorised class differ in {role}, {difference}; "
+                "use backend sync or async"
             )
     return VectorBackend(envs, source.name)
 
@@ -272,9 +278,10 @@ def _time_steps(source: EnvSource) -> float:
         env = source.make()
         try:
             check_spaces(env.observation_space, env.action_space, source.name)
-            source.inspection.step_seconds = _step_seconds(env)
+            with env_code(source.name, "random play"):
+                source.inspection.step_seconds = _step_seconds(env)
         finally:
-            env.close()
+            close_env(env, source.name)
     return source.inspection.step_seconds
 
 

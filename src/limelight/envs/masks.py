@@ -45,7 +45,7 @@ def informs_mask(env: AnyEnv) -> bool:
     try:
         _, info = env.reset(seed=0)
         return MASK_KEY in info
-    except Exception:  # errors are reported when the environment is actually used
+    except (Exception, SystemExit):  # errors are reported when the environment is actually used
         return False
 
 

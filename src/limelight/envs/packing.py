@@ -33,7 +33,7 @@ def pack_env(env: AnyEnv, name: str, mask: MaskSource | None = None) -> AnyEnv:
         env = PackActions(env)
     if mask is not None or is_composite(env.observation_space):
         space = with_mask(env.observation_space, env.action_space) if mask == "info" else env.observation_space
-        if all(type(part) in SIMPLE for _, part in walk(space)):
+        if all(isinstance(part, SIMPLE) for _, part in walk(space)):
             env = PackObservations(env, Packed(space, mask), name)
     return env
 
@@ -41,7 +41,7 @@ def pack_env(env: AnyEnv, name: str, mask: MaskSource | None = None) -> AnyEnv:
 def is_composite(space: Space[Any]) -> bool:
     """Return whether ``space`` is a Dict or Tuple that can be packed."""
     parts = list(walk(space))
-    return isinstance(space, Dict | Tuple) and bool(parts) and all(type(part) in SIMPLE for _, part in parts)
+    return isinstance(space, Dict | Tuple) and bool(parts) and all(isinstance(part, SIMPLE) for _, part in parts)
 
 
 class PackActions(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -96,7 +96,7 @@ class StreamReader:
         return array
 
     def _mask_of(self, row: int, info: dict[str, Any], running: bool) -> NDArray[Any]:
-        if MASK_KEY in info:
+        if isinstance(info, dict) and MASK_KEY in info:
             return flat_mask(info[MASK_KEY])
         if running:
             raise MisfitError(

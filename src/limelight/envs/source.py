@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import re
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -20,10 +22,12 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.spaces import Space
 from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper
 from gymnasium.wrappers import TimeLimit
 
 from limelight.envs import games, minigrid
 from limelight.envs.atari import AtariGame
+from limelight.envs.faults import call_fault, close_env
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
 from limelight.envs.probe import Probe, probe
@@ -67,12 +71,19 @@ def resolve_env(config: EnvConfig, factory: EnvFactory | None = None) -> EnvSour
         factory = factory.factory
     import_env_module(config)
     if factory is not None:
+        require_maker(factory)
         return EnvSource(config, "callable", qualified_name(factory), creator=factory, factory=factory)
     game = games.game_of(config.env_id)
     if game is not None:
         games.refuse_kwargs(config)
         return EnvSource(config, "atari", config.env_id, game=game)
     module, _, name = config.env_id.rpartition(":")
+    if "<" in name or module == "__main__":
+        raise ConfigError(
+            f"env_id = {config.env_id}: was a callable of the program that trained, and has no name by which it could "
+            "be found; pass it in Python: limelight.resume(run, env=make), limelight.evaluate(agent, make); or name "
+            "another with --env-id"
+        )
     if module:
         creator = getattr(_import("env_id", module), name, None)
         if callable(creator):
@@ -107,6 +118,10 @@ class Inspection:
     """Median time of a step with random actions."""
     play: Probe | None = None
     """Random play, if it was wanted and the environment could be played."""
+    time_limit: int | None = None
+    """Steps after which a copy declares that its episodes are truncated."""
+    normalizers: tuple[str, ...] = ()
+    """Wrappers of Gymnasium in a copy that normalise with running statistics."""
     first: weakref.ref[AnyEnv] | None = None
     """The first copy without its wrappers, while it exists in this process."""
 
@@ -153,18 +168,21 @@ class EnvSource:
         try:
             env = env if self.game else self._adapt(env)
         except BaseException:
-            env.close()
+            close_env(env, self.name)
             raise
         if self.inspection.spaces is None:
             self.inspection.spaces = (env.observation_space, env.action_space)
             self.inspection.render_modes = tuple(env.metadata.get("render_modes") or ())
             self.inspection.first = weakref.ref(env.unwrapped)
+            self.inspection.time_limit = _time_limit(env)
+            layers = {type(layer).__name__ for layer in _layers(env)}
+            self.inspection.normalizers = tuple(sorted(layers & {"NormalizeObservation", "NormalizeReward"}))
         return env
 
     def spaces(self) -> Spaces:
         """Return observation and action space of the copies; make one and close it if none was made yet."""
         if self.inspection.spaces is None:
-            self.make().close()
+            close_env(self.make(), self.name)
         assert self.inspection.spaces is not None
         return self.inspection.spaces
 
@@ -186,6 +204,35 @@ class EnvSource:
         """Return the render modes that the environment declares; make a copy as :meth:`spaces` does."""
         self.spaces()
         return self.inspection.render_modes
+
+    def time_limit(self) -> int | None:
+        """Return the steps after which episodes are truncated, where that is declared; make a copy if needed."""
+        self.spaces()
+        return self.inspection.time_limit
+
+    def explain_normalizers(self) -> str | None:
+        """Return what follows from normalising wrappers inside the environment; None without them."""
+        self.spaces()
+        found = self.inspection.normalizers
+        if not found:
+            return None
+        settings = {"NormalizeObservation": "normalize_obs", "NormalizeReward": "normalize_rewards"}
+        effects = {
+            "NormalizeObservation": "every copy and evaluation has statistics of its own",
+            "NormalizeReward": "the returns that are reported are of normalised rewards",
+        }
+        return (
+            f"{' and '.join(found)} in the environment: {'; '.join(effects[name] for name in found)}; "
+            f"use {' and '.join(settings[name] for name in found)} instead"
+        )
+
+    def why_not_sent(self) -> str | None:
+        """Return why a process cannot be given this source; None if it can."""
+        try:
+            CloudpickleWrapper(self).__getstate__()
+        except Exception as error:  # the __reduce__ of a user's object may raise anything
+            return f"what makes {self.name} cannot be sent to a process ({' '.join(str(error).split())})"
+        return None
 
     def is_packed(self) -> bool:
         """Return whether composite spaces or masks are packed; make a copy as :meth:`spaces` does."""
@@ -217,9 +264,9 @@ class EnvSource:
             raise EnvError(_not_made(self.name, source, error)) from error
         except LimelightError:
             raise
-        except Exception as error:
-            if not kwargs:
-                raise
+        except (Exception, SystemExit) as error:
+            if not kwargs or isinstance(error, SystemExit):
+                raise call_fault(self.name, "making it", error) from error
             raise ConfigError(
                 f"env_kwargs = {kwargs}: {self.name} refuses them ({type(error).__name__}: {error})"
             ) from error
@@ -247,10 +294,47 @@ class EnvSource:
         return "info" if self.inspection.masks_in_info else None
 
 
+def require_maker(env: Any) -> None:
+    """Refuse an object that makes no environments, with a line that says what to pass.
+
+    Raises: ConfigError.
+    """
+    if isinstance(env, gym.Env | VectorEnv):
+        spec = getattr(env, "spec", None)
+        kind = "one environment" if isinstance(env, gym.Env) else "a vector environment"
+        example = f"{spec.id!r}, or lambda: gym.make({spec.id!r})" if spec is not None else "lambda: MyEnv(size=5)"
+        raise ConfigError(
+            f"env = {type(env).__name__}: is {kind}, but copies of it are made; pass an id or a callable: {example}"
+        )
+    if isinstance(env, EnvSpec):
+        raise ConfigError(f"env = EnvSpec: is a specification; pass its id, {env.id!r}")
+    if not callable(env):
+        text = " ".join(repr(env).split())
+        raise ConfigError(f"env = {text[:60]}: must be an id, or a callable that makes an environment")
+
+
 def qualified_name(factory: Creator) -> str:
-    """Return ``package.module:callable`` of a callable, by which another process finds it if it can be imported."""
+    """Return ``package.module:callable`` of a callable, by which another process finds it if it can be imported.
+
+    What its name does not lead to (a partial, an object, a decorated function) gets a name in angle brackets, so that
+    no other environment is taken for it.
+    """
+    require_maker(factory)
+    if isinstance(factory, functools.partial):
+        module, _, name = qualified_name(factory.func).rpartition(":")
+        return f"{module}:<partial of {name}>"
     target = factory if hasattr(factory, "__qualname__") else type(factory)
-    return f"{target.__module__}:{target.__qualname__}"
+    name = f"{target.__module__}:{target.__qualname__}"
+    return name if "<" in name or _find(name) is factory else f"{target.__module__}:<{target.__qualname__}>"
+
+
+def _find(name: str) -> Any:
+    """Return what a name ``module:callable`` means in this process; None if nothing."""
+    module, _, path = name.rpartition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _takes(creator: Creator, argument: str) -> bool:
@@ -270,6 +354,23 @@ def _limit_steps(env: AnyEnv, limit: int) -> AnyEnv:
             return env
         layer = layer.env
     return TimeLimit(env, limit)
+
+
+def _layers(env: AnyEnv) -> Iterator[AnyEnv]:
+    """Yield an environment and those it wraps, from the outside in."""
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        yield layer
+        layer = layer.env
+    yield layer
+
+
+def _time_limit(env: AnyEnv) -> int | None:
+    """Return the limit of a TimeLimit among the wrappers, or of the environment's specification."""
+    for layer in _layers(env):
+        if isinstance(layer, TimeLimit):
+            return int(layer._max_episode_steps)
+    return env.spec.max_episode_steps if env.spec is not None else None
 
 
 # --------------------------------------------------------------------------- modules and ids
@@ -302,6 +403,11 @@ def _import(setting: str, module: str) -> Any:
 def _unknown_id(env_id: str, module: str, name: str) -> str:
     if module:
         return f"env_id = {env_id}: {module} has no callable {name!r} and registers no environment of that name"
+    package, _, last = env_id.rpartition(".")
+    if package and all(part.isidentifier() for part in env_id.split(".")):
+        return (
+            f"env_id = {env_id}: no such environment; a callable in a module is written with a colon, {package}:{last}"
+        )
     near = near_ids(env_id)
     if near:
         return f"env_id = {env_id}: no such environment; did you mean {' or '.join(near)}?"

@@ -1,4 +1,4 @@
-"""Whether this program may start worker processes."""
+"""Whether this program, or a worker process, may start processes."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def why_no_workers() -> str | None:
     if "__main__" in Path(script).read_text(encoding="utf-8", errors="replace"):
         return None
     return f"{Path(script).name} has no if __name__ == '__main__': guard, which worker processes need; add it"
+
+
+def allow_children() -> None:
+    """Let this process start processes of its own, as some environments do; multiprocessing forbids it in daemons."""
+    current_process()._config["daemon"] = False  # type: ignore[attr-defined]

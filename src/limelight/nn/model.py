@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -181,6 +182,17 @@ def make_trunk(space: Space[Any], config: ModelConfig) -> tuple[nn.Module, Core]
 
 def make_model(observation_space: Space[Any], action_space: Space[Any], config: ModelConfig, seed: int) -> ActorCritic:
     """Return an ActorCritic whose initial parameters depend only on ``seed``; torch's global generator is unchanged."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _float32():
         torch.manual_seed(seed)
         return ActorCritic(observation_space, action_space, config)
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    """Let PyTorch make float32 tensors here, whatever the program has set as its default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

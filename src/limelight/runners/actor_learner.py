@@ -32,6 +32,9 @@ class ActorLearner:
         self.policy = ModelPolicy(learner.network, rng, learner.algorithm.noise_correlation)
         self.image_scale: PixelScale | None = None
         """Mean and scale by which the network normalised images in the last rollout; None where it does not."""
+        self._is_whole = True  # the last rollout was completed
+        self.saves_envs = True
+        """Whether :meth:`get_state` has the state of the environments."""
 
     @property
     def normalizer(self) -> ObservationNormalizer | None:
@@ -43,17 +46,32 @@ class ActorLearner:
         if self.normalizer is not None and self.normalizer.in_network:
             self.image_scale = self.normalizer.image_scale()
             self.learner.network.set_image_scale(self.image_scale)
-        return self.collector.collect(self.policy)
+        self._is_whole = False
+        rollout = self.collector.collect(self.policy)
+        self._is_whole = True
+        return rollout
 
     def get_state(self) -> State:
-        """Return the state that only this process has; ``envs`` is None where environments cannot be saved."""
+        """Return the state that only this process has; ``envs`` is None where environments cannot be saved.
+
+        After a rollout that failed, nothing of it is kept: the environments begin new episodes first.
+        """
+        can_continue = self.saves_envs and (self._is_whole or self._begin_episodes())
         return {
             "learner": self.learner.get_state(),
             "policy": self.policy.get_state(),
             "collector": self.collector.get_state(),
             "normalizer": self.normalizer.get_state() if self.normalizer is not None else None,
-            "envs": self.collector.envs.get_state(),
+            "envs": self.collector.envs.get_state() if can_continue else None,
         }
+
+    def _begin_episodes(self) -> bool:
+        """Begin new episodes in all environments; return whether they could."""
+        try:
+            self.collector.reset(None)
+        except Exception:  # whatever broke the rollout may break the reset
+            return False
+        return self.collector.is_finite()
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> bool:
         """Continue from :meth:`get_state`; return False if episodes had to restart, seeded by ``seed``."""
@@ -64,7 +82,11 @@ class ActorLearner:
         if state["envs"] is None:
             self.collector.reset(seed)
             return False
-        self.collector.envs.set_state(state["envs"])
+        try:
+            self.collector.envs.set_state(state["envs"])
+        except KeyError:  # of another backend
+            self.collector.reset(seed)
+            return False
         self.collector.set_state(state["collector"])
         return True
 
@@ -94,11 +116,17 @@ def make_actor_learner(
         train_state: the parameters that its updates move; None makes its own.
     """
     envs = make_envs(config.env, factory=factory)
-    spaces = envs.single_observation_space, envs.single_action_space
-    learner, normalizer = make_learner(config, *spaces, train_state, seed)
-    collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
-    collector.reset(derive_seed(seed, Stream.ENV))
-    return ActorLearner(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))
+    try:
+        spaces = envs.single_observation_space, envs.single_action_space
+        learner, normalizer = make_learner(config, *spaces, train_state, seed)
+        collector = RolloutCollector(envs, config.algorithm.num_steps, normalizer, config.env.env_id)
+        collector.reset(derive_seed(seed, Stream.ENV))
+    except BaseException:
+        envs.close()
+        raise
+    actor_learner = ActorLearner(collector, learner, np.random.default_rng(derive_seed(seed, Stream.POLICY)))
+    actor_learner.saves_envs = config.checkpoint.checkpoint_envs
+    return actor_learner
 
 
 def make_learner(

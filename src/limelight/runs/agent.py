@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Space
+from gymnasium.spaces import Space, Tuple
 from numpy.typing import ArrayLike, NDArray
 
 from limelight.algo.normalization import Moments, ObservationNormalizer, make_normalizer
@@ -18,12 +19,22 @@ from limelight.nn.encoders import is_builtin
 from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.network import make_network
 from limelight.nn.policy import ModelPolicy
-from limelight.runs.checkpoint import checkpoints, has_state, latest_checkpoint, read_state, write_state
+from limelight.runs.checkpoint import (
+    checkpoints,
+    describe_skipped,
+    has_state,
+    latest_checkpoint,
+    read_state,
+    write_state,
+)
+from limelight.runs.folder import as_folder
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
-from limelight.spaces.describe import space_from_json, space_to_json
+from limelight.spaces.describe import describe_space, space_from_json, space_to_json
 from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
+
+_LOG = logging.getLogger("limelight")
 
 RecurrentState = NDArray[np.float32]
 """Recurrent state of a policy in B episodes, [B, S]."""
@@ -101,10 +112,11 @@ class Agent:
             deterministic: the most probable action instead of a sample.
             action_masks: 1 for legal actions, [n] or [B, n], where the environment gives masks in info; all are legal
                 without it. It replaces a mask that is a part of ``obs``.
-        Returns: (actions, state); a batch gives [B, *action_shape], one observation [*action_shape] (an array, 0-d for
-            Discrete actions); Dict and Tuple actions are dicts and tuples of such.
-        Raises: ValueError if an observation, mask, ``state`` or ``episode_start`` has another shape than stated here.
+        Returns: (actions, state); a batch gives [B, *action_shape], one observation [*action_shape] (a NumPy integer,
+            equal to an int, for Discrete actions); Dict and Tuple actions are dicts and tuples of such.
+        Raises: ValueError if an observation, mask, ``state`` or ``episode_start`` has another form than stated here.
         """
+        _require_observation(self.observation_space, obs)
         # Check the arguments
         batch, single = to_batch(self.observation_space, obs, action_masks)
         start = np.zeros(len(batch), np.float32) if episode_start is None else np.array(episode_start, np.float32)
@@ -122,7 +134,7 @@ class Agent:
             state = policy.recurrent_state
             self._recurrent_state = state if own else self._recurrent_state
         # Return actions of the environment's own form
-        actions = actions[0, ...] if single else actions
+        actions = actions[0] if single else actions
         return (self.action_space.unpack(actions) if isinstance(self.action_space, Packed) else actions), state
 
     def _checked(self, state: RecurrentState | None, batch: int) -> RecurrentState | None:
@@ -170,9 +182,30 @@ class Agent:
             normalizer.set_state(state["normalizer"])
         return cls(model, normalizer, config, observation_space, action_space)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the agent as it is saved; a callable that made its environment stays behind."""
+        return Agent.from_state, (self.get_state(),)
+
     def save(self, folder: str | Path) -> None:
         """Write the agent into ``folder`` (replaced as a whole): safetensors and JSON, checksummed, no pickle."""
         write_state(Path(folder), self.get_state())
+
+
+def _require_observation(space: Space[Any], obs: Any) -> None:
+    """Refuse the result of ``reset()`` or ``step()`` as a whole, and a dict where none is expected.
+
+    Raises: ValueError.
+    """
+    original = space.original if isinstance(space, Packed) else space
+    if isinstance(space, Packed) and space.mask_source == "info":
+        original = space.original["observation"]  # type: ignore[index]
+    if isinstance(obs, tuple) and len(obs) in (2, 5) and isinstance(obs[-1], dict) and not isinstance(original, Tuple):
+        call = "reset()" if len(obs) == 2 else "step()"
+        raise ValueError(f"obs: is all that {call} returned; pass its first part, the observation")
+    if isinstance(obs, dict) and not isinstance(space, Packed):
+        raise ValueError(f"obs: is a dict, but the agent was trained on {describe_space(space)}; pass an array")
+    if obs is None:
+        raise ValueError(f"obs: is None; the agent was trained on {describe_space(space)}")
 
 
 def load(run_dir: str | Path, which: str = "best") -> Agent:
@@ -183,7 +216,7 @@ def load(run_dir: str | Path, which: str = "best") -> Agent:
         which: ``best`` (the agent of the best evaluation; of the last checkpoint if there was none) or ``last``.
     Raises: CheckpointError if there is no agent, or it is damaged.
     """
-    folder = Path(run_dir)
+    folder = as_folder(run_dir)
     if which not in ("best", "last"):
         raise ConfigError(f"which = {which!r}: must be best | last")
     if not folder.is_dir():
@@ -195,4 +228,7 @@ def load(run_dir: str | Path, which: str = "best") -> Agent:
         return Agent.from_state(read_state(damaged[-1]))  # raises what is wrong with the newest
     if newest is None and not (folder / "state.json").is_file():
         raise CheckpointError(f"{folder}: holds no agent; give a run folder with best/ or checkpoints/")
+    skipped = describe_skipped(folder, newest) if newest is not None else None
+    if skipped is not None:
+        _LOG.warning("limelight: note: %s", skipped)
     return Agent.from_state(read_state(newest or folder))

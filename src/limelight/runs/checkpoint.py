@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from limelight.typing import State
 
 FORMAT = 1
+_LARGE = 1 << 16
+"""Bytes from which an array that is saved twice is written once."""
 TENSORS, STATE = "tensors.safetensors", "state.json"
 _DTYPES = {np.dtype(name) for name in ("bool", "float16", "float32", "float64")} | {
     np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
@@ -112,6 +114,14 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
+def describe_skipped(run_dir: Path, newest: Path) -> str | None:
+    """Return a line about the checkpoints after ``newest``, the newest intact one; None if there are none."""
+    damaged = [path.name for path in checkpoints(run_dir) if path.name > newest.name]
+    if not damaged:
+        return None
+    return f"checkpoint {', '.join(damaged)} is damaged and left out; {newest.name} is the newest that is intact"
+
+
 # --------------------------------------------------------------------------- state ↔ JSON and tensors
 # Arrays become {"$tensor": name}, non-finite floats {"$float": "nan"}; a $ that starts a key is doubled.
 
@@ -141,10 +151,16 @@ def _add_tensor(value: Any, where: str, tensors: dict[str, NDArray[Any]]) -> str
     native = array.dtype.newbyteorder("=")
     if native not in _DTYPES:
         raise TypeError(f"{where}: an array of {array.dtype} cannot be saved in a checkpoint")
+    array = np.asarray(array, dtype=native, order="C")
+    if array.nbytes >= _LARGE:  # copies of an environment often hold the same data
+        for other, saved in tensors.items():
+            alike = saved.dtype == native and saved.shape == array.shape
+            if alike and saved.tobytes() == array.tobytes():
+                return other
     name = where.encode("ascii", "backslashreplace").decode("ascii")
     while name in tensors:
         name += "'"
-    tensors[name] = np.asarray(array, dtype=native, order="C")
+    tensors[name] = array
     return name
 
 

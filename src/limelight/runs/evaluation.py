@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -13,12 +16,13 @@ from numpy.typing import NDArray
 
 from limelight.algo.collector import Policy
 from limelight.envs.base import EnvBackend
+from limelight.envs.faults import how_to_fix
 from limelight.envs.games import for_other
 from limelight.envs.make import make_envs
-from limelight.envs.source import resolve_env
-from limelight.errors import ConfigError
-from limelight.settings.schema import EnvConfig
-from limelight.spaces.describe import describe_space
+from limelight.envs.source import EnvSource, resolve_env
+from limelight.errors import ConfigError, EnvError, NonFiniteError
+from limelight.settings.schema import EnvConfig, EvalConfig
+from limelight.spaces.describe import describe_space, space_difference
 from limelight.typing import EnvFactory
 
 if TYPE_CHECKING:
@@ -30,8 +34,22 @@ StepCallback = Callable[[float, int], bool]
 """Called with return and length so far of the first environment's episode, at its start and after each step; return
 False to cut the episode."""
 
+_LOG = logging.getLogger("limelight")
 MAX_EPISODE_STEPS = 30_000
 """Length at which an episode is cut: a greedy policy can get stuck, and its episode may then never end."""
+
+
+class Limits(NamedTuple):
+    """When running episodes of an evaluation are cut."""
+
+    max_steps: int
+    """The length at which an episode is cut."""
+    is_over: Callable[[], bool]
+    """Called at every step: true cuts all running episodes. It may raise to end the evaluation."""
+
+
+NO_LIMITS = Limits(MAX_EPISODE_STEPS, lambda: False)
+"""Only the length at which any episode is cut."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +69,13 @@ class Evaluation:
     @property
     def mean_return(self) -> float:
         """Return the mean episode return."""
-        return float(np.mean(self.returns))
+        return math.fsum(self.returns) / len(self.returns)  # rounded once: equal returns are their mean
 
     @property
     def std_return(self) -> float:
         """Return the standard deviation of the episode returns."""
-        return float(np.std(self.returns))
+        with np.errstate(over="ignore"):  # the squares of returns beyond 1e154
+            return float(np.std(self.returns))
 
     @property
     def median_return(self) -> float:
@@ -78,7 +97,14 @@ class Evaluation:
     def to_json(self) -> dict[str, float]:
         """Return the statistics by the names that ``limelight evaluate --json`` prints."""
         keys = ("mean_return", "std_return", "median_return", "iqm_return", "episodes", "mean_length")
-        return {key: getattr(self, key) for key in keys}
+        return {**{key: getattr(self, key) for key in keys}, "cut_episodes": self.cut}
+
+    def describe_cut(self, asked: int) -> str:
+        """Return how many episodes were cut, and that others were not run for that reason; nothing if none was."""
+        if not self.cut:
+            return ""
+        fewer = f" ({asked} were asked for)" if self.episodes < asked else ""
+        return f", {self.cut} of them cut after {max(self.lengths):,} steps{fewer}"
 
     def to_metrics(self) -> dict[str, float]:
         """Return the statistics by the names of logged metrics."""
@@ -102,6 +128,7 @@ def evaluate(
     episodes: int = 100,
     seed: int = 0,
     deterministic: bool = True,
+    num_envs: int | None = None,
 ) -> Evaluation:
     """Run ``episodes`` whole episodes with ``agent``: raw returns, frozen running statistics.
 
@@ -112,18 +139,32 @@ def evaluate(
             displace long ones.
         seed: of the environments (and of the actions, if not ``deterministic``); the same seed gives the same result.
         deterministic: the most probable action instead of a sample.
+        num_envs: copies of the environment at the same time; None: as in the evaluations of training.
     Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
+    _require_agent(agent)
     if episodes < 1:
         raise ConfigError(f"episodes = {episodes}: must be ≥ 1")
     config, factory = env_of(agent, env)
-    envs = make_eval_envs(config, episodes, factory)
+    source = resolve_env(config, factory)
+    envs = make_eval_envs(source, episodes, agent.config.eval if env is None else EvalConfig(), num_envs)
+    limits = Limits(max_steps(source), lambda: False)
     try:
         check_fits(agent, envs, config.env_id)
         rng = None if deterministic else np.random.default_rng(seed)
-        return play(envs, agent.policy(rng), agent.normalize, episodes, seed)
+        return play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=config.env_id, limits=limits)
     finally:
         envs.close()
+
+
+def _require_agent(agent: Any) -> None:
+    """Refuse what is no agent, with a line that says what to pass."""
+    if hasattr(agent, "policy") and hasattr(agent, "normalize"):
+        return
+    if isinstance(agent, str | Path):
+        raise ConfigError(f"agent = {str(agent)!r}: is a path; pass the agent that is saved there, limelight.load(...)")
+    instead = "its agent, result.agent" if hasattr(agent, "agent") else "an agent, e.g. limelight.load(run_dir)"
+    raise ConfigError(f"agent: is a {type(agent).__name__}; pass {instead}")
 
 
 def env_of(agent: Agent, env: EnvLike) -> tuple[EnvConfig, EnvFactory | None]:
@@ -143,19 +184,48 @@ def check_fits(agent: Agent, envs: EnvBackend, env_id: str) -> None:
     """
     for key in ("observation_space", "action_space"):
         space, trained_on = getattr(envs, f"single_{key}"), getattr(agent, key)
-        if space != trained_on:
+        difference = space_difference(space, trained_on, float_bounds=key == "action_space")
+        if difference is not None:
+            texts = describe_space(space), describe_space(trained_on)
+            detail = f" ({difference})" if texts[0] == texts[1] else ""
             raise ConfigError(
-                f"env_id = {env_id}: its {key} is {describe_space(space)}, "
-                f"the agent was trained on {describe_space(trained_on)}"
+                f"env_id = {env_id}: its {key} is {texts[0]}, the agent was trained on {texts[1]}{detail}"
             )
 
 
-def make_eval_envs(config: EnvConfig, episodes: int, factory: EnvFactory | None) -> EnvBackend:
-    """Make the environments of an evaluation: at most as many as episodes, and as many as make it faster."""
-    config = dataclasses.replace(config, autoreset_mode="next_step", backend="auto")
-    source = resolve_env(config, factory)
-    most = 100 if source.spec is not None and source.spec.vector_entry_point else 10
-    return make_envs(config, num_envs=min(episodes, most), factory=source)
+def max_steps(source: EnvSource) -> int:
+    """Return the length at which an episode is cut: the environment's own limit is heeded where it is larger."""
+    return max(MAX_EPISODE_STEPS, source.time_limit() or 0)
+
+
+def make_eval_envs(source: EnvSource, episodes: int, settings: EvalConfig, num_envs: int | None = None) -> EnvBackend:
+    """Make the environments of an evaluation: at most as many as episodes, and as many as make it faster.
+
+    Where ``auto`` has chosen processes and the environment fails in them, it is stepped in this process, with a note.
+
+    Args:
+        source: makes the copies.
+        episodes: of the evaluation.
+        settings: number and stepping of the copies.
+        num_envs: overrides the number of copies.
+    """
+    most = num_envs or settings.eval_envs
+    if most is None:
+        most = 100 if source.spec is not None and source.spec.vector_entry_point else 10
+    backend = "auto" if settings.eval_backend == "fastest" else settings.eval_backend
+    config = dataclasses.replace(
+        source.config, autoreset_mode="next_step", backend=backend, num_envs=min(episodes, most)
+    )
+    envs = make_envs(config, factory=source)
+    if envs.name != "async" or backend != "auto":
+        return envs
+    try:
+        envs.reset(seed=0)
+    except EnvError as error:
+        envs.close()
+        _LOG.warning("limelight: note: evaluations step in this process, as in others: %s", error)
+        return make_envs(dataclasses.replace(config, backend="sync"), factory=source)
+    return envs
 
 
 def play(
@@ -165,6 +235,8 @@ def play(
     episodes: int,
     seed: int,
     watch: StepCallback = lambda episode_return, length: True,
+    name: str = "the environment",
+    limits: Limits = NO_LIMITS,
 ) -> Evaluation:
     """Run ``episodes`` episodes, an equal share in each environment, after a reset of all environments with ``seed``.
 
@@ -175,6 +247,9 @@ def play(
         episodes: how many.
         seed: of the environments.
         watch: called at every step of the first environment.
+        name: the environment's name in messages.
+        limits: when running episodes are cut.
+    Raises: NonFiniteError for an episode whose return is not finite, as training would.
     """
     B = envs.num_envs
     to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)
@@ -190,13 +265,22 @@ def play(
         episode_return += step.rewards
         episode_length += step.valid
         done = step.terminated | step.truncated
-        endless = ~done & (episode_length >= MAX_EPISODE_STEPS)
+        endless = ~done & ((episode_length >= limits.max_steps) | limits.is_over())
         endless[0] |= not watch(float(episode_return[0]), int(episode_length[0])) and not done[0]
         for b in np.flatnonzero(done | endless):
             if to_play[b]:
+                if not math.isfinite(episode_return[b]):
+                    raise _not_finite(name, int(b), float(episode_return[b]), int(episode_length[b]))
                 returns.append(float(episode_return[b]))
                 lengths.append(int(episode_length[b]))
                 to_play[b] = 0 if endless[b] else to_play[b] - 1
                 cut += int(endless[b])
             episode_return[b] = episode_length[b] = 0
     return Evaluation(returns, lengths, cut)
+
+
+def _not_finite(name: str, b: int, episode_return: float, length: int) -> NonFiniteError:
+    return NonFiniteError(
+        f"{name}: return = {episode_return} of an episode of {length} steps in environment {b} of an evaluation; "
+        f"{how_to_fix(name)}"
+    )

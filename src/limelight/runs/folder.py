@@ -9,7 +9,8 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,6 +48,17 @@ class VideoInfo:
 # --------------------------------------------------------------------------- a new run
 
 
+def as_folder(run_dir: Any) -> Path:
+    """Return the path that a user gave as the folder of a run.
+
+    Raises: ConfigError for anything else, with a line that says what to pass.
+    """
+    if isinstance(run_dir, str | os.PathLike):
+        return Path(run_dir)
+    instead = "its folder, result.run_dir" if hasattr(run_dir, "run_dir") else "the path of a run's folder"
+    raise ConfigError(f"run_dir: is a {type(run_dir).__name__}; pass {instead}")
+
+
 def require_empty(config: TrainConfig) -> None:
     """Refuse a ``run_dir`` that holds anything: no run is ever overwritten.
 
@@ -55,6 +67,27 @@ def require_empty(config: TrainConfig) -> None:
     folder = Path(config.run_dir) if config.run_dir is not None else None
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"run_dir = {folder}: is not empty; name a new folder, or use --resume {folder}")
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a run's folder meanwhile, by a lock that the kernel frees at any exit.
+
+    Raises: ConfigError if another process holds it.
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    with (folder / CONFIG).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"resume = {folder}: another process trains there; wait for it or end it") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def create_run_folder(config: TrainConfig, command: str) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 import yaml
 
@@ -101,11 +102,13 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     Raises: ConfigError naming an unknown setting (and near ones) or a value of the wrong type.
     """
     changes: dict[str, dict[str, Any]] = {}
-    for name, value in settings.items():
+    for given, value in settings.items():
+        name = ALIASES.get(given, given)  # as on the command line
         setting = all_settings().get(name)
         if setting is None:
-            hint = f"; did you mean {ALIASES[name]}?" if name in ALIASES else did_you_mean(name, all_settings())
-            raise ConfigError(f"{name}: no such setting{hint}")
+            raise ConfigError(f"{given}: no such setting{did_you_mean(given, all_settings())}")
+        if name != given and name in settings:
+            raise ConfigError(f"{given}: is called {name} here, which is given too; leave one out")
         changes.setdefault(setting.section, {})[name] = coerce(name, value, setting.annotation)
     return typing.cast(TrainConfig, _replace(config, changes))
 
@@ -122,6 +125,7 @@ def _replace(config: Any, changes: dict[str, dict[str, Any]], section: str = "")
 
 _CHANGEABLE = (
     "total_timesteps", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus", "worker_placement",
+    "device", "backend", "num_workers", "env_module", "env_threads",
 )  # fmt: skip
 
 
@@ -131,13 +135,13 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     Raises: ConfigError naming a setting that may not change.
     """
     config = with_settings(saved, settings)
-    for name in settings:
+    for name in (ALIASES.get(given, given) for given in settings):
         free = name in _CHANGEABLE or all_settings()[name].section in ("eval", "checkpoint", "log")
         before, after = get_setting(saved, name), get_setting(config, name)
         if not free and before != after:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
-                "only total_timesteps, where Ray has its workers, and the eval, checkpoint and log settings can"
+                "only total_timesteps, device, backend, workers, env_module, eval, checkpoint and log settings can"
             )
     return config
 
@@ -180,9 +184,26 @@ def _flatten(data: dict[Any, Any], section: str = "") -> Iterator[tuple[str, Any
             yield key, value
 
 
+@final
+class _Loader(yaml.SafeLoader):
+    """Reads ``1e4`` as a number, which YAML 1.1 takes for text."""
+
+
+@final
+class _Dumper(yaml.SafeDumper):
+    """Writes the text ``1e4`` in quotes, so that :class:`_Loader` reads it as text."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+
+
 def save_yaml(config: TrainConfig, path: Path) -> None:
     """Write ``config`` as YAML."""
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def load_yaml(path: Path) -> TrainConfig:
@@ -191,7 +212,7 @@ def load_yaml(path: Path) -> TrainConfig:
     Raises: CheckpointError if there is no such file or it cannot be read, ConfigError for a setting in it.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: no {path.name} there, so it is not a run folder") from None
     except OSError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from limelight.errors import ConfigError
-from limelight.settings.io import all_settings, get_setting
+from limelight.settings.io import all_settings, get_setting, load_yaml
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import to_text
 
@@ -30,6 +31,18 @@ def validate(config: TrainConfig) -> TrainConfig:
     if evaluation.stop_at_return is not None and evaluation.eval_every == 0:
         raise ConfigError("stop_at_return: needs evaluations, but eval_every = 0; set eval_every, e.g. 10000")
     return config
+
+
+def load_valid(path: Path) -> TrainConfig:
+    """Read a ``config.yaml`` that can work.
+
+    Raises: CheckpointError or ConfigError that names the file, as :func:`limelight.settings.io.load_yaml`.
+    """
+    config = load_yaml(path)
+    try:
+        return validate(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 # --------------------------------------------------------------------------- parts that the run does not have

@@ -8,11 +8,11 @@ setting has one plain name (``--gamma``). Nothing heavy is imported: ``limelight
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from limelight.settings.values import Range
 
-EnvKwargs = dict[str, int | float | bool | str]
+EnvKwargs = dict[str, int | float | bool | str | list[Any] | dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,10 @@ class EvalConfig:
     """Environment steps between two evaluations; 0: never."""
     eval_episodes: Annotated[int, Range(ge=1, le=100_000)] = 20
     """Episodes per evaluation."""
+    eval_envs: Annotated[int | None, Range(ge=1, le=1024)] = None
+    """Copies of the environment in an evaluation; none: up to 10, and up to 100 where it has a vectorised class."""
+    eval_backend: Literal["auto", "fastest", "sync", "async"] = "auto"
+    """Stepping of these copies; auto: the ``backend`` that was set, if sync or async, otherwise the fastest."""
     eval_stochastic: bool = False
     """Sample actions in evaluations instead of taking the most probable one."""
     stop_at_return: Annotated[float | None, Range()] = None
@@ -251,6 +255,8 @@ class CheckpointConfig:
     """Environment steps between two checkpoints; 0: only one at the end."""
     keep_last: Annotated[int, Range(ge=1)] = 3
     """Number of checkpoints to keep."""
+    checkpoint_envs: bool = True
+    """Save the state of the environments too, so that a run resumes exactly; otherwise its episodes restart."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import types
 import typing
 from collections.abc import Sequence
@@ -82,6 +84,8 @@ def describe_type(annotation: Any) -> str:
         return " | ".join(map(str, args))
     if origin is tuple:
         return f"a list, each {describe_type(args[0])}"
+    if origin is list:
+        return "a list"
     return "a mapping" if origin is dict else _WORDS.get(annotation, str(annotation))
 
 
@@ -91,6 +95,10 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
     Raises: ConfigError that names the setting ``name``, the value and the type.
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a number of NumPy or PyTorch
+        value = value.item()
+    if annotation is Any:
+        return _plain(name, value)
     if len(options(annotation)) > 1:
         if type(value) in args:  # an exact match first: 10.0 must not become the int it could pass for
             return value
@@ -102,6 +110,8 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
             return value
     elif origin is tuple and isinstance(value, list | tuple):
         return tuple(coerce(name, element, args[0]) for element in value)
+    elif origin is list and (isinstance(value, list | tuple) or hasattr(value, "tolist")):
+        return [_plain(name, element) for element in (value.tolist() if hasattr(value, "tolist") else value)]
     elif origin is dict and isinstance(value, dict):
         return {str(key): coerce(f"{name}.{key}", element, args[1]) for key, element in value.items()}
     elif annotation in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
@@ -109,9 +119,18 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
             return annotation(value)
     elif annotation is Path and isinstance(value, str | Path):
         return Path(value)
+    elif annotation is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     elif annotation in (bool, str) and isinstance(value, annotation):
         return value
+    elif annotation is type(None) and value is None:
+        return None
     raise ConfigError(f"{name} = {value!r}: must be {describe_type(annotation)}")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return a value inside a list or mapping as config.yaml can hold it."""
+    return coerce(name, value, bool | int | float | str | list[Any] | dict[str, Any] | None)
 
 
 def parse_words(name: str, words: Sequence[str], annotation: Any) -> Any:
@@ -143,6 +162,9 @@ def _scalar(word: str, annotation: Any) -> Any:
         return None
     if bool in kinds and word.lower() in ("true", "false"):
         return word.lower() == "true"
+    if list[Any] in kinds and word[:1] in ("[", "{"):
+        with contextlib.suppress(ValueError):
+            return json.loads(word)
     for kind in (int, float):
         if int in kinds or float in kinds:
             with contextlib.suppress(ValueError):

@@ -32,11 +32,15 @@ def check_spaces(observation_space: Space[Any], action_space: Space[Any], env_id
 
 def _obstacle(space: Space[Any]) -> str | None:
     """Return why a space that is no Dict or Tuple is not supported, and what would help; None if it is."""
-    if type(space) not in (*SIMPLE, Packed):
+    if not isinstance(space, SIMPLE):
         names = ", ".join(kind.__name__ for kind in SIMPLE)
+        if not isinstance(space, Space):
+            return f"is no gymnasium.Space; set it to one of {names}, or to a Dict or Tuple of these"
+        is_foreign = type(space).__name__ in (kind.__name__ for kind in SIMPLE)
+        origin = f"is of {type(space).__module__} and not of gymnasium.spaces, and " if is_foreign else ""
         return (
-            f"is not supported (supported: {names}, and Dict and Tuple of these); wrap the environment so that it has "
-            "one of these, e.g. in gymnasium.wrappers.TransformObservation or FilterObservation"
+            f"{origin}is not supported (supported: {names}, and Dict and Tuple of these); wrap the environment so "
+            "that it has one of these, e.g. in gymnasium.wrappers.TransformObservation or FilterObservation"
         )
     if 0 in (space.shape or ()) or space.dtype is None or space.dtype.kind not in "biuf":
         return "is not supported; it must hold at least one real number"
@@ -53,6 +57,48 @@ def describe_space(space: Space[Any]) -> str:
     if isinstance(space, Tuple):
         return f"{name}({', '.join(map(describe_space, space.spaces))})"
     return describe_simple(space)
+
+
+def space_difference(first: Space[Any], second: Space[Any], float_bounds: bool = True) -> str | None:
+    """Return in a few words how two spaces differ, by the first part that does; None if they are equal.
+
+    ``float_bounds``: whether the bounds of Boxes of real numbers count; networks do not see those of observations.
+    """
+    left, right = (space.original if isinstance(space, Packed) else space for space in (first, second))
+    pairs = list(zip(walk(left), walk(right), strict=False))
+    same_paths = [path for path, _ in walk(left)] == [path for path, _ in walk(right)]
+    if not same_paths or isinstance(first, Packed) != isinstance(second, Packed):
+        return f"{describe_space(first)} and {describe_space(second)}"
+    if isinstance(first, Packed) and isinstance(second, Packed) and first.mask_source != second.mask_source:
+        return f"action masks from {first.mask_source} and from {second.mask_source}"
+    for (path, a), (_, b) in pairs:
+        difference = _leaf_difference(a, b, float_bounds)
+        if difference is not None:
+            return f"{difference} at {path_name(path)}" if path else difference
+    return None
+
+
+def _leaf_difference(a: Space[Any], b: Space[Any], float_bounds: bool) -> str | None:
+    if a == b:
+        return None
+    kinds = [next((kind for kind in SIMPLE if isinstance(space, kind)), type(space)) for space in (a, b)]
+    differs = a.shape != b.shape or describe_space(a) != describe_space(b)
+    if kinds[0] is not kinds[1] or (differs and not _same_numbers(a, b)):
+        return f"{describe_space(a)} and {describe_space(b)}"
+    if a.dtype != b.dtype:
+        return f"dtype {a.dtype} and {b.dtype}"
+    if isinstance(a, Box) and isinstance(b, Box):
+        if not float_bounds and a.dtype.kind == "f":
+            return None
+        where = tuple(int(i) for i in np.argwhere((a.low != b.low) | (a.high != b.high))[0])
+        bounds = [f"[{box.low[where]:g}, {box.high[where]:g}]" for box in (a, b)]
+        return f"bounds {bounds[0]} and {bounds[1]} of number {list(where)}"
+    return f"{a} and {b}"
+
+
+def _same_numbers(a: Space[Any], b: Space[Any]) -> bool:
+    """Return whether two simple spaces of one kind, perhaps of classes of their own, hold numbers of one form."""
+    return isinstance(a, Box) and a.shape == b.shape and a.dtype == b.dtype
 
 
 def space_to_json(space: Space[Any]) -> dict[str, Any]:

@@ -34,6 +34,15 @@ def is_image(space: Space[Any]) -> bool:
     return min(image_size(space)[1:]) >= smallest
 
 
+def is_flat_image(space: Space[Any]) -> bool:
+    """Return whether ``space`` may be an image, or a stack of images, that is not recognised: it will be flattened."""
+    if not isinstance(space, Box) or len(space.shape) not in (2, 3, 4) or is_image(space):
+        return False
+    sides = sorted(space.shape)
+    large = MIN_CNN_SIZE if space.dtype != np.uint8 else MIN_CNN_SIZE // 2
+    return sides[-2] >= large
+
+
 def image_size(space: Box) -> tuple[int, int, int]:
     """Return (channels, height, width)."""
     if len(space.shape) == 2:

@@ -54,7 +54,7 @@ class Packed(Box):
         leaves: list[Leaf] = []
         start = 0
         for path, space in walk(original):
-            if type(space) not in SIMPLE:
+            if not isinstance(space, SIMPLE):
                 raise EnvError(f"space {space} at {path_name(path)}: cannot be a part of a packed space")
             leaves.append(Leaf(path, space, start, math.prod(space.shape or ())))
             start += leaves[-1].size

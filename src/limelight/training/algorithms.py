@@ -86,6 +86,8 @@ def get_algorithm(name: str) -> Algorithm:
 
     Raises: ConfigError naming the choices.
     """
+    if name.lower() in ALGORITHMS:
+        return ALGORITHMS[name.lower()]
     if name not in ALGORITHMS:
         raise ConfigError(f"algo = {name!r}: must be {' | '.join(ALGORITHMS)}{did_you_mean(name, ALGORITHMS)}")
     return ALGORITHMS[name]

@@ -23,7 +23,7 @@ from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
 from limelight.training.collapse import CollapseWatch, has_action_mask
-from limelight.training.evaluator import Evaluator
+from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
 from limelight.typing import Metrics, State
 from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.numbers import with_spread
@@ -33,11 +33,24 @@ HEARTBEAT = 0.2
 """Seconds after which a runner returns, for the progress display and for signals."""
 
 
+_HEAVY_ENVS = 10 << 20
+"""Bytes of the environments' state in a checkpoint from which a message says so."""
+
+
 @dataclass
 class Interrupt:
     """The signal that asked the run to stop, if any."""
 
     signal_number: int | None = None
+
+    def check(self) -> None:
+        """Raise :class:`InterruptedRun` once a signal has arrived."""
+        if self.signal_number is not None:
+            raise InterruptedRun
+
+
+class InterruptedRun(Exception):  # noqa: N818  (no error)
+    """A signal asked the run to stop during an evaluation, which then has no result."""
 
 
 @contextmanager
@@ -84,6 +97,7 @@ class TrainingLoop:
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # (return, length) of the latest episodes
         self._num_episodes = 0
+        self._noted: set[str] = set()
         self._last_reported_step = 0
         self._last_evaluated_step = 0
         self._last_logged_step = 0
@@ -99,8 +113,8 @@ class TrainingLoop:
         self.logger.tick(self.runner.num_steps, self.seconds)
         try:
             status = self._run(interrupt)
-        except KeyboardInterrupt:  # the second Ctrl-C: stop now
-            raise
+        except InterruptedRun:
+            status = "interrupted"
         except BaseException:
             self.save_checkpoint()  # what was learnt before the error stays loadable
             raise
@@ -178,8 +192,20 @@ class TrainingLoop:
 
     def _evaluate(self) -> bool:
         """Evaluate; return whether ``stop_at_return`` is reached and confirmed."""
-        step = self._last_evaluated_step = self.runner.num_steps
-        self._write(step, self.evaluator.evaluate(step, self.seconds).to_metrics())
+        step = self.runner.num_steps
+        if self.evaluator.is_too_slow(self.seconds):
+            self._note_once(
+                f"no evaluation at step {step:,} and for a while: they have taken {MOST_OF_TRAINING:g} times "
+                "as long as training; set max_episode_steps, eval_every or eval_episodes"
+            )
+            return False
+        result = self.evaluator.evaluate(step, self.seconds)
+        self._last_evaluated_step = step
+        self._write(step, result.to_metrics())
+        if result.cut:
+            cut = result.describe_cut(self.config.eval.eval_episodes)
+            hint = "set max_episode_steps if that is too short or too long"
+            self._note_once(f"evaluation at step {step:,}: {result.episodes} episodes{cut}; {hint}")
         if not self.evaluator.should_confirm():
             return False
         evaluation, confirmed = self.evaluator.confirm(step, self.seconds)
@@ -189,9 +215,20 @@ class TrainingLoop:
         )
         return confirmed
 
+    def _note_once(self, text: str) -> None:
+        """Pass on a message, unless one of its kind was passed on before."""
+        kind = text.partition(" at step")[0]
+        if kind not in self._noted:
+            self._noted.add(kind)
+            self.logger.message(text)
+
     def best_agent(self) -> Agent:
         """Return the best agent so far; the current one, if none was evaluated."""
-        return load(self.run_dir) if has_state(self.evaluator.best_dir) else self.agent
+        if not has_state(self.evaluator.best_dir):
+            return self.agent
+        agent = load(self.run_dir)
+        agent.env_factory = self.agent.env_factory
+        return agent
 
     def _record_video(self) -> None:
         """Record a video of the best agent; if that fails, a message says so and training continues."""
@@ -209,6 +246,13 @@ class TrainingLoop:
         """Save everything that is needed to continue, and to load the agent."""
         training = self.get_state()  # first: it gives the agent the parameters that are saved
         state = {**self.agent.get_state(), "training": training}
+        if self.config.checkpoint.checkpoint_envs:
+            sizes = nbytes_of(training["runner"]["actor"]["envs"]) if "actor" in training["runner"] else 0
+            if sizes > max(_HEAVY_ENVS, 10 * nbytes_of(state["params"])):
+                self._note_once(
+                    f"checkpoint at step {self.runner.num_steps:,}: environments take {sizes / 2**20:.0f} MiB of it; "
+                    "checkpoint_envs = false leaves them out, and episodes then restart on resume"
+                )
         return save_checkpoint(self.run_dir, self.runner.num_steps, state, self.config.checkpoint.keep_last)
 
     def get_state(self) -> State:
@@ -236,6 +280,15 @@ class TrainingLoop:
         self._last_evaluated_step = int(state["evaluated_at"])
         self.collapse.set_state(state["collapse"])
         return inexact
+
+
+def nbytes_of(state: Any) -> int:
+    """Return the bytes of all arrays in a state."""
+    if isinstance(state, Mapping):
+        return sum(map(nbytes_of, state.values()))
+    if isinstance(state, list | tuple):
+        return sum(map(nbytes_of, state))
+    return int(getattr(state, "nbytes", 0))
 
 
 class Periodic:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ from limelight.training.algorithms import AUTO, choose_algorithm, get_algorithm
 from limelight.training.structure import Facts, choose_settings, explain
 
 if TYPE_CHECKING:
+    from gymnasium.spaces import Space
+
     from limelight.envs.source import EnvSource
     from limelight.typing import EnvFactory
 
@@ -43,6 +47,29 @@ class Preset:
 
         game = game_of(env_id)
         return game is not None and (game in self.games or "*" in self.games)
+
+    def is_for(self, env_id: str) -> bool:
+        """Return whether the id is one that the preset was made for, and not one that only begins alike."""
+        given = {name for settings in self.settings.values() for name in settings}
+        if not given & _FOR_REAL_ACTIONS or not env_id.startswith(self.env_prefixes):
+            return True
+        return any(re.fullmatch(re.escape(prefix) + r"(v\d+)?", env_id) for prefix in self.env_prefixes)
+
+    def why_unsuited(self, observations: Space[Any], actions: Space[Any]) -> str | None:
+        """Return which spaces the preset needs where these are others; None if it suits them."""
+        given = {name for settings in self.settings.values() for name in settings}
+        if given & _FOR_REAL_ACTIONS and not _has_reals(actions):
+            return "is for continuous actions"
+        return "is for real observations" if "normalize_obs" in given and not _has_reals(observations) else None
+
+
+def _has_reals(space: Space[Any]) -> bool:
+    from limelight.envs.probe import real_parts
+
+    return any(real_parts(space))
+
+
+_FOR_REAL_ACTIONS = {"log_std_init", "action_std", "action_bounds", "noise_correlation"}
 
 
 _ONE_STEP = {"learning_rate": 7e-4, "ent_coef": 0.01, "normalize_advantages": "running", "running_decay": 0.9}
@@ -327,19 +354,28 @@ _ROWS = (
 
 PRESETS = {row.name: row for row in _ROWS}
 
+SpacesFn = Callable[[], "tuple[Space[Any], Space[Any]]"]
+"""Returns the observation and the action space of the environment; it makes one, so it is called only when needed."""
+
 CHOICES = ("auto", "none", "plain", *PRESETS)
 
 
-def choose_preset(env_id: str, preset: str, core: str = "feedforward") -> str:
+def choose_preset(env_id: str, preset: str, core: str = "feedforward", get_spaces: SpacesFn | None = None) -> str:
     """Return the name of the preset that ``preset`` means for ``env_id``: a row, ``none`` or ``plain``.
 
-    ``auto`` is the first row that matches the id and the ``core``, otherwise ``none``: rules over the structure of the
-    environment (training/structure.py). ``plain`` is the algorithm's own settings.
+    ``auto`` is the first row that matches the id and the ``core``, and suits the spaces where the id only begins like
+    those of the row; otherwise ``none``: rules over the structure of the environment (training/structure.py).
+    ``plain`` is the algorithm's own settings.
 
     Raises: ConfigError naming the choices.
     """
     if preset == "auto":
-        return next((row.name for row in PRESETS.values() if row.matches(env_id, core)), "none")
+        matching = next((row for row in PRESETS.values() if row.matches(env_id, core)), None)
+        if matching is None:
+            return "none"
+        if get_spaces is None or matching.is_for(env_id) or matching.why_unsuited(*get_spaces()) is None:
+            return matching.name
+        return "none"
     if preset not in CHOICES:
         raise ConfigError(f"preset = {preset!r}: must be {' | '.join(CHOICES)}{did_you_mean(preset, CHOICES)}")
     return preset
@@ -352,15 +388,19 @@ def explain_preset(config: TrainConfig, source: EnvSource) -> list[str]:
         config: the configuration of the run.
         source: its environment.
     """
+    env_id, core = config.env.env_id, config.model.core
     if config.preset == "none":
+        near = next((row for row in PRESETS.values() if row.matches(env_id, core)), None)
+        unsuited = near.why_unsuited(*source.spaces()) if near is not None and not near.is_for(env_id) else None
+        not_taken = f"; not {near.name}, which {unsuited}" if near is not None and unsuited else ""
         algo, reason = _algorithm(source)
         rules = [f"algo {algo}: {reason}"] if config.algorithm.algo == algo else []
         rules += explain(config, choose_settings(_facts(config, source)))
-        return ["preset none: settings by the structure of the environment (docs/defaults.md)", *rules]
+        return [f"preset none: settings by the structure of the environment{not_taken} (docs/defaults.md)", *rules]
     if config.preset not in PRESETS:
         return ["preset plain: the algorithm's own settings"]
-    row, env_id = PRESETS[config.preset], config.env.env_id
-    if row.matches(env_id, config.model.core):
+    row = PRESETS[config.preset]
+    if row.matches(env_id, core):
         reason = f"for {env_id} with a recurrent core" if row.recurrent else f"for {env_id}"
     else:
         reason = "asked for"
@@ -385,10 +425,10 @@ def resolve_config(
         from limelight.envs.source import import_env_module  # here, because --help loads this module
 
         import_env_module(asked.env)
-    name = choose_preset(env_id, preset, asked.model.core)
-    if name == "none":
-        from limelight.envs.source import resolve_env
+    from limelight.envs.source import resolve_env
 
+    name = choose_preset(env_id, preset, asked.model.core, lambda: resolve_env(asked.env, factory).spaces())
+    if name == "none":
         source = resolve_env(asked.env, factory)
         source.play_once()
         algo = _algorithm(source)[0] if algo == AUTO else algo
@@ -405,16 +445,12 @@ def resolve_config(
 
 def _algorithm(source: EnvSource) -> tuple[str, str]:
     """Return the algorithm for an environment without a preset, and the reason."""
-    from limelight.envs.probe import real_parts
-
-    return choose_algorithm(tuned=False, real_actions=any(real_parts(source.spaces()[1])))
+    return choose_algorithm(tuned=False, real_actions=_has_reals(source.spaces()[1]))
 
 
 def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = frozenset()) -> Facts:
     """Return what the rules know of a run."""
-    from limelight.envs.probe import real_parts
-
-    algorithm, reals = get_algorithm(config.algorithm.algo), any(real_parts(source.spaces()[1]))
+    algorithm, reals = get_algorithm(config.algorithm.algo), _has_reals(source.spaces()[1])
     return Facts(
         *source.spaces(),
         source.inspection.play,

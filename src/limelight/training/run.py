@@ -8,8 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,38 @@ import torch
 from gymnasium.spaces import Space
 
 from limelight.envs.make import explain_backend, num_cores, try_envs
-from limelight.envs.source import qualified_name, resolve_env
+from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
-from limelight.errors import CheckpointError, ConfigError, WorkerError
+from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
+from limelight.nn.encoders import is_builtin
 from limelight.runners.actor_learner import make_actor_learner, make_learner
 from limelight.runners.base import Runner
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs.agent import Agent, load
-from limelight.runs.checkpoint import latest_checkpoint, read_state
+from limelight.runs.checkpoint import describe_skipped, latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
-from limelight.runs.folder import CONFIG, METRICS, MONITOR, SUMMARY, create_run_folder, require_empty, write_json
+from limelight.runs.folder import (
+    CONFIG,
+    METRICS,
+    MONITOR,
+    SUMMARY,
+    as_folder,
+    create_run_folder,
+    only_process,
+    require_empty,
+    write_json,
+)
 from limelight.seeds import Stream, derive_seed
-from limelight.settings.io import for_resume, load_yaml, save_yaml, with_settings
-from limelight.settings.rules import validate
-from limelight.settings.schema import EnvConfig, TrainConfig, WorkersConfig
+from limelight.settings.io import for_resume, from_dict, save_yaml, with_settings
+from limelight.settings.rules import load_valid, validate
+from limelight.settings.schema import EnvConfig, EvalConfig, TrainConfig, WorkersConfig
+from limelight.spaces.describe import describe_space
+from limelight.spaces.images import is_flat_image
+from limelight.spaces.packed import Packed, path_name, walk
 from limelight.threads import single_threaded
 from limelight.training.evaluator import Evaluator
-from limelight.training.loop import Interrupt, TrainingLoop, catch_signals
+from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
 from limelight.training.precision import choose_device, choose_precision
 from limelight.training.presets import explain_preset, resolve_config
 from limelight.typing import EnvFactory
@@ -61,11 +75,15 @@ class RunResult:
     """``report.html``, if it was drawn."""
     signal_number: int | None = None
     """The signal that interrupted the run."""
+    env_factory: EnvFactory | None = field(default=None, repr=False)
+    """Makes the environment, where it was given as a Python object."""
 
     @property
     def agent(self) -> Agent:
-        """Load the best agent."""
-        return load(self.run_dir)
+        """Load the best agent; it keeps the environment that was given as a Python object."""
+        agent = load(self.run_dir)
+        agent.env_factory = self.env_factory
+        return agent
 
 
 def train(
@@ -95,11 +113,21 @@ def train(
     return run(config, factory=source, quiet=quiet, loggers=loggers)
 
 
-def resume(run_dir: str | Path, *, quiet: bool = False, loggers: Sequence[Logger] = (), **settings: Any) -> RunResult:
-    """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`."""
-    folder = Path(run_dir)
-    config = for_resume(load_yaml(folder / CONFIG), settings)
-    return run(config, resume_from=folder, quiet=quiet, loggers=loggers)
+def resume(
+    run_dir: str | Path,
+    *,
+    env: Callable[[], gym.Env[Any, Any]] | None = None,
+    quiet: bool = False,
+    loggers: Sequence[Logger] = (),
+    **settings: Any,
+) -> RunResult:
+    """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`.
+
+    ``env``: the callable that makes the environment, where the run was given one that has no name.
+    """
+    folder = as_folder(run_dir)
+    config = for_resume(load_valid(folder / CONFIG), settings)
+    return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers)
 
 
 def run(
@@ -125,33 +153,67 @@ def run(
     """
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
-    source = resolve_env(config.env, factory)
-    config = prepare(config, source, notes.append)
-    state = read_checkpoint(resume_from) if resume_from is not None else None
-    if resume_from is None:
-        require_empty(config)
+    source, was_auto = resolve_env(config.env, factory), config.env.backend == "auto"
+    config = prepare(config, source, notes.append, resume_from is not None)
     with ExitStack() as stack:
+        state = _open_folder(config, resume_from, stack, notes.append)
         stack.enter_context(single_threaded())
         interrupt = stack.enter_context(catch_signals())
         # Environments, network, learner, runner and agent
-        runner, agent = build(config, source)
+        config, runner, agent = _build_or_fall_back(config, source, was_auto, notes)
         stack.callback(runner.close)
         if resume_from is None:
-            notes[:0] = explain_preset(config, source)
+            notes = explain_run(config, source, agent, notes)
         # The folder, the evaluations and the loggers
         run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
-        evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config))
+        if resume_from is None:
+            stack.enter_context(only_process(run_dir))
+        evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
         logger = make_loggers(config, run_dir, _step_of(state) if state else None, quiet, loggers)
         stack.callback(logger.close)
-        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, Loggers(loggers) if quiet else logger)
-        for note in notes:
-            loop.notes.message(note)
+        notes_to = Loggers(loggers) if quiet else logger
+        _pass_on(notes, notes_to)
+        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, notes_to)
         if state is not None:
             save_yaml(config, run_dir / CONFIG)
             restore(loop, state)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
-    return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number)
+    kept = source if source.factory is not None else None
+    return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number, kept)
+
+
+def _open_folder(
+    config: TrainConfig, resume_from: Path | None, stack: ExitStack, notify: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Refuse a new folder that is not empty; lock the folder to resume from and return its checkpoint."""
+    if resume_from is None:
+        require_empty(config)
+        return None
+    stack.enter_context(only_process(resume_from))
+    state = read_checkpoint(resume_from, notify)
+    require_budget(config, state)
+    return state
+
+
+def _pass_on(notes: Sequence[str], logger: Loggers) -> None:
+    for note in notes:
+        logger.message(note)
+
+
+def _build_or_fall_back(
+    config: TrainConfig, source: EnvSource, was_auto: bool, notes: list[str]
+) -> tuple[TrainConfig, Runner, Agent]:
+    """Build; where ``auto`` has chosen processes and the environment fails in them, step it in this process."""
+    try:
+        return config, *build(config, source)
+    except EnvError as error:
+        if not was_auto or config.env.backend != "async":
+            raise
+        notes.append(f"backend sync: in processes it fails ({error})")
+    env = dataclasses.replace(config.env, backend="sync")
+    config = dataclasses.replace(config, env=env, eval=dataclasses.replace(config.eval, eval_backend="sync"))
+    return config, *build(config, source)
 
 
 def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -> tuple[str, dict[str, Any]]:
@@ -159,7 +221,9 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
     status, final = "failed", None
     try:
         status = loop.run(interrupt)
-        final = final_evaluation(loop, quiet) if status != "interrupted" else None
+        if status != "interrupted":
+            with suppress(InterruptedRun):
+                final = final_evaluation(loop, quiet)
     except WorkerError as error:
         error.run_dir = loop.run_dir
         raise
@@ -173,7 +237,10 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
 
 
 def prepare(
-    config: TrainConfig, factory: EnvFactory | None, notify: Callable[[str], None] = lambda note: None
+    config: TrainConfig,
+    factory: EnvFactory | None,
+    notify: Callable[[str], None] = lambda note: None,
+    is_resumed: bool = False,
 ) -> TrainConfig:
     """Check ``config`` and fill in every ``auto`` that depends on the machine, so that a saved run can be repeated.
 
@@ -181,11 +248,15 @@ def prepare(
         config: the settings.
         factory: makes the environment, where it is not the one that ``env_id`` names.
         notify: called with a line on each choice that was made.
+        is_resumed: the settings are those of a run that another machine may have begun.
     Raises: ConfigError or EnvError for settings or an environment that cannot work here.
     """
     validate(config)
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
+        if not is_resumed:
+            raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
+        notify("device cpu: PyTorch sees no CUDA device here, where the run had cuda; it goes on, rounding otherwise")
+        config = dataclasses.replace(config, device="cpu")
     # Workers and backend
     workers = _prepare_workers(config)
     has_workers = workers.asynchronous or workers.runner == "ray"
@@ -194,6 +265,10 @@ def prepare(
     if config.env.backend == "auto":
         notify(f"backend {choice.backend}: {choice.reason}")
     env = _prepare_env(dataclasses.replace(config.env, backend=choice.backend), workers)
+    evaluation = _prepare_evaluation(config)
+    obstacle = source.why_not_sent() if has_workers else None
+    if obstacle is not None:
+        raise ConfigError(f"algo = {config.algorithm.algo}: {obstacle}; use algo a2c, which needs no workers")
     if config.log.video_every:
         check_video(config.env, source, f"video_every = {config.log.video_every}")
 
@@ -208,7 +283,7 @@ def prepare(
         if note is not None:
             notify(note)
     model = dataclasses.replace(config.model, precision=precision)
-    return dataclasses.replace(config, device=device, env=env, model=model, workers=workers)
+    return dataclasses.replace(config, device=device, env=env, eval=evaluation, model=model, workers=workers)
 
 
 def _prepare_workers(config: TrainConfig) -> WorkersConfig:
@@ -229,6 +304,14 @@ def _prepare_workers(config: TrainConfig) -> WorkersConfig:
     else:
         return workers
     return dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
+
+
+def _prepare_evaluation(config: TrainConfig) -> EvalConfig:
+    """Return the settings of evaluations with their backend filled in: the one that was set, not the one chosen."""
+    evaluation, backend = config.eval, config.env.backend
+    if evaluation.eval_backend != "auto":
+        return evaluation
+    return dataclasses.replace(evaluation, eval_backend=backend if backend in ("sync", "async") else "fastest")
 
 
 def _prepare_env(env: EnvConfig, workers: WorkersConfig) -> EnvConfig:
@@ -258,6 +341,24 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
     return ProcessRunner(config, learner, normalizer, source), agent
 
 
+def explain_run(config: TrainConfig, source: EnvSource, agent: Agent, notes: list[str]) -> list[str]:
+    """Return the lines that a new run begins with: its preset, ``notes``, and what its environment makes of it."""
+    further = (source.explain_normalizers(), explain_flattened(agent))
+    return [*explain_preset(config, source), *notes, *(note for note in further if note is not None)]
+
+
+def explain_flattened(agent: Agent) -> str | None:
+    """Return a line if observations may be images that no convolutional encoder sees; None if not."""
+    space = agent.observation_space
+    original = space.original if isinstance(space, Packed) else space
+    parts = [
+        f"{path_name(path)} {describe_space(part)}".strip() for path, part in walk(original) if is_flat_image(part)
+    ]
+    if not parts or not is_builtin(agent.config.model.encoder):
+        return None
+    return f"observations {', '.join(parts)} are flattened; if they are images, give uint8 of H x W x C"
+
+
 def reward_threshold(config: TrainConfig) -> float | None:
     """Return the return that counts as solved: ``stop_at_return``, else the threshold in Gymnasium's registry."""
     if config.eval.stop_at_return is not None:
@@ -284,15 +385,32 @@ def make_loggers(
 # --------------------------------------------------------------------------- a resumed run
 
 
-def read_checkpoint(run_dir: Path) -> dict[str, Any]:
-    """Read the newest intact checkpoint of a run.
+def read_checkpoint(run_dir: Path, notify: Callable[[str], None] = lambda note: None) -> dict[str, Any]:
+    """Read the newest intact checkpoint of a run; ``notify`` is called with a line about damaged newer ones.
 
     Raises: CheckpointError if there is none.
     """
     newest = latest_checkpoint(run_dir)
     if newest is None:
         raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}")
+    skipped = describe_skipped(run_dir, newest)
+    if skipped is not None:
+        notify(skipped)
     return read_state(newest)
+
+
+def require_budget(config: TrainConfig, state: dict[str, Any]) -> None:
+    """Refuse a budget that the checkpoint has passed already; the very same one is a finished run, evaluated again.
+
+    Raises: ConfigError.
+    """
+    if config.total_timesteps >= int(state["config"]["total_timesteps"]):
+        return
+    done = _step_of(state)
+    if config.total_timesteps <= done:
+        raise ConfigError(
+            f"total_timesteps = {config.total_timesteps}: the run has done {done} steps already; give a larger number"
+        )
 
 
 def _step_of(state: dict[str, Any]) -> int:
@@ -303,7 +421,19 @@ def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
     """Continue from a checkpoint, with a message that says so, and what is not exact about it."""
     restart_seed = derive_seed(loop.config.seed, Stream.ENV, _step_of(state))
     inexact = loop.set_state(state["training"], restart_seed)
-    loop.logger.message(f"resumed at step {loop.runner.num_steps:,}" + (f"; {inexact}" if inexact else ""))
+    parts = [f"resumed at step {loop.runner.num_steps:,}", *_moved(state["config"], loop.config)]
+    loop.logger.message("; ".join([*parts, inexact] if inexact else parts))
+
+
+def _moved(saved: dict[str, Any], config: TrainConfig) -> list[str]:
+    """Return what another machine or command has changed, after which a run does not repeat exactly."""
+    before, after = from_dict(saved), config
+    pairs = {
+        "device": (before.device, after.device),
+        "backend": (before.env.backend, after.env.backend),
+        "num_workers": (before.workers.num_workers, after.workers.num_workers),
+    }
+    return [f"{name} was {old}, so it does not repeat exactly" for name, (old, new) in pairs.items() if old != new]
 
 
 # --------------------------------------------------------------------------- after training
@@ -336,6 +466,7 @@ def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict
         "final_eval_return": final.mean_return if final else None,
         "final_eval_std": final.std_return if final else None,
         "final_eval_episodes": final.episodes if final else 0,
+        "final_eval_cut": final.cut if final else 0,
         "solved_at_step": solved_at[0] if solved_at else None,
         "solved_at_seconds": solved_at[1] if solved_at else None,
         "status": status,

@@ -105,7 +105,12 @@ def _updates(facts: Facts) -> Choice | None:
     """Choose the rollout, and with it the number of updates in the budget, and the step size that suits it."""
     settings = dict(facts.rollout)
     if settings["num_steps"] > 1 and _has_images(facts.observations):
-        settings |= {"num_envs": 8, "optimizer": "adam", "learning_rate": 7e-4}
+        settings |= {
+            "num_envs": 8,
+            "num_steps": max(settings["num_steps"], 8),
+            "optimizer": "adam",
+            "learning_rate": 7e-4,
+        }
     elif settings["num_steps"] > 1 and facts.recurrent:
         settings |= {"num_envs": 16, "num_steps": max(settings["num_steps"], 16), "learning_rate": 1.5e-3}
     updates = facts.total_timesteps // (settings["num_envs"] * settings["num_steps"])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from limelight.envs.faults import close_env
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError
@@ -161,7 +162,7 @@ class _RenderedEnv:
         """
         try:
             image = self.env.render()
-        except Exception as error:  # any rendering library may raise anything
+        except (Exception, SystemExit) as error:  # any rendering library may raise anything
             hint = "; MuJoCo needs OpenGL, which MUJOCO_GL selects" if "mujoco" in sys.modules else ""
             raise EnvError(f"{self.name} cannot render here ({_one_line(error)}){hint}") from error
         return to_frame(image, caption, self._pixel)
@@ -185,7 +186,7 @@ class _RenderedEnv:
             return is_open
 
         while is_open and len(played) < episodes:
-            played.append(play(envs, agent.policy(rng), agent.normalize, 1, seed + len(played), show_step))
+            played.append(play(envs, agent.policy(rng), agent.normalize, 1, seed + len(played), show_step, self.name))
         returns = [episode.returns[0] for episode in played]
         lengths = [episode.lengths[0] for episode in played]
         return Evaluation(returns, lengths, sum(episode.cut for episode in played))
@@ -212,7 +213,7 @@ def _rendered(config: EnvConfig, factory: EnvFactory | None) -> Iterator[_Render
                 )
             yield _RenderedEnv(env, source)
         finally:
-            env.close()
+            close_env(env, source.name)
 
 
 def _make_rendering(source: EnvSource) -> AnyEnv:
@@ -235,5 +236,5 @@ def _headless_mujoco() -> Iterator[None]:
             os.environ.pop("MUJOCO_GL", None)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

@@ -32,6 +32,7 @@ _RESULTS = {
     "final_eval_return": "final evaluation of the best agent",
     "final_eval_std": "standard deviation of the final evaluation",
     "final_eval_episodes": "episodes of the final evaluation",
+    "final_eval_cut": "episodes of it that were cut",
     "solved_at_step": "solved at step",
     "solved_at_seconds": "solved after, s",
 }
@@ -48,10 +49,11 @@ _EMBED_EACH, _EMBED_TOTAL = 2 << 20, 12 << 20
 _UNFINISHED = "no summary yet (still running, or killed)"
 
 
-def write_report(run_dirs: Sequence[Path]) -> Path:
-    """Draw one or more runs; plots/ and report.html go into the first one's folder.
+def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
+    """Draw one or more runs; plots/ and report.html go into ``output``.
 
-    The report of an unfinished or interrupted run shows the data that the run has written so far.
+    By default, that is the folder of a single run. Several runs get a folder of their own beside the first one, so that
+    no run's own report is overwritten. An unfinished or interrupted run shows the data that it has written so far.
 
     Returns: the path of report.html.
     Raises: LimelightError when there is no run, a folder is not a run folder, or a file in it is damaged.
@@ -60,8 +62,11 @@ def write_report(run_dirs: Sequence[Path]) -> Path:
         raise ConfigError("run_dirs: empty; give at least one run folder")
     runs = [read_run(Path(folder)) for folder in run_dirs]
     labels = _labels(runs)
-    folder = runs[0].folder
-    (folder / "plots").mkdir(exist_ok=True)
+    folder = output or (runs[0].folder if len(runs) == 1 else _common_folder(runs))
+    try:
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output = {folder}: cannot be made ({error.strerror})") from None
     with plots.style():
         curve = plots.learning_curve(runs, labels)
         plots.to_png(curve, folder / "plots" / "learning_curve.png")
@@ -70,8 +75,14 @@ def write_report(run_dirs: Sequence[Path]) -> Path:
         metrics_svg, workers_svg = (plots.to_svg(figure) if figure else None for figure in figures)
     (folder / "plots" / "learning_curve.svg").write_text(curve_svg, encoding="utf-8")
     path = folder / "report.html"
-    path.write_text(_page(runs, labels, curve_svg, metrics_svg, workers_svg), encoding="utf-8")
+    path.write_text(_page(runs, labels, folder, curve_svg, metrics_svg, workers_svg), encoding="utf-8")
     return path
+
+
+def _common_folder(runs: Sequence[RunData]) -> Path:
+    """Return ``report-<names>`` beside the first run."""
+    names = "+".join(run.folder.resolve().name for run in runs)
+    return runs[0].folder.resolve().parent / f"report-{names[:100]}"
 
 
 def _labels(runs: Sequence[RunData]) -> list[str]:
@@ -83,7 +94,9 @@ def _labels(runs: Sequence[RunData]) -> list[str]:
 # --------------------------------------------------------------------------- HTML
 
 
-def _page(runs: Sequence[RunData], labels: Sequence[str], curve: str, metrics: str | None, workers: str | None) -> str:
+def _page(
+    runs: Sequence[RunData], labels: Sequence[str], folder: Path, curve: str, metrics: str | None, workers: str | None
+) -> str:
     environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
     parts = [
         _header(runs, environments),
@@ -91,7 +104,7 @@ def _page(runs: Sequence[RunData], labels: Sequence[str], curve: str, metrics: s
     ]
     if metrics:
         parts.append(_section("Training", plots.inline_svg(metrics, "training metrics over environment steps")))
-    videos = _videos(runs, labels)
+    videos = _videos(runs, labels, folder)
     if videos:
         parts.append(_section("Videos", videos))
     if workers:
@@ -150,7 +163,7 @@ def _result_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
     return _table(labels, rows) if rows else f"<p>{_UNFINISHED}</p>"
 
 
-def _videos(runs: Sequence[RunData], labels: Sequence[str]) -> str:
+def _videos(runs: Sequence[RunData], labels: Sequence[str], folder: Path) -> str:
     """Return a grid of all videos; small ones are embedded in the page, larger ones are linked."""
     figures, room = [], _EMBED_TOTAL
     for run, label in zip(runs, labels, strict=True):
@@ -160,7 +173,7 @@ def _videos(runs: Sequence[RunData], labels: Sequence[str]) -> str:
                 room -= size
                 source = f"data:video/mp4;base64,{b64encode(video.path.read_bytes()).decode()}"
             else:
-                source = quote(Path(os.path.relpath(video.path, runs[0].folder)).as_posix())
+                source = quote(Path(os.path.relpath(video.path, folder)).as_posix())
             text = _caption(video.info) if video.info else video.path.stem
             caption = f"{label} · {text}" if len(runs) > 1 else text
             figures.append(

@@ -360,7 +360,7 @@ def test_a_problem_that_training_survives_is_a_warning(kwargs: dict[str, Any], s
 def test_an_environment_that_truncates_its_episodes_is_fine() -> None:
     found = findings(ends="truncated")
     assert {f.level for f in found.values()} == {"ok"}
-    assert "the environment truncates episodes" in found["time limit"].message
+    assert "episodes were truncated, the longest after" in found["time limit"].message
 
 
 def test_max_episode_steps_is_a_time_limit() -> None:

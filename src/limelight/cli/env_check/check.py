@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from contextlib import ExitStack
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Space, Tuple
+from gymnasium.utils.env_checker import check_env as check_by_gymnasium
 from gymnasium.utils.env_checker import data_equivalence
 
 from limelight.cli.env_check import findings
 from limelight.cli.env_check.findings import BrokenError, Finding, RandomPlay
+from limelight.envs.faults import close_env, seed_spaces, what_happened
 from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action
 from limelight.envs.packing import PackActions, PackObservations
 from limelight.envs.source import EnvSource, resolve_env
@@ -37,23 +38,45 @@ def check_env(config: EnvConfig) -> list[Finding]:
     """Return findings about the environment of ``config``, in the order of the checks; no fault is raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's own checker would repeat the findings
-        with ExitStack() as stack:
-            try:
-                source = resolve_env(config)
-                env = source.make()
-                stack.callback(env.close)
-                run = _resolve(config, source)
-                if run.env.atari != config.atari:  # the preset has other frames
-                    stack.close()
-                    source = resolve_env(run.env, source)
-                    env = source.make()
-                    stack.callback(env.close)
-            except Exception as error:
-                return [Finding("fail", "make", _raised("making the environment", error))]
+        try:
+            source, run, env = _make(config)
+        except (Exception, SystemExit) as error:
+            return [Finding("fail", "make", _raised("making the environment", error))]
+        try:
             found = _inspect(env, run)
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # code of its own may run unforeseen
+            found = [Finding("fail", "contract", _raised("a look at the environment", error))]
+        found += _close(env)
         if all(finding.level != "fail" for finding in found):  # the copy is closed: planning may make another one
-            found += findings.plan(resolve_env(run.env, source), run)
+            try:
+                found += findings.plan(resolve_env(run.env, source), run)
+            except (Exception, SystemExit) as error:
+                found.append(Finding("fail", "training", _raised("the second copy", error)))
     return found
+
+
+def _make(config: EnvConfig) -> tuple[EnvSource, TrainConfig, Env]:
+    """Return the source of the environment, the configuration that training would have, and a copy."""
+    source = resolve_env(config)
+    env = source.make()
+    run = _resolve(config, source)
+    if run.env.atari != config.atari:  # the preset has other frames
+        close_env(env, source.name)
+        source = resolve_env(run.env, source)
+        env = source.make()
+    return source, run, env
+
+
+def _close(env: Env) -> list[Finding]:
+    """Close the copy; a ``close`` that fails is a finding."""
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:
+        return [Finding("warn", "close", f"{_raised('close()', error)}; training notes it and goes on")]
+    return []
 
 
 def _resolve(config: EnvConfig, source: EnvSource) -> TrainConfig:
@@ -74,9 +97,11 @@ def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
         Finding("ok", "make", f"{run.env.env_id} is {_with_article(type(env.unwrapped).__name__)}"),
         *findings.game(env, run.env),
         findings.spaces(env, run.env.env_id),
-        *findings.actions(env.action_space, run),
     ]
+    if found[-1].level == "fail":
+        return found
     try:
+        found += findings.actions(env.action_space, run)
         _check_contract(env)
         found.append(Finding("ok", "contract", "reset and step return valid results"))
         play = _random_play(env, source)
@@ -87,27 +112,37 @@ def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
             findings.rewards(play, run.algorithm),
             findings.observations(space, play, run.env),
             findings.speed(play),
+            *_gymnasium_checker(env),
         ]
     except BrokenError as broken:
         found.append(broken.finding)
     return found
 
 
+def _gymnasium_checker(env: Env) -> list[Finding]:
+    """Return what Gymnasium's own checker refuses, as a warning; nothing where it passes."""
+    try:
+        check_by_gymnasium(env.unwrapped, skip_render_check=True, skip_close_check=True)
+    except (Exception, SystemExit) as error:
+        if "share an object" not in str(error):  # observations are copied at every step
+            return [Finding("warn", "gymnasium", f"its check_env {what_happened(error)}")]
+    return []
+
+
 def _with_article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
-def _raised(call: str, error: Exception) -> str:
+def _raised(call: str, error: BaseException) -> str:
     if isinstance(error, LimelightError):  # its message is complete
         return " ".join(str(error).split())
-    lines = str(error).strip().splitlines()
-    return f"{call} raised {type(error).__name__}" + (f": {lines[0]}" if lines else "")
+    return f"{call} {what_happened(error)}"
 
 
 def _call(subject: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
-    except Exception as error:  # a user's environment may raise anything, and all of it is a finding
+    except (Exception, SystemExit) as error:  # a user's environment may raise anything, and all of it is a finding
         raise BrokenError(subject, _raised(f"{subject}()", error)) from None
 
 
@@ -274,7 +309,7 @@ def _seeding(env: Env) -> Finding:
 
 
 def _trace(env: Env) -> list[tuple[Any, ...]]:
-    env.action_space.seed(SEED)
+    seed_spaces(env, SEED)  # as training does
     obs, info = _call("reset", env.reset, seed=SEED)
     trace: list[tuple[Any, ...]] = [(copy.deepcopy(obs),)]  # some environments reuse one array
     while len(trace) <= REPEATED_STEPS:

@@ -18,7 +18,7 @@ from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
 from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
 from limelight.spaces.describe import check_spaces, describe_space
-from limelight.spaces.images import MIN_CNN_SIZE, is_image
+from limelight.spaces.images import MIN_CNN_SIZE, is_flat_image, is_image
 from limelight.spaces.packed import MASK_KEY, MaskSource, Path, path_name, walk
 from limelight.training.presets import explain_preset
 from limelight.typing import AnyEnv
@@ -89,10 +89,10 @@ def spaces(env: AnyEnv, env_id: str) -> Finding:
 def _flat_images(space: Space[Any]) -> list[str]:
     """Return warnings about parts of observations that may be images but are not bytes."""
     return [
-        f"{path_name(path)} {describe_space(part)} is flattened; if it is an image, make it uint8".strip()
+        f"{path_name(path)} {describe_space(part)} is flattened; if it is an image, make it "
+        f"{'uint8' if part.dtype != np.uint8 else f'H x W x C, at least {MIN_CNN_SIZE} x {MIN_CNN_SIZE}'}".strip()
         for path, part in walk(space)
-        if isinstance(part, Box) and len(part.shape) in (2, 3) and sorted(part.shape)[-2] >= MIN_CNN_SIZE
-        if part.dtype != np.uint8
+        if is_flat_image(part)
     ]
 
 
@@ -158,10 +158,16 @@ def time_limit(env: AnyEnv, config: EnvConfig, play: RandomPlay) -> Finding:
     """Check for a time limit that truncates episodes."""
     subject, hint = "time limit", "set max_episode_steps"
     limit = config.max_episode_steps or (env.spec.max_episode_steps if env.spec else None)
-    if limit:
-        return Finding("ok", subject, f"episodes are truncated after {limit} steps")
+    longest = max(play.lengths, default=0)
+    if limit and longest > limit:
+        return Finding("warn", subject, f"{limit} steps are declared, but an episode took {longest}; {hint}")
+    if limit and not play.truncated:
+        seen = f"the longest of {len(play.lengths)} episodes took {longest}" if play.lengths else "no episode ended"
+        return Finding("ok", subject, f"{limit} steps are declared; {seen} in {len(play.rewards)} random steps")
     if play.truncated:
-        return Finding("ok", subject, f"the environment truncates episodes ({play.truncated} of {len(play.lengths)})")
+        declared = f"; {limit} steps are declared" if limit else ""
+        seen = f"{play.truncated} of {len(play.lengths)} episodes were truncated, the longest after {longest} steps"
+        return Finding("ok", subject, seen + declared)
     if "TimeLimit.truncated" in play.info_keys:
         return Finding("warn", subject, "TimeLimit.truncated in info is deprecated; return truncated instead")
     if not play.lengths:
@@ -217,6 +223,12 @@ def observations(space: Space[Any], play: RandomPlay, config: EnvConfig) -> Find
     return _warn_or_ok("observations", problems, f"in their space, finite, {scale}")
 
 
+def wrappers(source: EnvSource) -> list[Finding]:
+    """Warn about wrappers that normalise with statistics of their own; return nothing without them."""
+    note = source.explain_normalizers()
+    return [] if note is None else [Finding("warn", "wrappers", note)]
+
+
 def speed(play: RandomPlay) -> Finding:
     """Report the speed of one environment."""
     per_step = play.seconds / len(play.rewards)
@@ -230,6 +242,7 @@ def plan(source: EnvSource, config: TrainConfig) -> list[Finding]:
     """Report the network, backend and preset of ``limelight train``."""
     preset, *rules = explain_preset(config, source)
     return [
+        *wrappers(source),
         _network(source, config),
         _backend(source),
         Finding("ok", "preset", preset.removeprefix("preset ")),

@@ -157,9 +157,10 @@ class ProcessRunner:
         self.counters[-1] = state["counters"]
         self.seconds = float(state["seconds"])
         self._seconds_before = self.seconds
-        for row, train_state in enumerate(state["train_states"]):
-            self.shared.train_state(row).set_state(train_state)
-        self._states = list(state["workers"])
+        saved, workers = state["train_states"], list(state["workers"])
+        for row in range(self.shared.num_train_states):  # workers may be more or fewer than they were
+            self.shared.train_state(row).set_state(saved[row % len(saved)])
+        self._states = (workers + [None] * self.shared.num_workers)[: self.shared.num_workers]
         self._restart_seed = seed
         for name, statistics in self.running_statistics.items():
             statistics.set_state(state["moments"][name])

@@ -15,11 +15,12 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeGuard
 
 from limelight.algo.episodes import Episode
 from limelight.algo.rollout import Rollout
-from limelight.errors import LimelightError, NonFiniteError
+from limelight.envs.spawn import allow_children
+from limelight.errors import EnvError, LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
 from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, stamp_episodes
 from limelight.runners.processes.shared import Command, Control, SharedState
@@ -233,13 +234,19 @@ def run_worker(spec: WorkerSpec, factory: Any, shared: SharedState, channel: Con
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    allow_children()
     try:
         with single_threaded():
             _run(spec, factory.fn, shared, channel)
     except BaseException as error:
         with contextlib.suppress(BrokenPipeError):  # the main process has exited
-            channel.send(Failure(traceback.format_exc(), error if isinstance(error, LimelightError) else None))
+            channel.send(Failure(traceback.format_exc(), error if _ends_the_run(error) else None))
         raise SystemExit(1) from None
+
+
+def _ends_the_run(error: BaseException) -> TypeGuard[LimelightError]:
+    """Return whether the error ends the run: not that of an environment's own code, as a new copy may do better."""
+    return isinstance(error, LimelightError) and not (isinstance(error, EnvError) and error.from_env)
 
 
 def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: SharedState, channel: Connection) -> None:

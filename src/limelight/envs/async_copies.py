@@ -1,0 +1,120 @@
+"""Copies of an environment in the processes of ``AsyncVectorEnv``, and how their faults reach the main process.
+
+The contract is that of the backend sync: rewards in any scalar form, infos of any content, which are not sent, and
+faults that are raised as one EnvError. Gymnasium would print the traceback of each and end the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Space
+
+from limelight.envs.faults import close_env, env_code, first_observation, one_number, seed_spaces, step_misfit
+from limelight.envs.packing import PackObservations
+from limelight.envs.spawn import allow_children
+from limelight.errors import EnvError
+from limelight.typing import AnyEnv, EnvFactory
+
+_FAULT = "limelight_fault"
+
+
+def raise_fault(infos: dict[str, Any]) -> None:
+    """Raise the first fault that a copy has sent in its info."""
+    if _FAULT in infos:
+        raise next(fault for fault in infos[_FAULT] if isinstance(fault, EnvError))
+
+
+@dataclass(frozen=True)
+class AsyncCopy:
+    """Makes the environment in a worker process, which first leaves Ctrl-C to its parent, and checks observations.
+
+    The check is in the worker, because ``AsyncVectorEnv`` casts observations when it copies them to the parent.
+    The parent itself gets a stand-in with the same spaces, if these are known: ``AsyncVectorEnv`` makes an environment
+    there only to read them.
+    """
+
+    factory: EnvFactory
+    name: str
+    index: int = 0
+    """Number of the environment."""
+    spaces: tuple[Space[Any], Space[Any]] | None = None
+    parent: int = field(default_factory=os.getpid)
+
+    def __call__(self) -> AnyEnv:
+        """Make the copy; in the parent, the stand-in."""
+        if os.getpid() != self.parent:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            allow_children()
+            return self._contained()
+        return self.factory() if self.spaces is None else _StandIn(*self.spaces)
+
+    def _contained(self) -> AnyEnv:
+        try:
+            with env_code(self.name, "making it"):
+                env = self.factory()
+                if not isinstance(env, PackObservations):
+                    env = PackObservations(env, env.observation_space, self.name)
+                env.index = self.index
+        except EnvError as error:
+            if self.spaces is None:
+                raise
+            return _Contained(_StandIn(*self.spaces), self.name, self.index, error)
+        return _Contained(env, self.name, self.index)
+
+
+@final
+class _StandIn(gym.Env[Any, Any]):
+    """Has the spaces of an environment and nothing else."""
+
+    def __init__(self, observation_space: Space[Any], action_space: Space[Any]) -> None:
+        self.observation_space = observation_space
+        self.action_space = action_space
+
+
+@final
+class _Contained(gym.Wrapper[Any, Any, Any, Any]):
+    """A copy whose faults are sent in the place of its info, and whose info is left out."""
+
+    def __init__(self, env: AnyEnv, name: str, index: int, fault: EnvError | None = None) -> None:
+        super().__init__(env)
+        self._name = name
+        self._index = index
+        self._fault = fault
+        space = env.observation_space
+        self._nothing = np.zeros(space.shape or (), space.dtype)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment."""
+        try:
+            if self._fault is not None:
+                raise self._fault
+            with env_code(self._name, "reset()"):
+                seed_spaces(self.env, seed)
+                result = self.env.reset(seed=seed, options=options)
+            return first_observation(self._name, result), {}
+        except EnvError as fault:
+            return self._nothing, {_FAULT: fault}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step the environment."""
+        try:
+            with env_code(self._name, "step()"):
+                result = self.env.step(action)
+            try:
+                obs, reward, terminated, truncated, _ = result
+                number = one_number(reward)
+            except (ValueError, TypeError) as error:
+                raise step_misfit(self._name, "", self._index, self.observation_space, error) from error
+            return obs, number, bool(terminated), bool(truncated), {}
+        except EnvError as fault:
+            return self._nothing, 0.0, False, False, {_FAULT: fault}
+
+    def close(self) -> None:
+        """Close the environment."""
+        close_env(self.env, self._name)

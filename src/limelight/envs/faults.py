@@ -1,0 +1,167 @@
+"""Faults of an environment's own code, in one line each: exceptions, ``sys.exit``, and a ``close`` that fails."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Space
+
+import limelight
+from limelight.errors import EnvError, LimelightError
+from limelight.spaces.describe import describe_space
+from limelight.typing import AnyEnv
+
+_LIBRARIES = tuple(str(Path(file).parent) for file in (gym.__file__, np.__file__, limelight.__file__))
+"""Folders whose frames are not the environment's own code."""
+_LOG = logging.getLogger("limelight")
+
+
+def call_fault(name: str, call: str, error: BaseException) -> EnvError:
+    """Return the error of an environment whose code raised or exited, with file and line.
+
+    Args:
+        name: the environment's name in messages.
+        call: what was called, ``step()``.
+        error: the exception; SystemExit is that of ``sys.exit()``.
+    """
+    fault = EnvError(f"{name}: {call} {what_happened(error)}{_of_old_api(call, error)}; {how_to_fix(name)}")
+    fault.from_env = True
+    return fault
+
+
+def how_to_fix(name: str) -> str:
+    """Return the end of a message on a fault of an environment's own code."""
+    return "fix the environment" if "<" in name else f"fix the environment (limelight check {name})"
+
+
+def what_happened(error: BaseException) -> str:
+    """Return ``raised ZeroDivisionError: division by zero (shop.py, line 12)``, on one line."""
+    text = " ".join(str(error).split())
+    raised = f"raised {type(error).__name__}" + (f": {text}" if text else "")
+    return ("called sys.exit()" if isinstance(error, SystemExit) else raised) + place_of(error)
+
+
+def place_of(error: BaseException) -> str:
+    """Return `` (shop.py, line 12)``: the innermost line of the environment's own code, or nothing without one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<"))]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def _of_old_api(call: str, error: BaseException) -> str:
+    """Return a hint if the environment seems to have the methods of gym before 0.26."""
+    text = str(error)
+    if "to unpack" in text and not place_of(error):
+        values = "(observation, info)" if call == "reset()" else "(observation, reward, terminated, truncated, info)"
+        return f": {call} must return {values}"
+    if call == "reset()" and "unexpected keyword argument 'seed'" in text:
+        return ": must be reset(self, *, seed=None, options=None)"
+    return ""
+
+
+def seed_spaces(env: AnyEnv, seed: int | None) -> None:
+    """Seed the spaces of an environment, from which some draw: an opponent's actions, a start; nothing without seed."""
+    if seed is None:
+        return
+    for owner in (env, env.unwrapped):
+        owner.action_space.seed(seed)
+        owner.observation_space.seed(seed)
+
+
+def first_observation(name: str, result: Any) -> Any:
+    """Return the observation of what ``reset()`` returned.
+
+    Raises: EnvError if that is not (observation, info).
+    """
+    if isinstance(result, tuple) and len(result) == 2:
+        return result[0]
+    given = f"{len(result)} values" if isinstance(result, tuple) else f"one {type(result).__name__}"
+    raise EnvError(f"{name}: reset() returned {given}: must be (observation, info); {how_to_fix(name)}")
+
+
+class NotOneNumberError(ValueError):
+    """A reward that is not one number."""
+
+
+def one_number(reward: Any) -> float:
+    """Return a reward that an array does not take as an element: an array or a list of one number.
+
+    Raises: NotOneNumberError.
+    """
+    array = np.asarray(reward)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise NotOneNumberError(f"the reward {' '.join(repr(reward).split())} is not one number")
+    return float(array.reshape(()))
+
+
+def step_misfit(name: str, step: str, index: int, space: Space[Any], error: BaseException) -> EnvError:
+    """Return the error of a step whose values are not those of Gymnasium, as ``error`` says.
+
+    Args:
+        name: the environment's name in messages.
+        step: the step of the episode, or nothing.
+        index: number of the environment.
+        space: of its observations.
+        error: the exception of taking the values apart.
+    """
+    return EnvError(
+        f"env_id = {name}: step{step} of an episode returned values in environment {index} that do not fit "
+        f"({' '.join(str(error).split())}): must be an observation of {describe_space(space)}, reward, terminated, "
+        "truncated, info"
+    )
+
+
+@contextmanager
+def env_code(name: str, call: str) -> Iterator[None]:
+    """Turn an exception or ``sys.exit`` of an environment inside this context into :func:`call_fault`."""
+    try:
+        yield
+    except LimelightError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise call_fault(name, call, error) from error
+
+
+def close_env(env: AnyEnv, name: str) -> None:
+    """Close an environment; a ``close`` that fails is a note, as all else is done by then."""
+    close_all([env], name)
+
+
+def close_all(envs: Iterable[AnyEnv], name: str) -> None:
+    """Close every environment, with one note if some fail to close."""
+    faults: list[BaseException] = []
+    for env in envs:
+        try:
+            env.close()
+        except (Exception, SystemExit) as error:
+            faults.append(error)
+    if faults:
+        note_close_fault(name, faults[0])
+
+
+def note_close_fault(name: str, error: BaseException) -> None:
+    """Log that ``close`` failed, for people to read; nothing depends on it."""
+    _log_once(f"limelight: note: {name}: close() {what_happened(error)}; the run is not affected")
+
+
+@functools.cache
+def _log_once(note: str) -> None:
+    """Log a note, unless it was logged before: each copy of an environment may have the same fault."""
+    _LOG.warning("%s", note)
+
+
+def process_exit(name: str, exit_codes: Iterable[int | None]) -> EnvError:
+    """Return the error of an environment whose worker process has exited; ``exit_codes`` are those of all of them."""
+    gone = [(i, code) for i, code in enumerate(exit_codes) if code is not None]
+    which = ", ".join(f"{i} with status {code}" if code >= 0 else f"{i} by signal {-code}" for i, code in gone)
+    fault = EnvError(f"{name}: the process of environment {which or '?'} exited; {how_to_fix(name)}")
+    fault.from_env = True
+    return fault

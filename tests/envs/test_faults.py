@@ -1,0 +1,93 @@
+"""Faults of an environment's own code: each is one line, with every backend."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.rude_envs import (
+    CannotClose,
+    ExitsAtOnce,
+    ExitsInReset,
+    ExitsInStep,
+    KilledInStep,
+    OldReset,
+    OldSeed,
+    OldStep,
+    Plain,
+    RaisesInStep,
+)
+from limelight.envs.base import EnvBackend
+from limelight.envs.make import make_envs
+from limelight.errors import EnvError
+
+BACKENDS = ("sync", "async")
+
+
+def play(kind: Any, backend: str, steps: int = 25) -> None:
+    envs: EnvBackend = make_envs(kind, num_envs=2, backend=backend)
+    try:
+        envs.reset(0)
+        for _ in range(steps):
+            envs.step(np.ones(2, np.int64))
+    finally:
+        envs.close()
+
+
+def fault(kind: Any, backend: str) -> EnvError:
+    with pytest.raises(EnvError) as error:
+        play(kind, backend)
+    assert "\n" not in str(error.value)
+    return error.value
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (ExitsInStep, "ExitsInStep: step() called sys.exit() (rude_envs.py, line "),
+        (ExitsInReset, "ExitsInReset: reset() called sys.exit() (rude_envs.py, line "),
+        (ExitsAtOnce, "ExitsAtOnce: making it called sys.exit() (rude_envs.py, line "),
+        (RaisesInStep, "RaisesInStep: step() raised ZeroDivisionError: division by zero (rude_envs.py, line "),
+    ],
+)
+def test_an_exit_or_exception_is_one_line_with_its_place(kind: Any, backend: str, expected: str) -> None:
+    error = fault(kind, backend)
+    assert expected in str(error)
+    assert f"limelight check helpers.rude_envs:{kind.__name__}" in str(error)
+    assert error.from_env
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (OldStep, "(not enough values to unpack (expected 5, got 4))"),
+        (OldReset, "reset() returned one ndarray: must be (observation, info)"),
+        (OldSeed, "unexpected keyword argument 'seed': must be reset(self, *, seed=None, options=None)"),
+    ],
+)
+def test_the_methods_of_old_gym_are_refused_with_what_they_must_be(kind: Any, backend: str, expected: str) -> None:
+    assert expected in str(fault(kind, backend))
+
+
+def test_a_process_that_is_gone_is_named_with_its_status() -> None:
+    error = fault(KilledInStep, "async")
+    assert re.search(r"the process of environment (0|1) with status 7.* exited; fix", str(error))
+
+
+def test_a_close_that_fails_is_one_note(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "limelight"):
+        play(CannotClose, "sync")
+        play(CannotClose, "sync")
+    (note,) = (record.getMessage() for record in caplog.records)
+    assert "CannotClose: close() raised ConnectionError: the simulator is gone (rude_envs.py, line " in note
+
+
+def test_plain_environments_play() -> None:
+    for backend in BACKENDS:
+        play(Plain, backend)
