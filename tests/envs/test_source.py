@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pickle
 import sys
 from pathlib import Path
@@ -112,7 +113,9 @@ def test_other_settings_of_the_same_environment_keep_what_is_known_and_others_do
 
 def test_callables_are_named_by_their_path() -> None:
     assert qualified_name(Ring) == RING
-    assert qualified_name(CountedFactory(Path())) == "helpers.counted_envs:CountedFactory"
+    # A name in brackets is no environment's: the class itself is not what the object makes
+    assert qualified_name(CountedFactory(Path())) == "helpers.counted_envs:<CountedFactory>"
+    assert qualified_name(functools.partial(Ring, size=3)) == "limelight.envs.toy:<partial of Ring>"
 
 
 def test_a_copy_that_cannot_be_packed_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +129,7 @@ def test_a_copy_that_cannot_be_packed_is_closed(tmp_path: Path, monkeypatch: pyt
 
 
 def test_copies_are_closed_if_another_one_cannot_be_made(tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError):
+    with pytest.raises(EnvError, match="making it raised FileExistsError"):
         make_envs(CountedFactory(tmp_path, single=True), 2, backend="sync")
     assert not (tmp_path / "port").exists()
 

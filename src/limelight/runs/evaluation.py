@@ -163,7 +163,7 @@ def _require_agent(agent: Any) -> None:
         return
     if isinstance(agent, str | Path):
         raise ConfigError(f"agent = {str(agent)!r}: is a path; pass the agent that is saved there, limelight.load(...)")
-    instead = "its agent, result.agent" if hasattr(agent, "agent") else "an agent, e.g. limelight.load(run_dir)"
+    instead = "its agent, result.agent" if hasattr(type(agent), "agent") else "an agent, e.g. limelight.load(run_dir)"
     raise ConfigError(f"agent: is a {type(agent).__name__}; pass {instead}")
 
 
