@@ -218,8 +218,8 @@ def table(results: dict[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, save and print."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--envs", nargs="+", default=ENVS, metavar="ENV", help=f"default: {' '.join(ENVS)}")
     parser.add_argument("--encoders", nargs="+", default=ENCODERS, help="of Limelight (default: nature, as SB3's)")
@@ -228,7 +228,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="turns of each contender (default: 5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/large_images-MACHINE.json")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, save and print."""
+    args = parse(argv)
     has_peer = find_spec("stable_baselines3") is not None
     if not has_peer:
         print("Stable-Baselines3 is not installed: Limelight alone is measured", file=sys.stderr)
