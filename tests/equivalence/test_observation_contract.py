@@ -170,7 +170,7 @@ def test_worker_processes_name_it_too(case: str) -> None:
     try:
         envs.reset(0)
         envs.step(np.zeros(2, np.int64))
-        with pytest.raises(EnvError) as error, pytest.warns(UserWarning, match="ERROR"):
+        with pytest.raises(EnvError) as error:
             envs.step(np.zeros(2, np.int64))
         assert words in str(error.value)
         assert "Shows: step 2 of an episode, environment" in str(error.value)
