@@ -19,7 +19,7 @@ import pytest
 
 import limelight
 from helpers.toys import Corridor
-from limelight.errors import ConfigError, NonFiniteError, WorkerError
+from limelight.errors import ConfigError, EnvError, NonFiniteError, WorkerError
 from limelight.runners.sync import SyncRunner
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.settings.io import load_yaml
@@ -216,7 +216,7 @@ def test_resume_may_not_change_how_it_learns(tmp_path: Path) -> None:
 
 
 def test_a_failing_environment_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="the simulator broke"):
+    with pytest.raises(EnvError, match="the simulator broke"):
         limelight.train(
             lambda: Breaks(after=300), run_dir=str(tmp_path / "r"), total_timesteps=10_000, backend="sync", **QUICK
         )
