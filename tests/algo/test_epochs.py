@@ -315,7 +315,7 @@ def runners(**settings: Any) -> Iterator[SyncRunner]:
         {"env_id": "Pendulum-v1", "normalize_obs": True, "autoreset_mode": "same_step", "max_episode_steps": 7},
         {"env_id": "mask", "factory": lambda: Observed(), "num_steps": 8},
     ],
-    ids=str,
+    ids=lambda settings: " ".join(settings),
 )
 def test_kept_activations_images_and_masks_make_the_updates_of_autograd(settings: dict[str, Any]) -> None:
     """Activations of acting are of other rows, and of other parameters after the first update."""

@@ -22,7 +22,7 @@ from helpers.settings import env_config
 from limelight.algo.collector import RolloutCollector
 from limelight.cli import catalog
 from limelight.cli.env_check.check import check_env
-from limelight.envs import atari, games
+from limelight.envs import atari, games, minigrid
 from limelight.envs.atari import AtariBackend, AtariGame
 from limelight.envs.base import EnvBackend, Step
 from limelight.envs.games import all_games, for_other, game_of, id_of
@@ -42,7 +42,8 @@ STICKY: dict[str, Any] = {"sticky_actions": 0.25}
 
 @pytest.fixture(autouse=True)
 def _registry() -> Iterator[None]:
-    """Remove the ids that a test registers."""
+    """Remove the ids that a test registers, but for those of packages, which register once."""
+    minigrid.register("MiniGrid-Empty-5x5-v0")
     before = dict(gym.registry)
     yield
     gym.registry.clear()
@@ -290,7 +291,7 @@ def test_games_without_no_ops_start_alike_and_continue() -> None:
 def check_contract(envs: EnvBackend, step: Step) -> None:
     assert step.obs.shape == (envs.num_envs, *(envs.single_observation_space.shape or ()))
     assert step.obs.dtype == np.uint8
-    assert step.rewards.dtype == np.float32
+    assert step.rewards.dtype == np.float64
     for flags in (step.terminated, step.truncated, step.valid):
         assert flags.dtype == np.bool_
         assert flags.shape == step.rewards.shape == (envs.num_envs,)
@@ -543,9 +544,7 @@ def test_evaluation_plays_whole_games() -> None:
 def test_evaluation_has_as_many_games_side_by_side_whatever_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     import ale_py  # noqa: F401  (registers the second one with a vectorised class)
 
-    monkeypatch.setattr(
-        sys.modules["limelight.runs.evaluation"], "make_envs", lambda _config, num_envs, factory: num_envs
-    )
+    monkeypatch.setattr(sys.modules["limelight.runs.evaluation"], "make_envs", lambda config, factory: config)
     assert [
         make_eval_envs(resolve_env(env_config(env_id)), 12, EvalConfig()) for env_id in ("pong", "ALE/Pong-v5")
     ] == [10, 10]
@@ -619,7 +618,7 @@ def test_check_knows_games() -> None:
     assert "an action is held for 4 frames" in found["game"].message
     assert found["network"].message.startswith("Box(4, 42, 42) uint8 through the CNN a3c-half")  # as the preset has it
     assert found["seeding"].level == "ok"
-    assert found["time limit"].message == "episodes are truncated after 300 steps"
+    assert found["time limit"].message.startswith("300 steps are declared; the longest of")
     assert found["backend"].message.startswith("ale, for 8 environments")
     assert found["preset"].message.startswith("breakout (for breakout)")
 

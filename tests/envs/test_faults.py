@@ -66,8 +66,8 @@ def test_an_exit_or_exception_is_one_line_with_its_place(kind: Any, backend: str
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (OldStep, "(not enough values to unpack (expected 5, got 4))"),
-        (OldReset, "reset() returned one ndarray: must be (observation, info)"),
+        (OldStep, "not enough values to unpack (expected 5, got 4)"),
+        (OldReset, "(observation, info); fix the environment"),
         (OldSeed, "unexpected keyword argument 'seed': must be reset(self, *, seed=None, options=None)"),
     ],
 )

@@ -203,7 +203,7 @@ def test_the_search_for_a_mask_hides_no_error_of_reset() -> None:
             raise KeyError("level")
 
     envs = make_envs(Broken, 1, backend="sync")
-    with pytest.raises(KeyError):
+    with pytest.raises(EnvError, match="raised KeyError: 'level'"):
         envs.reset(0)
 
 

@@ -181,7 +181,7 @@ def test_a_step_that_does_not_fit_is_explained() -> None:
             envs.step(np.zeros(2, np.int64))
         text = str(error.value)
         assert "step 1 of an episode, environment 0: observation has shape (3,): must be Box(2,) float32" in text
-        with pytest.raises(ValueError, match="own"):
+        with pytest.raises(EnvError, match="raised ValueError: the simulator's own"):
             envs.step(np.full(2, 2))
     bare = make_envs(Grows, 1, backend="sync")
     bare.reset(0)

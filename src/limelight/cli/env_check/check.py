@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import data_equivalence
 
 from limelight.cli.env_check import findings
 from limelight.cli.env_check.findings import BrokenError, Finding, RandomPlay
-from limelight.envs.faults import close_env, seed_spaces, what_happened
+from limelight.envs.faults import seed_spaces, what_happened
 from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action
 from limelight.envs.packing import PackActions, PackObservations
 from limelight.envs.source import EnvSource, resolve_env
@@ -44,10 +44,7 @@ def check_env(config: EnvConfig) -> list[Finding]:
             return [Finding("fail", "make", _raised("making the environment", error))]
         try:
             found = _inspect(env, run)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # code of its own may run unforeseen
+        except (Exception, SystemExit) as error:  # code of its own may run unforeseen
             found = [Finding("fail", "contract", _raised("a look at the environment", error))]
         found += _close(env)
         if all(finding.level != "fail" for finding in found):  # the copy is closed: planning may make another one
@@ -61,13 +58,9 @@ def check_env(config: EnvConfig) -> list[Finding]:
 def _make(config: EnvConfig) -> tuple[EnvSource, TrainConfig, Env]:
     """Return the source of the environment, the configuration that training would have, and a copy."""
     source = resolve_env(config)
-    env = source.make()
-    run = _resolve(config, source)
-    if run.env.atari != config.atari:  # the preset has other frames
-        close_env(env, source.name)
-        source = resolve_env(run.env, source)
-        env = source.make()
-    return source, run, env
+    run = _resolve(config, source)  # may make a copy, and closes it
+    source = resolve_env(run.env, source)
+    return source, run, source.make()
 
 
 def _close(env: Env) -> list[Finding]:
