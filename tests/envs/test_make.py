@@ -288,7 +288,7 @@ WRAPPER = WrapperSpec("TimeLimit", "gymnasium.wrappers:TimeLimit", {"max_episode
         ),
         ({"vector_entry_point": gym.vector.VectorEnv}, "got an unexpected keyword argument"),
         ({"vector_entry_point": lambda num_envs: None}, "does not have autoreset_mode next_step"),
-        ({"vector_entry_point": WideVector}, "its vectorised class differ in observation_space, Discrete(3) and Discrete(4)"),
+        ({"vector_entry_point": WideVector}, "differ in observation_space, Discrete(3) and Discrete(4)"),
     ],
 )  # fmt: skip
 def test_a_vectorised_class_that_cannot_replace_the_environment_is_refused(settings: Any, reason: str) -> None:

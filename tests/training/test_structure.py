@@ -55,6 +55,13 @@ def test_rewards_are_scaled_unless_the_user_does() -> None:
         assert "normalize_rewards" not in chosen(given=frozenset({setting}))
 
 
+def test_large_images_get_the_cheaper_network() -> None:
+    assert chosen(Box(0, 255, (64, 64, 3), np.uint8))["encoder"] == "a3c"
+    assert chosen(Packed(Dict(eye=Box(0, 255, (64, 64, 3), np.uint8), speed=NUMBERS)))["encoder"] == "a3c"
+    for space in (NUMBERS, Box(0, 255, (16, 16, 3), np.uint8), Box(0, 10, (64, 64, 3), np.uint8)):
+        assert "encoder" not in chosen(space)
+
+
 def test_images_and_memories_share_one_network() -> None:
     assert chosen()["critic"] == "separate"
     assert "critic" not in chosen(Box(0, 255, (64, 64, 3), np.uint8))
