@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -45,14 +46,20 @@ class Curve:
     def __init__(self, steps: int) -> None:
         self.every = max(steps // POINTS, 1)
         self.started = time.process_time()
+        self.elsewhere = 0.0
+        """Processor seconds of evaluations, which are no training."""
         self.recent: deque[float] = deque(maxlen=EPISODES)
         self.points: list[list[float]] = []
+
+    def seconds(self) -> float:
+        """Return the processor seconds of training so far."""
+        return time.process_time() - self.started - self.elsewhere
 
     def add(self, step: int, returns: Sequence[float]) -> None:
         """Add finished episodes."""
         self.recent.extend(returns)
         if self.recent and (not self.points or step >= self.points[-1][0] + self.every):
-            seconds = round(time.process_time() - self.started, 3)
+            seconds = round(self.seconds(), 3)
             self.points.append([step, seconds, round(float(np.mean(self.recent)), 6)])
 
 
@@ -75,53 +82,70 @@ def score(study: Study, predict: Callable[[Any], Any], wrap: Callable[[Any], Any
 # --------------------------------------------------------------------------- libraries
 
 
+class Recorder:
+    """A logger that records training episodes and messages."""
+
+    def __init__(self, curve: Curve) -> None:
+        self.curve = curve
+        self.messages: list[str] = []
+        self.seconds: float | None = None
+
+    def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """Ignore metrics."""
+
+    def episodes(self, step: int, seconds: float, episodes: Sequence[Any]) -> None:
+        """Record episodes."""
+        self.curve.add(step, [episode.episode_return for episode in episodes])
+
+    def message(self, text: str) -> None:
+        """Record a message."""
+        self.messages.append(text)
+
+    def close(self) -> None:
+        """Record the end of training."""
+        self.seconds = self.seconds or self.curve.seconds()
+
+
 def run_limelight(study: Study, seed: int, algo: str, settings: Mapping[str, Any]) -> Row:
     """Train with Limelight's defaults for an environment without a preset."""
     import limelight
+    from limelight.training.evaluator import Evaluator
 
     curve = Curve(study.steps)
+    evaluate = Evaluator.evaluate
 
-    class Recorder:
-        """Records training episodes and messages."""
+    def timed(self: Evaluator, step: int, seconds: float) -> Any:
+        start = time.process_time()
+        try:
+            return evaluate(self, step, seconds)
+        finally:
+            curve.elsewhere += time.process_time() - start
 
-        def __init__(self) -> None:
-            self.messages: list[str] = []
-
-        def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
-            pass
-
-        def episodes(self, step: int, seconds: float, episodes: Sequence[Any]) -> None:
-            curve.add(step, [episode.episode_return for episode in episodes])
-
-        def message(self, text: str) -> None:
-            self.messages.append(text)
-
-        def close(self) -> None:
-            pass
-
-    recorder = Recorder()
-    with tempfile.TemporaryDirectory(prefix="limelight-study-") as folder:
+    own = {
+        "total_timesteps": study.steps, "preset": "none", "eval_every": study.steps // 5, "eval_episodes": 10,
+        "final_episodes": 0, "tensorboard": False, "checkpoint_every": 0,
+    }  # fmt: skip
+    recorder = Recorder(curve)
+    with (
+        tempfile.TemporaryDirectory(prefix="limelight-study-") as folder,
+        mock.patch.object(Evaluator, "evaluate", timed),
+    ):
+        run_dir = str(Path(folder) / "run")
         result = limelight.train(
-            study.env_id, algo=algo, seed=seed, run_dir=str(Path(folder) / "run"), quiet=True, loggers=[recorder],
-            **{
-                "total_timesteps": study.steps, "preset": "none", "eval_every": 0, "final_episodes": 0,
-                "tensorboard": False, "checkpoint_every": 0, **settings,
-            },
-        )  # fmt: skip
-        seconds = time.process_time() - curve.started
-        agent = result.agent
-
-    def predict(state: tuple[Any, Any]) -> Any:
-        obs, info = state
-        mask = info.get("action_mask") if isinstance(info, dict) else None
-        return (
-            agent.predict(obs, action_masks=mask, deterministic=True)[0]
-            if mask is not None
-            else agent.predict(obs, deterministic=True)[0]
+            study.env_id, algo=algo, seed=seed, run_dir=run_dir, quiet=True, loggers=[recorder], **{**own, **settings}
         )
+        agents = {"greedy": limelight.load(run_dir, "last"), "best": result.agent}
 
-    greedy = score(study, predict, lambda env: env, 10_000 + seed)
-    return {"greedy": greedy, "seconds": seconds, "curve": curve.points, "notes": recorder.messages}
+    def predictor(agent: Any) -> Callable[[Any], Any]:
+        def predict(state: tuple[Any, Any]) -> Any:
+            obs, info = state
+            masks = {"action_masks": info["action_mask"]} if "action_mask" in info else {}
+            return agent.predict(obs, deterministic=True, **masks)[0]
+
+        return predict
+
+    scores = {name: score(study, predictor(agent), lambda env: env, 10_000 + seed) for name, agent in agents.items()}
+    return {**scores, "seconds": recorder.seconds, "curve": curve.points, "notes": recorder.messages}
 
 
 def run_sb3(study: Study, seed: int, algo: str, settings: Mapping[str, Any]) -> Row:
@@ -148,7 +172,7 @@ def run_sb3(study: Study, seed: int, algo: str, settings: Mapping[str, Any]) -> 
     model = getattr(stable_baselines3, algo.upper())(policy, env, seed=seed, device="cpu", **settings)
     curve = Curve(study.steps)
 
-    class Recorder(BaseCallback):  # type: ignore[misc]
+    class Episodes(BaseCallback):  # type: ignore[misc]
         """Records training episodes."""
 
         def _on_step(self) -> bool:
@@ -157,13 +181,14 @@ def run_sb3(study: Study, seed: int, algo: str, settings: Mapping[str, Any]) -> 
                 curve.add(self.num_timesteps, ended)
             return True
 
-    model.learn(study.steps, callback=Recorder())
-    seconds = time.process_time() - curve.started
+    model.learn(study.steps, callback=Episodes())
+    seconds = curve.seconds()
     greedy = score(study, lambda s: model.predict(s[0], deterministic=True)[0], wrap, 10_000 + seed)
     return {"greedy": greedy, "seconds": seconds, "curve": curve.points}
 
 
 LIBRARIES: dict[str, tuple[Callable[..., Row], str]] = {
+    "limelight": (run_limelight, "auto"),
     "a2c": (run_limelight, "a2c"),
     "ppo": (run_limelight, "ppo"),
     "sb3-a2c": (run_sb3, "a2c"),
