@@ -197,7 +197,7 @@ def test_copies_of_a_check(cores: int, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(make_module, "num_cores", lambda: cores)
     found = check_env(EnvConfig(COUNTED, env_kwargs={"folder": str(tmp_path), "single": True}))
     assert [finding for finding in found if finding.level == "fail"] == []
-    assert copies(tmp_path) == (cores, 1)
+    assert copies(tmp_path) == (2, 1)
 
 
 def test_what_one_copy_shows_serves_preset_and_preparation(tmp_path: Path) -> None:

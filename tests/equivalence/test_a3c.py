@@ -123,4 +123,5 @@ def test_a_whole_run_and_its_resumption_equal_the_synchronous_run(
     assert episodes_of(stopped) == episodes  # each once, whether before or after the checkpoint
     for one in (state, resumed):
         del one["training"]["runner"]["seconds"], one["config"]["run_dir"]
+        del one["training"]["collapse"]  # evidence from logged rows, whose steps differ from run to run
     assert_same(resumed, state)

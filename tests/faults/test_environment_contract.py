@@ -192,7 +192,8 @@ def test_a_cut_is_said_in_line_and_json(
 ) -> None:
     monkeypatch.setattr(evaluation_module, "MAX_EPISODE_STEPS", 30)
     folder = str(tmp_path / "r")
-    argv = ["train", "helpers.rude_envs:Endless", "--total-timesteps", "200", "--eval-every", "100", "--final-episodes"]
+    argv = ["train", "helpers.rude_envs:Endless", "--total-timesteps", "200", "--eval-every", "100"]
+    argv += ["--eval-episodes", "20", "--final-episodes"]
     assert cli.main([*argv, "12", "--run-dir", folder, "--backend", "sync"]) == 0
     out, err = capsys.readouterr()
     assert "over 10 episodes, 10 of them cut" in out
@@ -204,7 +205,7 @@ def test_a_cut_is_said_in_line_and_json(
 
 def test_an_evaluation_ends_at_the_first_signal_and_the_run_has_a_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "r"
-    kwargs = {**QUICK, "total_timesteps": 2_000, "eval_every": 100, "num_envs": 2}
+    kwargs = {**QUICK, "total_timesteps": 2_000, "eval_every": 100, "num_envs": 2, "preset": "plain"}
     result = limelight.train(SignalsInEvaluation, run_dir=str(folder), **kwargs)
     assert (result.status, result.signal_number) == ("interrupted", signal.SIGINT)
     assert result.summary["best_eval_return"] is None

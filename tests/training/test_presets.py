@@ -199,5 +199,5 @@ def test_an_id_registered_by_env_module_is_not_taken_for_an_atari_game(
 )
 def test_an_id_that_only_begins_alike_takes_a_preset_where_it_suits_the_spaces(env_id: str, expected: str) -> None:
     box, discrete = Box(-1, 1, (3,), np.float32), Discrete(5)
-    assert choose_preset(env_id, "auto", lambda: (box, discrete)) == expected
-    assert choose_preset("Pendulum-Slow-v0", "auto", lambda: (box, box)) == "pendulum"
+    assert choose_preset(env_id, "auto", get_spaces=lambda: (box, discrete)) == expected
+    assert choose_preset("Pendulum-Slow-v0", "auto", get_spaces=lambda: (box, box)) == "pendulum"

@@ -229,7 +229,7 @@ def test_a_failing_environment_leaves_a_loadable_checkpoint(tmp_path: Path) -> N
 
 def test_a_nan_observation_stops_the_run_with_one_line(tmp_path: Path) -> None:
     with pytest.raises(
-        NonFiniteError, match=r"observation\[1\] = nan in environment 0, step \d+ of its episode"
+        NonFiniteError, match=r"observation\[1\] = nan in environment \d, step \d+ of its episode"
     ) as info:
         limelight.train(
             lambda: Breaks(after=100, nan=True), run_dir=str(tmp_path / "r"), total_timesteps=9_000, backend="sync",

@@ -133,11 +133,11 @@ def _train(argv: list[str]) -> int:
 
     if {*argv} & {*_HELP}:
         return _train_help(argv)
-    request = train_request(argv, _notice)
-    from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
-
     command = shlex.join(["limelight", "train", *argv])
-    with stdout_reserved(request.quiet):
+    with stdout_reserved("--quiet" in argv):
+        request = train_request(argv, _notice)
+        from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
+
         result = run(
             request.config, factory=request.source, resume_from=request.resume, quiet=request.quiet, command=command
         )

@@ -69,8 +69,7 @@ class AlgorithmConfig:
     """Rollouts, targets and losses."""
 
     algo: str = "a2c"
-    """Name of the algorithm that these settings started from (``limelight list algos``); auto, the default of
-    ``limelight train``: a2c, but ppo where actions are continuous and no preset is tuned."""
+    """Name of the algorithm (``limelight list algos``); auto: a2c, or ppo for real actions without a preset."""
     num_steps: Annotated[int, Range(ge=1, le=65_536)] = 8
     """Environment steps per environment and update, T."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
@@ -290,8 +289,8 @@ class TrainConfig:
     seed: Annotated[int, Range(ge=0, le=2**31 - 1)] = 0
     """Seed of all random numbers of the run."""
     preset: str = "auto"
-    """Preset that these settings started from: a name (``limelight list presets``); none: rules over the structure of
-    the environment (docs/defaults.md); plain: the algorithm's own settings; auto: by environment, else none."""
+    """Preset: a name (``limelight list presets``); none: rules over the environment's structure; plain: the
+    algorithm's own settings; auto: by environment, else none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the network; auto: a GPU, if there is one, for images that one process learns from."""
     run_dir: str | None = None

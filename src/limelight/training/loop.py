@@ -138,7 +138,7 @@ class TrainingLoop:
             if evaluation.is_due(step) and self._evaluate():
                 return "reached_return"
             if video.is_due(step):
-                self._record_video()
+                record_video(self)
             if checkpoint.is_due(step):
                 self.save_checkpoint()
             if interrupt.signal_number is not None:
@@ -230,18 +230,6 @@ class TrainingLoop:
         agent.env_factory = self.agent.env_factory
         return agent
 
-    def _record_video(self) -> None:
-        """Record a video of the best agent; if that fails, a message says so and training continues."""
-        step, config = self.runner.num_steps, self.config
-        try:
-            record_to_run(
-                self.best_agent(), self.run_dir, f"best-{step}-seed{config.seed}", self.agent.env_factory,
-                which="best", step=step, seed=derive_seed(config.seed, Stream.VIDEO, step),
-                deterministic=not config.eval.eval_stochastic, max_frames=MAX_TRAINING_FRAMES,
-            )  # fmt: skip
-        except Exception as error:  # environments, drivers and disks may raise anything
-            self.logger.message(f"no video at step {step:,}: {' '.join(str(error).split()) or type(error).__name__}")
-
     def save_checkpoint(self) -> Path:
         """Save everything that is needed to continue, and to load the agent."""
         training = self.get_state()  # first: it gives the agent the parameters that are saved
@@ -289,6 +277,19 @@ def nbytes_of(state: Any) -> int:
     if isinstance(state, list | tuple):
         return sum(map(nbytes_of, state))
     return int(getattr(state, "nbytes", 0))
+
+
+def record_video(loop: TrainingLoop) -> None:
+    """Record a video of the best agent; if that fails, a message says so and training continues."""
+    step, config = loop.runner.num_steps, loop.config
+    try:
+        record_to_run(
+            loop.best_agent(), loop.run_dir, f"best-{step}-seed{config.seed}", loop.agent.env_factory,
+            which="best", step=step, seed=derive_seed(config.seed, Stream.VIDEO, step),
+            deterministic=not config.eval.eval_stochastic, max_frames=MAX_TRAINING_FRAMES,
+        )  # fmt: skip
+    except Exception as error:  # environments, drivers and disks may raise anything
+        loop.logger.message(f"no video at step {step:,}: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 class Periodic:

@@ -172,9 +172,8 @@ def run(
         stack.callback(evaluator.close)
         logger = make_loggers(config, run_dir, _step_of(state) if state else None, quiet, loggers)
         stack.callback(logger.close)
-        notes_to = Loggers(loggers) if quiet else logger
-        _pass_on(notes, notes_to)
-        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, notes_to)
+        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, Loggers(loggers) if quiet else logger)
+        _pass_on(notes, loop.notes)
         if state is not None:
             save_yaml(config, run_dir / CONFIG)
             restore(loop, state)
@@ -196,7 +195,7 @@ def _open_folder(
     return state
 
 
-def _pass_on(notes: Sequence[str], logger: Loggers) -> None:
+def _pass_on(notes: Sequence[str], logger: Logger) -> None:
     for note in notes:
         logger.message(note)
 

@@ -24,7 +24,7 @@ BOX = Box(-1.0, 1.0, (2, 3))
         (BOX, {"core": "gru", "core_size": MAX_WIDTH + 1}, False),
         (BOX, {"core": "gru", "activation": "elu"}, False),
         (BOX, {"core": "lstm", "hidden_sizes": (MAX_WIDTH + 1,)}, False),
-        (MultiDiscrete([2, 2]), {"core": "lstm"}, False),
+        (MultiDiscrete([2, 2]), {"core": "lstm"}, True),
         (BOX, {}, False),
     ],
 )

@@ -28,7 +28,7 @@ BOX = Box(-1.0, 1.0, (2, 3))
         (BOX, {"hidden_sizes": (MAX_WIDTH,)}, True),
         (BOX, {"hidden_sizes": (8, MAX_WIDTH + 1)}, False),
         (BOX, {"activation": "elu"}, False),
-        (MultiDiscrete([2, 2]), {}, False),
+        (MultiDiscrete([2, 2]), {}, True),
         (BOX, {"core": "lstm"}, False),
         (BOX, {"core": "gru", "critic": "separate"}, False),
     ],
