@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
-from stats import RESULTS, bootstrap_interval, git_commit, iqm, machine, markdown_table, save_json
+from stats import RESULTS, bootstrap_interval, git_commit, iqm, machine, markdown_table, median_or_never, save_json
 from study_envs import STUDY, Study
 
 Row = dict[str, Any]
@@ -239,6 +239,64 @@ def table(rows: Sequence[Row]) -> str:
     return markdown_table(header, lines)
 
 
+def reached(row: Row, goal: float) -> float | None:
+    """Return the processor seconds after which the training return first is ``goal`` or more."""
+    return next((seconds for _, seconds, mean in row["curve"] if mean >= goal), None)
+
+
+def sooner(ours: Sequence[Row], theirs: Sequence[Row]) -> float | None:
+    """Return how many times sooner the median of ours reaches the last training return of theirs than they do.
+
+    None if the median never does, or if no run of theirs has times of a quiet machine.
+    """
+    timed = [row for row in theirs if row["curve"] and row.get("timed", True)]
+    if not timed:
+        return None
+    goal = float(np.median([last(row) for row in timed]))
+    own, other = ([reached(row, goal) for row in rows] for rows in (ours, timed))
+    mine = median_or_never(own)
+    known = [seconds for seconds in other if seconds is not None]
+    return float(np.median(known)) / max(mine, 1e-3) if known and mine is not None else None
+
+
+def comparison(rows: Sequence[Row]) -> str:
+    """Return a line per task: ours beside the better of the peers, the verdict, and how much sooner."""
+    lines, verdicts, ratios, stable = [], [], [], []
+    for name, study in STUDY.items():
+        here = [row for row in rows if row["task"] == name and "error" not in row]
+        ours = [row for row in here if row["library"] == "limelight"]
+        peers = {lib: [row for row in here if row["library"] == lib] for lib in ("sb3-a2c", "sb3-ppo")}
+        if not ours:
+            continue
+        greedy = np.array([row["greedy"] for row in ours])
+        low, high = bootstrap_interval([[g] for g in greedy])
+        scores = {lib: float(iqm(np.array([row["greedy"] for row in found]))) for lib, found in peers.items() if found}
+        verdict, ratio = "–", None
+        if scores:
+            best = max(scores, key=lambda lib: scores[lib])
+            verdict = "above" if low > scores[best] else "below" if high < scores[best] else "equal"
+            ratio = sooner(ours, peers[best])
+            if not study.held_back:
+                verdicts.append(verdict)
+                ratios += [ratio] if ratio is not None else []
+        for row in ours:
+            spread = max(abs(row["best"]), 1e-9)
+            stable.append(row["greedy"] >= row["best"] - 0.05 * spread)
+        lines.append([
+            name + (" (held back)" if study.held_back else ""), f"{study.steps // 1000}k", str(len(ours)),
+            f"{float(iqm(greedy)):.4g} [{low:.4g}, {high:.4g}]",
+            *(f"{scores[lib]:.4g} ({len(peers[lib])})" if lib in scores else "–" for lib in peers),
+            verdict, "–" if ratio is None else f"{ratio:.1f}",
+        ])  # fmt: skip
+    header = ["task", "steps", "seeds", "limelight", "SB3 A2C (seeds)", "SB3 PPO (seeds)", "verdict", "sooner ×"]
+    counts = {verdict: verdicts.count(verdict) for verdict in ("above", "equal", "below")}
+    median_ratio = float(np.median(ratios)) if ratios else float("nan")
+    return (
+        f"{markdown_table(header, lines)}\n\nTraining tasks: {counts}; sooner × {median_ratio:.1f} in the median of "
+        f"{len(ratios)}; last parameters within 5 % of the best agent in {sum(stable)} of {len(stable)} runs."
+    )
+
+
 def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -250,13 +308,14 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings instead of the defaults")
     parser.add_argument("--output", type=Path, default=RESULTS / "defaults.json")
     parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--compare", action="store_true", help="run nothing, and compare with the peers")
     args = parser.parse_args()
     data = json.loads(args.output.read_text()) if args.output.exists() else {"rows": []}
     settings = {key: json.loads(value) for key, _, value in (item.partition("=") for item in args.set)}
     done = {(row["task"], row["library"], row["seed"]) for row in data["rows"]}
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     todo = [(t, lib, seed) for seed in seeds for t in args.tasks for lib in args.libraries]
-    todo = [job for job in todo if job not in done and not args.table]
+    todo = [job for job in todo if job not in done and not (args.table or args.compare)]
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         futures = [pool.submit(run, *job, settings) for job in todo]
         for future in as_completed(futures):
@@ -265,7 +324,7 @@ def main() -> None:
             if "error" in row:
                 print(row["task"], row["library"], row["seed"], row["error"], file=sys.stderr)
             save_json(args.output, {**data, "machine": machine()})
-    print(table(data["rows"]))
+    print(comparison(data["rows"]) if args.compare else table(data["rows"]))
 
 
 if __name__ == "__main__":
