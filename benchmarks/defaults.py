@@ -297,8 +297,8 @@ def comparison(rows: Sequence[Row]) -> str:
     )
 
 
-def main() -> None:
-    """Run what is missing, and print the table."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES)
     parser.add_argument("--tasks", nargs="+", default=list(STUDY), choices=STUDY)
@@ -309,7 +309,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "defaults.json")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--compare", action="store_true", help="run nothing, and compare with the peers")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    args = parse()
     data = json.loads(args.output.read_text()) if args.output.exists() else {"rows": []}
     settings = {key: json.loads(value) for key, _, value in (item.partition("=") for item in args.set)}
     done = {(row["task"], row["library"], row["seed"]) for row in data["rows"]}

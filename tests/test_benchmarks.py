@@ -666,3 +666,47 @@ def test_children_find_the_package_from_elsewhere(startup: ModuleType, monkeypat
     assert startup.environment()["PYTHONPATH"] == str(Path("src").resolve())
     monkeypatch.delenv("PYTHONPATH")
     assert "PYTHONPATH" not in startup.environment()
+
+
+# --------------------------------------------------------------------------- defaults.py
+
+
+@pytest.fixture
+def defaults(script: Script) -> ModuleType:
+    return script("defaults")
+
+
+def study_row(library: str, greedy: float, curve: list[list[float]], **other: Any) -> dict[str, Any]:
+    return {"task": "two-actions", "library": library, "seed": 0, "greedy": greedy, "curve": curve, **other}
+
+
+def test_the_study_compares_with_the_better_peer(defaults: ModuleType) -> None:
+    ours = [study_row("limelight", g, [[0, 1.0, 5.0], [1, 2.0, 20.0]], best=20.0, seconds=2.0) for g in (19.0, 20.0)]
+    slow = study_row("sb3-a2c", 18.0, [[0, 10.0, 5.0], [1, 40.0, 18.0]])
+    worse = study_row("sb3-ppo", 10.0, [[0, 10.0, 5.0], [1, 40.0, 10.0]])
+    text = defaults.comparison([*ours, slow, worse])
+    assert "| above " in text
+    assert "'above': 1, 'equal': 0, 'below': 0" in text
+    assert "sooner × 20.0 in the median of 1" in text
+    assert "in 2 of 2 runs" in text
+    assert "'below': 1" in defaults.comparison([*ours, study_row("sb3-ppo", 21.0, slow["curve"])])
+    assert "'equal': 1" in defaults.comparison([*ours, study_row("sb3-ppo", 19.5, slow["curve"])])
+
+
+def test_a_score_that_is_never_reached_has_no_ratio(defaults: ModuleType) -> None:
+    ours = [study_row("limelight", 5.0, [[0, 1.0, 5.0]], best=5.0)]
+    peers = [study_row("sb3-ppo", 18.0, [[0, 10.0, 5.0], [1, 40.0, 18.0]])]
+    assert defaults.sooner(ours, peers) is None
+    assert defaults.sooner(peers, [{**peers[0], "timed": False}]) is None
+
+
+@pytest.mark.parametrize("name", ["TwoActions", "Inventory", "Masked", "TupleKeys", "Machines", "Deal", "Chain"])
+def test_tasks_of_the_study_are_environments(script: Script, name: str) -> None:
+    env = getattr(script("study_envs"), name)()
+    obs, _ = env.reset(seed=0)
+    ended = False
+    while not ended:
+        assert env.observation_space.contains(obs)
+        obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        assert np.isfinite(reward)
+        ended = terminated or truncated
