@@ -108,6 +108,8 @@ def test_one_step_actor_critic_keeps_its_rollouts(recurrent: bool) -> None:
 def test_auto_takes_ppo_for_continuous_actions_where_nothing_is_tuned(actions: Space[Any], algo: str) -> None:
     assert resolve_config("my:Env", "auto", "auto", {}, lambda: Aim(actions)).algorithm.algo == algo
     assert resolve_config("Pendulum-v1", "auto", "auto", {}).algorithm.algo == "a2c"
+    assert resolve_config("Swimmer-v5", "auto", "auto", {}).algorithm.algo == "ppo"
+    assert resolve_config("my:Env", "auto", "plain", {}, lambda: Aim(actions)).algorithm.algo == "a2c"
     assert resolve_config("my:Env", "auto", "mujoco", {}, lambda: Aim(actions)).algorithm.algo == "a2c"
 
 

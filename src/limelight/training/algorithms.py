@@ -69,14 +69,12 @@ AUTO = "auto"
 """The algorithm is chosen: the one that the presets are tuned for, or by the actions where no preset is."""
 
 
-def choose_algorithm(tuned: bool, real_actions: bool) -> tuple[str, str]:
-    """Return the name of the algorithm that ``auto`` stands for, and the reason (benchmarks/defaults.py).
+def choose_algorithm(real_actions: bool) -> tuple[str, str]:
+    """Return the name of the algorithm that ``auto`` stands for without a preset, and the reason.
 
-    Args:
-        tuned: whether there is a preset for the environment.
-        real_actions: whether actions hold real numbers.
+    ``real_actions``: whether actions hold real numbers. Source: benchmarks/defaults.py.
     """
-    if real_actions and not tuned:
+    if real_actions:
         return "ppo", "continuous actions, on which it learns more from the same steps where nothing is tuned"
     return "a2c", "it learns as much as ppo from the same steps, at a fraction of the time"
 

@@ -34,6 +34,8 @@ class Preset:
     """Algorithm name ("*" for all) → settings by their plain names."""
     games: tuple[str, ...] = ()
     """Atari games that take this preset, under any of their ids; "*" is every game that no earlier row names."""
+    algorithm: str = "a2c"
+    """The algorithm that ``auto`` stands for with this preset."""
     recurrent: bool = False
     """The ``games`` take this preset with a recurrent core; False: with a feed-forward one."""
 
@@ -165,6 +167,16 @@ _SWIMMER = {
     "learning_rate": 3e-3,
     "noise_correlation": 0.98,
 }
+_PPO_SWIMMER = {
+    "num_envs": 4,
+    "num_steps": 1024,
+    "num_epochs": 10,
+    "num_minibatches": 16,
+    "learning_rate": 6e-4,
+    "gae_lambda": 0.98,
+    "noise_correlation": 0.0,
+    "log_std_init": 0.0,
+}
 _MINIGRID = {
     "activation": "relu",
     "normalize_advantages": "running",
@@ -290,9 +302,10 @@ _ROWS = (
     ),
     Preset(
         "swimmer",
-        "Swimmer: a far horizon, and noise that drifts as slowly as it strokes",
+        "Swimmer: a far horizon (γ .9999) and ppo, which learns it; a2c with noise that drifts as slowly as it strokes",
         ("Swimmer-",),
-        _with_rollouts(_SWIMMER, 8, 50),
+        _with_rollouts(_SWIMMER, 8, 50, _PPO_SWIMMER),
+        algorithm="ppo",
     ),
     Preset(
         "pong",
@@ -353,6 +366,7 @@ _ROWS = (
 )  # fmt: skip
 
 PRESETS = {row.name: row for row in _ROWS}
+_PLAIN = Preset("plain", "the algorithm's own settings", ())
 
 SpacesFn = Callable[[], "tuple[Space[Any], Space[Any]]"]
 """Returns the observation and the action space of the environment; it makes one, so it is called only when needed."""
@@ -435,9 +449,9 @@ def resolve_config(
         facts = _facts(with_settings(asked, {"algo": algo}), source, frozenset(settings))
         tuned = {name: value for choice in choose_settings(facts) for name, value in choice.settings.items()}
     else:
-        algo = choose_algorithm(tuned=True, real_actions=False)[0] if algo == AUTO else algo
-        row = PRESETS[name].settings if name in PRESETS else {}
-        tuned = {**row.get("*", {}), **row.get(get_algorithm(algo).presets, {})}
+        row = PRESETS.get(name, _PLAIN)
+        algo = row.algorithm if algo == AUTO else algo
+        tuned = {**row.settings.get("*", {}), **row.settings.get(get_algorithm(algo).presets, {})}
     algorithm = get_algorithm(algo)
     merged = {**algorithm.settings, **tuned, **settings}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
@@ -445,7 +459,7 @@ def resolve_config(
 
 def _algorithm(source: EnvSource) -> tuple[str, str]:
     """Return the algorithm for an environment without a preset, and the reason."""
-    return choose_algorithm(tuned=False, real_actions=_has_reals(source.spaces()[1]))
+    return choose_algorithm(real_actions=_has_reals(source.spaces()[1]))
 
 
 def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = frozenset()) -> Facts:
