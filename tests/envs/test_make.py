@@ -311,7 +311,7 @@ def test_processes_are_chosen_where_steps_are_expensive(
     cores: int, num_envs: int, seconds: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make_module, "num_cores", lambda: cores)
-    monkeypatch.setattr(make_module, "_step_seconds", lambda env: seconds)
+    monkeypatch.setattr(make_module, "_step_seconds", lambda env, name: seconds)
     assert choice(EnvConfig(num_envs=num_envs), Ring).backend == chosen
     assert choice(EnvConfig(num_envs=num_envs), Ring, may_start_workers=False).backend == "sync"
 
@@ -351,7 +351,7 @@ def test_envpool_is_refused_for_environments_registered_with_wrappers() -> None:
 
 def test_step_times_are_measured_over_resets() -> None:
     env = Ring(max_steps=3)
-    assert 0 < make_module._step_seconds(env) < make_module._ASYNC_FROM_SECONDS
+    assert 0 < make_module._step_seconds(env, "env") < make_module._ASYNC_FROM_SECONDS
     assert make_module.num_cores() >= 1
 
 

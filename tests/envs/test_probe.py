@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from limelight.envs.packing import pack_env
 from limelight.envs.probe import probe, real_parts
 from limelight.envs.source import resolve_env
+from limelight.errors import EnvError
 from limelight.settings.schema import EnvConfig
 
 
@@ -42,20 +43,16 @@ class Broken(Scripted):
 
 
 def test_facts_of_random_play() -> None:
-    facts = probe(pack_env(Scripted(), "scripted", None), 23, 60.0)
-    assert (facts.steps, facts.episode_lengths, facts.episode_length) == (23, (5, 5, 5, 5), 5)
+    facts = probe(pack_env(Scripted(), "scripted", None), "scripted", 23, 60.0)
+    assert (facts.steps, facts.episode_lengths) == (23, (5, 5, 5, 5))
     assert (facts.lowest_reward, facts.highest_reward) == (0.0, 2.0)
     assert facts.rewarded == pytest.approx(5 / 23)
     assert facts.largest_observation == 50.0  # the code is no number
     assert facts.step_seconds > 0
 
 
-def test_an_episode_that_does_not_end_counts_with_its_steps() -> None:
-    assert probe(pack_env(Scripted(), "scripted", None), 4, 60.0).episode_length == 4
-
-
 def test_time_bounds_random_play() -> None:
-    assert probe(pack_env(Scripted(), "scripted", None), 10**9, 0.0).steps == 2
+    assert probe(pack_env(Scripted(), "scripted", None), "scripted", 10**9, 0.0).steps == 2
 
 
 def test_codes_are_no_real_parts() -> None:
@@ -69,7 +66,7 @@ def test_a_source_plays_once_and_closes_the_copy() -> None:
     source.play_once()
     play = source.inspection.play
     assert play is not None
-    assert play.steps == 2_000
+    assert play.steps == 1_000
     source.play_once()
     assert source.inspection.play is play
     assert source.inspection.step_seconds == play.step_seconds
@@ -77,5 +74,7 @@ def test_a_source_plays_once_and_closes_the_copy() -> None:
 
 def test_an_environment_that_cannot_be_played_has_no_facts() -> None:
     source = resolve_env(EnvConfig(), Broken)
+    with pytest.raises(EnvError, match=r"step\(\) raised RuntimeError: broken"):
+        probe(Broken(), "broken", 5, 1.0)
     source.play_once()
     assert source.inspection.play is None

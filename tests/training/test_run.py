@@ -292,7 +292,7 @@ def test_workers_do_not_start_further_processes(monkeypatch: pytest.MonkeyPatch)
     """A single process would step a slow environment in others; a worker steps it itself."""
     make_module = importlib.import_module("limelight.envs.make")
     monkeypatch.setattr(make_module, "num_cores", lambda: 4)
-    monkeypatch.setattr(make_module, "_step_seconds", lambda env: 1.0)
+    monkeypatch.setattr(make_module, "_step_seconds", lambda env, name: 1.0)
     assert prepare(resolve_config("x:Corridor", "a2c", "plain", {}), Corridor).env.backend == "async"
     one = {"num_workers": 1}  # a single process
     assert prepare(resolve_config("x:Corridor", "a2c", "plain", one), Corridor).env.backend == "async"

@@ -52,7 +52,7 @@ def test_numbers_and_pixels_are_standardised_and_codes_are_not(observations: Spa
 def test_rewards_are_scaled_unless_the_user_does() -> None:
     assert chosen()["normalize_rewards"] is True
     for setting in ("reward_scale", "reward_clip"):
-        assert "normalize_rewards" not in chosen(given=frozenset({setting}))
+        assert "normalize_rewards" not in chosen(given={setting: 2.0})
 
 
 def test_large_images_get_the_cheaper_network() -> None:
@@ -76,6 +76,9 @@ def test_a_choice_has_a_bonus_and_a_force_has_a_smaller_sigma() -> None:
 
 def test_long_episodes_get_a_farther_horizon_and_fewer_evaluations() -> None:
     long = dataclasses.replace(PLAY, episode_lengths=(1_000, 1_000))
+    unfinished = dataclasses.replace(PLAY, episode_lengths=())
+    assert not chosen(play=unfinished).keys() & {"gamma", "eval_every"}
+    assert chosen(play=unfinished, time_limit=1_000)["gamma"] > 0.99
     assert not chosen().keys() & {"gamma", "eval_every"}
     settings = chosen(play=long)
     assert settings["gamma"] > 0.99
@@ -111,6 +114,22 @@ def test_auto_takes_ppo_for_continuous_actions_where_nothing_is_tuned(actions: S
     assert resolve_config("Swimmer-v5", "auto", "auto", {}).algorithm.algo == "ppo"
     assert resolve_config("my:Env", "auto", "plain", {}, lambda: Aim(actions)).algorithm.algo == "a2c"
     assert resolve_config("my:Env", "auto", "mujoco", {}, lambda: Aim(actions)).algorithm.algo == "a2c"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"num_envs": 1, "num_steps": 4}, {"num_envs": 1, "core": "lstm"}, {"num_envs": 3, "core": "gru"}, {"num_envs": 2}],
+)
+def test_rules_fit_what_is_given(given: dict[str, Any]) -> None:
+    settings = {"total_timesteps": 1_000, **given}
+    config = validate(resolve_config("my:Env", "ppo", "auto", settings, Aim))
+    assert config.env.num_envs == given["num_envs"]
+
+
+def test_a_small_budget_has_shorter_rollouts() -> None:
+    ppo = ALGORITHMS["ppo"].untuned
+    assert chosen(rollout=ppo)["num_steps"] == ppo["num_steps"]
+    assert chosen(rollout=ppo, total_timesteps=3_000)["num_steps"] == 16
 
 
 def test_given_settings_win_and_are_not_explained() -> None:

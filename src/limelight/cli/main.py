@@ -192,6 +192,7 @@ def _evaluate(argv: list[str]) -> int:
     if _print_help(argv, EVALUATE):
         return 0
     arguments = evaluate_arguments(argv, _notice)
+    from limelight.runs.checkpoint import has_state
     from limelight.viewing.numbers import decimal, with_spread
 
     with _exit_on_sigterm(), stdout_reserved() if arguments.json else contextlib.nullcontext():
@@ -205,8 +206,10 @@ def _evaluate(argv: list[str]) -> int:
         print(json.dumps({**numbers, **({"video": str(video[0])} if video else {})}, allow_nan=False))
         return 0
     asked = arguments.episodes or result.episodes
+    never_judged = (arguments.run_dir / "checkpoints").is_dir() and not has_state(arguments.run_dir / "best")
+    which = "last" if never_judged else arguments.which
     print(
-        f"{arguments.env_id or agent.config.env.env_id} · {arguments.which} agent of {arguments.run_dir}: "
+        f"{arguments.env_id or agent.config.env.env_id} · {which} agent of {arguments.run_dir}: "
         f"{with_spread(result.mean_return, result.std_return)} over {result.episodes} "
         f"episode{'' if result.episodes == 1 else 's'}{result.describe_cut(asked)} (median "
         f"{decimal(result.median_return)}, IQM {decimal(result.iqm_return)}, mean length {decimal(result.mean_length)})"

@@ -14,7 +14,7 @@ from gymnasium.envs.registration import load_env_creator
 from limelight.envs.atari import AtariBackend
 from limelight.envs.base import EnvBackend
 from limelight.envs.envpool_backend import EnvPoolBackend, why_no_envpool
-from limelight.envs.faults import close_env, env_code
+from limelight.envs.faults import close_env
 from limelight.envs.games import check_settings
 from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
 from limelight.envs.probe import probe
@@ -278,13 +278,12 @@ def _time_steps(source: EnvSource) -> float:
         env = source.make()
         try:
             check_spaces(env.observation_space, env.action_space, source.name)
-            with env_code(source.name, "random play"):
-                source.inspection.step_seconds = _step_seconds(env)
+            source.inspection.step_seconds = _step_seconds(env, source.name)
         finally:
             close_env(env, source.name)
     return source.inspection.step_seconds
 
 
-def _step_seconds(env: AnyEnv) -> float:
+def _step_seconds(env: AnyEnv, name: str) -> float:
     """Return the median time of a step with random actions, over about 20 ms; other programs disturb a mean."""
-    return probe(env, _TIMING_STEPS, _TIMING_SECONDS).step_seconds
+    return probe(env, name, _TIMING_STEPS, _TIMING_SECONDS).step_seconds

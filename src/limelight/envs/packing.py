@@ -185,6 +185,8 @@ def to_batch(space: Space[Any], obs: Any, action_masks: Any = None) -> tuple[NDA
             found = misfit(leaf.space, part, len(batch))
             if found is not None:
                 raise ValueError(f"observation{path_name(leaf.path)}{found.words}")
+    if not len(batch):
+        raise ValueError(f"observation of shape {np.shape(obs)}: holds none")
     _require_finite(space, batch)
     if action_masks is None:
         return batch, single

@@ -12,7 +12,9 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
+from limelight.envs.faults import call_fault
 from limelight.envs.masks import random_action
+from limelight.errors import LimelightError
 from limelight.spaces.packed import Packed
 from limelight.typing import AnyEnv
 
@@ -33,17 +35,23 @@ class Probe:
     largest_observation: float
     """The largest absolute value in the float parts of observations; 0 without such parts."""
 
-    @property
-    def episode_length(self) -> float:
-        """Return the median length of an episode; of the unfinished one, if none ended."""
-        return statistics.median(self.episode_lengths) if self.episode_lengths else float(self.steps)
 
-
-def probe(env: AnyEnv, max_steps: int, max_seconds: float) -> Probe:
+def probe(env: AnyEnv, name: str, max_steps: int, max_seconds: float) -> Probe:
     """Step ``env`` with random legal actions until one of the limits; another copy gives the same but for the time.
 
-    Raises: whatever the environment raises.
+    Raises: EnvError if the environment raises or exits.
     """
+    calls = ["reset()"]
+    try:
+        return _play(env, max_steps, max_seconds, calls)
+    except LimelightError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise call_fault(name, calls[-1], error) from error
+
+
+def _play(env: AnyEnv, max_steps: int, max_seconds: float, calls: list[str]) -> Probe:
+    """Play; the last of ``calls`` is the method of the environment that was called last."""
     env.action_space.seed(0)
     obs, info = env.reset(seed=0)
     rewards: list[float] = []
@@ -52,6 +60,7 @@ def probe(env: AnyEnv, max_steps: int, max_seconds: float) -> Probe:
     length, largest, started = 0, 0.0, time.perf_counter()
     while len(rewards) < max_steps and (len(rewards) < 2 or time.perf_counter() - started < max_seconds):
         action, start = random_action(env, obs, info), time.perf_counter()
+        calls.append("step()")
         obs, reward, terminated, truncated, info = env.step(action)
         seconds.append(time.perf_counter() - start)
         rewards.append(float(reward))
@@ -60,6 +69,7 @@ def probe(env: AnyEnv, max_steps: int, max_seconds: float) -> Probe:
         if terminated or truncated:
             lengths.append(length)
             length = 0
+            calls.append("reset()")
             obs, info = env.reset()
     # The first step may compile or load something
     return Probe(

@@ -51,8 +51,9 @@ _EXTRAS = {
 }
 # Settings of EnvConfig and AtariConfig that decide how copies are stepped, and not what a copy is.
 _FOR_STEPPING = ("num_envs", "backend", "autoreset_mode", "normalize_obs")
-# Random play for settings by structure stops at the first of these limits.
-_PROBE_STEPS, _PROBE_SECONDS = 2_000, 0.3
+# Random play for settings by structure stops at the first of these limits. Only steps of more than 3 ms reach the
+# second one, which depends on the machine.
+_PROBE_STEPS, _PROBE_SECONDS = 1_000, 3.0
 _FOR_STEPPING_GAMES = ("env_threads", "terminal_on_life_loss")
 
 
@@ -194,8 +195,8 @@ class EnvSource:
         if self.inspection.play is None:
             env = self.make()
             try:
-                with suppress(Exception):
-                    self.inspection.play = probe(env, _PROBE_STEPS, _PROBE_SECONDS)
+                with suppress(EnvError):
+                    self.inspection.play = probe(env, self.name, _PROBE_STEPS, _PROBE_SECONDS)
                     self.inspection.step_seconds = self.inspection.play.step_seconds
             finally:
                 env.close()
@@ -276,6 +277,9 @@ class EnvSource:
                 f"env_id = {self.name}: it made a {type(env).__module__}.{type(env).__qualname__}, "
                 f"which is no gymnasium.Env{single}; make a gymnasium.Env"
             )
+        for role in ("observation_space", "action_space"):
+            if not isinstance(getattr(env, role, None), Space):
+                raise EnvError(f"{self.name}: the environment has no {role}; set self.{role} to a gymnasium.Space")
         return env
 
     def _adapt(self, env: AnyEnv) -> AnyEnv:
@@ -402,6 +406,9 @@ def _import(setting: str, module: str) -> Any:
 
 def _unknown_id(env_id: str, module: str, name: str) -> str:
     if module:
+        found = getattr(sys.modules.get(module), name, None)
+        if found is not None:
+            return f"env_id = {env_id}: it is a {type(found).__name__}, not a callable; name the class that makes it"
         return f"env_id = {env_id}: {module} has no callable {name!r} and registers no environment of that name"
     package, _, last = env_id.rpartition(".")
     if package and all(part.isidentifier() for part in env_id.split(".")):

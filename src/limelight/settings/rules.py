@@ -121,7 +121,7 @@ def _check_updates(config: TrainConfig) -> None:
     if config.model.core != "feedforward" and parts > sequences:
         raise ConfigError(
             f"num_minibatches = {parts}: with core {config.model.core} a minibatch is whole environments, and "
-            f"num_envs = {sequences}; set num_minibatches to {sequences} or less, or more num_envs"
+            f"num_envs = {sequences}; set num_minibatches to at most {sequences}, or num_envs higher"
         )
     if parts > rows:
         raise ConfigError(f"num_minibatches = {parts}: must be ≤ num_envs × num_steps = {rows}")
@@ -134,7 +134,7 @@ def _check_updates(config: TrainConfig) -> None:
     acts_older = is_ray and workers.asynchronous and workers.ray.worker_output == "rollouts"
     has_one_update = a.num_epochs == parts == 1
     if has_one_update:
-        one = "it never acts on the one update per rollout; set num_epochs or num_minibatches above 1, or leave it out"
+        one = "it never acts on the one update per rollout; set num_epochs or num_minibatches above 1, or this to none"
         refuse_unused(a, one, "value_clip", *(() if acts_older else ("clip_ratio", "target_kl")))
     elif is_ray and workers.ray.worker_output == "gradients":
         name = "num_epochs" if a.num_epochs > 1 else "num_minibatches"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -446,7 +446,7 @@ def resolve_config(
         source = resolve_env(asked.env, factory)
         source.play_once()
         algo = _algorithm(source)[0] if algo == AUTO else algo
-        facts = _facts(with_settings(asked, {"algo": algo}), source, frozenset(settings))
+        facts = _facts(with_settings(asked, {"algo": algo}), source, settings)
         tuned = {name: value for choice in choose_settings(facts) for name, value in choice.settings.items()}
     else:
         row = PRESETS.get(name, _PLAIN)
@@ -462,7 +462,7 @@ def _algorithm(source: EnvSource) -> tuple[str, str]:
     return choose_algorithm(real_actions=_has_reals(source.spaces()[1]))
 
 
-def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = frozenset()) -> Facts:
+def _facts(config: TrainConfig, source: EnvSource, given: Mapping[str, Any] | None = None) -> Facts:
     """Return what the rules know of a run."""
     algorithm, reals = get_algorithm(config.algorithm.algo), _has_reals(source.spaces()[1])
     return Facts(
@@ -471,5 +471,6 @@ def _facts(config: TrainConfig, source: EnvSource, given: frozenset[str] = froze
         rollout={**algorithm.untuned, **(algorithm.untuned_reals if reals else {})},
         recurrent=config.model.core != "feedforward",
         total_timesteps=config.total_timesteps,
-        given=given,
+        time_limit=source.inspection.time_limit,
+        given=given or {},
     )

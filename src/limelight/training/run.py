@@ -420,7 +420,10 @@ def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
     """Continue from a checkpoint, with a message that says so, and what is not exact about it."""
     restart_seed = derive_seed(loop.config.seed, Stream.ENV, _step_of(state))
     inexact = loop.set_state(state["training"], restart_seed)
-    parts = [f"resumed at step {loop.runner.num_steps:,}", *_moved(state["config"], loop.config)]
+    step, budget = loop.runner.num_steps, loop.config.total_timesteps
+    parts = [f"resumed at step {step:,}", *_moved(state["config"], loop.config)]
+    if step >= budget:
+        parts.append(f"the budget of {budget:,} steps is used up; set total_timesteps to train further")
     loop.logger.message("; ".join([*parts, inexact] if inexact else parts))
 
 

@@ -6,7 +6,9 @@ were found by a study over many kinds of environments (benchmarks/defaults.py; d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from limelight.settings.io import get_setting
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 EVALUATION_SHARE = 0.25
 """Steps of evaluations per step of training, at most."""
+FEW_ROLLOUTS = 20
+"""Rollouts that a budget should have at least."""
 MANY_STEPS = 500
 """Length from which an episode is long."""
 
@@ -38,8 +42,17 @@ class Facts:
     """Settings of rollouts and updates of the algorithm where nothing is tuned (training/algorithms.py)."""
     recurrent: bool
     total_timesteps: int
-    given: frozenset[str] = frozenset()
-    """Settings that the user has given."""
+    time_limit: int | None = None
+    """Steps after which the environment declares that it truncates episodes."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that the user has given, by their plain names."""
+
+    @property
+    def episode_length(self) -> float | None:
+        """Return the median length of a random episode; the declared limit if none ended; None if nothing is known."""
+        if self.play is not None and self.play.episode_lengths:
+            return statistics.median(self.play.episode_lengths)
+        return self.time_limit
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,8 @@ def _observations(facts: Facts) -> Choice | None:
         return Choice({"normalize_obs": True}, "pixels are standardised, as a network learns sooner from them")
     if not any(real_parts(facts.observations)):
         return None
-    seen = f"observations reach ±{facts.play.largest_observation:.3g}" if facts.play else "observations are numbers"
+    largest = facts.play.largest_observation if facts.play else 0.0
+    seen = f"observations reach ±{largest:.3g}" if largest else "observations are numbers"
     return Choice({"normalize_obs": True}, f"{seen}, and a network learns soonest from numbers of unit size")
 
 
@@ -93,7 +107,7 @@ def _encoder(facts: Facts) -> Choice | None:
 
 def _rewards(facts: Facts) -> Choice | None:
     """Scale rewards, unless the user does: step sizes and bonus are for returns of unit size."""
-    if facts.given & {"reward_scale", "reward_clip"}:
+    if facts.given.keys() & {"reward_scale", "reward_clip"}:
         return None
     if facts.play is None:
         seen = "rewards may be of any size"
@@ -123,15 +137,24 @@ def _updates(facts: Facts) -> Choice | None:
         }
     elif settings["num_steps"] > 1 and facts.recurrent:
         settings |= {"num_envs": 16, "num_steps": max(settings["num_steps"], 16), "learning_rate": 1.5e-3}
-    updates = facts.total_timesteps // (settings["num_envs"] * settings["num_steps"])
-    return Choice(settings, f"{updates:,} rollouts in the budget of {facts.total_timesteps:,} steps")
+    # At least a few rollouts in a small budget, and no more minibatches than there are rows or environments
+    num_envs = facts.given.get("num_envs", settings["num_envs"])
+    while settings["num_steps"] > 16 and facts.total_timesteps < FEW_ROLLOUTS * num_envs * settings["num_steps"]:
+        settings["num_steps"] //= 2
+    batch = num_envs * facts.given.get("num_steps", settings["num_steps"])
+    if "num_minibatches" in settings:
+        most = num_envs if facts.recurrent else batch // 2
+        settings["num_minibatches"] = max(1, min(settings["num_minibatches"], most))
+    updates = max(1, facts.total_timesteps // batch)
+    return Choice(settings, f"about {updates:,} rollouts in the budget of {facts.total_timesteps:,} steps")
 
 
 def _horizon(facts: Facts) -> Choice | None:
     """Look farther ahead where episodes are long."""
-    if facts.play is None or facts.play.episode_length < MANY_STEPS:
+    length = facts.episode_length
+    if length is None or length < MANY_STEPS:
         return None
-    return Choice({"gamma": 0.995}, f"episodes of {facts.play.episode_length:,.0f} steps")
+    return Choice({"gamma": 0.995}, f"episodes of {length:,.0f} steps")
 
 
 def _exploration(facts: Facts) -> Choice | None:
@@ -147,10 +170,8 @@ def _exploration(facts: Facts) -> Choice | None:
 
 def _evaluations(facts: Facts) -> Choice | None:
     """Bound the share of evaluations in the work where episodes are long."""
-    if facts.play is None:
-        return None
-    length = facts.play.episode_length
-    if length * 20 <= EVALUATION_SHARE * 10_000:
+    length = facts.episode_length
+    if length is None or length * 20 <= EVALUATION_SHARE * 10_000:
         return None
     episodes = 10 if length * 10 <= EVALUATION_SHARE * facts.total_timesteps / 4 else 5
     every = max(10_000, round(length * episodes / EVALUATION_SHARE, -4))

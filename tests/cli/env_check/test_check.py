@@ -268,7 +268,7 @@ def test_an_array_that_the_environment_reuses_does_not_hide_that_episodes_differ
     ("kwargs", "subject", "level", "part"),
     [
         ({"observations": "image"}, "spaces", "warn", "Box(40, 50, 3) float32 is flattened; if it is an image"),
-        ({"observations": "pixels"}, "network", "ok", "Box(84, 84, 3) uint8 through the CNN nature; 1,"),
+        ({"observations": "pixels"}, "network", "ok", "Box(84, 84, 3) uint8 through the CNN a3c; 675,"),
         ({"observations": "counts"}, "observations", "warn", "reach ±200: large for integers"),
         ({"actions": "integers"}, "network", "fail", "make it a MultiDiscrete"),
         ({"actions": "fine"}, "actions", "ok", "[-1, 1] rescaled to [-2, 3]"),
@@ -395,8 +395,8 @@ def test_a_slow_environment_is_played_for_a_single_step(monkeypatch: pytest.Monk
 def test_settings_of_the_preset_are_not_suggested_again() -> None:
     found = {f.subject: f for f in check_env(EnvConfig(env_id="Pendulum-v1"))}
     assert {f.level for f in found.values()} == {"ok"}
-    assert found["rewards"].message.endswith("the preset sets normalize_rewards")
-    assert found["observations"].message.endswith("standardised by the preset")
+    assert found["rewards"].message.endswith("training sets normalize_rewards")
+    assert found["observations"].message.endswith("standardised in training")
     assert found["preset"].message.startswith("pendulum (for Pendulum-v1)")
 
 

@@ -193,7 +193,7 @@ def rewards(play: RandomPlay, algorithm: AlgorithmConfig) -> Finding:
         if getattr(algorithm, name) != getattr(AlgorithmConfig, name)
     ]
     if rescaled:
-        return Finding("ok", "rewards", f"{seen}; the preset sets {' and '.join(rescaled)}")
+        return Finding("ok", "rewards", f"{seen}; training sets {' and '.join(rescaled)}")
     longest = max(play.lengths, default=len(play.rewards))
     horizon = min(1 / (1 - algorithm.gamma), longest) if algorithm.gamma < 1 else longest
     values = abs(mean) * horizon if low * high >= 0 else 0.0
@@ -219,7 +219,7 @@ def observations(space: Space[Any], play: RandomPlay, config: EnvConfig) -> Find
             problems.append(f"{reach}: large for integers, which normalize_obs leaves alone; return them as float32")
         elif not config.normalize_obs:
             problems.append(f"{reach}: large; set normalize_obs")
-    scale = "standardised by the preset" if config.normalize_obs else "of a suitable scale"
+    scale = "standardised in training" if config.normalize_obs else "of a suitable scale"
     return _warn_or_ok("observations", problems, f"in their space, finite, {scale}")
 
 
