@@ -18,7 +18,7 @@ from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
 from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
 from limelight.spaces.describe import check_spaces, describe_space
-from limelight.spaces.images import MIN_CNN_SIZE, is_flat_image, is_image
+from limelight.spaces.images import explain_flat_image, is_flat_image, is_image
 from limelight.spaces.packed import MASK_KEY, MaskSource, Path, path_name, walk
 from limelight.training.presets import explain_preset
 from limelight.typing import AnyEnv
@@ -87,12 +87,11 @@ def spaces(env: AnyEnv, env_id: str) -> Finding:
 
 
 def _flat_images(space: Space[Any]) -> list[str]:
-    """Return warnings about parts of observations that may be images but are not bytes."""
+    """Return warnings about parts of observations that may be images but are flattened."""
     return [
-        f"{path_name(path)} {describe_space(part)} is flattened; if it is an image, make it "
-        f"{'uint8' if part.dtype != np.uint8 else f'H x W x C, at least {MIN_CNN_SIZE} x {MIN_CNN_SIZE}'}".strip()
+        f"{path_name(path)} {describe_space(part)} {explain_flat_image(part)}".strip()
         for path, part in walk(space)
-        if is_flat_image(part)
+        if isinstance(part, Box) and is_flat_image(part)
     ]
 
 
@@ -213,6 +212,8 @@ def observations(space: Space[Any], play: RandomPlay, config: EnvConfig) -> Find
     problems = [play.obs_problem] if play.obs_problem else []
     for path, part in walk(space):
         if play.largest.get(path, 0.0) <= LARGE or not isinstance(part, Box) or is_image(part):
+            continue
+        if part.dtype == np.uint8 and is_flat_image(part):  # the finding about spaces has the better advice
             continue
         reach = f"{path_name(path)} reach ±{play.largest[path]:.4g}".strip()
         if part.dtype.kind != "f":
