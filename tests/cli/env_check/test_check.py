@@ -197,11 +197,11 @@ def findings(name: str = "Faulty", **kwargs: Any) -> dict[str, Finding]:
         ("reset_info", "reset", ["(ndarray, NoneType)", "info a dict"]),
         ("step_raises", "step", ["step() raised ZeroDivisionError"]),
         ("old_step", "step", ["4 values", "terminated, truncated"]),
-        ("reward_text", "step", ["'1'", "must be a number"]),
-        ("reward_array", "step", ["array", "must be a number"]),
+        ("reward_text", "reward", ["'1'", "must be a number"]),
+        ("reward_array", "reward", ["array", "must be a number"]),
         ("reward_inf", "reward", ["step 3", "inf", "must be finite"]),
-        ("flag", "step", ["terminated = 0", "True or False"]),
-        ("info", "step", ["info = ['info']", "must be a dict"]),
+        ("flag", "terminated", ["terminated = 0", "True or False"]),
+        ("info", "info", ["info = ['info']", "must be a dict"]),
         ("shape", "observation", ["shape (3,)", "(2,)"]),
         ("text", "observation", ["dtype <U1", "float32"]),
         ("nan", "observation", ["nan at (1,)", "must be finite"]),
@@ -238,6 +238,53 @@ def test_a_breach_inside_a_composite_observation_is_reported_with_its_path(
     assert "backend" not in found
 
 
+class ManyFaults(Faulty):
+    """Breaks the contract in ``reset``, in ``step`` and later in an episode."""
+
+    def __init__(self, late: bool = False) -> None:
+        super().__init__(ends="truncated")
+        self.late = late
+        self.action_space = Box(-3, 3, (2,), np.int64)  # type: ignore[assignment]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        obs, info = super().reset(seed=seed)
+        return (obs, info) if self.late else obs
+
+    def step(self, action: Any) -> Any:
+        obs, _, terminated, truncated, info = super().step(action)
+        if self.late:
+            obs = np.full(2, np.nan) if self.t >= 5 else obs
+            return obs, np.inf if self.t >= 9 else 1.0, terminated, truncated, info
+        return np.zeros(3, np.float32), "1", 0, truncated, None
+
+
+def test_all_faults_are_found_in_one_pass() -> None:
+    """Of the returned values, and what no network can do."""
+    failed = [f for f in check_env(EnvConfig(env_id=f"{__name__}:ManyFaults")) if f.level == "fail"]
+    assert [f.subject for f in failed] == ["reset", "observation", "reward", "terminated", "info", "network"]
+    failed = [
+        f for f in check_env(EnvConfig(env_id=f"{__name__}:ManyFaults", env_kwargs={"late": True})) if f.level == "fail"
+    ]
+    assert [(f.subject, f.message.partition(" of an")[0]) for f in failed[:2]] == [
+        ("observation", "step 5"),
+        ("reward", "step 9"),
+    ]
+    assert failed[2].subject == "network"
+
+
+class TwoForeignSpaces(Faulty):
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space, self.action_space = Text(2), Text(3)  # type: ignore[assignment]
+
+
+def test_both_spaces_are_judged() -> None:
+    failed = [f for f in check_env(EnvConfig(env_id=f"{__name__}:TwoForeignSpaces")) if f.level == "fail"]
+    assert [f.subject for f in failed] == ["spaces", "spaces"]
+    assert "observation space Text" in failed[0].message
+    assert "action space Text" in failed[1].message
+
+
 @pytest.mark.parametrize(
     ("fault", "part"),
     [
@@ -268,7 +315,7 @@ def test_an_array_that_the_environment_reuses_does_not_hide_that_episodes_differ
     ("kwargs", "subject", "level", "part"),
     [
         ({"observations": "image"}, "spaces", "warn", "Box(40, 50, 3) float32 is flattened; if it is an image"),
-        ({"observations": "pixels"}, "network", "ok", "Box(84, 84, 3) uint8 through the CNN nature; 1,"),
+        ({"observations": "pixels"}, "network", "ok", "Box(84, 84, 3) uint8 through the CNN a3c; 675,"),
         ({"observations": "counts"}, "observations", "warn", "reach ±200: large for integers"),
         ({"actions": "integers"}, "network", "fail", "make it a MultiDiscrete"),
         ({"actions": "fine"}, "actions", "ok", "[-1, 1] rescaled to [-2, 3]"),
