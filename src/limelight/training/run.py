@@ -56,7 +56,7 @@ from limelight.training.presets import explain_preset, resolve_config
 from limelight.typing import EnvFactory
 from limelight.viewing.console import ConsoleLogger
 from limelight.viewing.jsonl import JsonlLogger
-from limelight.viewing.logger import Logger, Loggers
+from limelight.viewing.logger import Logger, Loggers, require_loggers
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.record import check_video
 from limelight.viewing.tensorboard import TensorBoardLogger
@@ -153,6 +153,7 @@ def run(
     """
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
+    require_loggers(loggers)
     source, was_auto = resolve_env(config.env, factory), config.env.backend == "auto"
     config = prepare(config, source, notes.append, resume_from is not None)
     with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import gymnasium as gym
@@ -270,6 +271,26 @@ def test_all_faults_are_found_in_one_pass() -> None:
         ("reward", "step 9"),
     ]
     assert failed[2].subject == "network"
+
+
+class Declared(Faulty):
+    """Declares a limit that its episodes of 20 to 40 steps do not reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = gym.envs.registration.EnvSpec("Declared-v0", max_episode_steps=500)
+
+
+def test_a_limit_that_was_not_reached_is_told_from_what_was_seen() -> None:
+    limit = {f.subject: f for f in check_env(EnvConfig(env_id=f"{__name__}:Declared"))}["time limit"]
+    assert limit.level == "ok"
+    seen = re.fullmatch(
+        r"500 steps are declared; the longest of (\d+) episodes took (\d+) in (\d+) random steps", limit.message
+    )
+    assert seen is not None, limit.message
+    episodes, longest, steps = map(int, seen.groups())
+    assert 30 < longest <= 40
+    assert 20 * episodes <= steps == 300
 
 
 class TwoForeignSpaces(Faulty):
