@@ -461,3 +461,13 @@ def test_check_prints_a_line_per_finding_and_fails_with_2(capsys: pytest.Capture
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fail")]
     assert len(failed) == 1
     assert failed[0].split()[1] == "spaces"
+
+
+@pytest.mark.parametrize("name", ["yaml", "random", "queue"])
+def test_a_file_of_the_present_folder_hides_no_library(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text("x = 1\n")
+    train = ["train", "CartPole-v1", "--total-timesteps", "40", "--eval-every", "0", "--final-episodes", "0"]
+    command = [sys.executable, "-m", "limelight", *train, "--quiet", "--no-tensorboard", "--run-dir", "r"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "completed" in done.stdout

@@ -21,18 +21,23 @@ from helpers.counted_envs import CountedFactory, copies
 from helpers.rude_envs import (
     BeyondFloat32,
     Endless,
+    FloatCamera,
     MakesTen,
     Money,
     Ninth,
     OneBadReading,
     Opponent,
     Plain,
+    Prices,
     Sharpe,
     SignalsInEvaluation,
     Slow,
+    StackedCamera,
     Ten,
+    normalised,
 )
 from limelight.cli import main as cli
+from limelight.cli.env_check.check import check_env
 from limelight.envs.make import explain_backend, num_cores
 from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError, NonFiniteError
@@ -42,6 +47,24 @@ from limelight.settings.schema import EnvConfig
 evaluation_module = importlib.import_module("limelight.runs.evaluation")
 
 QUICK: dict[str, Any] = {"quiet": True, "tensorboard": False, "eval_every": 0, "final_episodes": 0, "backend": "sync"}
+
+
+class Messages:
+    """Stores the messages of a run."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def tick(self, *args: Any) -> None: ...
+
+    def log(self, *args: Any) -> None: ...
+
+    def episodes(self, *args: Any) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def numbers(text: str) -> Any:
@@ -274,3 +297,52 @@ def test_output_of_an_environment_is_not_on_stdout(tmp_path: Path, capfd: pytest
     assert numbers(capfd.readouterr().out)["episodes"] == 2
     assert cli.main(["check", "helpers.rude_envs:Talks"]) == 0
     assert "from" not in [line.split()[0] for line in capfd.readouterr().out.splitlines()]
+
+
+# --------------------------------------------------------------------------- data of the environment in checkpoints
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_data_of_environments_is_noted_and_can_be_left_out(saved: bool, tmp_path: Path) -> None:
+    """The prices are on the disk once in all checkpoints, or not at all."""
+    logger = Messages()
+    result = limelight.train(
+        Prices, run_dir=str(tmp_path / "r"), total_timesteps=300, num_envs=4, checkpoint_every=100,
+        checkpoint_envs=saved, loggers=[logger], **QUICK,
+    )  # fmt: skip
+    heavy = [text for text in logger.messages if "checkpoint_envs = false leaves them out" in text]
+    assert len(heavy) == saved
+    assert all("environments take 12 MiB of it" in text for text in heavy)
+    files = {(file.stat().st_dev, file.stat().st_ino): file for file in (tmp_path / "r").rglob("*") if file.is_file()}
+    size = sum(file.stat().st_size for file in files.values())
+    assert (size > Prices.NBYTES) == saved
+    assert size < 1.5 * Prices.NBYTES
+    more = limelight.resume(result.run_dir, total_timesteps=400, quiet=True, env=Prices)
+    assert more.status == "completed"
+
+
+# --------------------------------------------------------------------------- what a run begins with
+
+
+def test_normalisation_inside_the_callable_is_noted(tmp_path: Path) -> None:
+    """In a note of the run, with the settings to use instead, and in a warning of check."""
+    logger = Messages()
+    limelight.train(normalised, run_dir=str(tmp_path / "r"), total_timesteps=100, loggers=[logger], **QUICK)
+    note = next(text for text in logger.messages if "NormalizeObservation" in text)
+    assert "NormalizeReward in the environment: every copy and evaluation has statistics of its own" in note
+    assert "use normalize_obs and normalize_rewards instead" in note
+    found = check_env(EnvConfig(env_id="helpers.rude_envs:normalised"))
+    assert [(f.level, f.message) for f in found if f.subject == "wrappers"] == [("warn", note)]
+
+
+def test_a_flattened_image_is_noted(tmp_path: Path) -> None:
+    """And a stack of images of bytes is none."""
+    logger = Messages()
+    limelight.train(FloatCamera, run_dir=str(tmp_path / "r"), total_timesteps=100, loggers=[logger], **QUICK)
+    assert any(text.startswith("observations Box(40, 40, 3) float32 is flattened") for text in logger.messages)
+    limelight.train(StackedCamera, run_dir=str(tmp_path / "s"), total_timesteps=40, loggers=[logger], **QUICK)
+    assert sum("is flattened" in text for text in logger.messages) == 1
+    agent = limelight.load(tmp_path / "s")
+    assert agent.model.encoder.planes.num_planes == 6
+    action, _ = agent.predict(StackedCamera().reset(seed=0)[0])
+    assert action in (0, 1)

@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 from limelight.seeds import Stream, derive_seed
 
@@ -249,3 +250,38 @@ class InDict:
         env = self.kind()
         space = gym.spaces.Dict({"x": env.observation_space})
         return gym.wrappers.TransformObservation(env, lambda x: {"x": x}, space)
+
+
+class Prices(Plain):
+    """Holds 12 MiB of data that it only reads."""
+
+    NBYTES = 12 << 20
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prices = np.random.default_rng(0).random(self.NBYTES // 8)
+
+
+def normalised() -> gym.Env[Any, Any]:
+    """Normalise by wrappers of Gymnasium, as tutorials do."""
+    return NormalizeReward(NormalizeObservation(Plain()))
+
+
+class FloatCamera(Plain):
+    """Pictures of floats in 0 … 1."""
+
+    observation_space = Box(0.0, 1.0, (40, 40, 3), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return self.observation_space.low.copy(), {}
+
+    def step(self, action: Any) -> Any:
+        _, *others = super().step(action)
+        return self.observation_space.low.copy(), *others
+
+
+class StackedCamera(FloatCamera):
+    """Two pictures of bytes in front of each other."""
+
+    observation_space = Box(0, 255, (2, 40, 40, 3), np.uint8)

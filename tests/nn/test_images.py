@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from limelight.errors import ConfigError
 from limelight.nn.images import NETWORKS, SMALL, ImageEncoder, ImagePreprocessor, set_image_scale
 from limelight.nn.model import ActorCritic
-from limelight.spaces.images import PixelScale, image_size, is_categorical_image, is_image
+from limelight.spaces.images import (
+    PixelScale,
+    explain_flat_image,
+    highest_values,
+    image_size,
+    is_categorical_image,
+    is_flat_image,
+    is_image,
+)
 
 
 def image(*shape: int, high: int = 255) -> Box:
@@ -26,10 +34,12 @@ def image(*shape: int, high: int = 255) -> Box:
     [
         ((84, 84), (1, 84, 84)), ((36, 40), (1, 36, 40)), ((84, 84, 4), (4, 84, 84)), ((4, 84, 84), (4, 84, 84)),
         ((3, 40, 60), (3, 40, 60)), ((40, 60, 3), (3, 40, 60)), ((7, 7, 3), (3, 7, 7)), ((7, 7, 20), (20, 7, 7)),
-        ((20, 7, 7), (20, 7, 7)), ((7, 7, 7), (7, 7, 7)), ((4, 5, 1), (1, 4, 5)),
+        ((20, 7, 7), (20, 7, 7)), ((7, 7, 7), (7, 7, 7)), ((4, 5, 1), (1, 4, 5)), ((1, 84, 84), (1, 84, 84)),
+        ((4, 48, 48, 3), (12, 48, 48)), ((4, 3, 48, 60), (12, 48, 60)), ((40, 36, 3, 4), (12, 40, 36)),
+        ((4, 84, 84, 1), (4, 84, 84)),
     ],
 )  # fmt: skip
-def test_bytes_in_two_or_three_dimensions_are_images(shape: tuple[int, ...], size: tuple[int, int, int]) -> None:
+def test_bytes_in_two_to_four_dimensions_are_images(shape: tuple[int, ...], size: tuple[int, int, int]) -> None:
     assert is_image(image(*shape))
     assert image_size(image(*shape)) == size
 
@@ -38,6 +48,7 @@ def test_bytes_in_two_or_three_dimensions_are_images(shape: tuple[int, ...], siz
     "space",
     [
         image(84), image(35, 84), image(3, 3, 3), image(2, 8, 8, 8), Box(0, 1, (84, 84, 3)), Discrete(3),
+        image(4, 35, 48, 3), image(20, 36, 36, 3), image(48, 4, 48, 3), image(2, 2, 40, 40, 3),
         Box(0, 1, (84, 84), np.int8), Box(0, 255, (), np.uint8),
     ],
 )  # fmt: skip
@@ -58,6 +69,48 @@ def test_brightness_is_scaled_by_its_bound(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(planes, expected.reshape(2, C, H, W))
     halves = obs.float() + 0.5  # float32 is not rounded to bytes
     torch.testing.assert_close(ImagePreprocessor(space)(halves), planes + 0.5 / 200)
+
+
+@pytest.mark.parametrize(("shape", "order"), [
+    ((4, 48, 40, 3), (0, 1, 4, 2, 3)), ((4, 3, 48, 40), (0, 1, 2, 3, 4)), ((48, 40, 3, 4), (0, 3, 4, 1, 2)),
+])  # fmt: skip
+def test_the_frames_of_a_stack_become_channels(shape: tuple[int, ...], order: tuple[int, ...]) -> None:
+    """Each plane is one channel of one frame, standardised by the mean of its own pixels."""
+    rng = np.random.default_rng(0)
+    obs = rng.integers(0, 256, (2, *shape)).astype(np.uint8)
+    expected = obs.transpose(order).reshape(2, 12, 48, 40).astype(np.float32)
+    planes = ImagePreprocessor(image(*shape, high=200))
+    torch.testing.assert_close(planes(torch.from_numpy(obs)), torch.from_numpy(expected / 200))
+    mean = rng.uniform(0, 255, shape).astype(np.float32)
+    planes.standardize(PixelScale(mean, 0.01, 10.0))
+    centred = torch.from_numpy((expected - mean[None].transpose(order).reshape(1, 12, 48, 40)) * np.float32(0.01))
+    torch.testing.assert_close(planes(torch.from_numpy(obs)), centred)
+
+
+def test_the_bounds_of_a_stack_belong_to_its_frames_and_channels() -> None:
+    high = np.broadcast_to(np.array([100, 150, 200], np.uint8), (2, 36, 36, 3)).copy()
+    high[1] //= 2
+    space = Box(np.zeros_like(high), high, dtype=np.uint8)
+    np.testing.assert_array_equal(highest_values(space), [100, 150, 200, 50, 75, 100])
+
+
+@pytest.mark.parametrize(
+    ("space", "advice"),
+    [
+        (Box(0, 1, (84, 84, 3)), "return (255 * obs).astype(np.uint8)"),
+        (Box(0, 255, (4, 84, 84)), "return (obs).astype(np.uint8)"),
+        (image(32, 32), "return obs[..., None], or 36 x 36 or more"),
+        (image(4, 32, 32, 3), "make it H x W x C"),
+    ],
+)
+def test_what_may_be_an_image_is_explained(space: Box, advice: str) -> None:
+    assert is_flat_image(space)
+    assert advice in explain_flat_image(space)
+
+
+@pytest.mark.parametrize("space", [image(84, 84), image(4, 48, 48, 3), Box(-1, 1, (20, 8)), Box(-1, 1, (100,))])
+def test_images_and_tables_are_not_explained(space: Box) -> None:
+    assert not is_flat_image(space)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

@@ -174,3 +174,16 @@ def test_the_target_critic_is_a_copy_without_gradients(make_actor_critic: ActorC
         for p in model.parameters():
             p += 1.0
     assert torch.equal(target(obs), before)
+
+
+def test_parameters_are_float32_whatever_the_default_of_pytorch_is() -> None:
+    expected = make_model(Box(-1, 1, (3,)), Discrete(2), ModelConfig(), seed=0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = make_model(Box(-1, 1, (3,)), Discrete(2), ModelConfig(), seed=0)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(model.parameters(), expected.parameters(), strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)

@@ -386,3 +386,34 @@ def test_large_arrays_that_are_equal_are_written_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(third, other)
     first[0] = -1.0
     assert second[0] == prices[0]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_does_not_change_in_environments_is_on_the_disk_once(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints link one file; without hard links each has its own."""
+    if not links:
+
+        def refuse(*args: Any) -> None:
+            raise OSError("not on this disk")
+
+        monkeypatch.setattr(os, "link", refuse)
+    prices, weights = np.random.default_rng(0).random(200_000), np.zeros(200_000)
+    for step in (1, 2, 3):
+        envs = [{"prices": prices}, {"prices": prices.copy(), "t": step}]
+        save_checkpoint(tmp_path, step, {"weights": weights + step, "actor": {"envs": envs}}, keep_last=2)
+    kept = checkpoints(tmp_path)
+    files = [next(folder.glob("array_*")) for folder in kept]
+    assert [file.stat().st_nlink for file in files] == ([2, 2] if links else [1, 1])
+    assert (kept[0] / checkpoint.TENSORS).stat().st_nlink == 1
+    shutil.rmtree(kept[0])
+    state = read_state(kept[1])
+    for env in state["actor"]["envs"]:
+        np.testing.assert_array_equal(env["prices"], prices)
+    np.testing.assert_array_equal(state["weights"], weights + 3)
+    data = bytearray(files[1].read_bytes())
+    data[-1] ^= 1
+    files[1].write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"array_.*damaged"):
+        read_state(kept[1])

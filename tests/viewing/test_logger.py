@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import limelight
 from limelight.algo.episodes import Episode
-from limelight.viewing.logger import Logger, Loggers
+from limelight.errors import ConfigError
+from limelight.viewing.logger import Logger, Loggers, require_loggers
 
 
 class Recorder:
@@ -63,3 +66,17 @@ def test_all_loggers_are_closed_even_if_one_fails_to_close() -> None:
     with pytest.raises(OSError, match="disk full"):
         Loggers(recorders).close()
     assert all(recorder.calls == [("close",)] for recorder in recorders)
+
+
+def test_a_logger_that_lacks_methods_is_refused_before_a_run_begins(tmp_path: Path) -> None:
+    class Half:
+        def log(self, *args: Any) -> None: ...
+
+        def close(self) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"loggers\[0\] = Half: has no episodes, message"):
+        limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), loggers=[Half()])  # type: ignore[list-item]
+    assert not (tmp_path / "r").exists()
+    with pytest.raises(ConfigError, match=r"loggers\[0\] = Loggers: is a class; pass an object of it"):
+        require_loggers([Loggers])  # type: ignore[list-item]
+    require_loggers([Loggers([])])

@@ -15,15 +15,22 @@ from limelight.spaces.images import (
     MIN_CNN_SIZE,
     MIN_IMAGE_SIZE,
     PixelScale,
-    channels_first,
     highest_values,
+    image_axes,
     image_size,
     is_categorical_image,
 )
 
 
+class _Stack(NamedTuple):
+    """How frames are gathered into channels: by a permutation of [N, *shape], then by a shape [N, H, W, C]."""
+
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
 class ImagePreprocessor(nn.Module):
-    """Converts images [N, *shape] to planes [N, C, H, W].
+    """Converts images [N, *shape] to planes [N, C, H, W]; the frames of a stack become channels.
 
     An image of categories becomes one-hot: one plane for every category of every channel. Brightness is divided by its
     upper bound, so that it lies in 0 … 1, or standardised after :meth:`standardize` was called.
@@ -38,9 +45,11 @@ class ImagePreprocessor(nn.Module):
 
     def __init__(self, space: Box) -> None:
         super().__init__()
-        C = image_size(space)[0]
-        self.is_grey = len(space.shape) == 2
-        self.to_chw = (0, 3, 1, 2) if not self.is_grey and not channels_first(space) else None
+        C, H, W = image_size(space)
+        others, sides = image_axes(space)
+        self.is_grey = not others
+        self.to_chw = (0, 3, 1, 2) if others == (2,) else None
+        self.stack = _Stack((0, *(axis + 1 for axis in (*sides, *others))), (-1, H, W, C)) if len(others) > 1 else None
         highest = highest_values(space)
         self.is_categorical_image = is_categorical_image(space)
         if self.is_categorical_image:
@@ -70,7 +79,7 @@ class ImagePreprocessor(nn.Module):
         if self.is_categorical_image:
             planes = (images[:, self.channels] == self.categories).float()
             return planes if out is None else out.copy_(planes)
-        if self.to_chw is None and not self.is_grey:
+        if self.to_chw is None and self.stack is None and not self.is_grey:
             images = _channels_last(images)
         if self.mean is not None:
             in_place = out is not None and out.dtype == torch.float32
@@ -80,7 +89,9 @@ class ImagePreprocessor(nn.Module):
         return torch.mul(images, self.scale if self.one_scale is None else self.one_scale, out=out)
 
     def _planes(self, obs: Tensor) -> Tensor:
-        """Return a view [N, C, H, W] of images [N, *shape]."""
+        """Return images [N, *shape] as [N, C, H, W]: a view, or of a stack a copy in channels_last memory."""
+        if self.stack is not None:
+            return obs.permute(self.stack.order).reshape(self.stack.shape).permute(0, 3, 1, 2)
         return obs[:, None] if self.is_grey else obs.permute(self.to_chw) if self.to_chw else obs
 
 

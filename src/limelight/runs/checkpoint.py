@@ -13,7 +13,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 _LARGE = 1 << 16
 """Bytes from which an array that is saved twice is written once."""
+_SHARED = 1 << 20
+"""Bytes from which an array of the environments is a file of its own, which the next checkpoints link."""
+_OF_ENVS = ".envs"
+"""Part of the places of such arrays."""
 TENSORS, STATE = "tensors.safetensors", "state.json"
 _DTYPES = {np.dtype(name) for name in ("bool", "float16", "float32", "float64")} | {
     np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
@@ -37,23 +41,31 @@ _DTYPES = {np.dtype(name) for name in ("bool", "float16", "float32", "float64")}
 _STEP_FOLDER = re.compile(r"\.?(?P<step>step_\d{12,})(?P<left>|\.old|\.tmp)")  # the last two remain of a killed writer
 
 
-def write_state(folder: Path, state: State) -> None:
+def write_state(folder: Path, state: State, earlier: Sequence[Path] = ()) -> None:
     """Save ``state`` as ``folder``, atomically and durably; an existing folder is replaced.
+
+    Large arrays of environments, such as prices that are only read, are files named by their sha256. A file that one of
+    the ``earlier`` folders has too is linked, so that it is on the disk once; without hard links it is written again.
 
     Args:
         folder: the folder to make; its parents are made too.
         state: nested dicts and lists of str, int (any size), float (nan and ±inf too), bool, None, numpy
             arrays and torch tensors.
+        earlier: folders of states saved before.
 
     Raises: TypeError naming the place of a value that cannot be saved; OSError when the disk fails: the previous state
         in ``folder`` is then still loadable.
     """
     tensors: dict[str, NDArray[Any]] = {}
     encoded = _encode(state, "state", tensors)
+    large = [name for name, array in tensors.items() if array.nbytes >= _SHARED and _OF_ENVS in name]
+    blobs = {name: safetensors.numpy.save({"array": tensors.pop(name)}) for name in large}
+    arrays = {name: f"array_{_sha256(blob)}.safetensors" for name, blob in blobs.items()}
     blob = safetensors.numpy.save(tensors)
-    content = {"tensors_sha256": _sha256(blob), "state": encoded}
+    content = {"tensors_sha256": _sha256(blob), "state": encoded, **({"arrays": arrays} if arrays else {})}
     document = {"format": FORMAT, "sha256": _sha256(_dumps(content)), "content": content}
-    _replace_folder(Path(folder), {TENSORS: blob, STATE: _dumps(document)})
+    own = {arrays[name]: blob for name, blob in blobs.items()}
+    _replace_folder(Path(folder), {**own, TENSORS: blob, STATE: _dumps(document)}, earlier)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -86,7 +98,7 @@ def save_checkpoint(run_dir: Path, step: int, state: State, keep_last: int) -> P
     Raises: TypeError or OSError as :func:`write_state`.
     """
     folder = Path(run_dir) / "checkpoints" / f"step_{step:012d}"
-    write_state(folder, state)
+    write_state(folder, state, checkpoints(run_dir)[::-1])
     earlier = [path for path in checkpoints(run_dir) if path.name < folder.name]
     keep = {folder.name, *(path.name for path in earlier[max(0, len(earlier) - keep_last + 1) :])}
     for path in folder.parent.iterdir():
@@ -193,7 +205,13 @@ def _read(folder: Path) -> dict[str, Any]:
     blob = _read_bytes(path)
     if _sha256(blob) != content["tensors_sha256"]:
         raise CheckpointError(f"{path}: damaged (its sha256 is not the recorded one); use another checkpoint")
-    decoded = _decode(content["state"], safetensors.numpy.load(blob))
+    tensors = safetensors.numpy.load(blob)
+    for place, name in content.get("arrays", {}).items():
+        blob = _read_bytes(folder / name)
+        if name != f"array_{_sha256(blob)}.safetensors":
+            raise CheckpointError(f"{folder / name}: damaged (its sha256 is not that of its name)")
+        tensors[place] = safetensors.numpy.load(blob)["array"]
+    decoded = _decode(content["state"], tensors)
     assert isinstance(decoded, dict)
     return decoded
 
@@ -229,7 +247,7 @@ def _old(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+def _replace_folder(folder: Path, files: Mapping[str, bytes], earlier: Sequence[Path]) -> None:
     """Replace the content of ``folder`` by exactly ``files``, durably, through a temporary sibling."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     old = _old(folder)
@@ -239,6 +257,8 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, data in files.items():
+            if name.startswith("array_") and _link(temporary / name, len(data), earlier):
+                continue
             with (temporary / name).open("wb") as file:
                 file.write(data)
                 file.flush()
@@ -257,6 +277,16 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _link(path: Path, size: int, earlier: Sequence[Path]) -> bool:
+    """Make ``path`` a hard link to the file of its name in an earlier folder; return False where that is impossible."""
+    for folder in earlier:
+        with contextlib.suppress(OSError):
+            if (folder / path.name).stat().st_size == size:
+                os.link(folder / path.name, path)
+                return True
+    return False
 
 
 def _make_folders(folder: Path) -> None:

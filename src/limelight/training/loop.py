@@ -234,14 +234,17 @@ class TrainingLoop:
         """Save everything that is needed to continue, and to load the agent."""
         training = self.get_state()  # first: it gives the agent the parameters that are saved
         state = {**self.agent.get_state(), "training": training}
+        folder = save_checkpoint(self.run_dir, self.runner.num_steps, state, self.config.checkpoint.keep_last)
         if self.config.checkpoint.checkpoint_envs:
-            sizes = nbytes_of(training["runner"]["actor"]["envs"]) if "actor" in training["runner"] else 0
-            if sizes > max(_HEAVY_ENVS, 10 * nbytes_of(state["params"])):
+            others = nbytes_of(state)
+            heavy = sum(file.stat().st_size for file in folder.iterdir()) - others
+            if heavy > max(_HEAVY_ENVS, others):
                 self._note_once(
-                    f"checkpoint at step {self.runner.num_steps:,}: environments take {sizes / 2**20:.0f} MiB of it; "
-                    "checkpoint_envs = false leaves them out, and episodes then restart on resume"
+                    f"checkpoint at step {self.runner.num_steps:,}: environments take {heavy / 2**20:.0f} MiB of it, "
+                    f"what is learnt {others / 2**20:.1f}; checkpoint_envs = false leaves them out, and episodes then "
+                    "restart on resume"
                 )
-        return save_checkpoint(self.run_dir, self.runner.num_steps, state, self.config.checkpoint.keep_last)
+        return folder
 
     def get_state(self) -> State:
         """Return the state of the runner, of the evaluator and of the loop itself."""
@@ -271,9 +274,9 @@ class TrainingLoop:
 
 
 def nbytes_of(state: Any) -> int:
-    """Return the bytes of all arrays in a state."""
+    """Return the bytes of all arrays in a state, but for those of environments."""
     if isinstance(state, Mapping):
-        return sum(map(nbytes_of, state.values()))
+        return sum(nbytes_of(value) for key, value in state.items() if key != "envs")
     if isinstance(state, list | tuple):
         return sum(map(nbytes_of, state))
     return int(getattr(state, "nbytes", 0))

@@ -16,7 +16,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from gymnasium.spaces import Space
+from gymnasium.spaces import Box, Space
 
 from limelight.envs.make import explain_backend, num_cores, try_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
@@ -46,7 +46,7 @@ from limelight.settings.io import for_resume, from_dict, save_yaml, with_setting
 from limelight.settings.rules import load_valid, validate
 from limelight.settings.schema import EnvConfig, EvalConfig, TrainConfig, WorkersConfig
 from limelight.spaces.describe import describe_space
-from limelight.spaces.images import is_flat_image
+from limelight.spaces.images import explain_flat_image, is_flat_image
 from limelight.spaces.packed import Packed, path_name, walk
 from limelight.threads import single_threaded
 from limelight.training.evaluator import Evaluator
@@ -56,7 +56,7 @@ from limelight.training.presets import explain_preset, resolve_config
 from limelight.typing import EnvFactory
 from limelight.viewing.console import ConsoleLogger
 from limelight.viewing.jsonl import JsonlLogger
-from limelight.viewing.logger import Logger, Loggers
+from limelight.viewing.logger import Logger, Loggers, require_loggers
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.record import check_video
 from limelight.viewing.tensorboard import TensorBoardLogger
@@ -153,6 +153,7 @@ def run(
     """
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
+    require_loggers(loggers)
     source, was_auto = resolve_env(config.env, factory), config.env.backend == "auto"
     config = prepare(config, source, notes.append, resume_from is not None)
     with ExitStack() as stack:
@@ -351,11 +352,11 @@ def explain_flattened(agent: Agent) -> str | None:
     space = agent.observation_space
     original = space.original if isinstance(space, Packed) else space
     parts = [
-        f"{path_name(path)} {describe_space(part)}".strip() for path, part in walk(original) if is_flat_image(part)
+        f"{path_name(path)} {describe_space(part)} {explain_flat_image(part)}".strip()
+        for path, part in walk(original)
+        if isinstance(part, Box) and is_flat_image(part)
     ]
-    if not parts or not is_builtin(agent.config.model.encoder):
-        return None
-    return f"observations {', '.join(parts)} are flattened; if they are images, give uint8 of H x W x C"
+    return f"observations {'; '.join(parts)}" if parts and is_builtin(agent.config.model.encoder) else None
 
 
 def reward_threshold(config: TrainConfig) -> float | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
+from limelight.errors import ConfigError
+
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
 
@@ -27,6 +29,24 @@ class Logger(Protocol):
 
     def close(self) -> None:
         """Write pending data and close files; a second call does nothing."""
+
+
+_METHODS = ("log", "episodes", "message", "close")
+
+
+def require_loggers(loggers: Sequence[Logger]) -> None:
+    """Refuse loggers that lack a method, before a run begins.
+
+    Raises: ConfigError.
+    """
+    for i, logger in enumerate(loggers):
+        missing = [
+            name for name in ("log", "episodes", "message", "close") if not callable(getattr(logger, name, None))
+        ]
+        if missing or isinstance(logger, type):
+            fault = f"has no {', '.join(missing)}" if missing else "is a class; pass an object of it"
+            name = logger.__name__ if isinstance(logger, type) else type(logger).__name__
+            raise ConfigError(f"loggers[{i}] = {name}: {fault} (limelight.Logger lists the methods)")
 
 
 class Loggers:

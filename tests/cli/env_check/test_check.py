@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import gymnasium as gym
@@ -197,11 +198,11 @@ def findings(name: str = "Faulty", **kwargs: Any) -> dict[str, Finding]:
         ("reset_info", "reset", ["(ndarray, NoneType)", "info a dict"]),
         ("step_raises", "step", ["step() raised ZeroDivisionError"]),
         ("old_step", "step", ["4 values", "terminated, truncated"]),
-        ("reward_text", "step", ["'1'", "must be a number"]),
-        ("reward_array", "step", ["array", "must be a number"]),
+        ("reward_text", "reward", ["'1'", "must be a number"]),
+        ("reward_array", "reward", ["array", "must be a number"]),
         ("reward_inf", "reward", ["step 3", "inf", "must be finite"]),
-        ("flag", "step", ["terminated = 0", "True or False"]),
-        ("info", "step", ["info = ['info']", "must be a dict"]),
+        ("flag", "terminated", ["terminated = 0", "True or False"]),
+        ("info", "info", ["info = ['info']", "must be a dict"]),
         ("shape", "observation", ["shape (3,)", "(2,)"]),
         ("text", "observation", ["dtype <U1", "float32"]),
         ("nan", "observation", ["nan at (1,)", "must be finite"]),
@@ -236,6 +237,73 @@ def test_a_breach_inside_a_composite_observation_is_reported_with_its_path(
     for part in parts:
         assert part in found[subject].message
     assert "backend" not in found
+
+
+class ManyFaults(Faulty):
+    """Breaks the contract in ``reset``, in ``step`` and later in an episode."""
+
+    def __init__(self, late: bool = False) -> None:
+        super().__init__(ends="truncated")
+        self.late = late
+        self.action_space = Box(-3, 3, (2,), np.int64)  # type: ignore[assignment]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        obs, info = super().reset(seed=seed)
+        return (obs, info) if self.late else obs
+
+    def step(self, action: Any) -> Any:
+        obs, _, terminated, truncated, info = super().step(action)
+        if self.late:
+            obs = np.full(2, np.nan) if self.t >= 5 else obs
+            return obs, np.inf if self.t >= 9 else 1.0, terminated, truncated, info
+        return np.zeros(3, np.float32), "1", 0, truncated, None
+
+
+def test_all_faults_are_found_in_one_pass() -> None:
+    """Of the returned values, and what no network can do."""
+    failed = [f for f in check_env(EnvConfig(env_id=f"{__name__}:ManyFaults")) if f.level == "fail"]
+    assert [f.subject for f in failed] == ["reset", "observation", "reward", "terminated", "info", "network"]
+    failed = [
+        f for f in check_env(EnvConfig(env_id=f"{__name__}:ManyFaults", env_kwargs={"late": True})) if f.level == "fail"
+    ]
+    assert [(f.subject, f.message.partition(" of an")[0]) for f in failed[:2]] == [
+        ("observation", "step 5"),
+        ("reward", "step 9"),
+    ]
+    assert failed[2].subject == "network"
+
+
+class Declared(Faulty):
+    """Declares a limit that its episodes of 20 to 40 steps do not reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = gym.envs.registration.EnvSpec("Declared-v0", max_episode_steps=500)
+
+
+def test_a_limit_that_was_not_reached_is_told_from_what_was_seen() -> None:
+    limit = {f.subject: f for f in check_env(EnvConfig(env_id=f"{__name__}:Declared"))}["time limit"]
+    assert limit.level == "ok"
+    seen = re.fullmatch(
+        r"500 steps are declared; the longest of (\d+) episodes took (\d+) in (\d+) random steps", limit.message
+    )
+    assert seen is not None, limit.message
+    episodes, longest, steps = map(int, seen.groups())
+    assert 30 < longest <= 40
+    assert 20 * episodes <= steps == 300
+
+
+class TwoForeignSpaces(Faulty):
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space, self.action_space = Text(2), Text(3)  # type: ignore[assignment]
+
+
+def test_both_spaces_are_judged() -> None:
+    failed = [f for f in check_env(EnvConfig(env_id=f"{__name__}:TwoForeignSpaces")) if f.level == "fail"]
+    assert [f.subject for f in failed] == ["spaces", "spaces"]
+    assert "observation space Text" in failed[0].message
+    assert "action space Text" in failed[1].message
 
 
 @pytest.mark.parametrize(

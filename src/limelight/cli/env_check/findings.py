@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium.spaces import Box, Dict, Space
+from gymnasium.spaces import Box, Dict, Discrete, Space
 
 from limelight.envs.atari import AtariGame
 from limelight.envs.make import explain_backend
@@ -18,7 +18,7 @@ from limelight.nn.images import ImageEncoder
 from limelight.nn.model import make_model
 from limelight.settings.schema import AlgorithmConfig, EnvConfig, TrainConfig
 from limelight.spaces.describe import check_spaces, describe_space
-from limelight.spaces.images import MIN_CNN_SIZE, is_flat_image, is_image
+from limelight.spaces.images import explain_flat_image, is_flat_image, is_image
 from limelight.spaces.packed import MASK_KEY, MaskSource, Path, path_name, walk
 from limelight.training.presets import explain_preset
 from limelight.typing import AnyEnv
@@ -53,6 +53,7 @@ class BrokenError(Exception):
 class RandomPlay:
     """Record of random play."""
 
+    steps: int = 0
     rewards: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     """Lengths of finished episodes."""
@@ -75,24 +76,27 @@ def _warn_or_ok(subject: str, problems: list[str], fine: str) -> Finding:
 # --------------------------------------------------------------------------- the spaces
 
 
-def spaces(env: AnyEnv, env_id: str) -> Finding:
-    """Check that the spaces are supported."""
-    try:
-        check_spaces(env.observation_space, env.action_space, env_id)
-    except EnvError as error:
-        return Finding("fail", "spaces", str(error))
+def spaces(env: AnyEnv, env_id: str) -> list[Finding]:
+    """Check that the spaces are supported; each that is not is a fault."""
+    faults = []
+    for observations, actions in ((env.observation_space, Discrete(2)), (Discrete(2), env.action_space)):
+        try:
+            check_spaces(observations, actions, env_id)
+        except EnvError as error:
+            faults.append(Finding("fail", "spaces", str(error)))
+    if faults:
+        return faults
     seen = f"{describe_space(env.observation_space)} → {describe_space(env.action_space)}"
     flat = _flat_images(env.observation_space)
-    return _warn_or_ok("spaces", [seen, *flat] if flat else [], seen)
+    return [_warn_or_ok("spaces", [seen, *flat] if flat else [], seen)]
 
 
 def _flat_images(space: Space[Any]) -> list[str]:
-    """Return warnings about parts of observations that may be images but are not bytes."""
+    """Return warnings about parts of observations that may be images but are flattened."""
     return [
-        f"{path_name(path)} {describe_space(part)} is flattened; if it is an image, make it "
-        f"{'uint8' if part.dtype != np.uint8 else f'H x W x C, at least {MIN_CNN_SIZE} x {MIN_CNN_SIZE}'}".strip()
+        f"{path_name(path)} {describe_space(part)} {explain_flat_image(part)}".strip()
         for path, part in walk(space)
-        if is_flat_image(part)
+        if isinstance(part, Box) and is_flat_image(part)
     ]
 
 
@@ -214,6 +218,8 @@ def observations(space: Space[Any], play: RandomPlay, config: EnvConfig) -> Find
     for path, part in walk(space):
         if play.largest.get(path, 0.0) <= LARGE or not isinstance(part, Box) or is_image(part):
             continue
+        if part.dtype == np.uint8 and is_flat_image(part):  # the finding about spaces has the better advice
+            continue
         reach = f"{path_name(path)} reach ±{play.largest[path]:.4g}".strip()
         if part.dtype.kind != "f":
             problems.append(f"{reach}: large for integers, which normalize_obs leaves alone; return them as float32")
@@ -243,7 +249,7 @@ def plan(source: EnvSource, config: TrainConfig) -> list[Finding]:
     preset, *rules = explain_preset(config, source)
     return [
         *wrappers(source),
-        _network(source, config),
+        network(source, config),
         _backend(source),
         Finding("ok", "preset", preset.removeprefix("preset ")),
         *(Finding("ok", "rule", rule) for rule in rules),
@@ -260,7 +266,7 @@ def _backend(source: EnvSource) -> Finding:
     return Finding("ok", "backend", f"{choice.backend}, {number}: {choice.reason}")
 
 
-def _network(source: EnvSource, config: TrainConfig) -> Finding:
+def network(source: EnvSource, config: TrainConfig) -> Finding:
     """Report the network that would learn; spaces that no network or distribution supports are refused."""
     try:
         model = make_model(*source.spaces(), config.model, config.seed)

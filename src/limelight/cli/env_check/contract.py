@@ -1,0 +1,179 @@
+"""The contract of reset and step: what they return, checked part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Space, Tuple
+
+from limelight.cli.env_check.findings import BrokenError, Finding
+from limelight.envs.faults import what_happened
+from limelight.envs.masks import random_action
+from limelight.errors import LimelightError
+from limelight.spaces.packed import Path, part_of, path_name, walk
+
+Env = gym.Env[Any, Any]
+
+SEED = 1
+
+
+def raised(call: str, error: BaseException) -> str:
+    """Return in one line that ``call`` raised ``error``."""
+    if isinstance(error, LimelightError):  # its message is complete
+        return " ".join(str(error).split())
+    return f"{call} {what_happened(error)}"
+
+
+def call(subject: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call a function of the environment; raises BrokenError about ``subject`` where it raises anything."""
+    try:
+        return function(*args, **kwargs)
+    except (Exception, SystemExit) as error:  # a user's environment may raise anything, and all of it is a finding
+        raise BrokenError(subject, raised(f"{subject}()", error)) from None
+
+
+# --------------------------------------------------------------------------- the contract of reset and step
+
+
+class Faults:
+    """Collects faults, the first one of each subject, so that all are found in one pass."""
+
+    def __init__(self) -> None:
+        self.found: list[Finding] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Turn a BrokenError inside into a fault."""
+        try:
+            yield
+        except BrokenError as broken:
+            if broken.finding.subject not in [finding.subject for finding in self.found]:
+                self.found.append(broken.finding)
+
+
+def check_contract(env: Env, faults: Faults) -> bool:
+    """Check one reset and one step without the wrappers, which would hide a wrong return value or fail on it.
+
+    Returns: whether the environment can be played.
+    """
+    bare = env.unwrapped
+    bare.action_space.seed(SEED)
+    was_reset = False
+    with faults.collect():
+        result = call("reset", bare.reset, seed=SEED)
+        was_reset = True
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+            must = "must be (observation, info), info a dict"
+            raise BrokenError("reset", f"reset() returned {_shape_of(result)}: {must}")
+    if not faults.found:
+        with faults.collect():
+            check_obs(bare.observation_space, result[0], "reset() returned an observation")
+        with faults.collect():
+            return _check_step(bare, random_action(bare, *result), faults)
+    elif was_reset:  # what step returns can be seen all the same
+        with faults.collect():
+            _check_step(bare, bare.action_space.sample(), faults)
+    return False
+
+
+def _check_step(bare: Env, action: Any, faults: Faults) -> bool:
+    """Check the result of one step; return whether it has all its parts.
+
+    Raises: BrokenError if it has not.
+    """
+    result = call("step", bare.step, action)
+    if not (isinstance(result, tuple) and len(result) == 5):
+        must = "must be (observation, reward, terminated, truncated, info)"
+        raise BrokenError("step", f"step() returned {_shape_of(result)}: {must}")
+    obs, reward, terminated, truncated, info = result
+    with faults.collect():
+        check_obs(bare.observation_space, obs, "step() returned an observation")
+    with faults.collect():
+        check_reward(reward, "step() returned")
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        with faults.collect():
+            if not isinstance(flag, bool | np.bool_):
+                raise BrokenError(name, f"step() returned {name} = {flag!r}: must be True or False")
+    if not isinstance(info, dict):
+        raise BrokenError("info", f"step() returned info = {info!r}: must be a dict")
+    return True
+
+
+def check_reward(reward: Any, what: str) -> None:
+    """Check that a reward is one finite number; raises BrokenError."""
+    if np.ndim(reward) != 0 or not np.issubdtype(np.asarray(reward).dtype, np.number):
+        raise BrokenError("reward", f"{what} the reward {reward!r}: must be a number, e.g. float(reward)")
+    if not np.isfinite(reward):
+        raise BrokenError("reward", f"{what} the reward {reward}: must be finite")
+
+
+def _shape_of(result: Any) -> str:
+    if isinstance(result, tuple):
+        return f"{len(result)} values ({', '.join(type(value).__name__ for value in result)})"
+    return f"a {type(result).__name__}"
+
+
+def check_obs(space: Space[Any], obs: Any, what: str) -> str:
+    """Check an observation part by part; return a warning about one that can be trained on, or an empty string.
+
+    Raises: BrokenError about one that cannot be trained on.
+    """
+    problems: list[str] = []
+    for path, part in walk(space):
+        try:
+            value = part_of(obs, path)
+        except ValueError as error:
+            raise BrokenError("observation", f"{what}: {error}") from None
+        at = f"{what} at {path_name(path)}" if path else what
+        if isinstance(part, Box):
+            problems.append(_check_box(part, value, at))
+        elif not part.contains(value):
+            raise BrokenError("observation", f"{at} {value!r}: not in {part}")
+    return next(filter(None, problems), "") or _unknown_part(space, obs, what)
+
+
+def _check_box(space: Box, value: Any, what: str) -> str:
+    array = np.asarray(value)
+    if array.shape != space.shape:
+        raise BrokenError("observation", f"{what} of shape {array.shape}: observation_space has {space.shape}")
+    if array.dtype.kind not in "biuf":
+        raise BrokenError("observation", f"{what} of dtype {array.dtype}: observation_space has {space.dtype}")
+    if not np.isfinite(array).all():
+        where = _first(~np.isfinite(array))
+        raise BrokenError("observation", f"{what} with {array[where]} at {where}: must be finite")
+    hint = f"return obs.astype(np.{space.dtype})"
+    if space.dtype.kind in "biu" and array.dtype.kind == "f" and (array % 1 != 0).any():
+        where = _first(array % 1 != 0)
+        cut = f"observation_space has {space.dtype}, which would cut it to {int(array[where])}; make it a float32 Box"
+        raise BrokenError("observation", f"{what} with {array[where]:g} at {where}: {cut}")
+    outside = (array < space.low) | (array > space.high)
+    if outside.any():
+        where = _first(outside)
+        bounds = f"[{space.low[where]:g}, {space.high[where]:g}]"
+        return f"{what} with {array[where]:g} at {where}: observation_space says {bounds}; widen it"
+    if array.dtype != space.dtype:
+        return f"{what} of dtype {array.dtype}: observation_space has {space.dtype}; {hint}"
+    return ""
+
+
+def _first(wrong: Any) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(wrong)[0])
+
+
+def _unknown_part(space: Space[Any], obs: Any, what: str, path: Path = ()) -> str:
+    """Return a warning about the first part of an observation that its space lacks; agents do not receive it."""
+    if isinstance(space, Dict):
+        parts: list[tuple[str | int, Space[Any]]] = list(space.spaces.items())
+        extra: list[str | int] = [key for key in obs if key not in space.spaces]
+    elif isinstance(space, Tuple):
+        parts, extra = list(enumerate(space.spaces)), list(range(len(space.spaces), len(obs)))
+    else:
+        return ""
+    if extra:
+        return f"{what} with {path_name((*path, extra[0]))}: not in observation_space, so it is left out; add it there"
+    inner = (_unknown_part(part, obs[key], what, (*path, key)) for key, part in parts)
+    return next(filter(None, inner), "")
