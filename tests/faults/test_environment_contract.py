@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 import limelight
 from helpers.commands import refusal
 from helpers.counted_envs import CountedFactory, copies
+from helpers.manual_workers import draw_no_report
 from helpers.rude_envs import (
     BeyondFloat32,
     Endless,
@@ -35,7 +37,7 @@ from helpers.rude_envs import (
 from limelight.cli import main as cli
 from limelight.envs.make import explain_backend, num_cores
 from limelight.envs.source import resolve_env
-from limelight.errors import ConfigError, NonFiniteError
+from limelight.errors import ConfigError, EnvError, NonFiniteError
 from limelight.runs.folder import only_process
 from limelight.settings.schema import EnvConfig
 
@@ -274,3 +276,36 @@ def test_output_of_an_environment_is_not_on_stdout(tmp_path: Path, capfd: pytest
     assert numbers(capfd.readouterr().out)["episodes"] == 2
     assert cli.main(["check", "helpers.rude_envs:Talks"]) == 0
     assert "from" not in [line.split()[0] for line in capfd.readouterr().out.splitlines()]
+
+
+# --------------------------------------------------------------------------- rules by structure
+
+
+def test_rules_by_structure_refuse_an_environment_without_spaces(tmp_path: Path) -> None:
+    class NoSpace(Plain):
+        observation_space = None
+
+    with pytest.raises(EnvError, match="NoSpace.*: observation space NoneType is no gymnasium.Space") as error:
+        limelight.train(NoSpace, preset="none", run_dir=str(tmp_path / "r"), **QUICK)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["reset", "step", "close"])
+def test_an_exit_in_random_play_does_not_end_the_program(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_no_report(monkeypatch)
+
+    class Exits(Plain):
+        pass
+
+    def leave(*_: Any, **__: Any) -> None:
+        sys.exit(3)
+
+    setattr(Exits, method, leave)
+    settings = {**QUICK, "total_timesteps": 40, "run_dir": str(tmp_path / "r")}
+    if method == "close":
+        assert limelight.train(Exits, preset="none", **settings).status == "completed"
+        return
+    with pytest.raises(EnvError, match=rf"Exits.*: {method}\(\) called sys.exit\(\)"):
+        limelight.train(Exits, preset="none", **settings)

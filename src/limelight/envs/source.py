@@ -194,11 +194,11 @@ class EnvSource:
         if self.inspection.play is None:
             env = self.make()
             try:
-                with suppress(Exception):
+                with suppress(Exception, SystemExit):
                     self.inspection.play = probe(env, _PROBE_STEPS, _PROBE_SECONDS)
                     self.inspection.step_seconds = self.inspection.play.step_seconds
             finally:
-                env.close()
+                close_env(env, self.name)
 
     def render_modes(self) -> tuple[str, ...]:
         """Return the render modes that the environment declares; make a copy as :meth:`spaces` does."""
