@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Se
 from hypothesis import strategies as st
 
 from limelight.envs.masks import choices
-from limelight.spaces.packed import walk
+from limelight.spaces.packed import SIMPLE, walk
 
 FLOATS = (np.float16, np.float32, np.float64)
 INTEGERS = (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
@@ -22,9 +23,9 @@ INTEGERS = (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint3
 
 
 @st.composite
-def boxes(draw: st.DrawFn, shapes: st.SearchStrategy[tuple[int, ...]]) -> Box:
-    """Boxes of every dtype; bounds finite, infinite, one-sided or of one point."""
-    dtype, shape = draw(st.sampled_from((*FLOATS, *INTEGERS, np.bool_))), draw(shapes)
+def boxes(draw: st.DrawFn, shapes: st.SearchStrategy[tuple[int, ...]], dtypes: tuple[Any, ...]) -> Box:
+    """Boxes of these dtypes; bounds finite, infinite, one-sided or of one point."""
+    dtype, shape = draw(st.sampled_from(dtypes)), draw(shapes)
     if dtype is np.bool_:
         return Box(0, 1, shape, dtype)
     whole = dtype in INTEGERS
@@ -41,11 +42,11 @@ def boxes(draw: st.DrawFn, shapes: st.SearchStrategy[tuple[int, ...]]) -> Box:
     return Box(np.full(shape, low, dtype), np.full(shape, high, dtype), shape, dtype)
 
 
-def simple(shapes: st.SearchStrategy[tuple[int, ...]]) -> st.SearchStrategy[Space[Any]]:
+def simple(shapes: st.SearchStrategy[tuple[int, ...]], dtypes: tuple[Any, ...]) -> st.SearchStrategy[Space[Any]]:
     """The simple spaces."""
     sizes = st.integers(1, 5)
     return st.one_of(
-        boxes(shapes),
+        boxes(shapes, dtypes),
         st.builds(lambda n, start: Discrete(n, start=start), sizes, st.sampled_from((0, 0, 1, -3, 2**40))),
         st.builds(lambda nvec: MultiDiscrete(np.array(nvec)), st.lists(sizes, min_size=1, max_size=3)),
         st.builds(
@@ -70,8 +71,8 @@ def nested(parts: st.SearchStrategy[Space[Any]]) -> st.SearchStrategy[Space[Any]
 
 
 SHAPES = st.sampled_from(((), (1,), (3,), (2, 3), (5, 5, 3), (1, 2, 2, 2)))
-OBSERVATION_SPACES = nested(simple(SHAPES))
-ACTION_SPACES = nested(simple(st.sampled_from(((), (1,), (2,), (2, 2)))))
+OBSERVATION_SPACES = nested(simple(SHAPES, (*FLOATS, *INTEGERS, np.bool_)))
+ACTION_SPACES = nested(simple(st.sampled_from(((), (1,), (2,), (2, 2))), (*FLOATS * 5, np.int8)))
 UNSUPPORTED = st.sampled_from(
     (
         Text(4), Sequence(Discrete(3)), Box(-1.0, 1.0, (0,)), Dict({}), Dict(a=Dict({}), b=Tuple(())), None, "Box",
@@ -180,7 +181,10 @@ INFOS: dict[str, Any] = {
     "function": {"f": len}, "nan": {"x": np.nan}, "episode": {"episode": {"r": 1.0, "l": 3}},
 }  # fmt: skip
 ODD_INFOS: dict[str, Any] = {
-    "none": None, "list": [], "number": 3, "text": "action_mask",
+    "none": None,
+    "list": [],
+    "number": 3,
+    "text": "action_mask",
 }
 MASKS = ("none", "legal", "some", "no action", "short", "text", "nan", "missing later", "ragged")
 
@@ -237,6 +241,13 @@ class Plan:
         if kind == "observation":
             return must_be_refused(self.observation_space, name, self.part)
         return kind in ("reset", "step", "init", "result", "reward")
+
+    def may_be_refused(self) -> bool:
+        """Return whether anything here is wrong or odd, or not supported."""
+        spaces = (self.observation_space, self.action_space)
+        plain = all(isinstance(part, SIMPLE) and 0 not in part.shape for space in spaces for _, part in walk(space))
+        whole = plain and any(isinstance(p, Box) and p.dtype.kind != "f" for _, p in walk(self.action_space))
+        return not plain or whole or self.mask not in ("none", "legal", "some") or self.fault is not None
 
 
 class PlannedEnv(gym.Env[Any, Any]):
@@ -304,8 +315,9 @@ class PlannedEnv(gym.Env[Any, Any]):
     def step(self, action: Any) -> Any:
         self.total += 1
         self.steps += 1
-        if not self.plan.action_space.contains(action):
-            self.plan.actions.append(action)
+        with warnings.catch_warnings(action="ignore"):  # a Box of no dimension gets a number, and warns
+            if not self.plan.action_space.contains(action):
+                self.plan.actions.append(action)
         self.fail("step", self.total >= self.plan.at)
         plan = self.plan
         is_end = plan.length is not None and self.steps >= plan.length
