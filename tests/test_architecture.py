@@ -126,7 +126,7 @@ def test_imports_run_downwards_only() -> None:
 
 def test_the_tests_mirror_the_packages() -> None:
     """A test lies in the folder of the module it is named after; the other folders test what spans several."""
-    spanning = {"equivalence", "faults", "helpers", "learning"}
+    spanning = {"equivalence", "faults", "helpers", "learning", "properties"}
     for path in (SRC.parents[1] / "tests").rglob("test_*.py"):
         *folders, file = path.relative_to(SRC.parents[1] / "tests").with_suffix("").parts
         if not folders or folders[0] in spanning:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from helpers.rude_envs import (
     RaisesInStep,
 )
 from limelight.envs.base import EnvBackend
+from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.make import make_envs
 from limelight.errors import EnvError
 
@@ -91,3 +94,52 @@ def test_a_close_that_fails_is_one_note(caplog: pytest.LogCaptureFixture) -> Non
 def test_plain_environments_play() -> None:
     for backend in BACKENDS:
         play(Plain, backend)
+
+
+# --------------------------------------------------------------------------- rewards
+
+
+class Pays(Plain):
+    """Gives a reward of a certain form."""
+
+    def __init__(self, reward: Any) -> None:
+        super().__init__()
+        self.given = reward
+
+    def reward(self, action: Any) -> Any:
+        return self.given
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step"])
+@pytest.mark.parametrize(
+    "reward",
+    ["1.5", b"1.5", None, 1 + 2j, np.complex64(1 + 2j), np.timedelta64(3, "s"), np.array(["1.5"]), [], 10**400, {}],
+    ids=repr,
+)
+def test_a_reward_that_is_no_real_number_is_refused_and_not_cast(reward: Any, mode: Any) -> None:
+    envs = SyncBackend([Pays(0.0), Pays(reward)], mode, "Pays")
+    envs.reset(0)
+    with pytest.raises(EnvError, match="env_id = Pays: step 1 of an episode returned values in environment 1"):
+        envs.step(np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        True,
+        1,
+        np.int8(1),
+        np.uint64(1),
+        np.float16(1),
+        np.longdouble(1),
+        np.array([1]),
+        [[1.0]],
+        Decimal(1),
+        Fraction(1),
+    ],
+    ids=repr,
+)
+def test_a_reward_is_a_real_number_of_any_type(reward: Any) -> None:
+    envs = SyncBackend([Pays(reward)])
+    envs.reset(0)
+    assert envs.step(np.zeros(1, np.int64)).rewards.tolist() == [1.0]

@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 import limelight
 from helpers.commands import refusal
 from helpers.counted_envs import CountedFactory, copies
+from helpers.manual_workers import draw_no_report
 from helpers.rude_envs import (
     BeyondFloat32,
     Endless,
@@ -40,7 +42,7 @@ from limelight.cli import main as cli
 from limelight.cli.env_check.check import check_env
 from limelight.envs.make import explain_backend, num_cores
 from limelight.envs.source import resolve_env
-from limelight.errors import ConfigError, NonFiniteError
+from limelight.errors import ConfigError, EnvError, NonFiniteError
 from limelight.runs.folder import only_process
 from limelight.settings.schema import EnvConfig
 
@@ -346,3 +348,36 @@ def test_a_flattened_image_is_noted(tmp_path: Path) -> None:
     assert agent.model.encoder.planes.num_planes == 6
     action, _ = agent.predict(StackedCamera().reset(seed=0)[0])
     assert action in (0, 1)
+
+
+# --------------------------------------------------------------------------- rules by structure
+
+
+def test_rules_by_structure_refuse_an_environment_without_spaces(tmp_path: Path) -> None:
+    class NoSpace(Plain):
+        observation_space = None
+
+    with pytest.raises(EnvError, match="NoSpace.*: observation space NoneType is no gymnasium.Space") as error:
+        limelight.train(NoSpace, preset="none", run_dir=str(tmp_path / "r"), **QUICK)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["reset", "step", "close"])
+def test_an_exit_in_random_play_does_not_end_the_program(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_no_report(monkeypatch)
+
+    class Exits(Plain):
+        pass
+
+    def leave(*_: Any, **__: Any) -> None:
+        sys.exit(3)
+
+    setattr(Exits, method, leave)
+    settings = {**QUICK, "total_timesteps": 40, "run_dir": str(tmp_path / "r")}
+    if method == "close":
+        assert limelight.train(Exits, preset="none", **settings).status == "completed"
+        return
+    with pytest.raises(EnvError, match=rf"Exits.*: {method}\(\) called sys.exit\(\)"):
+        limelight.train(Exits, preset="none", **settings)

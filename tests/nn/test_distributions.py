@@ -498,6 +498,11 @@ def test_the_action_space_determines_the_distribution(space: Space[Any], kind: t
     ("space", "settings", "words"),
     [
         (Text(3), {}, "Text.*supported are Box, Discrete, MultiDiscrete, MultiBinary"),
+        (
+            Box(np.zeros((9, 9), int), np.eye(9, dtype=int), (9, 9), int),
+            {},
+            r"^action space Box\(9, 9\) int64: a Box of",
+        ),
         (Box(0, 9, (2,), np.int32), {}, "Box of integers is not supported; make it a MultiDiscrete"),
         (
             Packed(Dict(a=Discrete(2), b=Box(0, 9, (2,), np.uint8))),

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from helpers.settings import one_line, train_config
@@ -23,6 +24,9 @@ from limelight.settings.values import Range, parse_words, to_text
         ({"gamma": "high"}, "gamma = 'high': must be a number"),
         ({"gamma": True}, "gamma = True: must be a number"),
         ({"gamma": None}, "gamma = None: must be a number"),
+        ({"gamma": 10**400}, f"gamma = 1{'0' * 99} …: must be a number"),
+        ({"gamma": 10**5000}, "gamma = a number of thousands of digits: must be a number"),
+        ({"gamma": np.zeros((2, 2))}, "gamma = array([[0., 0.], [0., 0.]]): must be a number"),
         ({"num_envs": 1.5}, "num_envs = 1.5: must be a whole number"),
         ({"num_envs": True}, "num_envs = True: must be a whole number"),
         ({"num_envs": math.inf}, "num_envs = inf: must be a whole number"),

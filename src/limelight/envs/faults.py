@@ -7,6 +7,8 @@ import logging
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from gymnasium.spaces import Space
 import limelight
 from limelight.errors import EnvError, LimelightError
 from limelight.spaces.describe import describe_space
+from limelight.spaces.values import NUMBERS
 from limelight.typing import AnyEnv
 
 _LIBRARIES = tuple(str(Path(file).parent) for file in (gym.__file__, np.__file__, limelight.__file__))
@@ -91,15 +94,24 @@ class NotOneNumberError(ValueError):
     """A reward that is not one number."""
 
 
+PLAIN_NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_})
+"""Types whose values an array of floats takes as they are. Of others it also takes texts, dates, None and the like."""
+
+
 def one_number(reward: Any) -> float:
-    """Return a reward that an array does not take as an element: an array or a list of one number.
+    """Return a reward as a float: any real number, or an array or a list of one.
 
     Raises: NotOneNumberError.
     """
-    array = np.asarray(reward)
-    if array.size != 1 or array.dtype.kind not in "biuf":
-        raise NotOneNumberError(f"the reward {' '.join(repr(reward).split())} is not one number")
-    return float(array.reshape(()))
+    try:
+        array = np.asarray(reward)
+        if array.size == 1 and array.dtype.kind in NUMBERS:
+            return float(array.reshape(()))
+        if array.dtype.kind == "O" and isinstance(reward, Real | Decimal):
+            return float(reward)
+    except (ValueError, TypeError, OverflowError):  # ragged lists, numbers beyond float64
+        pass
+    raise NotOneNumberError(f"the reward {' '.join(repr(reward).split())[:60]} is not one number")
 
 
 def step_misfit(name: str, step: str, index: int, space: Space[Any], error: BaseException) -> EnvError:

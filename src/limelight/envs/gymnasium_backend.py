@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from limelight.envs.async_copies import AsyncCopy, raise_fault
 from limelight.envs.base import Step
 from limelight.envs.faults import (
+    PLAIN_NUMBERS,
     NotOneNumberError,
     call_fault,
     close_all,
@@ -122,10 +123,7 @@ class SyncBackend:
             for i, step in enumerate(self._steps):
                 if running[i]:
                     observations[i], reward, term, trunc, infos[i] = step(actions[i])
-                    try:
-                        rewards[i] = reward
-                    except (ValueError, TypeError):
-                        rewards[i] = one_number(reward)
+                    rewards[i] = reward if type(reward) in PLAIN_NUMBERS else one_number(reward)
                     if term or trunc:
                         if not done:
                             terminated, truncated, done = terminated.copy(), truncated.copy(), True
@@ -147,10 +145,7 @@ class SyncBackend:
         try:
             for i, step in enumerate(self._steps):
                 observations[i], reward, term, trunc, infos[i] = step(actions[i])
-                try:
-                    rewards[i] = reward
-                except (ValueError, TypeError):
-                    rewards[i] = one_number(reward)
+                rewards[i] = reward if type(reward) in PLAIN_NUMBERS else one_number(reward)
                 if term or trunc:
                     final = self._read_final(i)
                     if final_obs is None:

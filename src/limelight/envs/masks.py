@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from numpy.typing import NDArray
 
 from limelight.errors import EnvError
+from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import MASK_KEY, Packed
 from limelight.typing import AnyEnv
 
@@ -32,7 +33,7 @@ def observes_mask(env: AnyEnv, name: str) -> bool:
     size = int(np.prod(mask.shape)) if isinstance(mask, Box | MultiBinary | MultiDiscrete) else None
     if size != wanted:
         raise EnvError(
-            f"env_id = {name}: its observation {MASK_KEY} is {mask}, but there are {wanted} actions to mask; "
+            f"env_id = {name}: its observation {MASK_KEY} is {describe_space(mask)}, but there are {wanted} actions to mask; "
             f"give 0 or 1 for each, or set action_masks to off"
         )
     return True

@@ -199,7 +199,7 @@ class EnvSource:
                     self.inspection.play = probe(env, self.name, _PROBE_STEPS, _PROBE_SECONDS)
                     self.inspection.step_seconds = self.inspection.play.step_seconds
             finally:
-                env.close()
+                close_env(env, self.name)
 
     def render_modes(self) -> tuple[str, ...]:
         """Return the render modes that the environment declares; make a copy as :meth:`spaces` does."""

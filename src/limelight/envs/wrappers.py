@@ -12,6 +12,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from limelight.errors import ConfigError
+from limelight.spaces.describe import describe_space
 
 Observation = NDArray[np.floating[Any]]
 
@@ -48,7 +49,9 @@ class HideVelocities(gym.ObservationWrapper[Observation, Any, Observation], Reco
         self._keep = list(POSITIONS[env_id] if keep is None else keep)
         space = env.observation_space
         if not isinstance(space, Box) or len(space.shape) != 1:
-            raise ConfigError(f"keep = {self._keep}: {env_id} has observations {space}; a flat Box would work")
+            raise ConfigError(
+                f"keep = {self._keep}: {env_id} has observations {describe_space(space)}; a flat Box would work"
+            )
         size = space.shape[0]
         if not self._keep or len(set(self._keep)) < len(self._keep) or not set(self._keep) <= set(range(size)):
             raise ConfigError(f"keep = {self._keep}: must be one or more different indices from 0 to {size - 1}")

@@ -20,6 +20,7 @@ from limelight.errors import ConfigError
 from limelight.nn.bounds import ToEnv, log_half_ranges, make_to_env, shaped, unchanged
 from limelight.nn.squash import log_slope, mean_log_slope
 from limelight.settings.schema import ModelConfig
+from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import Packed, path_name
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
@@ -295,11 +296,12 @@ def make_distribution(space: Space[Any], config: ModelConfig) -> ActionDistribut
             if getattr(config, name) != getattr(ModelConfig, name):
                 raise ConfigError(
                     f"{name} = {getattr(config, name)}: only continuous actions use it; "
-                    f"leave it out where the action space is {space}"
+                    f"leave it out where the action space is {describe_space(space)}"
                 )
     if config.action_std == "gsde" and isinstance(space, Packed):
         raise ConfigError(
-            f"action_std = gsde: only where the action space is one Box, but it is {space}; set it to exp or softplus"
+            f"action_std = gsde: only where the action space is one Box, but it is {describe_space(space)}; "
+            "set it to exp or softplus"
         )
     return _family(space, config)
 
@@ -316,11 +318,13 @@ def _family(space: Space[Any], config: ModelConfig) -> ActionDistribution:
         return _packed_family(space, config)
     if isinstance(space, Box):
         if space.dtype.kind != "f":
-            raise ConfigError(f"action space {space}: a Box of integers is not supported; make it a MultiDiscrete")
+            raise ConfigError(
+                f"action space {describe_space(space)}: a Box of integers is not supported; make it a MultiDiscrete"
+            )
         bounds = config.action_bounds
         return Gaussian(math.prod(space.shape), make_to_env(space, bounds), config, log_half_ranges(space, bounds))
     raise ConfigError(
-        f"action space {space}: not supported; supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict and "
+        f"action space {describe_space(space)}: not supported; supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict and "
         "Tuple of these"
     )
 

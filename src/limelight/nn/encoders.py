@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from limelight.errors import ConfigError, did_you_mean
 from limelight.nn.images import NETWORKS, ImageEncoder
 from limelight.settings.schema import ModelConfig
+from limelight.spaces.describe import describe_space
 from limelight.spaces.images import MIN_CNN_SIZE, is_categorical_image, is_image
 from limelight.spaces.packed import Leaf, Packed
 
@@ -48,7 +49,7 @@ class FlattenObs(nn.Module):
             offsets = torch.from_numpy(before - space.start.reshape(-1))
         else:
             raise ConfigError(
-                f"observation space {space}: not supported; supported are Box, Discrete, MultiDiscrete, MultiBinary"
+                f"observation space {describe_space(space)}: not supported; supported are Box, Discrete, MultiDiscrete, MultiBinary"
             )
         self.register_buffer("offsets", offsets, persistent=False)
 
@@ -108,7 +109,7 @@ class LeafEncoders(nn.Module):
         super().__init__()
         self.leaves = space.visible
         if not self.leaves:
-            raise ConfigError(f"observation space {space.original}: contains nothing but the action mask")
+            raise ConfigError(f"observation space {describe_space(space)}: contains nothing but the action mask")
         parts = [make_leaf_encoder(leaf.space, config) for leaf in self.leaves]
         self.parts = nn.ModuleList(parts)
         *self.starts, self.num_features = itertools.accumulate((part.num_features for part in parts), initial=0)

@@ -55,7 +55,7 @@ class Range:
         bounds = [f"{symbol} {bound:.12g}" for symbol, bound in symbols.items() if bound is not None]
         if self.le is None and self.lt is None and not float("-inf") < value < float("inf"):
             bounds.append("finite")
-        raise ConfigError(f"{name} = {value}: must be {' and '.join(bounds)}")
+        raise ConfigError(f"{name} = {shown(value)}: must be {' and '.join(bounds)}")
 
     def __str__(self) -> str:
         """Return the interval in mathematical notation."""
@@ -116,7 +116,8 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
         return {str(key): coerce(f"{name}.{key}", element, args[1]) for key, element in value.items()}
     elif annotation in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
         if annotation is float or value == value // 1:  # false for fractions, infinities and NaN
-            return annotation(value)
+            with contextlib.suppress(OverflowError):  # whole numbers beyond float64
+                return annotation(value)
     elif annotation is Path and isinstance(value, str | Path):
         return Path(value)
     elif annotation is str and isinstance(value, os.PathLike):
@@ -125,7 +126,16 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
         return value
     elif annotation is type(None) and value is None:
         return None
-    raise ConfigError(f"{name} = {value!r}: must be {describe_type(annotation)}")
+    raise ConfigError(f"{name} = {shown(value)}: must be {describe_type(annotation)}")
+
+
+def shown(value: Any) -> str:
+    """Return a refused value for a message, on one line and not endless: arrays and long numbers are."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:100]} …"
 
 
 def _plain(name: str, value: Any) -> Any:

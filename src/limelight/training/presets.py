@@ -440,10 +440,12 @@ def resolve_config(
 
         import_env_module(asked.env)
     from limelight.envs.source import resolve_env
+    from limelight.spaces.describe import check_spaces
 
     name = choose_preset(env_id, preset, asked.model.core, lambda: resolve_env(asked.env, factory).spaces())
     if name == "none":
         source = resolve_env(asked.env, factory)
+        check_spaces(*source.spaces(), source.name)
         source.play_once()
         algo = _algorithm(source)[0] if algo == AUTO else algo
         facts = _facts(with_settings(asked, {"algo": algo}), source, settings)
