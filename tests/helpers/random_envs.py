@@ -197,7 +197,8 @@ class RudeError(Exception):
 
 
 ERRORS: dict[str, BaseException] = {
-    "runtime": RuntimeError("the simulator broke"), "lines": RudeError(), "key": KeyError("place"), "stop": StopIteration(),
+    "runtime": RuntimeError("the simulator broke"), "lines": RudeError(), "key": KeyError("place"),
+    "stop": StopIteration(),
     "unpack": ValueError("not enough values to unpack (expected 2, got 1)"), "pipe": BrokenPipeError(),
     "eof": EOFError(), "memory": MemoryError(), "type": TypeError("unexpected keyword argument 'seed'"),
     "assertion": AssertionError(), "exit": SystemExit(), "exit 3": SystemExit(3), "exit text": SystemExit("bye\nbye"),

@@ -33,8 +33,9 @@ SMALL = {
 LEFT_OUT = {"run_dir", "env_id", "algo", "asynchronous", "runner", "num_workers"}
 """Settings that the tests choose by themselves."""
 WRONG: tuple[Any, ...] = (
-    "text", "", "1", None, True, -1, 0, 0.5, 1.5, 10**30, 10**400, -(10**400), 10**5000, float("nan"), float("inf"), -1e300, [], {},
-    [1, "a"], {"a": 1}, b"1", 1j, object(), np.float32(0.5), np.array([1, 2]), np.int64(3), np.zeros((3, 3)), np.zeros(999), {1, 2}, len, "a\nb",
+    "text", "", "1", None, True, -1, 0, 0.5, 1.5, 10**30, 10**400, -(10**400), 10**5000, float("nan"), float("inf"),
+    -1e300, [], {}, [1, "a"], {"a": 1}, b"1", 1j, object(), np.float32(0.5), np.array([1, 2]), np.int64(3),
+    np.zeros((3, 3)), np.zeros(999), {1, 2}, len, "a\nb",
 )  # fmt: skip
 TEXTS = {
     "env_module": ("math", "no_such_module", "", "1/0", "a b", "..", "math\n"),
