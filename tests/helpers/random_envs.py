@@ -241,12 +241,15 @@ class Plan:
         kind, name = self.fault
         if kind == "observation":
             return must_be_refused(self.observation_space, name, self.part)
-        return kind in ("reset", "step", "init", "result", "reward")
+        in_steps = kind in ("result", "reward") and self.at > 0
+        return in_steps or kind in ("reset", "step", "init") or (kind, self.at) == ("result", 0)
 
     def may_be_refused(self) -> bool:
         """Return whether anything here is wrong or odd, or not supported."""
         spaces = (self.observation_space, self.action_space)
-        plain = all(isinstance(part, SIMPLE) and 0 not in part.shape for space in spaces for _, part in walk(space))
+        plain = all(any(True for _ in walk(space)) for space in spaces) and all(
+            isinstance(part, SIMPLE) and 0 not in part.shape for space in spaces for _, part in walk(space)
+        )
         whole = plain and any(isinstance(p, Box) and p.dtype.kind != "f" for _, p in walk(self.action_space))
         return not plain or whole or self.mask not in ("none", "legal", "some") or self.fault is not None
 
