@@ -357,7 +357,7 @@ def test_rules_by_structure_refuse_an_environment_without_spaces(tmp_path: Path)
     class NoSpace(Plain):
         observation_space = None
 
-    with pytest.raises(EnvError, match="NoSpace.*: observation space NoneType is no gymnasium.Space") as error:
+    with pytest.raises(EnvError, match=r"NoSpace.*: observation space NoneType is no gymnasium.Space") as error:
         limelight.train(NoSpace, preset="none", run_dir=str(tmp_path / "r"), **QUICK)
     assert "\n" not in str(error.value)
 

@@ -114,7 +114,7 @@ NEVER_FIT = ("text", "none", "object", "ragged", "shape", "complex", "bytes", "m
 
 
 def spoil(space: Space[Any], obs: Any, how: str, index: int) -> Any:
-    """Return a copy of ``obs`` with one part replaced: a part that does not fit, or (list, float64, extra) that does."""
+    """Return a copy of ``obs`` with one part replaced by one that does not fit; list, float64 and extra do."""
     parts = list(walk(space))
     path, leaf = parts[index % len(parts)]
     obs = copy.deepcopy(obs)
@@ -189,7 +189,7 @@ ODD_INFOS: dict[str, Any] = {
 MASKS = ("none", "legal", "some", "no action", "short", "text", "nan", "missing later", "ragged")
 
 
-class Rude(Exception):
+class RudeError(Exception):
     """An exception of several lines."""
 
     def __str__(self) -> str:
@@ -197,7 +197,8 @@ class Rude(Exception):
 
 
 ERRORS: dict[str, BaseException] = {
-    "runtime": RuntimeError("the simulator broke"), "lines": Rude(), "key": KeyError("place"), "stop": StopIteration(),
+    "runtime": RuntimeError("the simulator broke"), "lines": RudeError(), "key": KeyError("place"),
+    "stop": StopIteration(),
     "unpack": ValueError("not enough values to unpack (expected 2, got 1)"), "pipe": BrokenPipeError(),
     "eof": EOFError(), "memory": MemoryError(), "type": TypeError("unexpected keyword argument 'seed'"),
     "assertion": AssertionError(), "exit": SystemExit(), "exit 3": SystemExit(3), "exit text": SystemExit("bye\nbye"),
@@ -240,12 +241,15 @@ class Plan:
         kind, name = self.fault
         if kind == "observation":
             return must_be_refused(self.observation_space, name, self.part)
-        return kind in ("reset", "step", "init", "result", "reward")
+        in_steps = kind in ("result", "reward") and self.at > 0
+        return in_steps or kind in ("reset", "step", "init") or (kind, self.at) == ("result", 0)
 
     def may_be_refused(self) -> bool:
         """Return whether anything here is wrong or odd, or not supported."""
         spaces = (self.observation_space, self.action_space)
-        plain = all(isinstance(part, SIMPLE) and 0 not in part.shape for space in spaces for _, part in walk(space))
+        plain = all(any(True for _ in walk(space)) for space in spaces) and all(
+            isinstance(part, SIMPLE) and 0 not in part.shape for space in spaces for _, part in walk(space)
+        )
         whole = plain and any(isinstance(p, Box) and p.dtype.kind != "f" for _, p in walk(self.action_space))
         return not plain or whole or self.mask not in ("none", "legal", "some") or self.fault is not None
 

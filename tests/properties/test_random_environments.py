@@ -32,10 +32,12 @@ SECONDS = 60
 SETTINGS_EXCLUDE = re.compile(r"backend = vector: |num_minibatches = |normalize_obs|normalize_advantages = batch")
 """Errors of combinations of settings that the strategy below may choose."""
 SETTINGS = {
-    "num_envs": st.integers(1, 3), "num_steps": st.sampled_from((1, 4, 5)), "core": st.sampled_from(("feedforward", "gru")),
+    "num_envs": st.integers(1, 3), "num_steps": st.sampled_from((1, 4, 5)),
+    "core": st.sampled_from(("feedforward", "gru")),
     "autoreset_mode": st.sampled_from(("next_step", "next_step", "same_step", "disabled")),
     "normalize_obs": st.sampled_from((False, False, True)), "critic": st.sampled_from(("shared", "separate")),
-    "algo": st.sampled_from(("a2c", "a2c", "ac", "ppo", "auto")), "backend": st.sampled_from(("sync", "auto", "vector")),
+    "algo": st.sampled_from(("a2c", "a2c", "ac", "ppo", "auto")),
+    "backend": st.sampled_from(("sync", "auto", "vector")),
     "max_episode_steps": st.sampled_from((None, 3)), "preset": st.sampled_from(("plain", "plain", "plain", "auto")),
 }  # fmt: skip
 QUICK: dict[str, Any] = {

@@ -24,6 +24,7 @@ from limelight.settings.values import Range, parse_words, to_text
         ({"gamma": "high"}, "gamma = 'high': must be a number"),
         ({"gamma": True}, "gamma = True: must be a number"),
         ({"gamma": None}, "gamma = None: must be a number"),
+        ({"critic": np.zeros(2)}, "critic = array([0., 0.]): must be shared | separate | target"),
         ({"gamma": 10**400}, f"gamma = 1{'0' * 99} …: must be a number"),
         ({"gamma": 10**5000}, "gamma = a number of thousands of digits: must be a number"),
         ({"gamma": np.zeros((2, 2))}, "gamma = array([[0., 0.], [0., 0.]]): must be a number"),

@@ -33,8 +33,8 @@ def observes_mask(env: AnyEnv, name: str) -> bool:
     size = int(np.prod(mask.shape)) if isinstance(mask, Box | MultiBinary | MultiDiscrete) else None
     if size != wanted:
         raise EnvError(
-            f"env_id = {name}: its observation {MASK_KEY} is {describe_space(mask)}, but there are {wanted} actions to mask; "
-            f"give 0 or 1 for each, or set action_masks to off"
+            f"env_id = {name}: its observation {MASK_KEY} is {describe_space(mask)}, but there are {wanted} actions to "
+            f"mask; give 0 or 1 for each, or set action_masks to off"
         )
     return True
 

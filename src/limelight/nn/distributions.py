@@ -324,8 +324,8 @@ def _family(space: Space[Any], config: ModelConfig) -> ActionDistribution:
         bounds = config.action_bounds
         return Gaussian(math.prod(space.shape), make_to_env(space, bounds), config, log_half_ranges(space, bounds))
     raise ConfigError(
-        f"action space {describe_space(space)}: not supported; supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict and "
-        "Tuple of these"
+        f"action space {describe_space(space)}: not supported; supported are Box, Discrete, MultiDiscrete, "
+        "MultiBinary, and Dict and Tuple of these"
     )
 
 

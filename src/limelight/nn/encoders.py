@@ -49,7 +49,8 @@ class FlattenObs(nn.Module):
             offsets = torch.from_numpy(before - space.start.reshape(-1))
         else:
             raise ConfigError(
-                f"observation space {describe_space(space)}: not supported; supported are Box, Discrete, MultiDiscrete, MultiBinary"
+                f"observation space {describe_space(space)}: not supported; supported are Box, Discrete, "
+                "MultiDiscrete, MultiBinary"
             )
         self.register_buffer("offsets", offsets, persistent=False)
 

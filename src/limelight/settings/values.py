@@ -106,7 +106,7 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
             with contextlib.suppress(ConfigError):
                 return coerce(name, value, option)
     elif origin is Literal:
-        if value in args and isinstance(value, str):
+        if isinstance(value, str) and value in args:
             return value
     elif origin is tuple and isinstance(value, list | tuple):
         return tuple(coerce(name, element, args[0]) for element in value)
