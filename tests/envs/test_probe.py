@@ -51,6 +51,15 @@ def test_facts_of_random_play() -> None:
     assert facts.step_seconds > 0
 
 
+def test_rewards_may_be_any_form_of_one_number() -> None:
+    class Arrays(Scripted):
+        def step(self, action: Any) -> Any:
+            obs, reward, *rest = super().step(action)
+            return obs, np.array([reward]), *rest
+
+    assert probe(pack_env(Arrays(), "scripted", None), "scripted", 5, 60.0).highest_reward == 2.0
+
+
 def test_time_bounds_random_play() -> None:
     assert probe(pack_env(Scripted(), "scripted", None), "scripted", 10**9, 0.0).steps == 2
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 import limelight
@@ -118,7 +118,7 @@ def check_config(run: dict[str, Any], *_: Any) -> str:
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=60, suppress_health_check=CHECKS)
+@settings(max_examples=60, suppress_health_check=CHECKS, phases=(Phase.explicit, Phase.generate))
 @given(run=configs())
 def test_random_settings_train_or_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, run: dict[str, Any]) -> None:
     draw_no_report(monkeypatch)
@@ -126,7 +126,7 @@ def test_random_settings_train_or_are_refused_in_one_line(monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-@settings(max_examples=1_000, suppress_health_check=CHECKS)
+@settings(max_examples=1_000, suppress_health_check=CHECKS, phases=(Phase.explicit, Phase.generate))
 @given(run=configs())
 def test_a_thousand_random_settings_train_or_are_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch, run: dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.spaces import Space
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -151,7 +151,7 @@ RUNS = given(plan=plans(), chosen=st.fixed_dictionaries(SETTINGS))
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=60, suppress_health_check=CHECKS)
+@settings(max_examples=60, suppress_health_check=CHECKS, phases=(Phase.explicit, Phase.generate))
 @RUNS
 def test_a_random_environment_trains_or_is_refused_in_one_line(
     seen: list[NDArray[Any]], plan: Plan, chosen: dict[str, Any]
@@ -160,7 +160,7 @@ def test_a_random_environment_trains_or_is_refused_in_one_line(
 
 
 @pytest.mark.slow
-@settings(max_examples=1_000, suppress_health_check=CHECKS)
+@settings(max_examples=1_000, suppress_health_check=CHECKS, phases=(Phase.explicit, Phase.generate))
 @RUNS
 def test_a_thousand_random_environments_train_or_are_refused_in_one_line(
     seen: list[NDArray[Any]], plan: Plan, chosen: dict[str, Any]

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from limelight.envs.faults import call_fault
+from limelight.envs.faults import call_fault, one_number
 from limelight.envs.masks import random_action
 from limelight.errors import LimelightError
 from limelight.spaces.packed import Packed
@@ -63,7 +63,7 @@ def _play(env: AnyEnv, max_steps: int, max_seconds: float, calls: list[str]) -> 
         calls.append("step()")
         obs, reward, terminated, truncated, info = env.step(action)
         seconds.append(time.perf_counter() - start)
-        rewards.append(float(reward))
+        rewards.append(one_number(reward))
         largest = max(largest, _largest(env.observation_space, obs))
         length += 1
         if terminated or truncated:
