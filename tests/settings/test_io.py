@@ -224,3 +224,10 @@ def test_yaml_keeps_text_and_numbers_apart_and_names_its_file(tmp_path: Path) ->
     path.write_text("algorithm: {gamma: 7}\n")
     with pytest.raises(ConfigError, match=r"config\.yaml: gamma = 7"):
         load_valid(path)
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\u2029"])
+def test_line_breaks_of_unicode_survive_yaml(text: str, tmp_path: Path) -> None:
+    config = with_settings(TrainConfig(), {"run_dir": text})
+    save_yaml(config, tmp_path / "config.yaml")
+    assert load_yaml(tmp_path / "config.yaml") == config

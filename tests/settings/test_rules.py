@@ -125,7 +125,7 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
         ({"num_minibatches": 65}, ["num_minibatches = 65", "num_envs × num_steps = 64"]),
         (
             {"num_minibatches": 9, "core": "gru"},
-            ["num_minibatches = 9", "core gru", "num_envs = 8", "set num_minibatches to 8 or less"],
+            ["num_minibatches = 9", "core gru", "num_envs = 8", "set num_minibatches to at most 8"],
         ),
         (
             {"num_minibatches": 33, "normalize_advantages": "batch"},

@@ -278,7 +278,7 @@ class EnvSource:
                 f"which is no gymnasium.Env{single}; make a gymnasium.Env"
             )
         for role in ("observation_space", "action_space"):
-            if not isinstance(getattr(env, role, None), Space):
+            if not hasattr(env, role):
                 raise EnvError(f"{self.name}: the environment has no {role}; set self.{role} to a gymnasium.Space")
         return env
 

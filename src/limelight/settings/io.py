@@ -202,7 +202,10 @@ for _kind in (_Loader, _Dumper):
 
 def save_yaml(config: TrainConfig, path: Path) -> None:
     """Write ``config`` as YAML."""
-    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    settings = to_dict(config)
+    text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    if re.search("[\x85\u2028\u2029]", text):  # yaml would read these as line breaks
+        text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False)
     path.write_text(text, encoding="utf-8")
 
 

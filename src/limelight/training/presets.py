@@ -445,8 +445,8 @@ def resolve_config(
     name = choose_preset(env_id, preset, asked.model.core, lambda: resolve_env(asked.env, factory).spaces())
     if name == "none":
         source = resolve_env(asked.env, factory)
-        check_spaces(*source.spaces(), source.name)
         source.play_once()
+        check_spaces(*source.spaces(), source.name)
         algo = _algorithm(source)[0] if algo == AUTO else algo
         facts = _facts(with_settings(asked, {"algo": algo}), source, settings)
         tuned = {name: value for choice in choose_settings(facts) for name, value in choice.settings.items()}

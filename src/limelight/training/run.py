@@ -176,10 +176,9 @@ def run(
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, Loggers(loggers) if quiet else logger)
         _pass_on(notes, loop.notes)
         if state is not None:
-            save_yaml(config, run_dir / CONFIG)
             restore(loop, state)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
-    kept = source if source.factory is not None else None
+    kept = None if source.factory is None else source
     return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number, kept)
 
 
@@ -418,7 +417,8 @@ def _step_of(state: dict[str, Any]) -> int:
 
 
 def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
-    """Continue from a checkpoint, with a message that says so, and what is not exact about it."""
+    """Continue from a checkpoint, with a message that says so, and what is not exact about it; save the settings."""
+    save_yaml(loop.config, loop.run_dir / CONFIG)
     restart_seed = derive_seed(loop.config.seed, Stream.ENV, _step_of(state))
     inexact = loop.set_state(state["training"], restart_seed)
     step, budget = loop.runner.num_steps, loop.config.total_timesteps

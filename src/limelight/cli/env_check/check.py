@@ -19,6 +19,7 @@ from limelight.envs.faults import seed_spaces, what_happened
 from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action
 from limelight.envs.packing import PackActions, PackObservations
 from limelight.envs.source import EnvSource, resolve_env
+from limelight.errors import EnvError
 from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import EnvConfig, TrainConfig
 from limelight.spaces.packed import MASK_KEY, MaskSource, Packed, part_of, walk
@@ -63,7 +64,10 @@ def _plan(found: list[Finding], source: EnvSource, run: TrainConfig) -> list[Fin
 def _make(config: EnvConfig) -> tuple[EnvSource, TrainConfig, Env]:
     """Return the source of the environment, the configuration that training would have, and a copy."""
     source = resolve_env(config)
-    run = _resolve(config, source)  # may make a copy, and closes it
+    try:
+        run = _resolve(config, source)  # may make a copy, and closes it
+    except EnvError:  # the checks say more
+        run = TrainConfig(env=config)
     source = resolve_env(run.env, source)
     return source, run, source.make()
 
