@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow coverage lint bench install clean
+.PHONY: help train test test-slow random coverage lint bench install clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -29,6 +29,9 @@ test: $(STAMP)  ## Run the tests in parallel, without the slow ones (ARGS="tests
 
 test-slow: $(STAMP)  ## Run the slow tests, one after the other: they start clusters and count processes
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)
+
+random: $(STAMP)  ## Run a thousand random environments and a thousand random settings
+	$(VENV)/bin/python -m pytest -m random $(ARGS)
 
 coverage: $(STAMP)  ## Run all tests in one process; fails under 90 % coverage
 	$(VENV)/bin/python -m pytest -m "" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 $(ARGS)

@@ -125,7 +125,7 @@ def test_random_settings_train_or_are_refused_in_one_line(monkeypatch: pytest.Mo
     event(check_config(run))
 
 
-@pytest.mark.slow
+@pytest.mark.random
 @settings(max_examples=1_000, suppress_health_check=CHECKS, phases=(Phase.explicit, Phase.generate))
 @given(run=configs())
 def test_a_thousand_random_settings_train_or_are_refused_in_one_line(

@@ -159,7 +159,7 @@ def test_a_random_environment_trains_or_is_refused_in_one_line(
     event(check_run(plan, chosen, seen))
 
 
-@pytest.mark.slow
+@pytest.mark.random
 @settings(max_examples=1_000, suppress_health_check=CHECKS, phases=(Phase.explicit, Phase.generate))
 @RUNS
 def test_a_thousand_random_environments_train_or_are_refused_in_one_line(
