@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeGuard
 
-from limelight.errors import WorkerError
+from limelight.errors import EnvError, LimelightError, WorkerError
 from limelight.settings.schema import TrainConfig
 
 _FIRST_DELAY = 0.1
@@ -72,3 +73,8 @@ def pop_due(slots: Iterable[WorkerSlot]) -> list[WorkerSlot]:
     for slot in due:
         slot.restart_at = None
     return due
+
+
+def ends_the_run(error: BaseException) -> TypeGuard[LimelightError]:
+    """Return whether a worker's error ends the run: not one of an environment's own code, which may not recur."""
+    return isinstance(error, LimelightError) and not (isinstance(error, EnvError) and error.from_env)

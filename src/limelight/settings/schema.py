@@ -104,7 +104,7 @@ class AlgorithmConfig:
     """Loss between values and return targets."""
     huber_delta: Annotated[float, Range(gt=0)] = 1.0
     """Error at which the Huber loss turns from quadratic to linear."""
-    reward_scale: Annotated[float, Range(gt=0)] = 1.0
+    reward_scale: Annotated[float, Range(gt=0, le=1e9)] = 1.0
     """Factor on the rewards of the learner. Reported returns stay raw."""
     normalize_rewards: bool = False
     """Divide the rewards of the learner by the running deviation of discounted returns. Reported returns stay raw."""

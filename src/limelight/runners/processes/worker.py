@@ -15,16 +15,17 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
-from typing import Any, TypeGuard
+from typing import Any
 
 from limelight.algo.episodes import Episode
 from limelight.algo.rollout import Rollout
 from limelight.envs.spawn import allow_children
-from limelight.errors import EnvError, LimelightError, NonFiniteError
+from limelight.errors import LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
 from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, stamp_episodes
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.worker_metrics import Counter
+from limelight.runners.worker_slots import ends_the_run
 from limelight.seeds import worker_seed
 from limelight.settings.schema import TrainConfig
 from limelight.threads import single_threaded
@@ -240,13 +241,8 @@ def run_worker(spec: WorkerSpec, factory: Any, shared: SharedState, channel: Con
             _run(spec, factory.fn, shared, channel)
     except BaseException as error:
         with contextlib.suppress(BrokenPipeError):  # the main process has exited
-            channel.send(Failure(traceback.format_exc(), error if _ends_the_run(error) else None))
+            channel.send(Failure(traceback.format_exc(), error if ends_the_run(error) else None))
         raise SystemExit(1) from None
-
-
-def _ends_the_run(error: BaseException) -> TypeGuard[LimelightError]:
-    """Return whether the error ends the run: not that of an environment's own code, as a new copy may do better."""
-    return isinstance(error, LimelightError) and not (isinstance(error, EnvError) and error.from_env)
 
 
 def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: SharedState, channel: Connection) -> None:

@@ -15,11 +15,10 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from limelight.errors import LimelightError
 from limelight.runners.base import ENV_STATE_NOT_RESTORED
 from limelight.runners.ray.cluster import free_places, join
 from limelight.runners.ray.worker import RayWorker, WorkerResult
-from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, pop_due
+from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, ends_the_run, pop_due
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, State
 
@@ -165,7 +164,7 @@ class WorkerPool:
         worker.pending = 0
         worker.version = -1
         self._pending = {task: other for task, other in self._pending.items() if other is not worker}
-        if isinstance(error, RayTaskError) and isinstance(error.cause, LimelightError):
+        if isinstance(error, RayTaskError) and ends_the_run(error.cause):
             raise type(error.cause)(*error.cause.args) from None
         self.messages.append(self.restart_policy.handle_exit(worker.slot, _exit_reason(error)))
 
