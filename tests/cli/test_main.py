@@ -463,7 +463,9 @@ def test_check_prints_a_line_per_finding_and_fails_with_2(capsys: pytest.Capture
     assert failed[0].split()[1] == "spaces"
 
 
-@pytest.mark.parametrize("name", ["yaml", "random", "queue"])
+@pytest.mark.parametrize(
+    "name", ["yaml", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "queue"))]
+)
 def test_a_file_of_the_present_folder_hides_no_library(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}.py").write_text("x = 1\n")
     train = ["train", "CartPole-v1", "--total-timesteps", "40", "--eval-every", "0", "--final-episodes", "0"]

@@ -410,6 +410,7 @@ def test_an_action_that_a_single_game_does_not_have_is_refused(wrong: Any) -> No
     game.step(np.int32(5))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads as Linux shows them")
 def test_threads_are_as_many_as_set_and_exit_with_the_backend() -> None:
     def threads() -> int:
@@ -614,6 +615,7 @@ def test_games_are_listed_without_making_any(monkeypatch: pytest.MonkeyPatch) ->
     assert message(lambda: catalog.environments("pnog")).endswith("; did you mean ALE/Pong-v5?")
 
 
+@pytest.mark.slow
 def test_check_knows_games() -> None:
     found = {finding.subject: finding for finding in check_env(env_config("breakout", max_episode_steps=300))}
     assert {finding.level for finding in found.values()} <= {"ok", "warn"}

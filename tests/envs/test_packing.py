@@ -276,6 +276,7 @@ def test_a_run_with_nested_observations(tmp_path: Any, settings: dict[str, Any])
     np.testing.assert_array_equal(again.predict(value)[0], action)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_report")
 def test_asynchronous_workers_share_the_statistics_of_some_entries(tmp_path: Any) -> None:
     agent = quick("helpers.composite_envs:Room", tmp_path, algo="a3c", num_workers=2, normalize_obs=True)

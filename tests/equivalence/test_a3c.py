@@ -94,6 +94,7 @@ def episodes_of(run_dir: Path) -> list[list[str]]:
     return [[r, length, step] for r, length, _, step in (line.split(",") for line in lines)]
 
 
+@pytest.mark.slow
 def test_a_whole_run_and_its_resumption_equal_the_synchronous_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

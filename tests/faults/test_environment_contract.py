@@ -104,6 +104,7 @@ def test_one_bad_reading_names_its_environment_and_the_run_resumes(
     assert (result.status, result.summary["total_timesteps"] >= 1_000) == ("completed", True)
 
 
+@pytest.mark.slow
 def test_one_huge_reading_does_not_end_a_feature(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With 1e30 in the variance, the feature would be 0 for the rest of the run."""
     kwargs = {**QUICK, "num_envs": 4, "normalize_obs": True, "total_timesteps": 3_000, "run_dir": str(tmp_path / "r")}
@@ -264,6 +265,7 @@ def test_spaces_from_which_an_environment_draws_are_seeded(tmp_path: Path) -> No
     assert returns("b") == first
 
 
+@pytest.mark.slow
 def test_a_callable_without_a_name_is_kept_in_the_process_and_asked_for_in_another(tmp_path: Path) -> None:
     makes = {"partial": functools.partial(Ten, 1.0), "lambda": lambda: Ten(1.0), "object": MakesTen()}
     for name, make in makes.items():

@@ -82,6 +82,7 @@ def wait_for_training(process: subprocess.Popen[str], folder: Path) -> list[int]
     return children(process.pid)
 
 
+@pytest.mark.slow
 def test_nothing_remains_when_the_main_process_is_killed(tmp_path: Path) -> None:
     shared_memory = set(os.listdir("/dev/shm"))
     with training(tmp_path, "--num-workers", "2") as process:

@@ -40,6 +40,7 @@ def python(folder: Path, *args: str, stdin: str | None = None) -> subprocess.Com
     return subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=folder, timeout=90)
 
 
+@pytest.mark.slow
 def test_a_guarded_script_with_its_own_callables_trains_twice(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(GUARDED)
     done = python(tmp_path, "script.py")
@@ -59,6 +60,7 @@ def test_a_script_without_a_guard_gets_an_error_and_starts_no_worker(tmp_path: P
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["-c", "stdin"])
 def test_a_main_module_without_a_file_trains(way: str, tmp_path: Path) -> None:
     code = HEAD + 'train(make, "one")\n'

@@ -49,6 +49,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_no_report(monkeypatch)
 
 
+@pytest.mark.slow
 def test_workers_that_all_exit_at_once_are_replaced(tmp_path: Path) -> None:
     faults = ("raise_error", "kill_in_push", "segfault")  # kill_in_push: while it holds the lock
     factory = FaultyEnvs(tmp_path, faults, only_once=True, wait_for_all=True)
@@ -85,6 +86,7 @@ def test_workers_that_all_exit_at_once_are_replaced(tmp_path: Path) -> None:
         assert actions[0] != actions[1]
 
 
+@pytest.mark.slow
 def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

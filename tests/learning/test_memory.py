@@ -26,6 +26,7 @@ def score(tmp_path: Path, **settings: str | int) -> float:
     return float(result.summary["final_eval_return"])
 
 
+@pytest.mark.slow
 def test_an_lstm_says_whether_two_cues_are_the_same(tmp_path: Path) -> None:
     """With a forget gate of bias 0 at the start it does not in so few steps: 0 of 4 seeds, with 1 4 of 4."""
     result = limelight.train(
@@ -36,7 +37,9 @@ def test_an_lstm_says_whether_two_cues_are_the_same(tmp_path: Path) -> None:
     assert result.summary["final_eval_return"] >= 0.95
 
 
-@pytest.mark.parametrize(("core", "critic"), [("lstm", "shared"), ("gru", "shared"), ("gru", "target")])
+@pytest.mark.parametrize(
+    ("core", "critic"), [pytest.param("lstm", "shared", marks=pytest.mark.slow), ("gru", "shared"), ("gru", "target")]
+)
 def test_memory_answers_the_query(core: str, critic: str, tmp_path: Path) -> None:
     assert score(tmp_path, core=core, core_size=32, critic=critic) >= 0.95
 

@@ -19,8 +19,11 @@ def catch() -> Catch:
     "settings",
     [
         {"encoder": "a3c", "precision": "float32"},
-        {"encoder": "a3c", "precision": "bfloat16"},
-        {"encoder": "universe", "precision": "float32", "normalize_obs": True, "core": "lstm", "core_size": 32},
+        pytest.param({"encoder": "a3c", "precision": "bfloat16"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"encoder": "universe", "precision": "float32", "normalize_obs": True, "core": "lstm", "core_size": 32},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda s: "-".join(map(str, s.values())),
 )

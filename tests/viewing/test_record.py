@@ -106,6 +106,7 @@ def cartpole() -> limelight.Agent:
 # --------------------------------------------------------------------------- observations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("game", "settings"),
     [
@@ -557,6 +558,7 @@ def test_an_environment_of_a_callable_is_recorded_while_training(tmp_path: Path,
     assert len(list((result.run_dir / "videos").glob("*.mp4"))) == 1
 
 
+@pytest.mark.slow
 def test_workers_continue_while_a_video_is_made(tmp_path: Path, no_report: None) -> None:
     result = limelight.train(
         "CartPole-v1", algo="a3c", num_workers=2, run_dir=str(tmp_path / "r"), total_timesteps=3_000, video_every=1_000,
