@@ -46,9 +46,20 @@ def test_facts_of_random_play() -> None:
     facts = probe(pack_env(Scripted(), "scripted", None), "scripted", 23, 60.0)
     assert (facts.steps, facts.episode_lengths) == (23, (5, 5, 5, 5))
     assert (facts.lowest_reward, facts.highest_reward) == (0.0, 2.0)
-    assert facts.rewarded == pytest.approx(5 / 23)
+    assert (facts.rewarded_ends, facts.end_share) == (0.0, 0.0)
     assert facts.largest_observation == 50.0  # the code is no number
     assert facts.step_seconds > 0
+
+
+@pytest.mark.parametrize(("paid_at", "steps", "ends", "share"), [(5, 23, 1.0, 1.0), (5, 4, 0.0, 0.0), (4, 23, 0.0, 0.0)])
+def test_rewards_at_the_ends_of_episodes(paid_at: int, steps: int, ends: float, share: float) -> None:
+    class Late(Scripted):
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            obs, _, terminated, truncated, info = super().step(action)
+            return obs, -3.0 * (self.t == paid_at), terminated, truncated, info
+
+    facts = probe(pack_env(Late(), "late", None), "late", steps, 60.0)
+    assert (facts.rewarded_ends, facts.end_share) == (ends, share)
 
 
 def test_rewards_may_be_any_form_of_one_number() -> None:

@@ -21,7 +21,7 @@ NUMBERS = Box(-np.inf, np.inf, (3,))
 FORCE = Box(-1.0, 1.0, (2,))
 REALS_AND_CHOICE = Tuple([FORCE, Discrete(2)])
 CHOICES = Tuple([Discrete(300), Discrete(2)])
-PLAY = Probe(2_000, 1e-5, (20,) * 100, 0.0, 1.0, 0.5, 300.0)
+PLAY = Probe(2_000, 1e-5, (20,) * 100, 0.0, 1.0, 0.5, 0.5, 300.0)
 
 
 def chosen(
@@ -53,6 +53,19 @@ def test_rewards_are_scaled_unless_the_user_does() -> None:
     assert chosen()["normalize_rewards"] is True
     for setting in ("reward_scale", "reward_clip"):
         assert "normalize_rewards" not in chosen(given={setting: 2.0})
+
+
+@pytest.mark.parametrize(
+    ("length", "num_steps"), [(2, ALGORITHMS["a2c"].untuned["num_steps"]), (40, 40), (300, 64)]
+)
+def test_a_rollout_spans_the_episode_where_only_its_end_is_rewarded(length: int, num_steps: int) -> None:
+    late = dataclasses.replace(PLAY, episode_lengths=(length,) * 9, rewarded_ends=0.9, end_share=1.0)
+    choice = chosen(play=late)
+    assert choice["num_steps"] == num_steps
+    assert ("gae_lambda" in choice) == (length > 4)
+    rarely = dataclasses.replace(late, rewarded_ends=0.1)  # as in FrozenLake: no reward says that it failed
+    assert "gae_lambda" not in chosen(play=rarely)
+    assert "gae_lambda" not in chosen(play=late, rollout=ALGORITHMS["ppo"].untuned)
 
 
 def test_large_images_get_the_cheaper_network() -> None:

@@ -30,8 +30,10 @@ class Probe:
     """Lengths of the episodes that ended."""
     lowest_reward: float
     highest_reward: float
-    rewarded: float
-    """Share of the steps whose reward is not 0."""
+    rewarded_ends: float
+    """Share of the episodes whose last reward is not 0; 0 if none ended."""
+    end_share: float
+    """Share of the last steps of episodes in the sum of absolute rewards; 0 without rewards."""
     largest_observation: float
     """The largest absolute value in the float parts of observations; 0 without such parts."""
 
@@ -57,6 +59,7 @@ def _play(env: AnyEnv, max_steps: int, max_seconds: float, calls: list[str]) -> 
     rewards: list[float] = []
     seconds: list[float] = []
     lengths: list[int] = []
+    ends: list[float] = []
     length, largest, started = 0, 0.0, time.perf_counter()
     while len(rewards) < max_steps and (len(rewards) < 2 or time.perf_counter() - started < max_seconds):
         action, start = random_action(env, obs, info), time.perf_counter()
@@ -68,13 +71,15 @@ def _play(env: AnyEnv, max_steps: int, max_seconds: float, calls: list[str]) -> 
         length += 1
         if terminated or truncated:
             lengths.append(length)
+            ends.append(abs(rewards[-1]))
             length = 0
             calls.append("reset()")
             obs, info = env.reset()
     # The first step may compile or load something
     return Probe(
         len(rewards), statistics.median(seconds[1:]), tuple(lengths), min(rewards), max(rewards),
-        float(np.mean(np.asarray(rewards) != 0)), largest,
+        float(np.mean(np.asarray(ends or [0.0]) != 0)),
+        sum(ends) / (float(np.abs(rewards).sum()) or 1.0), largest,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ were found by a study over many kinds of environments (benchmarks/defaults.py; d
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ EVALUATION_SHARE = 0.25
 """Steps of evaluations per step of training, at most."""
 FEW_ROLLOUTS = 20
 """Rollouts that a budget should have at least."""
+LONGEST_LATE = 64
+"""Steps of a rollout, at most, where rewards come at the ends of episodes."""
 MANY_STEPS = 500
 """Length from which an episode is long."""
 
@@ -46,6 +49,11 @@ class Facts:
     """Steps after which the environment declares that it truncates episodes."""
     given: Mapping[str, Any] = field(default_factory=dict)
     """Settings that the user has given, by their plain names."""
+
+    @property
+    def rewards_are_late(self) -> bool:
+        """Return whether the episodes of random play were paid by their last steps alone, and most of them were."""
+        return self.play is not None and self.play.end_share > 0.95 and self.play.rewarded_ends > 0.5
 
     @property
     def episode_length(self) -> float | None:
@@ -137,6 +145,10 @@ def _updates(facts: Facts) -> Choice | None:
         }
     elif settings["num_steps"] > 1 and facts.recurrent:
         settings |= {"num_envs": 16, "num_steps": max(settings["num_steps"], 16), "learning_rate": 1.5e-3}
+    reason = ""
+    if facts.rewards_are_late and "num_epochs" not in settings and (facts.episode_length or 0) > settings["num_steps"]:
+        settings |= {"num_steps": min(LONGEST_LATE, math.ceil(facts.episode_length or 0)), "gae_lambda": 1.0}
+        reason = "rewards come with the last step of an episode, so a rollout spans one; "
     # At least a few rollouts in a small budget, and no more minibatches than there are rows or environments
     num_envs = facts.given.get("num_envs", settings["num_envs"])
     while settings["num_steps"] > 16 and facts.total_timesteps < FEW_ROLLOUTS * num_envs * settings["num_steps"]:
@@ -146,7 +158,7 @@ def _updates(facts: Facts) -> Choice | None:
         most = num_envs if facts.recurrent else batch // 2
         settings["num_minibatches"] = max(1, min(settings["num_minibatches"], most))
     updates = max(1, facts.total_timesteps // batch)
-    return Choice(settings, f"about {updates:,} rollouts in the budget of {facts.total_timesteps:,} steps")
+    return Choice(settings, f"{reason}about {updates:,} rollouts in the budget of {facts.total_timesteps:,} steps")
 
 
 def _horizon(facts: Facts) -> Choice | None:
