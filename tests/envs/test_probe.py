@@ -51,7 +51,9 @@ def test_facts_of_random_play() -> None:
     assert facts.step_seconds > 0
 
 
-@pytest.mark.parametrize(("paid_at", "steps", "ends", "share"), [(5, 23, 1.0, 1.0), (5, 4, 0.0, 0.0), (4, 23, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("paid_at", "steps", "ends", "share"), [(5, 23, 1.0, 1.0), (5, 4, 0.0, 0.0), (4, 23, 0.0, 0.0)]
+)
 def test_rewards_at_the_ends_of_episodes(paid_at: int, steps: int, ends: float, share: float) -> None:
     class Late(Scripted):
         def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

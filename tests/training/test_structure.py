@@ -55,9 +55,7 @@ def test_rewards_are_scaled_unless_the_user_does() -> None:
         assert "normalize_rewards" not in chosen(given={setting: 2.0})
 
 
-@pytest.mark.parametrize(
-    ("length", "num_steps"), [(2, ALGORITHMS["a2c"].untuned["num_steps"]), (40, 40), (300, 64)]
-)
+@pytest.mark.parametrize(("length", "num_steps"), [(2, ALGORITHMS["a2c"].untuned["num_steps"]), (40, 40), (300, 64)])
 def test_a_rollout_spans_the_episode_where_only_its_end_is_rewarded(length: int, num_steps: int) -> None:
     late = dataclasses.replace(PLAY, episode_lengths=(length,) * 9, rewarded_ends=0.9, end_share=1.0)
     choice = chosen(play=late)
