@@ -201,3 +201,12 @@ def test_an_id_that_only_begins_alike_takes_a_preset_where_it_suits_the_spaces(e
     box, discrete = Box(-1, 1, (3,), np.float32), Discrete(5)
     assert choose_preset(env_id, "auto", get_spaces=lambda: (box, discrete)) == expected
     assert choose_preset("Pendulum-Slow-v0", "auto", get_spaces=lambda: (box, box)) == "pendulum"
+
+
+@pytest.mark.parametrize("preset", ["none", "auto"])
+def test_ppo_on_ray_takes_whole_rollouts_from_its_workers(preset: str) -> None:
+    ray = {"runner": "ray", "num_workers": 1}
+    assert validate(resolve_config("CartPole-v1", "ppo", preset, ray)).workers.ray.worker_output == "rollouts"
+    assert validate(resolve_config("CartPole-v1", "a2c", preset, ray)).workers.ray.worker_output == "gradients"
+    with pytest.raises(ConfigError, match="set worker_output to rollouts"):
+        validate(resolve_config("CartPole-v1", "ppo", preset, {**ray, "worker_output": "gradients"}))

@@ -456,6 +456,9 @@ def resolve_config(
         tuned = {**row.settings.get("*", {}), **row.settings.get(get_algorithm(algo).presets, {})}
     algorithm = get_algorithm(algo)
     merged = {**algorithm.settings, **tuned, **settings}
+    if merged.get("runner") == "ray" and max(merged.get("num_epochs", 1), merged.get("num_minibatches", 1)) > 1:
+        # A worker's gradient is one update; several need the rows themselves
+        merged = {"worker_output": "rollouts", **merged}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import ray
 
 from limelight.envs.make import num_cores
-from limelight.errors import ConfigError
+from limelight.errors import ConfigError, WorkerError
 from limelight.settings.schema import RayConfig, TrainConfig
 
 
@@ -21,7 +21,7 @@ def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
 
     A process that was connected before stays connected afterwards.
 
-    Raises: ConfigError if no cluster answers at ``ray_address``.
+    Raises: ConfigError if no cluster answers at ``ray_address``; WorkerError if Ray cannot be started here.
     """
     if ray.is_initialized():
         return lambda: None, None
@@ -32,9 +32,8 @@ def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
             _require_answer(workers.ray.ray_address)
             context = ray.init(workers.ray.ray_address, log_to_driver=verbose, logging_level=level)
         except (OSError, RuntimeError, ValueError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ConfigError(
-                f"ray_address = {workers.ray.ray_address}: no Ray cluster could be joined there ({reason}); "
+                f"ray_address = {workers.ray.ray_address}: no Ray cluster could be joined there ({_reason(error)}); "
                 "start one with `ray start --head`, or leave it out to train on this machine"
             ) from None
     else:
@@ -42,9 +41,19 @@ def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics of local runs
         # More workers than cores are allowed here: Ray's CPUs are reservations.
         num_cpus = max(num_cores(), math.ceil(workers.num_workers * workers.ray.worker_cpus))
-        context = ray.init("local", num_cpus=num_cpus, log_to_driver=verbose, logging_level=level)
+        try:
+            context = ray.init("local", num_cpus=num_cpus, log_to_driver=verbose, logging_level=level)
+        except Exception as error:  # Ray raises a bare Exception where its processes do not come up in time
+            raise WorkerError(
+                f"Ray could not be started on this machine ({_reason(error)}); logs: /tmp/ray/session_latest; "
+                "algo a3c needs no Ray"
+            ) from None
     _show_warnings(verbose)
     return ray.shutdown, context.dashboard_url or None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _show_warnings(show: bool) -> None:
