@@ -104,12 +104,12 @@ def _observations(facts: Facts) -> Choice | None:
 
 
 def _encoder(facts: Facts) -> Choice | None:
-    """Look at large images with the cheaper of the networks that learn from them."""
-    from limelight.spaces.images import MIN_CNN_SIZE, image_size, is_categorical_image
-
-    large = [image for image in _images(facts.observations) if min(image_size(image)[1:]) >= MIN_CNN_SIZE]
-    if all(map(is_categorical_image, large)):
+    """Look at images with the cheapest network that learns from them."""
+    pictures = _pictures(facts.observations)
+    if not pictures:
         return None
+    if _are_small(pictures):
+        return Choice({"encoder": "universe"}, "small images of brightness, from which it learns soonest")
     return Choice({"encoder": "a3c"}, "two to three times as fast on large images as the network nature")
 
 
@@ -136,13 +136,11 @@ def _critic(facts: Facts) -> Choice | None:
 def _updates(facts: Facts) -> Choice | None:
     """Choose the rollout, and with it the number of updates in the budget, and the step size that suits it."""
     settings = dict(facts.rollout)
-    if settings["num_steps"] > 1 and _images(facts.observations):
-        settings |= {
-            "num_envs": 8,
-            "num_steps": max(settings["num_steps"], 8),
-            "optimizer": "adam",
-            "learning_rate": 7e-4,
-        }
+    images, pictures = _images(facts.observations), _pictures(facts.observations)
+    if settings["num_steps"] > 1 and images:
+        settings |= {"num_envs": 8, "num_steps": max(settings["num_steps"], 8)}
+        if len(pictures) < len(images) or not _are_small(pictures):
+            settings |= {"optimizer": "adam", "learning_rate": 7e-4}
     elif settings["num_steps"] > 1 and facts.recurrent:
         settings |= {"num_envs": 16, "num_steps": max(settings["num_steps"], 16), "learning_rate": 1.5e-3}
     reason = ""
@@ -202,6 +200,20 @@ def _images(space: Space[Any]) -> list[Box]:
     from limelight.spaces.reading import leaves_of
 
     return [cast("Box", leaf.space) for leaf in leaves_of(space) if is_image(leaf.space)]
+
+
+def _pictures(space: Space[Any]) -> list[Box]:
+    """Return the images of brightness, not of categories, among observations."""
+    from limelight.spaces.images import is_categorical_image
+
+    return [image for image in _images(space) if not is_categorical_image(image)]
+
+
+def _are_small(pictures: list[Box]) -> bool:
+    """Return whether the smallest of the images is too small for the networks for large ones."""
+    from limelight.spaces.images import MIN_CNN_SIZE, image_size
+
+    return min(min(image_size(picture)[1:]) for picture in pictures) < MIN_CNN_SIZE
 
 
 def _has_pixels(space: Space[Any]) -> bool:
