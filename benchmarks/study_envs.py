@@ -393,6 +393,45 @@ def scaled_cartpole() -> gym.Env[Any, Any]:
     return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda r: 1000.0 * float(r))
 
 
+class Picture(Task):
+    """A picture of 12 × 12 bytes: a paddle in the lowest row stays below a ball that drifts; 1 for every such step."""
+
+    length = 40
+    observation_space: Space[Any] = Box(0, 255, (12, 12, 1), np.uint8)
+    action_space: Space[Any] = Discrete(3)
+
+    def start(self) -> None:
+        self.ball, self.paddle = int(self.np_random.integers(12)), 6
+
+    def observe(self) -> Any:
+        picture = np.zeros((12, 12, 1), np.uint8)
+        picture[self.row(), self.ball] = 200
+        picture[11, self.paddle] = 255
+        return picture
+
+    def row(self) -> int:
+        """Return the row of the ball."""
+        return 3
+
+    def act(self, action: Any) -> float:
+        self.paddle = int(np.clip(self.paddle + int(action) - 1, 0, 11))
+        self.ball = int(np.clip(self.ball + self.np_random.integers(-1, 2), 0, 11))
+        return float(abs(self.paddle - self.ball) <= 1)
+
+
+class Catch(Picture):
+    """The ball falls for 10 steps, and the last one pays 1 if it is caught and −1 if not."""
+
+    length = 10
+
+    def row(self) -> int:
+        return self.steps
+
+    def act(self, action: Any) -> float:
+        self.paddle = int(np.clip(self.paddle + int(action) - 1, 0, 11))
+        return 0.0 if self.steps < 9 else 1.0 if abs(self.paddle - self.ball) <= 1 else -1.0
+
+
 def tiny_acrobot() -> gym.Env[Any, Any]:
     """Acrobot with rewards of −.001 and observations around 500 in steps of thousands."""
     env = gym.make("Acrobot-v1")
@@ -477,6 +516,8 @@ STUDY = {
     "reach": Study(_here("Reach"), 20_000),
     "thermostat": Study(_here("Thermostat"), 20_000),
     "continuous-bandit": Study(_here("ContinuousBandit"), 20_000),
+    "picture": Study(_here("Picture"), 20_000),
+    "catch": Study(_here("Catch"), 20_000),
     "elevator": Study(_here("Elevator"), 20_000, held_back=True),
     "market": Study(_here("Market"), 20_000, held_back=True),
     "parking": Study(_here("Parking"), 20_000, held_back=True),

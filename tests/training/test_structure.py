@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
 
-from limelight.envs.probe import Probe
+from limelight.envs.probe import Probe, real_parts
 from limelight.envs.toy import Aim
 from limelight.settings.rules import validate
 from limelight.spaces.packed import Packed
-from limelight.training.algorithms import ALGORITHMS
+from limelight.training.algorithms import ALGORITHMS, choose_algorithm
 from limelight.training.presets import explain_preset, resolve_config
-from limelight.training.structure import Facts, choose_settings
+from limelight.training.structure import Facts, choose_settings, has_images
 
 NUMBERS = Box(-np.inf, np.inf, (3,))
 FORCE = Box(-1.0, 1.0, (2,))
@@ -66,11 +66,35 @@ def test_a_rollout_spans_the_episode_where_only_its_end_is_rewarded(length: int,
     assert "gae_lambda" not in chosen(play=late, rollout=ALGORITHMS["ppo"].untuned)
 
 
-def test_large_images_get_the_cheaper_network() -> None:
+def test_images_get_the_cheapest_network_that_learns_from_them() -> None:
     assert chosen(Box(0, 255, (64, 64, 3), np.uint8))["encoder"] == "a3c"
     assert chosen(Packed(Dict(eye=Box(0, 255, (64, 64, 3), np.uint8), speed=NUMBERS)))["encoder"] == "a3c"
-    for space in (NUMBERS, Box(0, 255, (16, 16, 3), np.uint8), Box(0, 10, (64, 64, 3), np.uint8)):
+    small = Box(0, 255, (16, 16, 3), np.uint8)
+    assert chosen(small)["encoder"] == "universe"
+    assert chosen(Packed(Dict(eye=Box(0, 255, (64, 64, 3), np.uint8), map=small)))["encoder"] == "universe"
+    for space in (NUMBERS, Box(0, 10, (64, 64, 3), np.uint8)):  # categories have a network of their own
         assert "encoder" not in chosen(space)
+
+
+def test_small_images_are_learned_from_in_larger_steps_and_ppo_passes_over_images_less_often() -> None:
+    small, large = Box(0, 255, (16, 16, 3), np.uint8), Box(0, 255, (64, 64, 3), np.uint8)
+    assert chosen(small)["learning_rate"] > chosen(large)["learning_rate"]
+    assert chosen(small, rollout=ALGORITHMS["ppo"].untuned)["num_epochs"] < ALGORITHMS["ppo"].untuned["num_epochs"]
+    assert "num_epochs" not in chosen(small)
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "algo"),
+    [
+        (NUMBERS, Discrete(3), "a2c"),
+        (NUMBERS, FORCE, "ppo"),
+        (Box(0, 255, (16, 16, 3), np.uint8), Discrete(3), "ppo"),
+        (Box(0, 1, (10, 10, 4), bool), Discrete(3), "ppo"),
+        (Packed(Dict(map=Box(0, 10, (7, 7, 3), np.uint8), speed=NUMBERS)), Discrete(3), "ppo"),
+    ],
+)
+def test_the_algorithm_follows_from_actions_and_images(observations: Any, actions: Any, algo: str) -> None:
+    assert choose_algorithm(any(real_parts(actions)), has_images(observations))[0] == algo
 
 
 def test_images_and_memories_share_one_network() -> None:

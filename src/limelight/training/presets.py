@@ -11,7 +11,7 @@ from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
 from limelight.training.algorithms import AUTO, choose_algorithm, get_algorithm
-from limelight.training.structure import Facts, choose_settings, explain
+from limelight.training.structure import Facts, choose_settings, explain, has_images
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
@@ -464,7 +464,8 @@ def resolve_config(
 
 def _algorithm(source: EnvSource) -> tuple[str, str]:
     """Return the algorithm for an environment without a preset, and the reason."""
-    return choose_algorithm(real_actions=_has_reals(source.spaces()[1]))
+    observations, actions = source.spaces()
+    return choose_algorithm(_has_reals(actions), has_images(observations))
 
 
 def _facts(config: TrainConfig, source: EnvSource, given: Mapping[str, Any] | None = None) -> Facts:

@@ -137,10 +137,14 @@ def _updates(facts: Facts) -> Choice | None:
     """Choose the rollout, and with it the number of updates in the budget, and the step size that suits it."""
     settings = dict(facts.rollout)
     images, pictures = _images(facts.observations), _pictures(facts.observations)
+    is_small = bool(pictures) and len(pictures) == len(images) and _are_small(pictures)
     if settings["num_steps"] > 1 and images:
-        settings |= {"num_envs": 8, "num_steps": max(settings["num_steps"], 8)}
-        if len(pictures) < len(images) or not _are_small(pictures):
-            settings |= {"optimizer": "adam", "learning_rate": 7e-4}
+        settings["num_envs"] = 8
+        if "num_epochs" in settings:
+            settings |= {"num_steps": 32, "num_epochs": 4, "learning_rate": 1e-3 if is_small else 5e-4}
+        else:
+            settings["num_steps"] = max(settings["num_steps"], 8)
+            settings |= {} if is_small else {"optimizer": "adam", "learning_rate": 7e-4}
     elif settings["num_steps"] > 1 and facts.recurrent:
         settings |= {"num_envs": 16, "num_steps": max(settings["num_steps"], 16), "learning_rate": 1.5e-3}
     reason = ""
@@ -214,6 +218,15 @@ def _are_small(pictures: list[Box]) -> bool:
     from limelight.spaces.images import MIN_CNN_SIZE, image_size
 
     return min(min(image_size(picture)[1:]) for picture in pictures) < MIN_CNN_SIZE
+
+
+def has_images(space: Space[Any]) -> bool:
+    """Return whether observations hold an image, or a grid of numbers that will be flattened."""
+    from gymnasium.spaces import Box
+
+    from limelight.spaces.reading import leaves_of
+
+    return any(isinstance(leaf.space, Box) and len(leaf.space.shape) > 1 for leaf in leaves_of(space))
 
 
 def _has_pixels(space: Space[Any]) -> bool:
