@@ -234,15 +234,17 @@ class Plan:
     def __call__(self) -> PlannedEnv:
         return PlannedEnv(self)
 
-    def is_refused(self) -> bool:
+    def is_refused(self, max_episode_steps: int | None = None) -> bool:
         """Return whether a run must end in an error, if every copy comes to step ``at``."""
         if self.fault is None:
             return False
         kind, name = self.fault
         if kind == "observation":
             return must_be_refused(self.observation_space, name, self.part)
-        in_steps = kind in ("result", "reward") and self.at > 0
-        return in_steps or kind in ("reset", "step", "init") or (kind, self.at) == ("result", 0)
+        if kind == "reset":  # the first one is before step ``at``, and a second one is at the end of an episode
+            return self.at == 0 or self.length is not None or max_episode_steps is not None
+        in_steps = kind in ("result", "reward", "end") and self.at > 0
+        return in_steps or kind in ("step", "init") or (kind, self.at) == ("result", 0)
 
     def may_be_refused(self) -> bool:
         """Return whether anything here is wrong or odd, or not supported."""

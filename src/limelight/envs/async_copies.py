@@ -15,7 +15,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Space
 
-from limelight.envs.faults import close_env, env_code, first_observation, one_number, seed_spaces, step_misfit
+from limelight.envs.faults import (
+    close_env,
+    end_flags,
+    env_code,
+    first_observation,
+    one_number,
+    seed_spaces,
+    step_misfit,
+)
 from limelight.envs.packing import PackObservations
 from limelight.envs.spawn import allow_children
 from limelight.errors import EnvError
@@ -108,10 +116,10 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
                 result = self.env.step(action)
             try:
                 obs, reward, terminated, truncated, _ = result
-                number = one_number(reward)
+                number, ends = one_number(reward), end_flags(terminated, truncated)
             except (ValueError, TypeError) as error:
                 raise step_misfit(self._name, "", self._index, self.observation_space, error) from error
-            return obs, number, bool(terminated), bool(truncated), {}
+            return obs, number, *ends, {}
         except EnvError as fault:
             return self._nothing, 0.0, False, False, {_FAULT: fault}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from limelight.typing import AnyEnv
 
 _LIBRARIES = tuple(str(Path(file).parent) for file in (gym.__file__, np.__file__, limelight.__file__))
 """Folders whose frames are not the environment's own code."""
+_PYTHON = sysconfig.get_paths()["stdlib"]
+"""Folder of Python's own modules, in which installed packages may lie too."""
 _LOG = logging.getLogger("limelight")
 
 
@@ -55,8 +58,14 @@ def what_happened(error: BaseException) -> str:
 def place_of(error: BaseException) -> str:
     """Return `` (shop.py, line 12)``: the innermost line of the environment's own code, or nothing without one."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<"))]
+    own = [frame for frame in frames if _is_own(frame.filename)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def _is_own(file: str) -> bool:
+    """Return whether a file is neither of Python nor of a library that calls environments."""
+    of_python = file.startswith(_PYTHON) and "-packages" not in file
+    return not of_python and not file.startswith((*_LIBRARIES, "<"))
 
 
 def _of_old_api(call: str, error: BaseException) -> str:
@@ -90,8 +99,8 @@ def first_observation(name: str, result: Any) -> Any:
     raise EnvError(f"{name}: reset() returned {given}: must be (observation, info); {how_to_fix(name)}")
 
 
-class NotOneNumberError(ValueError):
-    """A reward that is not one number."""
+class StepValueError(ValueError):
+    """A reward that is not one number, or an end of an episode that is not true or false."""
 
 
 PLAIN_NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_})
@@ -101,7 +110,7 @@ PLAIN_NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.float16,
 def one_number(reward: Any) -> float:
     """Return a reward as a float: any real number, or an array or a list of one.
 
-    Raises: NotOneNumberError.
+    Raises: StepValueError.
     """
     try:
         array = np.asarray(reward)
@@ -111,7 +120,31 @@ def one_number(reward: Any) -> float:
             return float(reward)
     except (ValueError, TypeError, OverflowError):  # ragged lists, numbers beyond float64
         pass
-    raise NotOneNumberError(f"the reward {' '.join(repr(reward).split())[:60]} is not one number")
+    raise StepValueError(f"the reward {_shown(reward)} is not one number")
+
+
+def end_flags(terminated: Any, truncated: Any) -> tuple[bool, bool]:
+    """Return both as bools: truth values, or 0 and 1 in any form of one number.
+
+    Raises: StepValueError: what is true for Python, such as the text "no", need not be meant so.
+    """
+    return _flag("terminated", terminated), _flag("truncated", truncated)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    try:
+        number = one_number(value)
+    except StepValueError:
+        number = np.nan
+    if number not in (0.0, 1.0):
+        raise StepValueError(f"{name} = {_shown(value)} is not true or false")
+    return number == 1.0
+
+
+def _shown(value: Any) -> str:
+    return " ".join(repr(value).split())[:60]
 
 
 def step_misfit(name: str, step: str, index: int, space: Space[Any], error: BaseException) -> EnvError:
