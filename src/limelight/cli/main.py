@@ -299,15 +299,18 @@ def _list(argv: list[str]) -> int:
 
 def _check(argv: list[str]) -> int:
     from limelight.cli.arguments import CHECK, check_config
-    from limelight.cli.output import stdout_reserved
+    from limelight.cli.output import flush_stdout, stdout_collected
 
     if _print_help(argv, CHECK):
         return 0
     config = check_config(argv, _notice)
     from limelight.cli.env_check.check import check_env
+    from limelight.cli.env_check.findings import printed
 
-    with stdout_reserved():
+    with stdout_collected() as output:
         findings = check_env(config)
+        flush_stdout()
+        findings += printed(output)
     for finding in findings:
         print(f"{finding.level:4}  {finding.subject:12} {finding.message}")
     return USAGE_ERROR if any(finding.level == "fail" for finding in findings) else 0

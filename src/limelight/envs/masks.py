@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
-from limelight.errors import EnvError
+from limelight.errors import ConfigError, EnvError
 from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import MASK_KEY, Packed
 from limelight.typing import AnyEnv
@@ -66,6 +66,17 @@ def has_legal_action(masks: NDArray[Any], sizes: list[int]) -> NDArray[np.bool_]
         return np.asarray(np.logical_or.reduce(masks, axis=-1))
     legal: NDArray[np.bool_] = np.logical_or.reduceat(masks != 0, np.cumsum([0, *sizes[:-1]]), axis=-1)
     return np.asarray(np.logical_and.reduce(legal, axis=-1))
+
+
+def require_legal(masks: NDArray[Any], action_space: Space[Any]) -> None:
+    """Refuse masks [B, n] of which one leaves no action.
+
+    Raises: ConfigError.
+    """
+    has_legal = has_legal_action(masks, choices(action_space))
+    if not has_legal.all():
+        row = int(np.flatnonzero(~has_legal)[0])
+        raise ConfigError(f"{MASK_KEY} of observation {row}: leaves no legal action; at least one must be")
 
 
 def random_action(env: AnyEnv, obs: Any, info: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, final
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Dict, Space, Tuple
+from gymnasium.spaces import Dict, MultiBinary, Space, Tuple
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
@@ -169,13 +169,13 @@ def to_batch(space: Space[Any], obs: Any, action_masks: Any = None) -> tuple[NDA
         space: the agent's observation space.
         obs: an observation of the environment as it is, nested if its space is, or packed; one, or a batch [B, ...].
         action_masks: legal actions, [n] or [B, n], instead of those in ``obs``; without either, all are legal.
-    Raises: ValueError if ``obs`` or ``action_masks`` does not fit.
+    Raises: ValueError if ``obs`` or ``action_masks`` does not fit. Whether a mask leaves an action is not checked.
     """
     mask = space.mask if isinstance(space, Packed) else None
     if isinstance(space, Packed) and (space.mask_source == "info" or not isinstance(obs, np.ndarray)):
         batch, single = _packed_batch(space, without_text(obs))
     else:
-        array, shape = np.asarray(obs), space.shape or ()
+        array, shape = _as_array("observation", obs), space.shape or ()
         single = array.shape == shape
         batch = array[None] if single else array
         if batch.shape[1:] != shape:
@@ -192,12 +192,23 @@ def to_batch(space: Space[Any], obs: Any, action_masks: Any = None) -> tuple[NDA
         return batch, single
     if mask is None:
         raise ValueError("action_masks: this agent takes none; its environment gave no action_mask in training")
-    masks = np.atleast_2d(np.asarray(action_masks))
+    masks = np.atleast_2d(_as_array("action_masks", action_masks))
     if masks.shape not in {(1, mask.size), (len(batch), mask.size)}:
         raise ValueError(f"action_masks of shape {masks.shape}: must be [{mask.size}] or [{len(batch)}, {mask.size}]")
+    found = misfit(MultiBinary(mask.size), masks, len(masks))
+    if found is not None:
+        raise ValueError(f"action_masks{found.words}")
     batch = batch.copy()
     batch[:, mask.part] = masks
     return batch, single
+
+
+def _as_array(name: str, values: Any) -> NDArray[Any]:
+    """Return an argument as an array. Raises: ValueError that names it, for ragged lists."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name}: is no array, as its parts have different lengths") from None
 
 
 def _require_finite(space: Space[Any], batch: NDArray[Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from numpy.typing import NDArray
 
 from limelight.spaces.images import is_categorical_image, is_image
 
@@ -78,7 +79,18 @@ def misfit(space: Space[Any], values: Any, rows: int) -> Misfit | None:
     if ok.all():
         return None
     row, *index = (int(i) for i in np.argwhere(~ok)[0])
-    return Misfit(row, f"{index or ''} = {array[(row, *index)]}: {must}{_range(space, bounds, index)}")
+    hint = "; for brightness from 0 to 1, return (255 * obs).astype(np.uint8)" if _is_dim(space, array[row]) else ""
+    return Misfit(row, f"{index or ''} = {array[(row, *index)]}: {must}{_range(space, bounds, index)}{hint}")
+
+
+def is_share(array: NDArray[Any]) -> bool:
+    """Return whether all numbers are between 0 and 1."""
+    return bool(((array >= 0) & (array <= 1)).all())
+
+
+def _is_dim(space: Space[Any], array: NDArray[Any]) -> bool:
+    """Return whether ``array`` is an image in floats up to 1, where bytes up to 255 were declared."""
+    return is_image(space) and array.dtype.kind == "f" and is_share(array)
 
 
 def first_misfit(space: Space[Any], values: list[Any]) -> Misfit | None:

@@ -103,7 +103,7 @@ def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
     if found[-1].level == "fail":
         return found
     found += findings.actions(env.action_space, run)
-    faults = Faults()
+    faults = Faults(env)
     if check_contract(env, faults):
         play = _random_play(env, source, faults)
     if faults.found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +13,11 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space, Tuple
 
 from limelight.cli.env_check.findings import BrokenError, Finding
-from limelight.envs.faults import what_happened
+from limelight.envs.faults import place_of_function, what_happened
 from limelight.envs.masks import random_action
 from limelight.errors import LimelightError
 from limelight.spaces.packed import Path, part_of, path_name, walk
+from limelight.spaces.values import is_share
 
 Env = gym.Env[Any, Any]
 
@@ -40,10 +43,15 @@ def call(subject: str, function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 class Faults:
-    """Collects faults, the first one of each subject, so that all are found in one pass."""
+    """Collects faults, the first one of each subject, so that all are found in one pass.
 
-    def __init__(self) -> None:
+    Args:
+        env: whose methods have the faults; a fault gets file and line of the method, unless it has those of a raise.
+    """
+
+    def __init__(self, env: Env) -> None:
         self.found: list[Finding] = []
+        self._env = env
 
     @contextmanager
     def collect(self) -> Iterator[None]:
@@ -52,7 +60,13 @@ class Faults:
             yield
         except BrokenError as broken:
             if broken.finding.subject not in [finding.subject for finding in self.found]:
-                self.found.append(broken.finding)
+                self.found.append(self._placed(broken.finding))
+
+    def _placed(self, fault: Finding) -> Finding:
+        if re.search(r"\(.+, line \d+\)", fault.message):
+            return fault
+        method = getattr(type(self._env.unwrapped), "reset" if fault.message.startswith("reset") else "step", None)
+        return dataclasses.replace(fault, message=fault.message + place_of_function(method))
 
 
 def check_contract(env: Env, faults: Faults) -> bool:
@@ -148,7 +162,9 @@ def _check_box(space: Box, value: Any, what: str) -> str:
     hint = f"return obs.astype(np.{space.dtype})"
     if space.dtype.kind in "biu" and array.dtype.kind == "f" and (array % 1 != 0).any():
         where = _first(array % 1 != 0)
-        cut = f"observation_space has {space.dtype}, which would cut it to {int(array[where])}; make it a float32 Box"
+        share = is_share(array) and space.dtype == np.uint8
+        instead = "return (255 * obs).astype(np.uint8)" if share else "make it a float32 Box"
+        cut = f"observation_space has {space.dtype}, which would cut it to {int(array[where])}; {instead}"
         raise BrokenError("observation", f"{what} with {array[where]:g} at {where}: {cut}")
     outside = (array < space.low) | (array > space.high)
     if outside.any():

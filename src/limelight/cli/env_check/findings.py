@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Space
@@ -239,6 +239,18 @@ def speed(play: RandomPlay) -> Finding:
     """Report the speed of one environment."""
     per_step = play.seconds / len(play.rewards)
     return Finding("ok", "speed", f"{per_step * 1e6:,.0f} µs a step, {1 / per_step:,.0f} steps/s in one environment")
+
+
+def printed(output: IO[bytes]) -> list[Finding]:
+    """Report what the environment wrote to stdout, by its first line; return nothing without such."""
+    output.seek(0)
+    lines = sum(1 for line in output if line.strip())
+    if not lines:
+        return []
+    output.seek(0)
+    first = next(line for line in output if line.strip())[:200].decode("utf-8", "replace")
+    text = " ".join(first.split())[:60]
+    return [Finding("warn", "output", f"it printed {lines:,} lines, the first {text!r}; training shows them on stderr")]
 
 
 # --------------------------------------------------------------------------- training
