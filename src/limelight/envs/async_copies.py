@@ -21,7 +21,9 @@ from limelight.envs.faults import (
     env_code,
     first_observation,
     one_number,
+    require_same_spaces,
     seed_spaces,
+    spaces_of,
     step_misfit,
 )
 from limelight.envs.packing import PackObservations
@@ -96,6 +98,8 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
         self._fault = fault
         space = env.observation_space
         self._nothing = np.zeros(space.shape or (), space.dtype)
+        self._inner = env.env if isinstance(env, PackObservations) else env
+        self._spaces = spaces_of(self._inner)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment."""
@@ -105,6 +109,7 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
             with env_code(self._name, "reset()"):
                 seed_spaces(self.env, seed)
                 result = self.env.reset(seed=seed, options=options)
+            require_same_spaces(self._inner, self._spaces, self._name)
             return first_observation(self._name, result), {}
         except EnvError as fault:
             return self._nothing, {_FAULT: fault}

@@ -20,7 +20,7 @@ from gymnasium.spaces import Space
 
 import limelight
 from limelight.errors import EnvError, LimelightError
-from limelight.spaces.describe import describe_space
+from limelight.spaces.describe import describe_space, space_difference
 from limelight.spaces.values import NUMBERS
 from limelight.typing import AnyEnv
 
@@ -51,9 +51,17 @@ def how_to_fix(name: str) -> str:
 
 def what_happened(error: BaseException) -> str:
     """Return ``raised ZeroDivisionError: division by zero (shop.py, line 12)``, on one line."""
-    text = " ".join(str(error).split())
+    text = text_of(error)
     raised = f"raised {type(error).__name__}" + (f": {text}" if text else "")
     return ("called sys.exit()" if isinstance(error, SystemExit) else raised) + place_of(error)
+
+
+def text_of(error: BaseException) -> str:
+    """Return the message of an error on one line; nothing where making it fails."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # the __str__ of an exception of the environment's own
+        return ""
 
 
 def place_of(error: BaseException) -> str:
@@ -79,7 +87,7 @@ def _is_own(file: str) -> bool:
 
 def _of_old_api(call: str, error: BaseException) -> str:
     """Return a hint if the environment seems to have the methods of gym before 0.26."""
-    text = str(error)
+    text = text_of(error)
     if "to unpack" in text and not place_of(error):
         values = "(observation, info)" if call == "reset()" else "(observation, reward, terminated, truncated, info)"
         return f": {call} must return {values}"
@@ -93,8 +101,27 @@ def seed_spaces(env: AnyEnv, seed: int | None) -> None:
     if seed is None:
         return
     for owner in (env, env.unwrapped):
-        owner.action_space.seed(seed)
-        owner.observation_space.seed(seed)
+        for role in ("action_space", "observation_space"):
+            if hasattr(owner, role):  # only a wrapper may have them
+                getattr(owner, role).seed(seed)
+
+
+def spaces_of(env: AnyEnv) -> tuple[Space[Any], Space[Any]]:
+    """Return observation and action space."""
+    return env.observation_space, env.action_space
+
+
+def require_same_spaces(env: AnyEnv, before: tuple[Space[Any], Space[Any]], name: str) -> None:
+    """Refuse an environment whose reset has set other spaces, which its agent would not learn of.
+
+    Raises: EnvError.
+    """
+    for role, space, new in zip(("observation_space", "action_space"), before, spaces_of(env), strict=True):
+        if new is space:
+            continue
+        difference = space_difference(space, new) if isinstance(new, Space) else f"now {type(new).__name__}"
+        if difference is not None:
+            raise EnvError(f"{name}: reset() changed {role}, {difference}: must stay as it is; {how_to_fix(name)}")
 
 
 def first_observation(name: str, result: Any) -> Any:

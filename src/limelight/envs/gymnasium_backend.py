@@ -31,7 +31,9 @@ from limelight.envs.faults import (
     first_observation,
     one_number,
     process_exit,
+    require_same_spaces,
     seed_spaces,
+    spaces_of,
     step_misfit,
 )
 from limelight.envs.packing import PackObservations, StreamReader
@@ -92,6 +94,8 @@ class SyncBackend:
         self._resets = [env.reset for env in inner]
         self._steps = [env.step for env in inner]
         actions = inner[0].action_space
+        self._spaces = [spaces_of(env) for env in inner]
+        self._inner = inner
         self._reader = StreamReader(space, actions, env_id, self.num_envs)
         self._final_reader = StreamReader(space, actions, env_id, 1)
         self._observations: list[Any] = [None] * self.num_envs  # of the last step, as the environments returned them
@@ -169,6 +173,7 @@ class SyncBackend:
         with env_code(self._env_id, "reset()"):
             seed_spaces(self.envs[i], seed)
             result = self._resets[i](seed=seed)
+        require_same_spaces(self._inner[i], self._spaces[i], self._env_id)
         self._observations[i], self._infos[i] = first_observation(self._env_id, result), result[1]
         self._began[i] = self._clock
 

@@ -75,6 +75,7 @@ class StreamReader:
         self._mask = space.mask if isinstance(space, Packed) else None
         self._from_info = isinstance(space, Packed) and space.mask_source == "info"
         self._choices = choices(action_space)
+        self._is_binary = self._mask is None or isinstance(self._mask.space, MultiBinary)
 
     def read(self, observations: list[Any], infos: list[dict[str, Any]], running: list[bool]) -> NDArray[Any]:
         """Return [B, *shape], which the next call overwrites.
@@ -109,6 +110,8 @@ class StreamReader:
 
         At the end of an episode no action follows, and many environments then have no legal one.
         """
+        if not self._is_binary:  # a Box or MultiDiscrete, which takes other numbers too
+            self._require_binary(masks)
         has_legal = has_legal_action(masks, self._choices)
         if np.logical_and.reduce(has_legal):
             return
@@ -117,6 +120,14 @@ class StreamReader:
                 raise MisfitError(
                     int(row), f"{MASK_KEY} leaves no legal action; at least one must be, or the episode must end"
                 )
+
+    def _require_binary(self, masks: NDArray[Any]) -> None:
+        other = (masks != 0) & (masks != 1)
+        if np.logical_or.reduce(other, axis=None):
+            row, column = np.argwhere(other)[0].tolist()
+            raise MisfitError(
+                row, f"observation[{MASK_KEY!r}] holds {masks[row, column]}: must be 0 or 1 for each action"
+            )
 
     def error(self, error: MisfitError, step: int, index: int | None) -> EnvError:
         """Return the error for a user: environment, step of its episode (0: the reset) and index among B."""

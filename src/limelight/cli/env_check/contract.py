@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space, Tuple
 
 from limelight.cli.env_check.findings import BrokenError, Finding
-from limelight.envs.faults import place_of_function, what_happened
+from limelight.envs.faults import place_of_function, require_same_spaces, spaces_of, what_happened
 from limelight.envs.masks import random_action
-from limelight.errors import LimelightError
+from limelight.errors import EnvError, LimelightError
 from limelight.spaces.packed import Path, part_of, path_name, walk
 from limelight.spaces.values import is_share
 
@@ -74,15 +74,17 @@ def check_contract(env: Env, faults: Faults) -> bool:
 
     Returns: whether the environment can be played.
     """
-    bare = env.unwrapped
+    bare = env.unwrapped if hasattr(env.unwrapped, "action_space") else env  # only a wrapper may have spaces
     bare.action_space.seed(SEED)
-    was_reset = False
+    was_reset, spaces = False, spaces_of(bare)
     with faults.collect():
         result = call("reset", bare.reset, seed=SEED)
         was_reset = True
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
             must = "must be (observation, info), info a dict"
             raise BrokenError("reset", f"reset() returned {_shape_of(result)}: {must}")
+        with faults.collect():
+            _require_same_spaces(bare, spaces)
     if not faults.found:
         with faults.collect():
             check_obs(bare.observation_space, result[0], "reset() returned an observation")
@@ -92,6 +94,13 @@ def check_contract(env: Env, faults: Faults) -> bool:
         with faults.collect():
             _check_step(bare, bare.action_space.sample(), faults)
     return False
+
+
+def _require_same_spaces(env: Env, before: tuple[Space[Any], Space[Any]]) -> None:
+    try:
+        require_same_spaces(env, before, "the environment")
+    except EnvError as error:
+        raise BrokenError("spaces", str(error).partition(": ")[2].rpartition(";")[0]) from None
 
 
 def _check_step(bare: Env, action: Any, faults: Faults) -> bool:
