@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Se
 from hypothesis import strategies as st
 
 from limelight.envs.masks import choices
+from limelight.spaces.describe import LARGEST_CODE
 from limelight.spaces.packed import SIMPLE, walk
 
 FLOATS = (np.float16, np.float32, np.float64)
@@ -252,8 +253,14 @@ class Plan:
         plain = all(any(True for _ in walk(space)) for space in spaces) and all(
             isinstance(part, SIMPLE) and 0 not in part.shape for space in spaces for _, part in walk(space)
         )
+        large = plain and any(
+            isinstance(part, Discrete) and part.start > LARGEST_CODE
+            for space in spaces
+            for path, part in walk(space)
+            if path or self.mask != "none"
+        )
         whole = plain and any(isinstance(p, Box) and p.dtype.kind != "f" for _, p in walk(self.action_space))
-        return not plain or whole or self.mask not in ("none", "legal", "some") or self.fault is not None
+        return not plain or large or whole or self.mask not in ("none", "legal", "some") or self.fault is not None
 
 
 class PlannedEnv(gym.Env[Any, Any]):

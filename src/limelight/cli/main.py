@@ -152,13 +152,16 @@ def _train_help(argv: list[str]) -> int:
     from limelight.errors import LimelightError
 
     try:
-        config = train_request([word for word in argv if word not in _HELP], _notice).config
-        hidden = [] if "--help-all" in argv else hidden_sections(config)
+        request = train_request([word for word in argv if word not in _HELP], _notice)
+        hidden = [] if "--help-all" in argv else hidden_sections(request.config)
     except LimelightError as error:
         _notice(f"{error}; these are the general defaults")
         print(help_text(TRAIN))
     else:
-        print(help_text(TRAIN, config, hidden))
+        from limelight.training.presets import names_by_rule
+
+        rules = set() if request.source is None else names_by_rule(request.config, request.source, request.given)
+        print(help_text(TRAIN, request.config, hidden, rules))
     return 0
 
 

@@ -164,10 +164,11 @@ def end_flags(terminated: Any, truncated: Any) -> tuple[bool, bool]:
 
     Raises: StepValueError: what is true for Python, such as the text "no", need not be meant so.
     """
-    return _flag("terminated", terminated), _flag("truncated", truncated)
+    return one_end("terminated", terminated), one_end("truncated", truncated)
 
 
-def _flag(name: str, value: Any) -> bool:
+def one_end(name: str, value: Any) -> bool:
+    """Return one of the two of :func:`end_flags`."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
     try:

@@ -56,8 +56,14 @@ def with_mask(space: Space[Any], action_space: Space[Any]) -> Dict:
 
 
 def flat_mask(mask: Any) -> NDArray[Any]:
-    """Return a mask as one array: Gymnasium's masks of MultiDiscrete actions are tuples of arrays."""
-    return np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
+    """Return a mask as one array: Gymnasium's masks of MultiDiscrete actions are tuples of arrays.
+
+    What is no array, such as lists of different lengths, gives an empty one, which fits no actions.
+    """
+    try:
+        return np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
+    except Exception:  # objects of other libraries may raise anything
+        return np.zeros(0)
 
 
 def has_legal_action(masks: NDArray[Any], sizes: list[int]) -> NDArray[np.bool_]:

@@ -13,11 +13,20 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space, Tuple
 
 from limelight.cli.env_check.findings import BrokenError, Finding
-from limelight.envs.faults import place_of_function, require_same_spaces, spaces_of, what_happened
+from limelight.envs.faults import (
+    StepValueError,
+    one_end,
+    one_number,
+    place_of_function,
+    require_same_spaces,
+    spaces_of,
+    what_happened,
+)
 from limelight.envs.masks import random_action
 from limelight.errors import EnvError, LimelightError
+from limelight.spaces.images import is_image
 from limelight.spaces.packed import Path, part_of, path_name, walk
-from limelight.spaces.values import is_share
+from limelight.spaces.values import first_misfit, is_share
 
 Env = gym.Env[Any, Any]
 
@@ -69,12 +78,17 @@ class Faults:
         return dataclasses.replace(fault, message=fault.message + place_of_function(method))
 
 
+def bare_env(env: Env) -> Env:
+    """Return the environment without its wrappers, unless only these have spaces."""
+    return env.unwrapped if hasattr(env.unwrapped, "action_space") else env
+
+
 def check_contract(env: Env, faults: Faults) -> bool:
     """Check one reset and one step without the wrappers, which would hide a wrong return value or fail on it.
 
     Returns: whether the environment can be played.
     """
-    bare = env.unwrapped if hasattr(env.unwrapped, "action_space") else env  # only a wrapper may have spaces
+    bare = bare_env(env)
     bare.action_space.seed(SEED)
     was_reset, spaces = False, spaces_of(bare)
     with faults.collect():
@@ -100,7 +114,7 @@ def _require_same_spaces(env: Env, before: tuple[Space[Any], Space[Any]]) -> Non
     try:
         require_same_spaces(env, before, "the environment")
     except EnvError as error:
-        raise BrokenError("spaces", str(error).partition(": ")[2].rpartition(";")[0]) from None
+        raise BrokenError("reset", str(error).partition(": ")[2].rpartition(";")[0]) from None
 
 
 def _check_step(bare: Env, action: Any, faults: Faults) -> bool:
@@ -117,10 +131,7 @@ def _check_step(bare: Env, action: Any, faults: Faults) -> bool:
         check_obs(bare.observation_space, obs, "step() returned an observation")
     with faults.collect():
         check_reward(reward, "step() returned")
-    for name, flag in (("terminated", terminated), ("truncated", truncated)):
-        with faults.collect():
-            if not isinstance(flag, bool | np.bool_):
-                raise BrokenError(name, f"step() returned {name} = {flag!r}: must be True or False")
+    check_ends(terminated, truncated, "step() returned", faults)
     if not isinstance(info, dict):
         raise BrokenError("info", f"step() returned info = {info!r}: must be a dict")
     return True
@@ -128,10 +139,35 @@ def _check_step(bare: Env, action: Any, faults: Faults) -> bool:
 
 def check_reward(reward: Any, what: str) -> None:
     """Check that a reward is one finite number; raises BrokenError."""
-    if np.ndim(reward) != 0 or not np.issubdtype(np.asarray(reward).dtype, np.number):
-        raise BrokenError("reward", f"{what} the reward {reward!r}: must be a number, e.g. float(reward)")
-    if not np.isfinite(reward):
+    try:
+        number = one_number(reward)
+    except StepValueError:
+        raise BrokenError("reward", f"{what} the reward {reward!r}: must be a number, e.g. float(reward)") from None
+    if not np.isfinite(number):
         raise BrokenError("reward", f"{what} the reward {reward}: must be finite")
+
+
+def check_ends(terminated: Any, truncated: Any, what: str, faults: Faults) -> tuple[bool, bool]:
+    """Return both ends of an episode as training takes them; one that is not true or false is a fault, and False."""
+    taken = []
+    for name, value in (("terminated", terminated), ("truncated", truncated)):
+        taken.append(False)
+        with faults.collect():
+            try:
+                taken[-1] = one_end(name, value)
+            except StepValueError:
+                raise BrokenError(name, f"{what} {name} = {value!r}: must be True or False") from None
+    return taken[0], taken[1]
+
+
+def odd_form(reward: Any, terminated: Any, truncated: Any, what: str) -> str:
+    """Return a warning about a value that training takes, but that is none of Gymnasium's; an empty string if none."""
+    if np.ndim(reward) != 0:
+        return f"{what} the reward {reward!r}: taken as {one_number(reward):g}; return float(reward)"
+    for name, value in (("terminated", terminated), ("truncated", truncated)):
+        if not isinstance(value, bool | np.bool_):
+            return f"{what} {name} = {value!r}: taken as {one_end(name, value)}; return bool({name})"
+    return ""
 
 
 def _shape_of(result: Any) -> str:
@@ -154,13 +190,18 @@ def check_obs(space: Space[Any], obs: Any, what: str) -> str:
         at = f"{what} at {path_name(path)}" if path else what
         if isinstance(part, Box):
             problems.append(_check_box(part, value, at))
-        elif not part.contains(value):
+        elif first_misfit(part, [value]) is not None:
             raise BrokenError("observation", f"{at} {value!r}: not in {part}")
+        elif not part.contains(value):
+            problems.append(f"{at} {value!r}: taken as a value of {part}; return it in dtype {part.dtype}")
     return next(filter(None, problems), "") or _unknown_part(space, obs, what)
 
 
 def _check_box(space: Box, value: Any, what: str) -> str:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, and what other libraries raise
+        raise BrokenError("observation", f"{what} that is no array ({type(error).__name__}: {error})") from None
     if array.shape != space.shape:
         raise BrokenError("observation", f"{what} of shape {array.shape}: observation_space has {space.shape}")
     if array.dtype.kind not in "biuf":
@@ -171,8 +212,8 @@ def _check_box(space: Box, value: Any, what: str) -> str:
     hint = f"return obs.astype(np.{space.dtype})"
     if space.dtype.kind in "biu" and array.dtype.kind == "f" and (array % 1 != 0).any():
         where = _first(array % 1 != 0)
-        share = is_share(array) and space.dtype == np.uint8
-        instead = "return (255 * obs).astype(np.uint8)" if share else "make it a float32 Box"
+        is_dim = is_share(array) and is_image(space)
+        instead = "return (255 * obs).astype(np.uint8)" if is_dim else "make it a float32 Box"
         cut = f"observation_space has {space.dtype}, which would cut it to {int(array[where])}; {instead}"
         raise BrokenError("observation", f"{what} with {array[where]:g} at {where}: {cut}")
     outside = (array < space.low) | (array > space.high)
