@@ -215,9 +215,11 @@ def to_batch(space: Space[Any], obs: Any, action_masks: Any = None) -> tuple[NDA
 
 
 def _as_array(name: str, values: Any) -> NDArray[Any]:
-    """Return an argument as an array. Raises: ValueError that names it, for ragged lists."""
+    """Return an argument as an array. Raises: ValueError that names it, for ragged lists and what libraries raise."""
     try:
         return np.asarray(values)
+    except RuntimeError as error:  # a tensor that needs gradients
+        raise ValueError(f"{name}: is no array ({' '.join(str(error).split())})") from None
     except ValueError:
         raise ValueError(f"{name}: is no array, as its parts have different lengths") from None
 

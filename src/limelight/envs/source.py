@@ -390,6 +390,10 @@ def import_env_module(config: EnvConfig) -> None:
 def _import(setting: str, module: str) -> Any:
     if not all(part.isidentifier() for part in module.split(".")):
         raise ConfigError(f"{setting} = {module}: must be the dotted name of a module, e.g. my_package.envs")
+    if module.endswith(".py"):
+        raise ConfigError(
+            f"{setting} = {module}: is a file; write the name of its module, {module.removesuffix('.py')}"
+        )
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -448,7 +452,7 @@ def known_ids() -> list[str]:
 
 def _split_version(env_id: str) -> tuple[str, int]:
     """Split an id into its lower-case name and its version (-1 if it has none)."""
-    match = re.fullmatch(r"(.*?)(?:-v(\d+))?", env_id.lower())
+    match = re.fullmatch(r"(.*?)(?:-v(\d+))?", env_id.lower(), re.DOTALL)
     assert match is not None
     return match[1], int(match[2] or -1)
 

@@ -87,8 +87,7 @@ def _kind(array: NDArray[Any]) -> str:
     """Return in words what an array holds that are no numbers of NumPy."""
     if array.dtype.kind != "O":
         return str(array.dtype)
-    odd = next((item for item in array.flat if not isinstance(item, Real)), None)
-    return "dtype object" if odd is None and array.size and array.flat[0] is not None else type(odd).__name__
+    return next((type(item).__name__ for item in array.flat if not isinstance(item, Real)), "dtype object")
 
 
 def is_share(array: NDArray[Any]) -> bool:
