@@ -338,7 +338,7 @@ class VectorBackend:
             space = self.single_observation_space
             final_obs = np.zeros((self.num_envs, *(space.shape or ())), space.dtype)
             for i in done:
-                final_obs[i] = self._final_row(infos, i)
+                final_obs[i] = self._final_row(infos, int(i))
         return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, self._all, final_obs)
 
     def _final_row(self, infos: Any, i: int) -> NDArray[Any]:

@@ -168,7 +168,7 @@ class OptimConfig:
     """Decay of Adam's first moment."""
     adam_beta2: Annotated[float, Range(ge=0, lt=1)] = 0.999
     """Decay of Adam's second moment."""
-    optim_eps: Annotated[float, Range(gt=0, le=1)] = 1e-5
+    optim_eps: Annotated[float, Range(ge=1e-30, le=1)] = 1e-5
     """ε of the optimizer."""
     max_grad_norm: Annotated[float | None, Range(gt=0, le=1e30)] = 0.5
     """L2 norm to which gradients are clipped; none: no clipping."""

@@ -186,18 +186,18 @@ def _random_play(env: Env, mask_source: MaskSource | None, faults: Faults) -> Ra
                 play.legal_counts.append(_check_mask(env, mask_source, obs, info, what))
             action = random_action(env, obs, info)
             before = time.perf_counter()
-            obs, reward, *given, info = call("step", env.step, action)
+            obs, reward, terminated, truncated, info = call("step", env.step, action)
             play.seconds += time.perf_counter() - before
             play.steps += 1
             length += 1
             what = f"step {length} of an episode returned"
             _record(play, env.observation_space, obs, reward, what, faults)
-            terminated, truncated = check_ends(*given, what, faults)
+            ends = check_ends(terminated, truncated, what, faults)
             if not play.odd_form and not faults.found:
-                play.odd_form = odd_form(reward, *given, what)
-            if terminated or truncated:
-                play.terminated += bool(terminated)
-                play.truncated += bool(truncated)
+                play.odd_form = odd_form(reward, terminated, truncated, what)
+            if any(ends):
+                play.terminated += ends[0]
+                play.truncated += ends[1]
                 play.lengths.append(length)
                 length = 0
                 obs, info = call("reset", env.reset)
