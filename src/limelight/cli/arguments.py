@@ -111,6 +111,8 @@ class TrainRequest:
     """The environment, with what a copy has shown; None for a run that is resumed."""
     resume: Path | None
     quiet: bool
+    given: dict[str, Any]
+    """The settings on the command line, by their plain names."""
 
 
 def train_request(argv: list[str], notice: Notice) -> TrainRequest:
@@ -124,13 +126,15 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     parsed = parse(TRAIN, argv, notice)
     folder, quiet, settings = parsed.arguments.resume, parsed.arguments.quiet, parsed.settings
     if folder is not None:
-        return TrainRequest(validate(for_resume(load_valid(folder / "config.yaml"), settings)), None, folder, quiet)
+        return TrainRequest(
+            validate(for_resume(load_valid(folder / "config.yaml"), settings)), None, folder, quiet, settings
+        )
     from limelight.envs.source import resolve_env
 
     start = with_settings(TrainConfig(), settings)
     source = resolve_env(start.env)
     config = resolve_config(start.env.env_id, settings.get("algo", AUTO), start.preset, settings, source)
-    return TrainRequest(validate(config), source, None, quiet)
+    return TrainRequest(validate(config), source, None, quiet, settings)
 
 
 def evaluate_arguments(argv: list[str], notice: Notice) -> EvaluateArguments:

@@ -152,13 +152,16 @@ def _train_help(argv: list[str]) -> int:
     from limelight.errors import LimelightError
 
     try:
-        config = train_request([word for word in argv if word not in _HELP], _notice).config
-        hidden = [] if "--help-all" in argv else hidden_sections(config)
+        request = train_request([word for word in argv if word not in _HELP], _notice)
+        hidden = [] if "--help-all" in argv else hidden_sections(request.config)
     except LimelightError as error:
         _notice(f"{error}; these are the general defaults")
         print(help_text(TRAIN))
     else:
-        print(help_text(TRAIN, config, hidden))
+        from limelight.training.presets import names_by_rule
+
+        rules = set() if request.source is None else names_by_rule(request.config, request.source, request.given)
+        print(help_text(TRAIN, request.config, hidden, rules))
     return 0
 
 
@@ -299,15 +302,18 @@ def _list(argv: list[str]) -> int:
 
 def _check(argv: list[str]) -> int:
     from limelight.cli.arguments import CHECK, check_config
-    from limelight.cli.output import stdout_reserved
+    from limelight.cli.output import flush_stdout, stdout_collected
 
     if _print_help(argv, CHECK):
         return 0
     config = check_config(argv, _notice)
     from limelight.cli.env_check.check import check_env
+    from limelight.cli.env_check.findings import printed
 
-    with stdout_reserved():
+    with stdout_collected() as output:
         findings = check_env(config)
+        flush_stdout()
+        findings += printed(output)
     for finding in findings:
         print(f"{finding.level:4}  {finding.subject:12} {finding.message}")
     return USAGE_ERROR if any(finding.level == "fail" for finding in findings) else 0

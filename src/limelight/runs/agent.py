@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from limelight.algo.normalization import Moments, ObservationNormalizer, make_normalizer
 from limelight.algo.train_state import FlatParameters
+from limelight.envs.masks import require_legal
 from limelight.envs.packing import to_batch
 from limelight.errors import CheckpointError, ConfigError
 from limelight.nn.encoders import is_builtin
@@ -30,6 +31,7 @@ from limelight.runs.checkpoint import (
 from limelight.runs.folder import as_folder
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
+from limelight.settings.values import shown
 from limelight.spaces.describe import describe_space, space_from_json, space_to_json
 from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
@@ -114,15 +116,12 @@ class Agent:
                 without it. It replaces a mask that is a part of ``obs``.
         Returns: (actions, state); a batch gives [B, *action_shape], one observation [*action_shape] (a NumPy integer,
             equal to an int, for Discrete actions); Dict and Tuple actions are dicts and tuples of such.
-        Raises: ValueError if an observation, mask, ``state`` or ``episode_start`` has another form than stated here.
+        Raises: ConfigError, which is a ValueError, if an observation, mask, ``state`` or ``episode_start`` has another
+            form than stated here.
         """
-        _require_observation(self.observation_space, obs)
         # Check the arguments
-        batch, single = to_batch(self.observation_space, obs, action_masks)
-        start = np.zeros(len(batch), np.float32) if episode_start is None else np.array(episode_start, np.float32)
-        if start.size != len(batch):
-            raise ValueError(f"episode_start of shape {start.shape}: must be [{len(batch)}], one for each observation")
-        start = start.reshape(-1)
+        batch, single = self._batch(obs, action_masks)
+        start = np.zeros(len(batch), np.float32) if episode_start is None else _starts(episode_start, len(batch))
         # Continue from a recurrent state, which may belong to another batch if all episodes begin here
         policy = self._greedy if deterministic else self._sampling
         own = state is None and self._stateful
@@ -137,16 +136,29 @@ class Agent:
         actions = actions[0] if single else actions
         return (self.action_space.unpack(actions) if isinstance(self.action_space, Packed) else actions), state
 
+    def _batch(self, obs: Any, action_masks: ArrayLike | None) -> tuple[NDArray[Any], bool]:
+        """Return observations as the policy takes them, [B, *shape], and whether they were a single one."""
+        space = self.observation_space
+        try:
+            _require_observation(space, obs)
+            batch, single = to_batch(space, obs, action_masks)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        if isinstance(space, Packed) and space.mask is not None:
+            require_legal(batch[:, space.mask.part], self.action_space)
+        return batch, single
+
     def _checked(self, state: RecurrentState | None, batch: int) -> RecurrentState | None:
         """Return ``state`` as an array for ``batch`` observations; None without a recurrent core."""
         width = self.model.state_size
         if state is None or width == 0:
             return None
-        if np.shape(state) != (batch, width):
-            raise ValueError(
-                f"state of shape {np.shape(state)}: must be [{batch}, {width}]; reset() or episode_start clears it"
+        array = _numbers("state", state)
+        if array.shape != (batch, width):
+            raise ConfigError(
+                f"state of shape {array.shape}: must be [{batch}, {width}]; reset() or episode_start clears it"
             )
-        return np.array(state, np.float32)
+        return array
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that :meth:`from_state` needs, as plain data and arrays."""
@@ -189,6 +201,28 @@ class Agent:
     def save(self, folder: str | Path) -> None:
         """Write the agent into ``folder`` (replaced as a whole): safetensors and JSON, checksummed, no pickle."""
         write_state(Path(folder), self.get_state())
+
+
+def _starts(episode_start: ArrayLike, batch: int) -> NDArray[np.float32]:
+    """Return where episodes begin as an array [batch]."""
+    start = _numbers("episode_start", episode_start)
+    if start.size != batch:
+        raise ConfigError(f"episode_start of shape {start.shape}: must be [{batch}], one for each observation")
+    return start.reshape(-1)
+
+
+def _numbers(name: str, values: Any) -> NDArray[np.float32]:
+    """Return finite numbers as a new array.
+
+    Raises: ConfigError that names the argument.
+    """
+    try:
+        array = np.array(values, np.float32)
+    except (ValueError, TypeError):
+        array = np.full((), np.nan, np.float32)
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{name} = {shown(values)}: must be an array of finite numbers")
+    return array
 
 
 def _require_observation(space: Space[Any], obs: Any) -> None:

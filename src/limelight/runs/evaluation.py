@@ -22,6 +22,7 @@ from limelight.envs.make import make_envs
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError, NonFiniteError
 from limelight.settings.schema import EnvConfig, EvalConfig
+from limelight.settings.values import Range, coerce
 from limelight.spaces.describe import describe_space, space_difference
 from limelight.typing import EnvFactory
 
@@ -143,8 +144,12 @@ def evaluate(
     Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
     _require_agent(agent)
-    if episodes < 1:
-        raise ConfigError(f"episodes = {episodes}: must be ≥ 1")
+    episodes, seed = coerce("episodes", episodes, int), coerce("seed", seed, int)
+    Range(ge=1).check("episodes", episodes)
+    Range(ge=0).check("seed", seed)
+    if num_envs is not None:
+        num_envs = coerce("num_envs", num_envs, int)
+        Range(ge=1).check("num_envs", num_envs)
     config, factory = env_of(agent, env)
     source = resolve_env(config, factory)
     envs = make_eval_envs(source, episodes, agent.config.eval if env is None else EvalConfig(), num_envs)

@@ -88,27 +88,27 @@ class AlgorithmConfig:
     """Passes over each rollout."""
     num_minibatches: Annotated[int, Range(ge=1, le=65_536)] = 1
     """Updates per pass, each from its own share of the rows; of the environments, with a recurrent core."""
-    clip_ratio: Annotated[float | None, Range(gt=0)] = None
+    clip_ratio: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """ε: no gain from moving π(a|s)/π_old(a|s) out of [1 − ε, 1 + ε]; none: the plain policy gradient."""
-    value_clip: Annotated[float | None, Range(gt=0)] = None
+    value_clip: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """c: no gain from moving V(s) by more than c from its value before the rollout's first update; none: no bound."""
-    target_kl: Annotated[float | None, Range(gt=0)] = None
+    target_kl: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """Leave out the rollout's further updates once the estimate of KL(π_old ‖ π) is above 1.5 × this; none: never."""
-    ent_coef: Annotated[float, Range(ge=0)] = 0.01
+    ent_coef: Annotated[float, Range(ge=0, le=1e9)] = 0.01
     """Weight of the entropy bonus."""
     ent_schedule: Literal["constant", "linear"] = "constant"
     """Schedule of ``ent_coef``: constant, or linear to zero over ``total_timesteps``."""
-    vf_coef: Annotated[float, Range(ge=0)] = 0.5
+    vf_coef: Annotated[float, Range(ge=0, le=1e9)] = 0.5
     """Weight of the value loss."""
     value_loss: Literal["mse", "huber"] = "mse"
     """Loss between values and return targets."""
-    huber_delta: Annotated[float, Range(gt=0)] = 1.0
+    huber_delta: Annotated[float, Range(gt=0, le=1e30)] = 1.0
     """Error at which the Huber loss turns from quadratic to linear."""
     reward_scale: Annotated[float, Range(gt=0, le=1e9)] = 1.0
     """Factor on the rewards of the learner. Reported returns stay raw."""
     normalize_rewards: bool = False
     """Divide the rewards of the learner by the running deviation of discounted returns. Reported returns stay raw."""
-    reward_clip: Annotated[float | None, Range(gt=0)] = None
+    reward_clip: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """Bound c: the rewards of the learner are clipped to [-c, c], before scaling. Reported returns stay raw."""
 
 
@@ -124,7 +124,7 @@ class ModelConfig:
     """Nonlinearity between layers."""
     orthogonal_init: bool = True
     """Orthogonal initial weights with gain √2 (1 for the value head) and zero biases; otherwise PyTorch's default."""
-    policy_init_gain: Annotated[float, Range(gt=0)] = 0.01
+    policy_init_gain: Annotated[float, Range(gt=0, le=1e9)] = 0.01
     """Gain of the last policy layer; a small one makes the initial policy nearly uniform."""
     action_std: Literal["parameter", "exp", "softplus", "gsde"] = "parameter"
     """σ of continuous actions: one parameter per dimension; or a function of the state: e^output, variance
@@ -168,9 +168,9 @@ class OptimConfig:
     """Decay of Adam's first moment."""
     adam_beta2: Annotated[float, Range(ge=0, lt=1)] = 0.999
     """Decay of Adam's second moment."""
-    optim_eps: Annotated[float, Range(gt=0, le=1)] = 1e-5
+    optim_eps: Annotated[float, Range(ge=1e-30, le=1)] = 1e-5
     """ε of the optimizer."""
-    max_grad_norm: Annotated[float | None, Range(gt=0)] = 0.5
+    max_grad_norm: Annotated[float | None, Range(gt=0, le=1e30)] = 0.5
     """L2 norm to which gradients are clipped; none: no clipping."""
 
 

@@ -462,6 +462,15 @@ def resolve_config(
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
 
 
+def names_by_rule(config: TrainConfig, source: EnvSource, given: Mapping[str, Any]) -> set[str]:
+    """Return the settings of a run whose values come from the rules by structure, and not from ``given`` ones."""
+    if config.preset != "none":
+        return set()
+    return {
+        name for choice in choose_settings(_facts(config, source, given)) for name in choice.settings
+    } - given.keys()
+
+
 def _algorithm(source: EnvSource) -> tuple[str, str]:
     """Return the algorithm for an environment without a preset, and the reason."""
     observations, actions = source.spaces()

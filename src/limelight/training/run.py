@@ -45,6 +45,7 @@ from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import for_resume, from_dict, save_yaml, with_settings
 from limelight.settings.rules import load_valid, validate
 from limelight.settings.schema import EnvConfig, EvalConfig, TrainConfig, WorkersConfig
+from limelight.settings.values import coerce, shown
 from limelight.spaces.describe import describe_space
 from limelight.spaces.images import explain_flat_image, is_flat_image
 from limelight.spaces.packed import Packed, path_name, walk
@@ -106,6 +107,9 @@ def train(
         settings: any setting of :class:`limelight.TrainConfig` by its plain name.
     Raises: LimelightError with one line for anything that cannot work.
     """
+    if "env_id" in settings:
+        raise ConfigError(f"env_id = {shown(settings['env_id'])}: is the first argument, train(env, ...)")
+    algo, preset = coerce("algo", algo, str), coerce("preset", preset, str)
     factory = None if isinstance(env, str) else env
     env_id = env if isinstance(env, str) else qualified_name(env)
     source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
