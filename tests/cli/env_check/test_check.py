@@ -336,7 +336,7 @@ def test_a_composite_environment_without_a_fault_is_fine() -> None:
     found = findings("Nested")
     assert {f.level for f in found.values()} == {"ok"}
     assert found["spaces"].message.startswith("Dict(camera: Box(4, 5, 3) uint8, inside: Tuple(Discrete(3), Dict(")
-    assert "Box(4, 5, 3) uint8 through a small CNN" in found["network"].message
+    assert "Box(4, 5, 3) uint8 through the CNN universe" in found["network"].message
     assert found["backend"].message.startswith(("sync", "async"))
 
 
