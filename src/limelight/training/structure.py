@@ -129,7 +129,7 @@ def _rewards(facts: Facts) -> Choice | None:
 def _critic(facts: Facts) -> Choice | None:
     """Give the critic its own network, unless it is expensive."""
     if _images(facts.observations) or facts.recurrent:
-        return None
+        return Choice({"critic": "shared"}, "images and memories are expensive, so one network serves both heads")
     return Choice({"critic": "separate"}, "a value loss that is larger than the policy's would drown it in one network")
 
 
