@@ -78,10 +78,10 @@ def test_a_new_run_and_a_lost_file_start_a_new_file(tmp_path: Path) -> None:
 def test_monitor_csv_has_the_format_of_stable_baselines(tmp_path: Path) -> None:
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "CartPole-v1", start_time=1000.5)
-    logger.episodes(20, 0.1234567, [Episode(3, 21.00000001, 21, True, 12), Episode(1, -0.5, 7, False, 16)])
+    logger.episodes(20, 0.1234567, [Episode(3, 21.00000001, 21, True, 12), Episode(1, -0.5, 7, False, 16, 2)])
     lines = path.read_text().splitlines()
     assert json.loads(lines[0].removeprefix("#")) == {"t_start": 1000.5, "env_id": "CartPole-v1"}
-    assert lines[1:] == ["r,l,t,step", "21.0,21,0.123457,12", "-0.5,7,0.123457,16"]
+    assert lines[1:] == ["r,l,t,step,env,worker", "21.0,21,0.123457,12,3,0", "-0.5,7,0.123457,16,1,2"]
     logger.log(1, 1.0, {})
     logger.message("hello")
     logger.close()
@@ -102,7 +102,7 @@ def test_monitor_csv_resumes_at_the_step_of_the_checkpoint(tmp_path: Path) -> No
     resumed.close()
     lines = path.read_text().splitlines()
     assert json.loads(lines[0][1:])["t_start"] == 1.0
-    assert lines[1:] == ["r,l,t,step", "10.0,10,1.0,10", "20.0,10,2.0,20", "24.0,10,2.4,24"]
+    assert lines[1:] == ["r,l,t,step,env,worker", "10.0,10,1.0,10,0,0", "20.0,10,2.0,20,0,0", "24.0,10,2.4,24,0,0"]
 
 
 def test_steps_in_monitor_csv_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +112,9 @@ def test_steps_in_monitor_csv_do_not_depend_on_the_clock(tmp_path: Path, monkeyp
         monkeypatch.setattr("limelight.training.loop.HEARTBEAT", heartbeat)
         config = quick_config("a2c", total_timesteps=1_000, run_dir=str(tmp_path / f"{heartbeat}"))
         lines = (run(config, quiet=True).run_dir / "monitor.csv").read_text().splitlines()[2:]
-        columns.append([(r, length, step) for r, length, _, step in (line.split(",") for line in lines)])
+        columns.append([[value for i, value in enumerate(line.split(",")) if i != 2] for line in lines])
     assert columns[0] == columns[1]
-    assert len({step for _, _, step in columns[0]}) > 10
+    assert len({step for _, _, step, *_ in columns[0]}) > 10
 
 
 def test_training_starts_now_unless_told(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_training_starts_now_unless_told(tmp_path: Path) -> None:
 
 def test_a_lost_monitor_csv_starts_again(tmp_path: Path) -> None:
     MonitorCsvLogger(tmp_path / "monitor.csv", "E", 5.0, resume_step=20).close()
-    assert (tmp_path / "monitor.csv").read_text() == '#{"t_start": 5.0, "env_id": "E"}\nr,l,t,step\n'
+    assert (tmp_path / "monitor.csv").read_text() == '#{"t_start": 5.0, "env_id": "E"}\nr,l,t,step,env,worker\n'
 
 
 @pytest.mark.filterwarnings("default")

@@ -422,7 +422,7 @@ def test_episodes_of_several_rollouts_in_one_report_are_spread_over_its_time(tmp
         ("metrics.jsonl", '{"step": 1, "seconds": 1}\n{"step": 2}\n', r"metrics\.jsonl: line 2 is damaged"),
         ("metrics.jsonl", "oops\n", r"metrics\.jsonl: line 1 is damaged"),
         ("monitor.csv", "#{}\nr,l,t\n1,2,3\n", r"monitor\.csv: damaged"),
-        ("monitor.csv", "#{}\nr,l,t,step\n1,2,x,4\n", r"monitor\.csv: damaged"),
+        ("monitor.csv", "#{}\nr,l,t,step,env,worker\n1,2,x,4,0,0\n", r"monitor\.csv: damaged"),
         ("config.yaml", "gamma: [", r"config\.yaml: not readable"),
     ],
 )

@@ -124,8 +124,8 @@ def _replace(config: Any, changes: dict[str, dict[str, Any]], section: str = "")
 
 
 _CHANGEABLE = (
-    "total_timesteps", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus", "worker_placement",
-    "device", "backend", "num_workers", "env_module", "env_threads",
+    "total_timesteps", "total_episodes", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus",
+    "worker_placement", "device", "backend", "num_workers", "env_module", "env_threads",
 )  # fmt: skip
 
 
@@ -141,7 +141,8 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
         if not free and before != after:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
-                "only total_timesteps, device, backend, workers, env_module, eval, checkpoint and log settings can"
+                "only total_timesteps, total_episodes, device, backend, workers, env_module, eval, checkpoint and log "
+                "settings can"
             )
     return config
 

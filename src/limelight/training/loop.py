@@ -1,4 +1,4 @@
-"""The loop around a runner until its step budget is used: logging, evaluation, checkpoints, videos, interruption.
+"""The loop around a runner until its budget is used up: logging, evaluation, checkpoints, videos, interruption.
 
 Frequencies count environment steps; seconds are training time, without evaluation and writing.
 """
@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from limelight.runners.base import Runner
+from limelight.algo.episodes import Episode
+from limelight.runners.base import Runner, budget_of
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
@@ -96,7 +97,10 @@ class TrainingLoop:
         self.notes = notes or logger
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # (return, length) of the latest episodes
-        self._num_episodes = 0
+        self.num_episodes = 0
+        """Episodes that have been reported."""
+        self._surplus: list[Episode] = []  # that finished in the last rollout, after the last episode of the budget
+        self._largest_return: float | None = None
         self._noted: set[str] = set()
         self._last_reported_step = 0
         self._last_evaluated_step = 0
@@ -123,17 +127,18 @@ class TrainingLoop:
         return status
 
     def _run(self, interrupt: Interrupt) -> str:
-        config, runner, total = self.config, self.runner, self.config.total_timesteps
+        config, runner, budget = self.config, self.runner, budget_of(self.config)
+        total = budget.timesteps
         log = Periodic(config.log.log_every, runner.num_steps)
         evaluation = Periodic(config.eval.eval_every, runner.num_steps)
         checkpoint = Periodic(config.checkpoint.checkpoint_every, runner.num_steps)
         video = Periodic(config.log.video_every, runner.num_steps)
-        while runner.num_steps < total:
+        while not budget.is_used_up(runner.num_steps, runner.num_episodes):
             # Train until something is due
             metrics = self._advance(min(log.due, evaluation.due, checkpoint.due, video.due, total))
             step = runner.num_steps
             # Log, evaluate, record, save
-            if log.is_due(step) or (step >= total and metrics):
+            if log.is_due(step) or (metrics and budget.is_used_up(step, runner.num_episodes)):
                 self._log(metrics)
             if evaluation.is_due(step) and self._evaluate():
                 return "reached_return"
@@ -161,10 +166,18 @@ class TrainingLoop:
         return metrics
 
     def _report_episodes(self) -> None:
-        """Count the episodes that have finished since the last call, and pass them to the loggers."""
-        episodes = self.runner.pop_episodes()
+        """Count the episodes that have finished since the last call, and pass them to the loggers.
+
+        Those beyond the budget of episodes are kept for a run that continues with a larger one.
+        """
+        episodes = [*self._surplus, *self.runner.pop_episodes()]
+        limit = self.config.total_episodes
+        left = len(episodes) if limit is None else max(0, limit - self.num_episodes)
+        episodes, self._surplus = episodes[:left], episodes[left:]
         if episodes:
-            self._num_episodes += len(episodes)
+            self.num_episodes += len(episodes)
+            largest = max(e.episode_return for e in episodes)
+            self._largest_return = largest if self._largest_return is None else max(largest, self._largest_return)
             self.collapse.episodes([e.episode_return for e in episodes])
             self._recent.extend((e.episode_return, e.length) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
@@ -177,7 +190,9 @@ class TrainingLoop:
             returns, lengths = zip(*self._recent, strict=True)
             row["rollout/ep_rew_mean"] = float(np.mean(returns))
             row["rollout/ep_len_mean"] = float(np.mean(lengths))
-        row["rollout/episodes"] = self._num_episodes
+        if self._largest_return is not None:
+            row["rollout/ep_rew_max"] = self._largest_return
+        row["rollout/episodes"] = self.num_episodes
         elapsed = max(self.seconds - self._last_logged_seconds, 1e-9)
         row["time/fps"] = (step - self._last_logged_step) / elapsed
         self._last_logged_step = step
@@ -254,7 +269,9 @@ class TrainingLoop:
             "runner": runner,
             "evaluator": self.evaluator.get_state(),
             "recent": [list(pair) for pair in self._recent],
-            "num_episodes": self._num_episodes,
+            "num_episodes": self.num_episodes,
+            "surplus": [list(episode) for episode in self._surplus],
+            "largest_return": self._largest_return,
             "evaluated_at": self._last_evaluated_step,
             "collapse": self.collapse.get_state(),
         }
@@ -267,7 +284,9 @@ class TrainingLoop:
         self._last_logged_step = self.runner.num_steps
         self._last_reported_step = self.runner.num_steps
         self._recent.extend((float(r), int(n)) for r, n in state["recent"])
-        self._num_episodes = int(state["num_episodes"])
+        self.num_episodes = int(state["num_episodes"])
+        self._surplus = [Episode(*episode) for episode in state["surplus"]]
+        self._largest_return = state["largest_return"]
         self._last_evaluated_step = int(state["evaluated_at"])
         self.collapse.set_state(state["collapse"])
         return inexact

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from limelight.errors import ConfigError, did_you_mean
-from limelight.settings.io import with_settings
-from limelight.settings.schema import TrainConfig
+from limelight.settings.io import ALIASES, with_settings
+from limelight.settings.schema import NO_STEP_BUDGET, TrainConfig
 from limelight.training.algorithms import AUTO, choose_algorithm, get_algorithm
 from limelight.training.structure import Facts, choose_settings, explain, has_images
 
@@ -371,6 +371,8 @@ _PLAIN = Preset("plain", "the algorithm's own settings", ())
 SpacesFn = Callable[[], "tuple[Space[Any], Space[Any]]"]
 """Returns the observation and the action space of the environment; it makes one, so it is called only when needed."""
 
+_STEP_BUDGETS = {"total_timesteps", *(alias for alias, name in ALIASES.items() if name == "total_timesteps")}
+
 CHOICES = ("auto", "none", "plain", *PRESETS)
 
 
@@ -434,6 +436,8 @@ def resolve_config(
         factory: makes the environment, where it is not the one that ``env_id`` names.
     Raises: ConfigError for an unknown algorithm, preset or setting; EnvError for an environment that cannot be made.
     """
+    if settings.get("total_episodes") is not None and not settings.keys() & _STEP_BUDGETS:
+        settings = {**settings, "total_timesteps": NO_STEP_BUDGET}
     asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
     if asked.env.env_module is not None:  # first, as it may register the id
         from limelight.envs.source import import_env_module  # here, because --help loads this module
