@@ -447,6 +447,25 @@ def test_evaluate_where_the_spaces_differ_is_refused(run_dir: Path, capsys: pyte
     assert "observation" in message
 
 
+def test_evaluate_shows_every_episode_when_asked(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["evaluate", str(run_dir), "--episodes", "3"]
+    assert cli.main([*argv, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["returns"]) == len(result["lengths"]) == 3
+    assert cli.main([*argv, "--episode-lines"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    for number, (line, score, length) in enumerate(zip(lines, result["returns"], result["lengths"], strict=False), 1):
+        assert line == f"episode {number}  return {score:.1f}  length {length}"
+
+
+def test_a_budget_of_episodes_out_of_range_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for value, message in (("0", "must be ≥ 1"), ("many", "must be a whole number or none"), ("2.5", "must be a")):
+        line = refusal(capsys, "train", "CartPole-v1", "--total-episodes", value)
+        assert line.startswith(f"total_episodes = {value}: {message}")
+    assert refusal(capsys, "report", "r", "--smoothing", "1").startswith("smoothing = 1.0: must be ≥ 0 and < 1")
+
+
 def test_report_draws_again_and_prints_the_path(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run_dir / "report.html").unlink()
     assert cli.main(["report", str(run_dir)]) == 0

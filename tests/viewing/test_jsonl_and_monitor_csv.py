@@ -138,6 +138,7 @@ def test_stable_baselines_reads_it(tmp_path: Path) -> None:
         logger.episodes(10 * (i + 1), float(i), episodes(float(i)))
     logger.close()
     frame = monitor.load_results(str(tmp_path))
+    assert frame["env"].tolist() == frame["worker"].tolist() == [0] * 120
     assert frame["r"].tolist() == [float(i) for i in range(120)]
     x, y = plotter.ts2xy(frame, plotter.X_TIMESTEPS)
     np.testing.assert_array_equal(x, 10 * np.arange(1, 121))
@@ -185,3 +186,17 @@ def test_the_tensorboard_logger_loads_neither_torch_nor_tensorflow(tmp_path: Pat
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_shows_episodes_over_episodes(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    for step, count in ((10, 0), (20, 3), (30, 7)):
+        row = {"rollout/episodes": count, "rollout/ep_rew_mean": 2.0 * count, "rollout/ep_rew_max": 5.0 * count}
+        logger.log(step, 0.1, row)
+    logger.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("over_episodes/ep_rew_mean")] == [(3, 6.0), (7, 14.0)]
+    assert [(e.step, e.value) for e in events.Scalars("over_episodes/ep_rew_max")] == [(3, 15.0), (7, 35.0)]

@@ -48,6 +48,10 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
+    if getattr(sys, "frozen", False):  # a program made by PyInstaller and the like starts its workers by itself
+        from multiprocessing import freeze_support
+
+        freeze_support()
     words = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path:  # so that --env-module finds a package in the working directory
         sys.path.append("")  # last, so that a file named yaml.py there hides no library

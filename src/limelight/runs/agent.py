@@ -206,7 +206,9 @@ class Agent:
         flat.params.copy_(params)
         normalizer = None
         if state["normalizer"] is not None:
-            normalizer = make_normalizer(observation_space, is_builtin(config.model.encoder))
+            normalizer = make_normalizer(
+                observation_space, is_builtin(config.model.encoder), config.env.image_statistics == "frame"
+            )
             normalizer.set_state(state["normalizer"])
         return cls(model, normalizer, config, observation_space, action_space)
 

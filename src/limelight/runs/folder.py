@@ -75,18 +75,11 @@ def only_process(folder: Path) -> Iterator[None]:
 
     Raises: ConfigError if another process holds it.
     """
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
+    from limelight.runners.processes.portable import only_holder  # here, as the command line loads this module
 
-    with (folder / CONFIG).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"resume = {folder}: another process trains there; wait for it or end it") from None
-        except OSError:  # a file system without locks
-            pass
+    with only_holder(folder / CONFIG) as is_free:
+        if not is_free:
+            raise ConfigError(f"resume = {folder}: another process trains there; wait for it or end it")
         yield
 
 

@@ -62,6 +62,8 @@ class EnvConfig:
     """When a finished episode restarts. Learning is correct in all three; ``next_step`` is the cheapest."""
     normalize_obs: bool = False
     """Standardise float observations, or the pixels of an image, by running statistics (frozen in evaluation)."""
+    image_statistics: Literal["pixel", "frame"] = "pixel"
+    """Mean by which images are standardised: of each pixel, or one of the whole frame, as classic A3C scripts have."""
     action_masks: Literal["auto", "off"] = "auto"
     """Never take an action that ``action_mask`` (in a Dict observation or in info) marks illegal; off: ignore masks."""
     atari: AtariConfig = field(default_factory=AtariConfig)

@@ -19,6 +19,7 @@ import numpy as np
 
 from limelight.algo.episodes import Episode
 from limelight.runners.base import Runner, budget_of
+from limelight.runners.processes.portable import stop_signals
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
@@ -56,12 +57,12 @@ class InterruptedRun(Exception):  # noqa: N818  (no error)
 
 @contextmanager
 def catch_signals() -> Iterator[Interrupt]:
-    """Record the first SIGINT or SIGTERM, so that a checkpoint can be written; a second one ends the process."""
+    """Record the first stop signal, so that a checkpoint can be written; a second one ends the process."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
         yield interrupt
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = stop_signals()
     previous = {number: signal.getsignal(number) for number in numbers}
 
     def record_signal(number: int, _frame: FrameType | None) -> None:

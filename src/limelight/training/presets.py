@@ -143,6 +143,33 @@ _BREAKOUT = {
     "total_timesteps": 6_000_000,
 }
 _ATARI_LSTM = {**_PONG, "frame_stack": 1, "core": "lstm", "core_size": 256}
+# The classic script: github.com/ikostrikov/pytorch-a3c
+_CLASSIC_A3C = {
+    "frame_size": 42,
+    "frame_stack": 1,
+    "noop_max": 0,
+    "fire_reset": False,
+    "normalize_obs": True,
+    "image_statistics": "frame",
+    "reward_clip": 1.0,
+    "encoder": "universe",
+    "core": "lstm",
+    "core_size": 256,
+    "num_envs": 1,
+    "num_steps": 20,
+    "gamma": 0.99,
+    "gae_lambda": 1.0,
+    "ent_coef": 0.01,
+    "vf_coef": 0.5,
+    "optimizer": "adam",
+    "optim_eps": 1e-8,
+    "learning_rate": 1e-4,
+    "lr_schedule": "constant",
+    "max_grad_norm": 50.0,
+    **{name: _ATARI[name] for name in ("eval_every", "eval_episodes", "final_episodes", "log_every")},
+    "checkpoint_every": 500_000,
+    "total_timesteps": 5_000_000,
+}
 _PENDULUM = {
     **_CONTINUOUS,
     "gamma": 0.95,
@@ -335,6 +362,13 @@ _ROWS = (
         {**_with_rollouts(_ATARI_LSTM, 16, 20, _PPO_IMAGES), "a2c": {"num_envs": 32, "num_steps": 20}},
         games=("*",),
         recurrent=True,
+    ),
+    Preset(
+        "classic-a3c",
+        "Atari as the classic PyTorch script of A3C plays it: 42 × 42, LSTM, one game per worker, shared Adam of 1e-4",
+        (),
+        {"*": _CLASSIC_A3C, "ppo": {"num_minibatches": 1}},
+        algorithm="a3c",
     ),
     Preset(
         "minigrid",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
 from limelight.nn.encoders import is_builtin
 from limelight.runners.actor_learner import make_actor_learner, make_learner
 from limelight.runners.base import Runner, budget_of
+from limelight.runners.processes.portable import max_workers
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs.agent import Agent, load
@@ -295,14 +295,19 @@ def _prepare_workers(config: TrainConfig) -> WorkersConfig:
         if find_spec("ray") is None:
             raise ConfigError("runner = ray: Ray is not installed; pip install 'limelight-rl[ray]'")
     elif workers.asynchronous:
-        if os.name != "posix":
-            raise ConfigError(f"algo = {algo}: needs Linux or macOS; use algo a2c on {os.name}")
         obstacle = why_no_workers()
         if obstacle is not None:
             raise ConfigError(f"algo = {algo}: {obstacle}; or use algo a2c, which needs no workers")
     else:
         return workers
-    return dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
+    most = max_workers() if workers.runner == "local" else None
+    if most is not None and (workers.num_workers or 0) > most:
+        raise ConfigError(
+            f"num_workers = {workers.num_workers}: Windows can supervise {most} processes at most; use fewer workers, "
+            "with more environments each (num_envs), or runner ray"
+        )
+    chosen = workers.num_workers or min(num_cores(), most or num_cores())
+    return dataclasses.replace(workers, num_workers=chosen)
 
 
 def _prepare_evaluation(config: TrainConfig) -> EvalConfig:

@@ -186,4 +186,4 @@ class ProcessRunner:
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`."""
         self.supervisor.close()
-        self.shared.lock.close()
+        self.shared.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
 import traceback
@@ -23,6 +22,7 @@ from limelight.envs.spawn import allow_children
 from limelight.errors import LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
 from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, budget_of, stamp_episodes
+from limelight.runners.processes.portable import Lock, ignore_stop_signals
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.worker_metrics import Counter
 from limelight.runners.worker_slots import ends_the_run
@@ -241,13 +241,8 @@ def run_worker(spec: WorkerSpec, factory: Any, shared: SharedState, channel: Con
 
     ``factory``: a CloudpickleWrapper of the environment's factory.
     """
-    # Ctrl-C and termination may reach the whole process group; the main process decides. Both signals were blocked
-    # until here, and are unblocked because environments may start processes that need them.
-    signals = {signal.SIGINT, signal.SIGTERM}
-    for number in signals:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    ignore_stop_signals()
+    threading.Thread(target=_exit_with_parent, args=(shared.lock,), daemon=True).start()
     allow_children()
     try:
         with single_threaded():
@@ -270,9 +265,10 @@ def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: SharedState, chan
         actor_learner.close()
 
 
-def _exit_with_parent() -> None:
-    """Exit this process when the main process has exited, for whatever reason."""
+def _exit_with_parent(lock: Lock) -> None:
+    """Exit this process when the main process has exited, for whatever reason; a lock with a name is removed."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
+    lock.remove()
     os._exit(1)
