@@ -49,9 +49,9 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
     if getattr(sys, "frozen", False):  # a program made by PyInstaller and the like starts its workers by itself
-        from multiprocessing import freeze_support
+        from limelight.runners.processes.portable import run_if_worker
 
-        freeze_support()
+        run_if_worker()
     words = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path:  # so that --env-module finds a package in the working directory
         sys.path.append("")  # last, so that a file named yaml.py there hides no library

@@ -35,6 +35,10 @@ class Budget:
         """Return whether the run ends after these steps and episodes."""
         return steps >= self.timesteps or (self.episodes is not None and episodes >= self.episodes)
 
+    def has_reached(self, until: int, steps: int, episodes: int) -> bool:
+        """Return whether the run has taken ``until`` steps, or ends earlier."""
+        return steps >= until or self.is_used_up(steps, episodes)
+
     def progress(self, steps: int, episodes: int) -> float:
         """Return the share that is used, 0 to about 1: of the one of which more is used."""
         share = steps / self.timesteps

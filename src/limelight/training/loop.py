@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
-from limelight.algo.episodes import Episode
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import stop_signals
 from limelight.runs.agent import Agent, load
@@ -25,6 +21,7 @@ from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
 from limelight.training.collapse import CollapseWatch, has_action_mask
+from limelight.training.episodes import ReportedEpisodes
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
 from limelight.typing import Metrics, State
 from limelight.viewing.logger import Logger, Loggers
@@ -97,11 +94,7 @@ class TrainingLoop:
         self.logger = logger
         self.notes = notes or logger
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
-        self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # (return, length) of the latest episodes
-        self.num_episodes = 0
-        """Episodes that have been reported."""
-        self._surplus: list[Episode] = []  # that finished in the last rollout, after the last episode of the budget
-        self._largest_return: float | None = None
+        self.episodes = ReportedEpisodes(config.total_episodes)
         self._noted: set[str] = set()
         self._last_reported_step = 0
         self._last_evaluated_step = 0
@@ -167,33 +160,16 @@ class TrainingLoop:
         return metrics
 
     def _report_episodes(self) -> None:
-        """Count the episodes that have finished since the last call, and pass them to the loggers.
-
-        Those beyond the budget of episodes are kept for a run that continues with a larger one.
-        """
-        episodes = [*self._surplus, *self.runner.pop_episodes()]
-        limit = self.config.total_episodes
-        left = len(episodes) if limit is None else max(0, limit - self.num_episodes)
-        episodes, self._surplus = episodes[:left], episodes[left:]
+        """Count the episodes that have finished since the last call, and pass them to the loggers."""
+        episodes = self.episodes.take(self.runner.pop_episodes())
         if episodes:
-            self.num_episodes += len(episodes)
-            largest = max(e.episode_return for e in episodes)
-            self._largest_return = largest if self._largest_return is None else max(largest, self._largest_return)
             self.collapse.episodes([e.episode_return for e in episodes])
-            self._recent.extend((e.episode_return, e.length) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
 
     def _log(self, metrics: Metrics) -> None:
         """Log a row: statistics of the latest episodes, speed since the row before, and ``metrics``."""
         step = self.runner.num_steps
-        row: dict[str, float] = {}
-        if self._recent:
-            returns, lengths = zip(*self._recent, strict=True)
-            row["rollout/ep_rew_mean"] = float(np.mean(returns))
-            row["rollout/ep_len_mean"] = float(np.mean(lengths))
-        if self._largest_return is not None:
-            row["rollout/ep_rew_max"] = self._largest_return
-        row["rollout/episodes"] = self.num_episodes
+        row = dict(self.episodes.metrics())
         elapsed = max(self.seconds - self._last_logged_seconds, 1e-9)
         row["time/fps"] = (step - self._last_logged_step) / elapsed
         self._last_logged_step = step
@@ -269,10 +245,7 @@ class TrainingLoop:
         return {
             "runner": runner,
             "evaluator": self.evaluator.get_state(),
-            "recent": [list(pair) for pair in self._recent],
-            "num_episodes": self.num_episodes,
-            "surplus": [list(episode) for episode in self._surplus],
-            "largest_return": self._largest_return,
+            "episodes": self.episodes.get_state(),
             "evaluated_at": self._last_evaluated_step,
             "collapse": self.collapse.get_state(),
         }
@@ -284,10 +257,7 @@ class TrainingLoop:
         self._last_logged_seconds = self.seconds
         self._last_logged_step = self.runner.num_steps
         self._last_reported_step = self.runner.num_steps
-        self._recent.extend((float(r), int(n)) for r, n in state["recent"])
-        self.num_episodes = int(state["num_episodes"])
-        self._surplus = [Episode(*episode) for episode in state["surplus"]]
-        self._largest_return = state["largest_return"]
+        self.episodes.set_state(state["episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])
         self.collapse.set_state(state["collapse"])
         return inexact

@@ -383,7 +383,7 @@ def make_loggers(
     if config.log.tensorboard:
         own.append(TensorBoardLogger(run_dir, resume_step))
     has_workers = config.workers.asynchronous or config.workers.runner == "ray"
-    episodes = 0 if state is None else int(state["training"]["num_episodes"])
+    episodes = 0 if state is None else int(state["training"]["episodes"]["count"])
     own.append(
         ConsoleLogger(
             budget_of(config), resume_step or 0, episodes, quiet=quiet, has_workers=has_workers,
@@ -415,7 +415,7 @@ def require_budget(config: TrainConfig, state: dict[str, Any]) -> None:
 
     Raises: ConfigError.
     """
-    done = {"total_timesteps": _step_of(state), "total_episodes": int(state["training"]["num_episodes"])}
+    done = {"total_timesteps": _step_of(state), "total_episodes": int(state["training"]["episodes"]["count"])}
     for name, number in done.items():
         budget, before = getattr(config, name), state["config"][name]
         is_smaller = budget is not None and (before is None or budget < before)
@@ -477,7 +477,7 @@ def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict
         "algorithm": config.algorithm.algo,
         "seed": config.seed,
         "total_timesteps": loop.runner.num_steps,
-        "total_episodes": loop.num_episodes,
+        "total_episodes": loop.episodes.count,
         "wall_seconds": loop.seconds,
         "steps_per_second": loop.runner.num_steps / loop.seconds if loop.seconds > 0 else 0.0,
         "best_eval_return": loop.evaluator.best_return,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -39,6 +40,14 @@ _msvcrt: Any = import_module("msvcrt") if os.name == "nt" else None
 def uses_names() -> bool:
     """Return whether processes open memory and lock by their names."""
     return os.name != "posix" or os.environ.get(FORCED) == "1"
+
+
+def run_if_worker() -> None:
+    """Run the worker that this process was started as, and exit; nothing in any other process.
+
+    A frozen program (PyInstaller and the like) is its own interpreter, so its workers begin where it begins.
+    """
+    multiprocessing.freeze_support()
 
 
 def max_workers() -> int | None:

@@ -72,8 +72,7 @@ class ProcessRunner:
             self.supervisor.collect_reports()
         self._copy_shared_state()
         self._take_reports()
-        is_reached = self.num_steps >= until or self.budget.is_used_up(self.num_steps, self.num_episodes)
-        return self._metrics() if is_reached else {}
+        return self._metrics() if self.budget.has_reached(until, self.num_steps, self.num_episodes) else {}
 
     def _start(self, seconds: float) -> bool:
         """Start all workers, and let them train once all are ready; False if that takes longer than ``seconds``."""
@@ -91,7 +90,7 @@ class ProcessRunner:
         return self.budget.is_used_up(self._count(Counter.STEPS), self._count(Counter.EPISODES))
 
     def _has_reached(self, until: int) -> bool:
-        return self._count(Counter.STEPS) >= until or self._is_over()
+        return self.budget.has_reached(until, self._count(Counter.STEPS), self._count(Counter.EPISODES))
 
     def _copy_shared_state(self) -> None:
         """Copy step count, parameters and statistics into this process; the workers continue meanwhile."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from limelight.algo.episodes import Episode
 from limelight.algo.learner import Learner
-from limelight.algo.normalization import ObservationNormalizer, no_moments
+from limelight.algo.normalization import ObservationNormalizer, RunningMeanStd, no_moments
 from limelight.errors import NonFiniteError
 from limelight.runners.actor_learner import running_statistics
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, budget_of, stamp_episodes
@@ -69,17 +69,14 @@ class RayRunner:
             return {}
         start = now = time.perf_counter()
         try:
-            while not self._has_reached(until) and now < start + seconds:
+            while not self.budget.has_reached(until, self.num_steps, self.num_episodes) and now < start + seconds:
                 self._step(until, start + seconds - now)
                 now = time.perf_counter()
         except BaseException:
             self._failed = True
             raise
         self.seconds += now - start
-        return self._pop_metrics() if self._has_reached(until) else {}
-
-    def _has_reached(self, until: int) -> bool:
-        return self.num_steps >= until or self.budget.is_used_up(self.num_steps, self.num_episodes)
+        return self._pop_metrics() if self.budget.has_reached(until, self.num_steps, self.num_episodes) else {}
 
     def _start(self, seconds: float) -> bool:
         """Return whether the workers have started; measure their speed from then on."""
@@ -104,7 +101,7 @@ class RayRunner:
         # Metrics take time: only rollouts of which one may reach ``until`` have them.
         rows = self.config.env.num_envs * self.config.algorithm.num_steps
         coming = (self.pool.num_pending + len(idle)) * rows  # steps, and no more episodes than these
-        with_metrics = self.num_steps + coming >= until or self.budget.is_used_up(0, self.num_episodes + coming)
+        with_metrics = self.budget.has_reached(until, self.num_steps + coming, self.num_episodes + coming)
         for worker in idle:
             is_old = worker.version < 0 or self.version - worker.version > self.config.workers.ray.max_policy_lag
             if is_old:
@@ -114,15 +111,7 @@ class RayRunner:
     def _snapshot(self) -> Any:
         """Return a reference to the newest parameters, which are stored once for all workers that need them."""
         if self._stored[0] != self.version:
-            train_state = self.learner.train_state
-            target = train_state.target_params
-            snapshot = ParameterSnapshot(
-                self.version,
-                train_state.params.cpu().numpy(),
-                None if target is None else target.cpu().numpy(),
-                {name: statistics.moments for name, statistics in self.running_statistics.items()},
-                self.learner.progress,
-            )
+            snapshot = _snapshot_of(self.learner, self.running_statistics, self.version)
             self._stored = self.version, self.pool.put(snapshot)
         return self._stored[1]
 
@@ -134,8 +123,7 @@ class RayRunner:
             for result in batch:
                 self._record(result, self.num_steps + num_valid)
             if num_valid:  # otherwise there is no gradient, and momentum must not move the parameters
-                is_last = self.budget.is_used_up(self.num_steps + num_valid, num_episodes)
-                self._update(batch, with_metrics=is_last or self.num_steps + num_valid >= until)
+                self._update(batch, self.budget.has_reached(until, self.num_steps + num_valid, num_episodes))
             self.num_steps += num_valid
             self.num_episodes = num_episodes
 
@@ -144,7 +132,6 @@ class RayRunner:
         self.counters[result.worker, Counter.STEPS] += result.num_valid
         self._lags.append(self.version - result.version)
         self._episodes += stamp_episodes(result.episodes, step, result.worker, self.config.env.num_envs)
-        self.counters[result.worker, Counter.EPISODES] += len(result.episodes)
         for name, (new, total) in result.statistics.items():
             statistics = self.running_statistics[name]
             # With a single contributor, adopt its statistics unchanged (bit for bit).
@@ -242,3 +229,15 @@ class RayRunner:
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`."""
         self.pool.close()
+
+
+def _snapshot_of(learner: Learner, statistics: Mapping[str, RunningMeanStd], version: int) -> ParameterSnapshot:
+    """Return the parameters and the statistics as workers receive them."""
+    params, target = learner.train_state.params, learner.train_state.target_params
+    return ParameterSnapshot(
+        version,
+        params.cpu().numpy(),
+        None if target is None else target.cpu().numpy(),
+        {name: running.moments for name, running in statistics.items()},
+        learner.progress,
+    )
