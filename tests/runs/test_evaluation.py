@@ -73,6 +73,8 @@ def test_statistics_are_those_of_the_returns() -> None:
         "episodes": 8,
         "mean_length": 1.0,
         "cut_episodes": 0,
+        "returns": evaluation.returns,
+        "lengths": [1] * 8,
     }
 
 

@@ -197,8 +197,8 @@ def test_steps_taken_while_a_checkpoint_waits_for_workers_are_logged(
     get_state = SyncRunner.get_state
 
     def at_the_end(runner: SyncRunner) -> Any:
-        if runner.num_steps < runner.total_timesteps:
-            runner.advance(runner.total_timesteps, np.inf)
+        if runner.num_steps < runner.budget.timesteps:
+            runner.advance(runner.budget.timesteps, np.inf)
         return get_state(runner)
 
     monkeypatch.setattr(SyncRunner, "get_state", at_the_end)

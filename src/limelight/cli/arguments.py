@@ -55,8 +55,10 @@ class EvaluateArguments:
     """Time limit of an episode in environment steps, instead of the one of the run."""
     which: Literal["best", "last"] = "best"
     """The best agent, or the newest checkpoint (which is also the best one if nothing was evaluated)."""
+    episode_lines: bool = False
+    """Print a line per episode as well: its return and its length."""
     json: bool = False
-    """Print one JSON object and nothing else; output of the environment goes to stderr."""
+    """Print one JSON object and nothing else, with all episodes; output of the environment goes to stderr."""
     video: bool = False
     """Write an MP4 file of the agent's episodes into RUN_DIR/videos, with the score above the frames."""
     render: bool = False
@@ -73,6 +75,8 @@ class ReportArguments:
     """Folders of runs."""
     output: Path | None = None
     """Folder of report.html and plots; default: that of the run, or for several runs a new one beside the first."""
+    smoothing: Annotated[float | None, Range(ge=0, lt=1)] = None
+    """Weight of the previous value in the exponential smoothing; default: the setting of the first run."""
 
 
 @dataclass(frozen=True)

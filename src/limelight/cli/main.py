@@ -48,6 +48,10 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
+    if getattr(sys, "frozen", False):  # a program made by PyInstaller and the like starts its workers by itself
+        from limelight.runners.processes.portable import run_if_worker
+
+        run_if_worker()
     words = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path:  # so that --env-module finds a package in the working directory
         sys.path.append("")  # last, so that a file named yaml.py there hides no library
@@ -203,11 +207,13 @@ def _evaluate(argv: list[str]) -> int:
     if arguments.json:
         import json
 
-        from limelight.runs.folder import finite_or_none
+        from limelight.runs.folder import as_json
 
-        numbers = {key: finite_or_none(value) for key, value in result.to_json().items()}
-        print(json.dumps({**numbers, **({"video": str(video[0])} if video else {})}, allow_nan=False))
+        print(json.dumps(as_json({**result.to_json(), **({"video": str(video[0])} if video else {})}), allow_nan=False))
         return 0
+    if arguments.episode_lines:
+        for number, (episode_return, length) in enumerate(zip(result.returns, result.lengths, strict=True), 1):
+            print(f"episode {number}  return {decimal(episode_return)}  length {length:,}")
     asked = arguments.episodes or result.episodes
     never_judged = (arguments.run_dir / "checkpoints").is_dir() and not has_state(arguments.run_dir / "best")
     which = "last" if never_judged else arguments.which
@@ -279,7 +285,7 @@ def _report(argv: list[str]) -> int:
     arguments = parse(REPORT, argv, _notice).arguments
     from limelight.viewing.report import write_report
 
-    print(write_report(arguments.run_dirs, arguments.output))
+    print(write_report(arguments.run_dirs, arguments.output, arguments.smoothing))
     return 0
 
 

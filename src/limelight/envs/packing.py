@@ -173,32 +173,35 @@ class PackObservations(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return row.copy()
 
 
-def to_batch(space: Space[Any], obs: Any, action_masks: Any = None) -> tuple[NDArray[Any], bool]:
+def to_batch(
+    space: Space[Any], obs: Any, action_masks: Any = None, noun: str = "observation"
+) -> tuple[NDArray[Any], bool]:
     """Return a user's observations as the policy takes them, [B, *shape], and whether they were a single one.
 
     Args:
         space: the agent's observation space.
         obs: an observation of the environment as it is, nested if its space is, or packed; one, or a batch [B, ...].
         action_masks: legal actions, [n] or [B, n], instead of those in ``obs``; without either, all are legal.
+        noun: the value in messages; actions are read as observations are.
     Raises: ValueError if ``obs`` or ``action_masks`` does not fit. Whether a mask leaves an action is not checked.
     """
     mask = space.mask if isinstance(space, Packed) else None
     if isinstance(space, Packed) and (space.mask_source == "info" or not isinstance(obs, np.ndarray)):
         batch, single = _packed_batch(space, without_text(obs))
     else:
-        array, shape = _as_array("observation", obs), space.shape or ()
+        array, shape = _as_array(noun, obs), space.shape or ()
         single = array.shape == shape
         batch = array[None] if single else array
         if batch.shape[1:] != shape:
-            raise ValueError(f"observation of shape {array.shape}: must be {shape}, or [B, ...] of it")
+            raise ValueError(f"{noun} of shape {array.shape}: must be {shape}, or [B, ...] of it")
         for leaf in leaves_of(space):
             part = batch[:, leaf.part].reshape(-1, *(leaf.space.shape or ())) if isinstance(space, Packed) else batch
             found = misfit(leaf.space, part, len(batch))
             if found is not None:
-                raise ValueError(f"observation{path_name(leaf.path)}{found.words}")
+                raise ValueError(f"{noun}{path_name(leaf.path)}{found.words}")
     if not len(batch):
-        raise ValueError(f"observation of shape {np.shape(obs)}: holds none")
-    _require_finite(space, batch)
+        raise ValueError(f"{noun} of shape {np.shape(obs)}: holds none")
+    _require_finite(space, batch, noun)
     if action_masks is None:
         return batch, single
     if mask is None:
@@ -224,11 +227,11 @@ def _as_array(name: str, values: Any) -> NDArray[Any]:
         raise ValueError(f"{name}: is no array, as its parts have different lengths") from None
 
 
-def _require_finite(space: Space[Any], batch: NDArray[Any]) -> None:
+def _require_finite(space: Space[Any], batch: NDArray[Any], noun: str) -> None:
     """Raise ValueError for the first number [B, *shape] that is not finite."""
     if batch.dtype.kind == "f" and not np.isfinite(batch).all():
         row, *index = np.argwhere(~np.isfinite(batch))[0].tolist()
-        raise ValueError(f"observation{place_name(space, index)} = {batch[(row, *index)]}: must be a finite number")
+        raise ValueError(f"{noun}{place_name(space, index)} = {batch[(row, *index)]}: must be a finite number")
 
 
 def _packed_batch(space: Packed, obs: Any) -> tuple[NDArray[Any], bool]:

@@ -95,10 +95,11 @@ class Evaluation:
         """Return the mean episode length in environment steps."""
         return float(np.mean(self.lengths))
 
-    def to_json(self) -> dict[str, float]:
-        """Return the statistics by the names that ``limelight evaluate --json`` prints."""
+    def to_json(self) -> dict[str, Any]:
+        """Return statistics and episodes by the names that ``limelight evaluate --json`` prints."""
         keys = ("mean_return", "std_return", "median_return", "iqm_return", "episodes", "mean_length")
-        return {**{key: getattr(self, key) for key in keys}, "cut_episodes": self.cut}
+        statistics = {key: getattr(self, key) for key in keys}
+        return {**statistics, "cut_episodes": self.cut, "returns": self.returns, "lengths": self.lengths}
 
     def describe_cut(self, asked: int) -> str:
         """Return how many episodes were cut, and that others were not run for that reason; nothing if none was."""

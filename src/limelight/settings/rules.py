@@ -92,6 +92,8 @@ def _check_env(config: TrainConfig) -> None:
     if env.backend in ("envpool", "ale") and env.autoreset_mode != "next_step":
         stepper = "EnvPool" if env.backend == "envpool" else "ALE"
         raise ConfigError(f"autoreset_mode = {env.autoreset_mode}: {stepper} has only next_step; set that")
+    if not env.normalize_obs:
+        refuse_unused(env, "only normalize_obs uses it; set that to true, or leave this out", "image_statistics")
     if env.backend == "async" and (workers.asynchronous or workers.runner == "ray"):
         raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
 

@@ -12,6 +12,9 @@ from typing import Annotated, Any, Literal
 
 from limelight.settings.values import Range
 
+NO_STEP_BUDGET = 10**15
+"""The ``total_timesteps`` of a run that only a number of episodes ends."""
+
 EnvKwargs = dict[str, int | float | bool | str | list[Any] | dict[str, Any] | None]
 
 
@@ -59,6 +62,8 @@ class EnvConfig:
     """When a finished episode restarts. Learning is correct in all three; ``next_step`` is the cheapest."""
     normalize_obs: bool = False
     """Standardise float observations, or the pixels of an image, by running statistics (frozen in evaluation)."""
+    image_statistics: Literal["pixel", "frame"] = "pixel"
+    """Mean by which images are standardised: of each pixel, or one of the whole frame, as classic A3C scripts have."""
     action_masks: Literal["auto", "off"] = "auto"
     """Never take an action that ``action_mask`` (in a Dict observation or in info) marks illegal; off: ignore masks."""
     atari: AtariConfig = field(default_factory=AtariConfig)
@@ -97,7 +102,7 @@ class AlgorithmConfig:
     ent_coef: Annotated[float, Range(ge=0, le=1e9)] = 0.01
     """Weight of the entropy bonus."""
     ent_schedule: Literal["constant", "linear"] = "constant"
-    """Schedule of ``ent_coef``: constant, or linear to zero over ``total_timesteps``."""
+    """Schedule of ``ent_coef``: constant, or linear to zero over the budget of steps or episodes."""
     vf_coef: Annotated[float, Range(ge=0, le=1e9)] = 0.5
     """Weight of the value loss."""
     value_loss: Literal["mse", "huber"] = "mse"
@@ -161,7 +166,7 @@ class OptimConfig:
     critic_learning_rate: Annotated[float | None, Range(gt=0, le=10)] = None
     """Step size of the critic's own parameters; none: ``learning_rate``."""
     lr_schedule: Literal["constant", "linear"] = "linear"
-    """Schedule of the step sizes: constant, or linear to zero over ``total_timesteps``."""
+    """Schedule of the step sizes: constant, or linear to zero over the budget of steps or episodes."""
     rms_alpha: Annotated[float, Range(ge=0, lt=1)] = 0.99
     """Decay of RMSprop's second moment."""
     adam_beta1: Annotated[float, Range(ge=0, lt=1)] = 0.9
@@ -268,6 +273,10 @@ class LogConfig:
     """Write TensorBoard events as well."""
     video_every: Annotated[int, Range(ge=0)] = 0
     """Environment steps between two videos of the best agent so far (docs/watching.md); 0: never."""
+    episode_lines: bool = False
+    """Print a line per finished training episode: worker, environment, return, length, mean return of the last 100."""
+    smoothing: Annotated[float, Range(ge=0, lt=1)] = 0.95
+    """Weight of the previous value in the report's exponential smoothing of returns."""
     verbose: bool = False
     """Show the output of Ray and its workers as well."""
 
@@ -285,7 +294,9 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     total_timesteps: Annotated[int, Range(ge=1)] = 200_000
-    """Environment steps to train for, over all environments."""
+    """Environment steps to train for, over all environments; no limit where only ``total_episodes`` is given."""
+    total_episodes: Annotated[int | None, Range(ge=1)] = None
+    """Finished episodes to train for, over all environments; training ends at this or at ``total_timesteps``."""
     seed: Annotated[int, Range(ge=0, le=2**31 - 1)] = 0
     """Seed of all random numbers of the run."""
     preset: str = "auto"
