@@ -41,6 +41,9 @@ EPOCHS: dict[str, Any] = {
         {"optimizer": "rmsprop_tf", "lr_schedule": "constant"},
         {"normalize_advantages": "running"},
         {"ent_schedule": "linear", "ent_coef": 0.2},
+        {"critic_output": "q", "q_bootstrap": "sarsa", "critic": "target", "autoreset_mode": "same_step"},
+        {"critic_output": "q", "q_bootstrap": "sarsa", "core": "gru", "core_size": 8, "policy_weight": "td_error"},
+        {"returns": "n_step", "return_steps": 2, "normalize_returns": True},
         {"num_envs": 1, "num_steps": 1},  # rollouts without any transition
         {"activation": "silu"},  # no written-out backward
         {"core": "lstm", "core_size": 8},

@@ -14,12 +14,14 @@ from limelight.algo.epochs import Epochs, has_epochs
 from limelight.algo.last_update import LastUpdate, Targets, joined, loss_metrics
 from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer, learning_rewards
 from limelight.algo.optim import clip_by_norm, initial_state, make_optimizer, schedule
-from limelight.algo.returns import discounts_and_traces, gae, standardize, vtrace
+from limelight.algo.returns import discounts_and_traces, standardize, vtrace
 from limelight.algo.rollout import Float, Rollout
+from limelight.algo.targets import Inputs, make_targets, trace_lambda
 from limelight.algo.train_state import FlatParameters, TargetClock, TrainState, copy_into
 from limelight.errors import NonFiniteError
 from limelight.nn.model import ActorCritic
 from limelight.nn.network import Engine, make_network
+from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import AlgorithmConfig, OptimConfig
 from limelight.typing import FloatArray, Metrics, State
 
@@ -35,7 +37,7 @@ class Learner:
         algorithm, optim: settings.
         train_state: what updates move; None is the model's own parameters and a new optimizer state.
         engine: see :func:`limelight.nn.network.make_network`.
-        seed: of the order of rows in minibatches.
+        seed: of the order of rows in minibatches, and of next actions that are drawn for bootstrapping.
     """
 
     def __init__(
@@ -65,6 +67,11 @@ class Learner:
         self._critic_params = self.train_state.params[critic]
         self._learning_rates = learning_rates(optim, critic)
         self.huber_delta = algorithm.huber_delta if algorithm.value_loss == "huber" else None
+        # Targets
+        has_q = model.config.critic_output == "q"
+        self._expected_values = self.network.expected_values if has_q else None
+        draws = has_q and algorithm.q_bootstrap == "sarsa"
+        self._next_rng = np.random.default_rng(derive_seed(seed, Stream.NEXT_ACTIONS)) if draws else None
         # The updates from one rollout
         self.epochs = Epochs(self, seed) if has_epochs(algorithm) else None
         self.successive_gradients: Callable[[Rollout], Iterable[int]] = self.epochs or self._single_gradient
@@ -118,7 +125,7 @@ class Learner:
         if rollout.image_scale is not None:
             self.network.set_image_scale(rollout.image_scale)
         # Values, and what they and the policy are compared with
-        values, next_values = self.network.values(rollout)
+        values, next_values = self.values(rollout)
         ratios = None if rollout.log_probs is None else np.exp(self.network.log_probs() - rollout.log_probs)
         targets = self.targets(rollout, values, next_values, ratios)
         # The derivative of each term of the loss, a weighted sum over rows
@@ -127,6 +134,12 @@ class Learner:
         d_values = losses.value_loss_grad(values, targets.returns, w, self.huber_delta)
         log_probs, entropies = self.write_gradients(d_log_probs, d_values, w)
         self.last_updates = [LastUpdate(log_probs, entropies, values, targets, w)]
+
+    def values(self, rollout: Rollout) -> tuple[FloatArray, FloatArray]:
+        """Return V(sₜ) and V(sₜ₊₁) as :meth:`limelight.nn.network.Network.values`, each [T, B]; draw next actions."""
+        if self._next_rng is None:
+            return self.network.values(rollout)
+        return self.network.values(rollout, self.model.distribution.noise(self._next_rng, rollout.valid.size))
 
     def write_gradients(self, d_log_probs: Any, d_values: Any, w: Any) -> tuple[FloatArray, FloatArray]:
         """Write the gradient from the derivatives of the policy's loss and of the values' loss, each [T, B]."""
@@ -176,13 +189,13 @@ class Learner:
         a, valid = self.algorithm, rollout.valid
         rewards = self.rewards(rollout)
         self._reward_max = max(self._reward_max, float(rewards.max()), -float(rewards.min()))
-        discounts, traces = discounts_and_traces(rollout.terminated, rollout.truncated, valid, a.gamma, a.gae_lambda)
+        ends = rollout.terminated, rollout.truncated, valid
+        discounts, traces = discounts_and_traces(*ends, a.gamma, trace_lambda(a))
         if ratios is not None:
             returns, advantages = vtrace(rewards, values, next_values, discounts, traces, valid, ratios)
             return Targets(returns, self._normalized(advantages, valid))
-        advantages = gae(rewards, values, next_values, discounts, traces, valid)
-        returns = values + advantages
-        weights = advantages if a.policy_weight == "advantage" else returns * valid
+        inputs = Inputs(rewards, values, next_values, discounts, traces, valid)
+        returns, weights = make_targets(inputs, a, self._expected_values)
         return Targets(returns, self._normalized(weights, valid))
 
     def _normalized(self, advantages: FloatArray, valid: FloatArray) -> FloatArray:
@@ -206,6 +219,7 @@ class Learner:
             "advantage_normalizer": self.advantage_normalizer and self.advantage_normalizer.get_state(),
             "reward_normalizer": self.reward_normalizer and self.reward_normalizer.get_state(),
             "epochs": self.epochs and self.epochs.get_state(),
+            "next_actions": self._next_rng and self._next_rng.bit_generator.state,
             "num_updates": self.num_updates,
             "progress": self.progress,
             "reward_max": self._reward_max,
@@ -220,6 +234,8 @@ class Learner:
             self.reward_normalizer.set_state(state["reward_normalizer"])
         if self.epochs is not None:
             self.epochs.set_state(state["epochs"])
+        if self._next_rng is not None:
+            self._next_rng.bit_generator.state = state["next_actions"]
         self._target_clock.count = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
