@@ -103,6 +103,7 @@ def test_a_whole_run_and_its_resumption_equal_the_synchronous_run(
 ) -> None:
     draw_no_report(monkeypatch)
     settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 200, "keep_last": 9}
+    settings |= {"critic_output": "q", "q_bootstrap": "sarsa"}  # whose draws are a part of the state
     whole = run(quick_config(update_order="locked", run_dir=str(tmp_path / "whole"), **settings), quiet=True).run_dir
     sync = run(quick_config("a2c", run_dir=str(tmp_path / "sync"), **settings), quiet=True).run_dir
     expected, state = state_of(sync), state_of(whole)
