@@ -60,8 +60,18 @@ def table(results: Mapping[str, Sequence[dict[str, Any]]]) -> str:
     return markdown_table(["variant", "seeds", "halfway", "last tenth", "worst seed", "processor s"], rows)
 
 
+def curve_table(results: Mapping[str, Sequence[dict[str, Any]]], steps: int) -> str:
+    """Return a Markdown table of the curves: IQM over seeds of the mean return in each tenth of the budget."""
+    header = ["variant", *(f"–{steps * (i + 1) // BINS // 1000}k" for i in range(BINS))]
+    rows = []
+    for name, runs in results.items():
+        columns = zip(*(run["curve"] for run in runs), strict=True)
+        rows.append([name, *("–" if None in column else f"{float(iqm(np.array(column))):.0f}" for column in columns)])
+    return markdown_table(header, rows)
+
+
 def main(benchmark: str, doc: str | None, variants: Mapping[str, Variant], argv: Sequence[str] | None = None) -> int:
-    """Run the chosen variants seed by seed, save after each run, and print the table."""
+    """Run the chosen variants seed by seed, save after each run, and print the tables."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="CartPole-v1", help="the environment (default: CartPole-v1)")
     parser.add_argument("--only", default="", help="only the variants whose name contains this")
@@ -78,5 +88,6 @@ def main(benchmark: str, doc: str | None, variants: Mapping[str, Variant], argv:
         for name, variant in chosen.items():
             results[name].append(run_seed(args.env, variant, args.steps, seed))
             save_json(args.output or RESULTS / f"{benchmark}.json", {**head, "results": results})
-    print(table(results), f"\ncommit {short_commit(head['commit'])}", sep="\n")
+    print(table(results), curve_table(results, args.steps), sep="\n\n")
+    print(f"\ncommit {short_commit(head['commit'])}")
     return 0

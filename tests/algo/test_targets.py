@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from gymnasium.spaces import Box
 
 from limelight.algo.learner import Learner
 from limelight.algo.returns import discounts_and_traces, gae, monte_carlo, n_step, td0
 from limelight.algo.rollout import Rollout
-from limelight.algo.targets import Inputs, estimate, make_targets, trace_lambda
-from limelight.seeds import Stream, derive_seed
+from limelight.algo.targets import Inputs, estimate, make_targets
 from limelight.settings.schema import AlgorithmConfig
 
 BOX = Box(-1.0, 1.0, (4,))
@@ -80,11 +77,6 @@ def test_every_estimator_is_its_function(make_rollout: RolloutFactory, stream: s
         assert not estimate(x, AlgorithmConfig(returns=returns))[valid == 0].any()  # type: ignore[arg-type]
 
 
-def test_only_gae_has_a_lambda() -> None:
-    assert trace_lambda(AlgorithmConfig(gae_lambda=0.3)) == 0.3
-    assert {trace_lambda(AlgorithmConfig(returns=r, gae_lambda=0.3)) for r in ("n_step", "mc", "td0")} == {1.0}  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("returns", ["gae", "n_step", "mc", "td0"])
 def test_the_learner_makes_the_returns_that_are_set(
     make_learner: LearnerFactory, make_rollout: RolloutFactory, returns: str
@@ -105,40 +97,3 @@ def test_the_learner_makes_the_returns_that_are_set(
     np.testing.assert_allclose(both.advantages[valid], (both.returns - x.values)[valid], rtol=1e-6)
     np.testing.assert_array_equal(both.returns[~valid], x.values[~valid])
     assert not both.advantages[~valid].any()
-
-
-# --------------------------------------------------------------------------- sampled next actions
-
-
-@pytest.mark.parametrize("engine", ["numpy", "autograd"])
-def test_draws_of_next_actions_continue_from_a_saved_state(
-    make_learner: LearnerFactory, make_rollout: RolloutFactory, engine: str
-) -> None:
-    settings = {"critic_output": "q", "q_bootstrap": "sarsa", "engine": engine}
-    learner, again = make_learner(BOX, **settings), make_learner(BOX, **settings)
-    learner.gradients(make_rollout(BOX, 1))
-    again.set_state(copy.deepcopy(learner.get_state()))
-    for one in (learner, again):
-        one.gradients(make_rollout(BOX, 2))
-    assert torch.equal(learner.flat.grads, again.flat.grads)
-    first = learner.flat.grads.clone()
-    learner.gradients(make_rollout(BOX, 2))
-    assert not torch.equal(learner.flat.grads, first)  # other draws
-
-
-@pytest.mark.parametrize("settings", [{}, {"critic_output": "q"}])
-def test_nothing_is_drawn_without_sampled_next_actions(make_learner: LearnerFactory, settings: Any) -> None:
-    assert make_learner(BOX, **settings).get_state()["next_actions"] is None
-
-
-def test_epochs_draw_once_per_rollout(make_learner: LearnerFactory, make_rollout: RolloutFactory) -> None:
-    learner = make_learner(
-        BOX, critic_output="q", q_bootstrap="sarsa", num_epochs=3, num_minibatches=2, clip_ratio=0.2, num_steps=7
-    )
-    before, rollout = learner.flat.params.clone(), make_rollout(BOX)
-    learner.update(rollout, 0.0)
-    assert learner.num_updates == 6
-    assert not torch.equal(before, learner.flat.params)
-    rng = np.random.default_rng(derive_seed(0, Stream.NEXT_ACTIONS))
-    rng.random((rollout.valid.size, 1), dtype=np.float32)
-    assert learner.get_state()["next_actions"] == rng.bit_generator.state

@@ -127,9 +127,14 @@ def corridor_q(to_the_right: NDArray[Any], gamma: float) -> NDArray[Any]:
     ("mode", "settings"),
     [
         ("next_step", {"q_bootstrap": "sarsa", "returns": "td0", "critic": "target", "tau": 0.2}),
-        ("same_step", {"q_bootstrap": "sarsa", "gae_lambda": 0.9, "critic": "separate"}),
-        ("next_step", {"q_bootstrap": "expected_sarsa", "returns": "n_step", "return_steps": 3, "critic": "separate"}),
-        ("disabled", {"q_bootstrap": "expected_sarsa", "returns": "mc", "critic": "separate", "engine": "autograd"}),
+        *(
+            pytest.param(mode, {"critic": "separate", **settings}, marks=pytest.mark.slow)
+            for mode, settings in (
+                ("same_step", {"q_bootstrap": "sarsa", "gae_lambda": 0.9}),
+                ("next_step", {"q_bootstrap": "expected_sarsa", "returns": "n_step", "return_steps": 3}),
+                ("disabled", {"q_bootstrap": "expected_sarsa", "returns": "mc", "engine": "autograd"}),
+            )
+        ),
     ],
 )
 def test_action_values_of_a_fixed_policy_in_the_corridor(

@@ -111,4 +111,4 @@ def test_other_actions_than_discrete_ones_are_refused(
         make_actor_critic(BOX, actions=actions, critic_output="q")
     text = one_line(error)
     assert text.startswith("critic_output = q: needs Discrete actions")
-    assert text.endswith("set critic_output to v")
+    assert text.endswith("set critic_output to v, or algo to one with V(s)")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from limelight.algo.last_update import Targets
-from limelight.algo.returns import gae, monte_carlo, n_step, standardize, td0
+from limelight.algo.returns import discounts_and_traces, gae, monte_carlo, n_step, standardize, td0, vtrace
+from limelight.algo.rollout import Rollout
 from limelight.settings.schema import AlgorithmConfig
 from limelight.typing import FloatArray
 
@@ -20,13 +21,18 @@ class Inputs(NamedTuple):
     next_values: FloatArray
     discounts: FloatArray
     traces: FloatArray
-    """For the λ of :func:`trace_lambda`."""
+    """With λ = 1 for estimators that have none."""
     valid: FloatArray
 
 
-def trace_lambda(a: AlgorithmConfig) -> float:
-    """Return the λ of the traces; estimators without λ follow the whole episode."""
-    return a.gae_lambda if a.returns == "gae" else 1.0
+def estimator_inputs(
+    rollout: Rollout, rewards: FloatArray, values: FloatArray, next_values: FloatArray, a: AlgorithmConfig
+) -> Inputs:
+    """Return the inputs for the estimator that the settings name; rewards as the learner sees them."""
+    trace_lambda = a.gae_lambda if a.returns == "gae" else 1.0
+    ends = rollout.terminated, rollout.truncated, rollout.valid
+    discounts, traces = discounts_and_traces(*ends, a.gamma, trace_lambda)
+    return Inputs(rewards, values, next_values, discounts, traces, rollout.valid)
 
 
 def make_targets(x: Inputs, a: AlgorithmConfig, expected_values: Callable[[], FloatArray] | None = None) -> Targets:
@@ -50,6 +56,11 @@ def make_targets(x: Inputs, a: AlgorithmConfig, expected_values: Callable[[], Fl
     if a.policy_weight == "advantage":
         return Targets(returns, (x.values - expected_values()) * x.valid)
     return Targets(returns, advantages if a.policy_weight == "td_error" else x.values * x.valid)
+
+
+def vtrace_targets(x: Inputs, ratios: FloatArray) -> Targets:
+    """Return the targets of a rollout of an older policy μ; ``ratios`` π(aₜ|sₜ)/μ(aₜ|sₜ), [T, B]."""
+    return Targets(*vtrace(*x, ratios))
 
 
 def estimate(x: Inputs, a: AlgorithmConfig) -> FloatArray:

@@ -196,7 +196,7 @@ def _num_actions(distribution: ActionDistribution, space: Space[Any]) -> int:
     if type(distribution) is not Categorical:
         raise ConfigError(
             "critic_output = q: needs Discrete actions, as it is one value per action, but the action space is "
-            f"{describe_space(space)}; set critic_output to v"
+            f"{describe_space(space)}; set critic_output to v, or algo to one with V(s)"
         )
     return distribution.num_outputs
 
