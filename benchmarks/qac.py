@@ -2,9 +2,10 @@
 
 python benchmarks/qac.py                     # ten seeds of each, CartPole-v1
 python benchmarks/qac.py --only one-step     # the one-step algorithms alone
+python benchmarks/qac.py --only slow --steps 200000 --output benchmarks/results/qac-200k.json
 
 One-step variants run sixteen environments side by side, which costs a sixteenth of the updates; the others differ from
-a2c's preset in the critic alone.
+a2c's preset in the critic alone, or, slow actor, in the networks' step sizes as well.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "q − Σπq, SARSA": {"algo": "a2c", **_Q, "q_bootstrap": "sarsa"},
     "q, SARSA": {"algo": "a2c", **_Q, "q_bootstrap": "sarsa", "policy_weight": "q"},
     "δ, SARSA": {"algo": "a2c", **_Q, "q_bootstrap": "sarsa", "policy_weight": "td_error"},
+    "slow actor: q − Σπq, expected SARSA": {
+        "algo": "a2c",
+        **_Q,
+        "critic": "separate",
+        "learning_rate": 1e-3,
+        "critic_learning_rate": 4e-3,
+    },
     "one-step V: ac": _ONE_STEP,
     "one-step q, SARSA, target critic": {**_SARSA, "policy_weight": "q"},
     "one-step δ, SARSA, target critic": {**_SARSA, "policy_weight": "td_error"},
