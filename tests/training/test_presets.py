@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, Space
 
+from helpers.settings import one_line
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError
 from limelight.settings.io import get_setting, with_settings
 from limelight.settings.rules import validate
-from limelight.settings.schema import TrainConfig
+from limelight.settings.schema import AlgorithmConfig, TrainConfig
 from limelight.training.algorithms import ALGORITHMS
 from limelight.training.presets import PRESETS, choose_preset, explain_preset, resolve_config
 
@@ -139,6 +140,15 @@ def test_given_settings_win_over_the_preset_and_the_preset_over_the_algorithm() 
     row = {**PRESETS["pendulum"].settings["*"], **PRESETS["pendulum"].settings["a2c"]}
     assert config.algorithm.gamma == 0.5 != row["gamma"]
     assert config.algorithm.gae_lambda == row["gae_lambda"] != ALGORITHMS["a2c"].settings["gae_lambda"]
+
+
+def test_other_returns_leave_out_the_lambda_of_the_preset() -> None:
+    for returns in ("n_step", "mc", "td0"):
+        config = validate(resolve_config("Pendulum-v1", "a2c", "auto", {"returns": returns}))
+        assert (config.algorithm.returns, config.algorithm.gae_lambda) == (returns, AlgorithmConfig().gae_lambda)
+    with pytest.raises(ConfigError) as error:  # 0.95 is the default, but asked for
+        resolve_config("CartPole-v1", "a2c", "auto", {"returns": "mc", "gae_lambda": 0.95})
+    assert one_line(error) == "gae_lambda = 0.95: only returns gae has λ, but returns = mc; leave one out"
 
 
 @pytest.mark.parametrize(
