@@ -10,6 +10,7 @@ a2c's preset in the critic alone, or, slow actor, in the networks' step sizes as
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,9 +39,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    return variants.parse("qac", __doc__, argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the variants."""
-    return variants.main("qac", __doc__, VARIANTS, argv)
+    return variants.main("qac", parse(argv), VARIANTS)
 
 
 if __name__ == "__main__":

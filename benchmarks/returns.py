@@ -5,6 +5,7 @@ python benchmarks/returns.py --seeds 5
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,9 +22,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    return variants.parse("returns", __doc__, argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the variants."""
-    return variants.main("returns", __doc__, VARIANTS, argv)
+    return variants.main("returns", parse(argv), VARIANTS)
 
 
 if __name__ == "__main__":

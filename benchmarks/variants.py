@@ -70,8 +70,8 @@ def curve_table(results: Mapping[str, Sequence[dict[str, Any]]], steps: int) -> 
     return markdown_table(header, rows)
 
 
-def main(benchmark: str, doc: str | None, variants: Mapping[str, Variant], argv: Sequence[str] | None = None) -> int:
-    """Run the chosen variants seed by seed, save after each run, and print the tables."""
+def parse(benchmark: str, doc: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line of a script that compares variants."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="CartPole-v1", help="the environment (default: CartPole-v1)")
     parser.add_argument("--only", default="", help="only the variants whose name contains this")
@@ -79,7 +79,11 @@ def main(benchmark: str, doc: str | None, variants: Mapping[str, Variant], argv:
     parser.add_argument("--first-seed", type=int, default=0, help="tune on other seeds than you report (default: 0)")
     parser.add_argument("--steps", type=int, default=60_000, help="environment steps of a run (default: 60000)")
     parser.add_argument("--output", type=Path, help=f"default: benchmarks/results/{benchmark}.json")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(benchmark: str, args: argparse.Namespace, variants: Mapping[str, Variant]) -> int:
+    """Run the chosen variants seed by seed, save after each run, and print the tables."""
     chosen = {name: variant for name, variant in variants.items() if args.only in name}
     settings = {"env_id": args.env, "steps": args.steps, "variants": chosen}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
