@@ -37,6 +37,12 @@ SETTINGS = [
         ("mse", "huber"), ("advantage", "q"), ("none", "batch", "running")
     )
 ]
+SETTINGS += [{"critic_output": "q", "q_bootstrap": "sarsa", "policy_weight": w} for w in ("advantage", "q", "td_error")]
+SETTINGS += [
+    {"critic_output": "q", "q_bootstrap": "expected_sarsa", "returns": "n_step"},
+    {"returns": "mc", "policy_weight": "q"},
+    {"returns": "td0"},
+]
 
 every_critic = pytest.mark.parametrize("critic", CRITICS)
 every_activation = pytest.mark.parametrize("activation", ["tanh", "relu"])
@@ -77,7 +83,7 @@ def test_gradients_and_metrics_agree(
             critic=critic,
             activation=activation,
             ent_coef=0.1,
-            gae_lambda=0.9,
+            **({"gae_lambda": 0.9} if "returns" not in settings else {"normalize_returns": True}),
             **settings,
         )
         for engine in ("numpy", "autograd")

@@ -30,6 +30,8 @@ def validate(config: TrainConfig) -> TrainConfig:
     _check_workers(config)
     _check_model(config)
     _check_updates(config)
+    _check_action_values(config)
+    _check_returns(config)
     evaluation = config.eval
     if evaluation.stop_at_return is not None and evaluation.eval_every == 0:
         raise ConfigError("stop_at_return: needs evaluations, but eval_every = 0; set eval_every, e.g. 10000")
@@ -111,7 +113,7 @@ def _check_workers(config: TrainConfig) -> None:
         refuse_unused(ray, newest, "max_policy_lag", "prefetch")
     if ray.ray_address is not None and workers.num_workers is None:
         raise ConfigError("num_workers: is required with ray_address; set it, e.g. --num-workers 8")
-    if workers.asynchronous and ray.worker_output == "rollouts" and config.algorithm.policy_weight != "advantage":
+    if _learns_from_older_policies(config) and config.algorithm.policy_weight != "advantage":
         raise ConfigError(
             f"policy_weight = {config.algorithm.policy_weight}: V-trace weights by advantages; "
             "set policy_weight to advantage, or worker_output to gradients"
@@ -136,7 +138,7 @@ def _check_updates(config: TrainConfig) -> None:
             "set normalize_advantages to running"
         )
     is_ray = workers.runner == "ray"
-    acts_older = is_ray and workers.asynchronous and workers.ray.worker_output == "rollouts"
+    acts_older = _learns_from_older_policies(config)
     has_one_update = a.num_epochs == parts == 1
     if has_one_update:
         one = "it never acts on the one update per rollout; set num_epochs or num_minibatches above 1, or this to none"
@@ -152,6 +154,58 @@ def _check_updates(config: TrainConfig) -> None:
         raise ConfigError(
             f"{name} = {getattr(a, name)}: V-trace corrects one update per rollout; set clip_ratio, e.g. 0.2"
         )
+
+
+def _check_action_values(config: TrainConfig) -> None:
+    """Refuse settings of an action-value critic without one, and V-trace with one."""
+    a = config.algorithm
+    if config.model.critic_output == "v":
+        refuse_unused(a, "only an action-value critic bootstraps so; set critic_output to q", "q_bootstrap")
+        if a.policy_weight == "td_error":
+            raise ConfigError(
+                "policy_weight = td_error: only with critic_output q; set that, or policy_weight to advantage, which "
+                "is the TD error of V(s) where gae_lambda = 0"
+            )
+    elif _corrects_by_vtrace(config):
+        raise ConfigError(
+            "critic_output = q: V-trace corrects values of states; set critic_output to v, or worker_output to "
+            "gradients"
+        )
+
+
+def _check_returns(config: TrainConfig) -> None:
+    """Refuse settings of a return estimator that the run does not have, and returns that V-trace does not make."""
+    a, rows = config.algorithm, config.env.num_envs * config.algorithm.num_steps
+    if a.returns != "gae":
+        refuse_unused(a, f"only returns gae has λ, but returns = {a.returns}; leave one of the two out", "gae_lambda")
+    if a.returns != "n_step":
+        refuse_unused(
+            a, f"only n-step returns use it, but returns = {a.returns}; set returns to n_step", "return_steps"
+        )
+    if a.return_steps is not None and a.return_steps > a.num_steps:
+        raise ConfigError(
+            f"return_steps = {a.return_steps}: must be ≤ num_steps = {a.num_steps}, the rows of a rollout; "
+            "set num_steps higher"
+        )
+    if a.normalize_returns and rows < 2:
+        raise ConfigError(
+            "normalize_returns = true: one row has no deviation; set num_envs × num_steps to at least 2, or it to false"
+        )
+    if _corrects_by_vtrace(config):
+        vtrace = "V-trace makes the returns; leave it out, or set worker_output to gradients"
+        refuse_unused(a, vtrace, "returns", "normalize_returns")
+
+
+def _learns_from_older_policies(config: TrainConfig) -> bool:
+    """Return whether rollouts may be of older parameters than the learner's."""
+    workers = config.workers
+    return workers.runner == "ray" and workers.asynchronous and workers.ray.worker_output == "rollouts"
+
+
+def _corrects_by_vtrace(config: TrainConfig) -> bool:
+    """Return whether the learner corrects rollouts of older policies by V-trace, and not by a clipped ratio."""
+    a = config.algorithm
+    return _learns_from_older_policies(config) and a.clip_ratio is None and a.target_kl is None
 
 
 def _check_model(config: TrainConfig) -> None:

@@ -80,11 +80,20 @@ class AlgorithmConfig:
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor γ."""
     gae_lambda: Annotated[float, Range(ge=0, le=1)] = 0.95
-    """λ of the return estimator: 0 is TD(0), 1 is the n-step return up to the end of the rollout."""
+    """λ of ``returns = gae``: 0 is TD(0), 1 is the n-step return up to the end of the rollout."""
+    returns: Literal["gae", "n_step", "mc", "td0"] = "gae"
+    """Return estimator: GAE(λ); n-step; Monte Carlo up to the end of episode or rollout; TD(0) (docs/returns.md)."""
+    return_steps: Annotated[int | None, Range(ge=1, le=65_536)] = None
+    """n of ``returns = n_step``, the rewards summed before bootstrapping; none: up to the end of the rollout."""
+    normalize_returns: bool = False
+    """Standardise the returns over each rollout, as targets of the values and in the policy weights."""
     noise_correlation: Annotated[float, Range(ge=0, lt=1)] = 0.0
     """Correlation of the noise of continuous actions between consecutive steps: 0 is white noise."""
-    policy_weight: Literal["advantage", "q"] = "advantage"
-    """Weight of ∇log π: the advantage, or the return estimate (``q``, plain actor-critic)."""
+    policy_weight: Literal["advantage", "q", "td_error"] = "advantage"
+    """Weight of ∇log π: the advantage, or the return estimate (``q``, plain actor-critic). With ``critic_output = q``
+    q(s, a) − Σπq, q(s, a), or the return estimate − q(s, a) (``td_error``)."""
+    q_bootstrap: Literal["expected_sarsa", "sarsa"] = "expected_sarsa"
+    """Bootstrap of ``critic_output = q``: Σ π(a|s') q(s', a), or q(s', a) of one action that is drawn, not executed."""
     normalize_advantages: Literal["none", "batch", "running"] = "none"
     """Standardisation of the policy weights: over each rollout (minibatch), by running mean and variance, or none."""
     running_decay: Annotated[float, Range(ge=0, lt=1)] = 0.99
@@ -123,6 +132,8 @@ class ModelConfig:
 
     critic: Literal["shared", "separate", "target"] = "shared"
     """One network with two heads; two networks; or two networks and a slow copy of the critic for the targets."""
+    critic_output: Literal["v", "q"] = "v"
+    """Values of the critic: V(s), or q(s, a), one for each of Discrete actions (docs/algorithms/qac.md)."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
     activation: Literal["tanh", "relu", "elu", "silu"] = "tanh"

@@ -36,6 +36,19 @@ _ROWS = (
         presets="ac",
     ),
     Algorithm(
+        "qac",
+        "one-step action-value actor-critic: as ac, but the critic is q(s, a), with a target critic and SARSA's target",
+        {
+            "num_envs": 1, "num_steps": 1, "gae_lambda": 0.0, "policy_weight": "q", "critic_output": "q",
+            "q_bootstrap": "sarsa", "critic": "target",
+        },
+        untuned={
+            "num_envs": 1, "num_steps": 1, "learning_rate": 7e-4, "normalize_advantages": "running",
+            "running_decay": 0.9, "critic": "target",
+        },
+        presets="ac",
+    ),
+    Algorithm(
         "a2c",
         "advantage actor-critic: N parallel environments, an update every T steps, GAE(λ)",
         {"num_envs": 8, "num_steps": 8, "gae_lambda": 0.95, "policy_weight": "advantage"},

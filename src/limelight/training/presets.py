@@ -493,7 +493,9 @@ def resolve_config(
         algo = row.algorithm if algo == AUTO else algo
         tuned = {**row.settings.get("*", {}), **row.settings.get(get_algorithm(algo).presets, {})}
     algorithm = get_algorithm(algo)
-    merged = {**algorithm.settings, **tuned, **settings}
+    if algorithm.settings.get("critic") == "target":  # what makes it this algorithm
+        tuned.pop("critic", None)
+    merged = _with_one_estimator({**algorithm.settings, **tuned}, settings)
     if merged.get("runner") == "ray" and max(merged.get("num_epochs", 1), merged.get("num_minibatches", 1)) > 1:
         # A worker's gradient is one update; several need the rows themselves
         merged = {"worker_output": "rollouts", **merged}
@@ -507,6 +509,21 @@ def names_by_rule(config: TrainConfig, source: EnvSource, given: Mapping[str, An
     return {
         name for choice in choose_settings(_facts(config, source, given)) for name in choice.settings
     } - given.keys()
+
+
+def _with_one_estimator(tuned: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``tuned`` with ``settings`` over it, without the tuned λ where other returns than GAE(λ) are asked for.
+
+    Raises: ConfigError where both are asked for.
+    """
+    returns = settings.get("returns", "gae")
+    if returns == "gae":
+        return {**tuned, **settings}
+    if "gae_lambda" in settings:
+        raise ConfigError(
+            f"gae_lambda = {settings['gae_lambda']}: only returns gae has λ, but returns = {returns}; leave one out"
+        )
+    return {**{name: value for name, value in tuned.items() if name != "gae_lambda"}, **settings}
 
 
 def _algorithm(source: EnvSource) -> tuple[str, str]:
