@@ -16,6 +16,7 @@ from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer, 
 from limelight.algo.optim import clip_by_norm, initial_state, make_optimizer, schedule
 from limelight.algo.returns import discounts_and_traces, gae, standardize, vtrace
 from limelight.algo.rollout import Float, Rollout
+from limelight.algo.streaming import Streaming
 from limelight.algo.train_state import FlatParameters, TargetClock, TrainState, copy_into
 from limelight.errors import NonFiniteError
 from limelight.nn.model import ActorCritic
@@ -60,14 +61,17 @@ class Learner:
         self.train_state = train_state or TrainState(params, target, initial_state(optim, params))
         is_elsewhere = self.flat.params.device != self.train_state.params.device
         self._grads = torch.zeros_like(self.train_state.params) if is_elsewhere else self.flat.grads
-        self.optimizer = make_optimizer(optim, self.train_state.params, self._grads, self.train_state.optimizer_state)
+        decay = algorithm.gamma * algorithm.gae_lambda
+        vectors = self.train_state.params, self._grads, self.train_state.optimizer_state
+        self.optimizer = make_optimizer(optim, *vectors, trace_decay=decay)
         critic = self.flat.span(model.critic.parameters())
         self._critic_params = self.train_state.params[critic]
         self._learning_rates = learning_rates(optim, critic)
         self.huber_delta = algorithm.huber_delta if algorithm.value_loss == "huber" else None
         # The updates from one rollout
         self.epochs = Epochs(self, seed) if has_epochs(algorithm) else None
-        self.successive_gradients: Callable[[Rollout], Iterable[int]] = self.epochs or self._single_gradient
+        single = Streaming(self) if optim.optimizer == "obgd" else self._single_gradient
+        self.successive_gradients: Callable[[Rollout], Iterable[int]] = self.epochs or single
         """Writes the gradient of each update from a rollout, to be applied before the next is asked for; yields the
         finished episodes that each counts."""
         # Running statistics and counters
@@ -236,6 +240,7 @@ def not_finite_message(learning_rate: float, update: int) -> str:
 
 def learning_rates(optim: OptimConfig, critic: slice) -> list[tuple[slice, float]]:
     """Return the step size of each part of the parameter vector; ``critic`` is the last part."""
-    if optim.critic_learning_rate is None:
+    critic_rate = optim.learning_rate if optim.critic_learning_rate is None else optim.critic_learning_rate
+    if optim.critic_learning_rate is None and optim.optimizer != "obgd":  # which bounds the step of each part
         return [(slice(0, critic.stop), optim.learning_rate)]
-    return [(slice(0, critic.start), optim.learning_rate), (critic, optim.critic_learning_rate)]
+    return [(slice(0, critic.start), optim.learning_rate), (critic, critic_rate)]

@@ -101,6 +101,48 @@ class Adam:
             self._step(params, grads, m, v, lr=learning_rate)
 
 
+class ObGD:
+    """Overshooting-bounded gradient descent, on the actor and on the critic each:
+
+    e ← γλ e + ∇,   η′ = min(η, 1 / (κ max(|δ|, 1) ‖e‖₁)),   θ ← θ − η′ δ e,   and e ← 0 where the episode ended.
+
+    δ is the TD error of the step and ∇ the gradient of −log π (with its entropy bonus) and of −V. The bound keeps a
+    step from moving the prediction of its own sample beyond the target.
+    Source: Elsayed, Vasan & Mahmood 2024, algorithm 3.
+
+    Args:
+        params, grads, state: as of every optimizer; the state is the trace e.
+        decay: γλ.
+        kappas: κ of each slice that :meth:`step` is given: the actor's, the critic's.
+    """
+
+    def __init__(
+        self, params: Tensor, grads: Tensor, state: dict[str, Tensor], decay: float, kappas: tuple[float, float]
+    ) -> None:
+        self.state = state
+        self.kappas = kappas
+        self._decay = decay
+        self._params, self._grads, self._trace = params, grads, state["trace"]
+        self._td_error = 0.0
+        self._ended = False
+
+    def observe(self, td_error: float, episode_ended: bool) -> None:
+        """Take the TD error δ of the step whose gradient is applied next, and whether it ended the episode."""
+        self._td_error, self._ended = td_error, episode_ended
+
+    def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
+        """Make one update; see :class:`Optimizer`."""
+        trace, td_error = self._trace, self._td_error
+        torch.add(self._grads, trace, alpha=self._decay, out=trace)
+        for (span, learning_rate), kappa in zip(learning_rates, self.kappas, strict=True):
+            e = trace[span]
+            bound = kappa * max(abs(td_error), 1.0) * float(torch.linalg.vector_norm(e, 1))
+            step_size = learning_rate if learning_rate * bound <= 1.0 else 1.0 / bound
+            self._params[span].add_(e, alpha=-step_size * td_error)
+        if self._ended:
+            trace.zero_()
+
+
 def as_arrays(*tensors: Tensor) -> tuple[Any, ...]:
     """Return the same memory as NumPy arrays on the CPU, where their arithmetic is faster; else the tensors."""
     return tuple(t.numpy() for t in tensors) if tensors[0].device.type == "cpu" else tensors
@@ -124,6 +166,8 @@ def apply_step(params: Any, step: Any, learning_rates: Sequence[tuple[slice, flo
 
 def initial_state(config: OptimConfig, params: Tensor) -> dict[str, Tensor]:
     """Return the optimizer state of ``config`` before the first step on ``params`` [n]."""
+    if config.optimizer == "obgd":
+        return {"trace": torch.zeros_like(params)}
     if config.optimizer == "adam":
         return {
             "exp_avg": torch.zeros_like(params),
@@ -133,8 +177,15 @@ def initial_state(config: OptimConfig, params: Tensor) -> dict[str, Tensor]:
     return {"square_avg": torch.ones_like(params) if config.optimizer == "rmsprop_tf" else torch.zeros_like(params)}
 
 
-def make_optimizer(config: OptimConfig, params: Tensor, grads: Tensor, state: dict[str, Tensor]) -> Optimizer:
-    """Make the optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n] and keeps its state in ``state``."""
+def make_optimizer(
+    config: OptimConfig, params: Tensor, grads: Tensor, state: dict[str, Tensor], trace_decay: float = 0.0
+) -> Optimizer:
+    """Make the optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n] and keeps its state in ``state``.
+
+    ``trace_decay``: γλ, of an optimizer with eligibility traces.
+    """
+    if config.optimizer == "obgd":
+        return ObGD(params, grads, state, trace_decay, (config.actor_kappa, config.critic_kappa))
     if config.optimizer == "adam":
         return Adam(params, grads, state, config.adam_beta1, config.adam_beta2, config.optim_eps)
     return RMSprop(params, grads, state, config.rms_alpha, config.optim_eps, tf=config.optimizer == "rmsprop_tf")

@@ -102,6 +102,8 @@ class ActorCritic(nn.Module):
         """S, the size of a recurrent state; 0 without memory."""
         if config.orthogonal_init:
             self._initialize()
+        elif config.sparse_init:
+            initialize_sparsely(self, config.sparse_init)
         self.policy_head.add_initial_bias()
 
     def forward(
@@ -172,6 +174,22 @@ class ActorCritic(nn.Module):
         for module in self.modules():
             if isinstance(module, Recurrent):
                 module.initialize()
+
+
+def initialize_sparsely(module: nn.Module, sparsity: float) -> None:
+    """Set biases to 0 and weights uniform in ±1/√fan_in, of which ⌈sparsity · fan_in⌉ at random of each unit are 0.
+
+    Of all linear and convolutional layers. Source: Elsayed, Vasan & Mahmood 2024, algorithm 1.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            weights = layer.weight.data.flatten(1)
+            fan_in = weights.shape[1]
+            weights.uniform_(-1.0 / math.sqrt(fan_in), 1.0 / math.sqrt(fan_in))
+            for unit in weights:
+                unit[torch.randperm(fan_in)[: math.ceil(sparsity * fan_in)]] = 0.0
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def make_trunk(space: Space[Any], config: ModelConfig) -> tuple[nn.Module, Core]:

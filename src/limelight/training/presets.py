@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
-from limelight.training.algorithms import AUTO, choose_algorithm, get_algorithm
+from limelight.training.algorithms import AUTO, Algorithm, choose_algorithm, get_algorithm
 from limelight.training.structure import Facts, choose_settings, explain, has_images
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def _has_reals(space: Space[Any]) -> bool:
     return any(real_parts(space))
 
 
+_OF_EVALUATIONS = {"eval_every", "eval_episodes", "final_episodes", "log_every", "checkpoint_every", "total_timesteps"}
+"""Settings that a universal algorithm takes from presets and rules."""
 _FOR_REAL_ACTIONS = {"log_std_init", "action_std", "action_bounds", "noise_correlation"}
 
 
@@ -455,11 +457,21 @@ def resolve_config(
         algo = row.algorithm if algo == AUTO else algo
         tuned = {**row.settings.get("*", {}), **row.settings.get(get_algorithm(algo).presets, {})}
     algorithm = get_algorithm(algo)
-    merged = {**algorithm.settings, **tuned, **settings}
+    own = algorithm.settings
+    if algorithm.universal:
+        tuned = {name: value for name, value in tuned.items() if name in _OF_EVALUATIONS}
+        own = _for_spaces(algorithm, *resolve_env(asked.env, factory).spaces())
+    merged = {**own, **tuned, **settings}
     if merged.get("runner") == "ray" and max(merged.get("num_epochs", 1), merged.get("num_minibatches", 1)) > 1:
         # A worker's gradient is one update; several need the rows themselves
         merged = {"worker_output": "rollouts", **merged}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
+
+
+def _for_spaces(algorithm: Algorithm, observations: Space[Any], actions: Space[Any]) -> dict[str, Any]:
+    """Return the settings of a universal algorithm, without those that the spaces have no use for."""
+    settings = {**algorithm.settings, **(algorithm.reals if _has_reals(actions) else {})}
+    return settings if _has_reals(observations) else {**settings, "normalize_obs": False}
 
 
 def _algorithm(source: EnvSource) -> tuple[str, str]:

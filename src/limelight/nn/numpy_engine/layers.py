@@ -20,28 +20,41 @@ MAX_WIDTH = 256
 
 
 def has_small_mlp(model: ActorCritic) -> bool:
-    """Whether encoder and distribution have a NumPy form: the built-in MLP with tanh or ReLU, narrow, on the CPU."""
+    """Whether encoder and distribution have a NumPy form: the built-in MLP of :data:`NAMES`, narrow, on the CPU."""
     return (
         numpy_distribution(model.distribution) is not None
         and model.config.encoder is None  # a custom encoder may derive from the MLP
         and has_layout(model.encoder)
-        and model.config.activation in ("tanh", "relu")
+        and model.config.activation in NAMES.values()
         and max(model.config.hidden_sizes) <= MAX_WIDTH
         and next(model.parameters()).device.type == "cpu"
     )
 
 
-class Layer:
-    """Computes y = f(x Wᵀ + b) with f tanh, ReLU or None; x [N, fan_in], W [fan_out, fan_in] a view of PyTorch's."""
+NAMES: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu"}
+"""The activations that have a NumPy form."""
+_LEAK = np.float32(0.01)  # nn.LeakyReLU's slope below 0
+_NORM_EPS = np.float32(1e-5)  # nn.LayerNorm's
 
-    def __init__(self, linear: nn.Linear, activation: str | None) -> None:
+
+class Layer:
+    """Computes y = f(x Wᵀ + b) with an activation f of :data:`NAMES` or None; W [fan_out, fan_in] a view of PyTorch's.
+
+    With ``normalizes`` f is of x Wᵀ + b less its mean and divided by its deviation, over the fan_out numbers of a row.
+    """
+
+    def __init__(self, linear: nn.Linear, activation: str | None, normalizes: bool = False) -> None:
         self.weight: FloatArray = linear.weight.detach().numpy()
         self.bias: FloatArray = linear.bias.detach().numpy()
         self.activation = activation
+        self.normalizes = normalizes
         if linear.weight.grad is not None and linear.bias.grad is not None:
             self.weight_grad: FloatArray = linear.weight.grad.numpy()
             self.bias_grad: FloatArray = linear.bias.grad.numpy()
         self._buffers: dict[tuple[int, int], FloatArray] = {}
+        # Of the last forward pass that normalised: the rows z and 1 / deviation
+        self._mean_weights = np.full(len(self.bias), 1.0 / len(self.bias), np.float32)
+        self._normalized = self._inverse = np.zeros((0, 0), np.float32)
 
     def forward(self, x: FloatArray, out: FloatArray | None = None) -> FloatArray:
         """Return y [N, fan_out], in ``out`` or in a buffer that the next forward of as many rows overwrites."""
@@ -57,10 +70,14 @@ class Layer:
     def activate(self, y: FloatArray) -> FloatArray:
         """Turn x Wᵀ into f(x Wᵀ + b), in place."""
         y += self.bias
+        if self.normalizes:
+            self._normalize(y)
         if self.activation == "tanh":
             np.tanh(y, out=y)
         elif self.activation == "relu":
             np.maximum(y, 0.0, out=y)
+        elif self.activation == "leaky_relu":
+            np.maximum(y, np.multiply(y, _LEAK, out=self.buffer(len(y), 1)), out=y)
         return y
 
     def through_activation(self, y: FloatArray, dy: FloatArray) -> None:
@@ -70,7 +87,32 @@ class Layer:
             dy *= np.subtract(1.0, slope, out=slope)
         elif self.activation == "relu":
             dy *= y > 0.0
+        elif self.activation == "leaky_relu":
+            dy *= np.where(y > 0.0, np.float32(1.0), _LEAK)
+        if self.normalizes:
+            self._through_norm(dy)
         np.matmul(ones(len(dy)), dy, out=self.bias_grad)  # a product with ones is faster than np.add.reduce over rows
+
+    def _normalize(self, y: FloatArray) -> None:
+        """Subtract the mean of each row of y [N, fan_out] and divide by its deviation, in place; keep both results."""
+        mean = self._mean_weights
+        y -= (y @ mean)[:, None]
+        square = np.multiply(y, y, out=self.buffer(len(y), 2))
+        variance = square @ mean
+        variance += _NORM_EPS
+        self._inverse = (np.float32(1.0) / np.sqrt(variance, out=variance))[:, None]
+        y *= self._inverse
+        np.copyto(square, y)
+        self._normalized = square
+
+    def _through_norm(self, dy: FloatArray) -> None:
+        """Turn ∂L/∂(normalised rows z) into that of the rows before: (dy − mean dy − z mean(dy z)) / deviation."""
+        z, mean = self._normalized[: len(dy)], self._mean_weights
+        product = np.multiply(dy, z, out=self.buffer(len(dy), 3))
+        along = (product @ mean)[:, None]
+        dy -= (dy @ mean)[:, None]
+        dy -= np.multiply(z, along, out=product)
+        dy *= self._inverse[: len(dy)]
 
     def buffer(self, rows: int, number: int = 0) -> FloatArray:
         """Return a buffer [rows, fan_out], allocated once: new pages cost as much as the arithmetic."""
@@ -116,11 +158,13 @@ class Trunk:
 
     def __init__(self, encoder: MLP | FeaturesMLP) -> None:
         linears = [m for m in encoder.layers if isinstance(m, nn.Linear)]
-        activation = "tanh" if isinstance(encoder.layers[1], nn.Tanh) else "relu"
-        self.layers: list[Layer | MixedLayer] = [Layer(linear, activation) for linear in linears]
+        activation = NAMES[type(encoder.layers[-1])]
+        self.normalizes = isinstance(encoder.layers[1], nn.LayerNorm)
+        """Whether layers normalise: their backward pass then is of the last forward pass, whatever rows it had."""
+        self.layers: list[Layer | MixedLayer] = [Layer(linear, activation, self.normalizes) for linear in linears]
         layout = input_layout(encoder)
         if layout.offsets.size:
-            self.layers[0] = MixedLayer(Layer(linears[0], activation), layout)
+            self.layers[0] = MixedLayer(Layer(linears[0], activation, self.normalizes), layout)
         self.activations: list[Any] = []
 
     def forward(self, x: Inputs, known: int = 0) -> FloatArray:

@@ -159,9 +159,9 @@ class _MlpFront:
     """The shared part before the heads: an MLP whose activations stay where acting wrote them."""
 
     def __init__(self, encoder: MLP | FeaturesMLP, num_steps: int) -> None:
-        self.rows = RolloutRows(num_steps)
         self.read = make_input_reader(encoder)
         self.trunk = Trunk(encoder)
+        self.rows = RolloutRows(0 if self.trunk.normalizes else num_steps)
 
     def act(self, obs: NDArray[Any]) -> FloatArray:
         """Return features [B, F]."""
