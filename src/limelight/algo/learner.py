@@ -13,7 +13,7 @@ from limelight.algo import losses
 from limelight.algo.epochs import Epochs, has_epochs
 from limelight.algo.last_update import LastUpdate, Targets, joined, loss_metrics
 from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer, learning_rewards
-from limelight.algo.optim import clip_by_norm, initial_state, make_optimizer, schedule
+from limelight.algo.optim import clipping, initial_state, make_optimizer, schedule
 from limelight.algo.returns import discounts_and_traces, gae, standardize, vtrace
 from limelight.algo.rollout import Float, Rollout
 from limelight.algo.streaming import Streaming
@@ -61,10 +61,10 @@ class Learner:
         self.train_state = train_state or TrainState(params, target, initial_state(optim, params))
         is_elsewhere = self.flat.params.device != self.train_state.params.device
         self._grads = torch.zeros_like(self.train_state.params) if is_elsewhere else self.flat.grads
-        decay = algorithm.gamma * algorithm.gae_lambda
+        critic, trace_decay = self.flat.span(model.critic.parameters()), algorithm.gamma * algorithm.gae_lambda
         vectors = self.train_state.params, self._grads, self.train_state.optimizer_state
-        self.optimizer = make_optimizer(optim, *vectors, trace_decay=decay)
-        critic = self.flat.span(model.critic.parameters())
+        self.optimizer = make_optimizer(optim, *vectors, critic, trace_decay)
+        self._clip = clipping(self.optimizer, self._grads, optim.max_grad_norm)
         self._critic_params = self.train_state.params[critic]
         self._learning_rates = learning_rates(optim, critic)
         self.huber_delta = algorithm.huber_delta if algorithm.value_loss == "huber" else None
@@ -152,7 +152,7 @@ class Learner:
         self.network.parameters_changed()
         if self._grads is not self.flat.grads:
             self._grads.copy_(self.flat.grads)
-        norm = clip_by_norm(self._grads, self.optim.max_grad_norm)
+        norm = self._clip()
         if not math.isfinite(norm):
             raise NonFiniteError(not_finite_message(self.optim.learning_rate, self.num_updates))
         self.progress = progress

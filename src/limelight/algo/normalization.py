@@ -51,6 +51,8 @@ def no_moments(shape: tuple[int, ...]) -> Moments:
 
 def moments_of(samples: NDArray[Any], dtype: type = np.float64) -> Moments:
     """Return the moments of ``samples`` [N, *shape], N ≥ 1, summed in ``dtype``, without those that are not finite."""
+    if len(samples) == 1 and np.isfinite(samples).all():  # one sample is its own mean
+        return Moments(samples[0].astype(np.float64), np.zeros(samples.shape[1:]), 1)
     # Written out, because ndarray.mean and ndarray.var are slow for few rows (benchmarks/throughput.py, 8 × 5).
     rows: NDArray[Any] = samples.astype(dtype)
     mean = np.add.reduce(rows) / len(rows)

@@ -6,7 +6,7 @@ As all parameters are views of one vector, clipping is one norm and an optimizer
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -112,17 +112,23 @@ class ObGD:
 
     Args:
         params, grads, state: as of every optimizer; the state is the trace e.
+        parts: the slice of each part of the vector, and its κ: the actor's, then the critic's.
         decay: γλ.
-        kappas: κ of each slice that :meth:`step` is given: the actor's, the critic's.
     """
 
     def __init__(
-        self, params: Tensor, grads: Tensor, state: dict[str, Tensor], decay: float, kappas: tuple[float, float]
+        self,
+        params: Tensor,
+        grads: Tensor,
+        state: dict[str, Tensor],
+        parts: Sequence[tuple[slice, float]],
+        decay: float,
     ) -> None:
         self.state = state
-        self.kappas = kappas
         self._decay = decay
-        self._params, self._grads, self._trace = params, grads, state["trace"]
+        self._grads, self._trace = grads, state["trace"]
+        self._parts = [(params[span], self._trace[span], kappa) for span, kappa in parts]
+        self._norms = [0.0] * len(self._parts)
         self._td_error = 0.0
         self._ended = False
 
@@ -130,17 +136,29 @@ class ObGD:
         """Take the TD error δ of the step whose gradient is applied next, and whether it ended the episode."""
         self._td_error, self._ended = td_error, episode_ended
 
+    def accumulate(self) -> float:
+        """Add the gradient to the traces; return ‖e‖₁ of all, which is not finite if a gradient or δ is not."""
+        torch.add(self._grads, self._trace, alpha=self._decay, out=self._trace)
+        self._norms = [float(torch.linalg.vector_norm(trace, 1)) for _, trace, _ in self._parts]
+        return sum(self._norms) + 0.0 * self._td_error
+
     def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
-        """Make one update; see :class:`Optimizer`."""
-        trace, td_error = self._trace, self._td_error
-        torch.add(self._grads, trace, alpha=self._decay, out=trace)
-        for (span, learning_rate), kappa in zip(learning_rates, self.kappas, strict=True):
-            e = trace[span]
-            bound = kappa * max(abs(td_error), 1.0) * float(torch.linalg.vector_norm(e, 1))
-            step_size = learning_rate if learning_rate * bound <= 1.0 else 1.0 / bound
-            self._params[span].add_(e, alpha=-step_size * td_error)
+        """Make one update, after :meth:`accumulate`; see :class:`Optimizer`."""
+        td_error = self._td_error
+        for (params, trace, kappa), norm, (_, rate) in zip(self._parts, self._norms, learning_rates, strict=True):
+            bound = kappa * max(abs(td_error), 1.0) * norm
+            step_size = rate if rate * bound <= 1.0 else 1.0 / bound
+            params.add_(trace, alpha=-step_size * td_error)
         if self._ended:
-            trace.zero_()
+            self._trace.zero_()
+
+
+def clipping(optimizer: Optimizer, grads: Tensor, max_norm: float | None) -> Callable[[], float]:
+    """Return the function that prepares ``grads`` [n] for a step: it clips them, or adds them to the traces.
+
+    The function returns a norm that is not finite if any gradient is not.
+    """
+    return optimizer.accumulate if isinstance(optimizer, ObGD) else partial(clip_by_norm, grads, max_norm)
 
 
 def as_arrays(*tensors: Tensor) -> tuple[Any, ...]:
@@ -178,14 +196,15 @@ def initial_state(config: OptimConfig, params: Tensor) -> dict[str, Tensor]:
 
 
 def make_optimizer(
-    config: OptimConfig, params: Tensor, grads: Tensor, state: dict[str, Tensor], trace_decay: float = 0.0
+    config: OptimConfig, params: Tensor, grads: Tensor, state: dict[str, Tensor], critic: slice, trace_decay: float
 ) -> Optimizer:
     """Make the optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n] and keeps its state in ``state``.
 
-    ``trace_decay``: γλ, of an optimizer with eligibility traces.
+    ``critic``, ``trace_decay``: the critic's slice, the last, and γλ, for an optimizer with eligibility traces.
     """
     if config.optimizer == "obgd":
-        return ObGD(params, grads, state, trace_decay, (config.actor_kappa, config.critic_kappa))
+        parts = [(slice(0, critic.start), config.actor_kappa), (critic, config.critic_kappa)]
+        return ObGD(params, grads, state, parts, trace_decay)
     if config.optimizer == "adam":
         return Adam(params, grads, state, config.adam_beta1, config.adam_beta2, config.optim_eps)
     return RMSprop(params, grads, state, config.rms_alpha, config.optim_eps, tf=config.optimizer == "rmsprop_tf")

@@ -72,12 +72,12 @@ _ROWS = (
         {
             "num_envs": 1, "num_steps": 1, "gae_lambda": 0.8, "policy_weight": "advantage", "optimizer": "obgd",
             "learning_rate": 1.0, "lr_schedule": "constant", "max_grad_norm": None, "ent_coef": 0.01,
-            "critic": "separate", "hidden_sizes": (128, 128), "activation": "leaky_relu", "layer_norm": True,
+            "critic": "separate", "hidden_sizes": (32, 32), "activation": "leaky_relu", "layer_norm": True,
             "orthogonal_init": False, "sparse_init": 0.9, "normalize_obs": True, "normalize_rewards": True,
         },
         untuned={"num_envs": 1, "num_steps": 1},
         presets="stream-ac",
-        reals={"action_std": "softplus_std", "log_std_init": -0.3665},
+        reals={"hidden_sizes": (128, 128), "action_std": "softplus_std", "log_std_init": -0.3665},
         universal=True,
     ),
 )  # fmt: skip

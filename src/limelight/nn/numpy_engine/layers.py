@@ -64,7 +64,10 @@ class Layer:
     def backward(self, x: FloatArray, y: FloatArray, dy: FloatArray, need_dx: bool) -> FloatArray | None:
         """Write ∂L/∂W and ∂L/∂b from ∂L/∂y [N, fan_out], which is overwritten; return ∂L/∂x [N, fan_in] if needed."""
         self.through_activation(y, dy)
-        np.matmul(dy.T, x, out=self.weight_grad)
+        if len(dy) == 1:  # an outer product, which matmul makes more slowly
+            np.multiply(dy.T, x, out=self.weight_grad)
+        else:
+            np.matmul(dy.T, x, out=self.weight_grad)
         return dy @ self.weight if need_dx else None
 
     def activate(self, y: FloatArray) -> FloatArray:
@@ -88,10 +91,13 @@ class Layer:
         elif self.activation == "relu":
             dy *= y > 0.0
         elif self.activation == "leaky_relu":
-            dy *= np.where(y > 0.0, np.float32(1.0), _LEAK)
+            np.multiply(dy, _LEAK, out=dy, where=y <= 0.0)
         if self.normalizes:
             self._through_norm(dy)
-        np.matmul(ones(len(dy)), dy, out=self.bias_grad)  # a product with ones is faster than np.add.reduce over rows
+        if len(dy) == 1:
+            np.copyto(self.bias_grad, dy[0])
+        else:  # a product with ones is faster than np.add.reduce over rows
+            np.matmul(ones(len(dy)), dy, out=self.bias_grad)
 
     def _normalize(self, y: FloatArray) -> None:
         """Subtract the mean of each row of y [N, fan_out] and divide by its deviation, in place; keep both results."""
@@ -118,7 +124,7 @@ class Layer:
         """Return a buffer [rows, fan_out], allocated once: new pages cost as much as the arithmetic."""
         buffer = self._buffers.get((rows, number))
         if buffer is None:
-            buffer = self._buffers[rows, number] = np.empty((rows, len(self.bias)), np.float32)
+            buffer = self._buffers[rows, number] = np.zeros((rows, len(self.bias)), np.float32)
         return buffer
 
 
@@ -167,13 +173,17 @@ class Trunk:
             self.layers[0] = MixedLayer(Layer(linears[0], activation, self.normalizes), layout)
         self.activations: list[Any] = []
 
-    def forward(self, x: Inputs, known: int = 0) -> FloatArray:
-        """Return features [N, F'] of inputs [N, F]; the first ``known`` rows are in the buffers already."""
+    def forward(self, x: Inputs, known: int = 0, end: int | None = None) -> FloatArray:
+        """Return features [N, F'] of inputs [N, F]; the first ``known`` rows are in the buffers already.
+
+        ``end``: rows from here on are not computed; what they hold is meaningless.
+        """
         self.activations = [x]
         y: Any = x
         for layer in self.layers:
             x, y = y, layer.buffer(len(x))
-            layer.forward(x[known:], y[known:])  # type: ignore[arg-type]
+            if known != end:
+                layer.forward(x[known:end], y[known:end])  # type: ignore[arg-type]
             self.activations.append(y)
         return cast(FloatArray, y)
 
