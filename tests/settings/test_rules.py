@@ -34,6 +34,9 @@ def edges(name: str) -> tuple[list[float], list[float]]:
 
 CASES_IN = [(name, value) for name in RANGES for value in edges(name)[0]]
 CASES_OUT = [(name, value) for name in RANGES for value in edges(name)[1]]
+STREAMING: dict[str, Any] = {
+    "optimizer": "obgd", "num_envs": 1, "num_steps": 1, "critic": "separate", "max_grad_norm": None,
+}  # fmt: skip
 # Other settings without which the run does not use this one.
 COMPANIONS: dict[str, dict[str, Any]] = {
     "tau": {"critic": "target"},
@@ -50,6 +53,9 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "prefetch": {"asynchronous": True, "runner": "ray"},
     "worker_cpus": {"runner": "ray"},
     "worker_gpus": {"runner": "ray"},
+    "sparse_init": {"orthogonal_init": False},
+    "actor_kappa": STREAMING,
+    "critic_kappa": STREAMING,
 }
 
 
@@ -144,6 +150,21 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
             {"runner": "ray", "asynchronous": True, "worker_output": "rollouts", "policy_weight": "q"},
             ["policy_weight = q", "V-trace", "set policy_weight to advantage, or worker_output to gradients"],
         ),
+        ({"sparse_init": 0.9}, ["sparse_init = 0.9", "set orthogonal_init to false"]),
+        ({"actor_kappa": 4.0}, ["actor_kappa = 4", "optimizer = rmsprop", "use algo stream-ac"]),
+        ({**STREAMING, "num_envs": 4}, ["num_envs = 4", "one environment", "set it to 1"]),
+        ({**STREAMING, "num_steps": 5}, ["num_steps = 5", "every single step", "set it to 1"]),
+        ({**STREAMING, "num_epochs": 2}, ["num_epochs = 2", "set it to 1"]),
+        ({**STREAMING, "critic": "shared"}, ["critic = shared", "set it to separate"]),
+        ({**STREAMING, "critic": "target"}, ["critic = target", "set it to separate"]),
+        ({**STREAMING, "core": "lstm"}, ["core = lstm", "recurrent", "set it to feedforward"]),
+        ({**STREAMING, "policy_weight": "q"}, ["policy_weight = q", "TD error", "set it to advantage"]),
+        ({**STREAMING, "normalize_advantages": "running"}, ["normalize_advantages = running", "set it to none"]),
+        ({**STREAMING, "value_loss": "huber"}, ["value_loss = huber", "set it to mse"]),
+        ({**STREAMING, "vf_coef": 1.0}, ["vf_coef = 1", "use critic_kappa"]),
+        ({**STREAMING, "max_grad_norm": 0.5}, ["max_grad_norm = 0.5", "set it to none"]),
+        ({**STREAMING, "asynchronous": True}, ["optimizer = obgd", "one process", "set asynchronous to false"]),
+        ({**STREAMING, "runner": "ray"}, ["optimizer = obgd", "runner to local"]),
     ],
 )
 def test_contradictions_are_refused_with_a_hint(values: dict[str, Any], parts: list[str]) -> None:

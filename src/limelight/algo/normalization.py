@@ -235,6 +235,12 @@ class RewardNormalizer:
         if self._returns is None:
             self._returns = np.zeros(rewards.shape[1])
         returns = self._returns
+        if rewards.size == 1:  # the same in fewer calls, for learning step by step
+            returns *= self.gamma * (1.0 - float(rollout.episode_start[0, 0]))
+            returns += rewards[0]
+            if rollout.num_valid:
+                self.statistics.update(Moments(returns[0].copy(), np.float64(0.0), 1))
+            return self._scaled(rewards)
         history = np.empty(rewards.shape)
         keep = self.gamma * (1.0 - rollout.episode_start[:-1])  # invalid rows have reward 0 and are left out below
         for t, reward in enumerate(rewards):
@@ -244,6 +250,9 @@ class RewardNormalizer:
         valid = history[rollout.valid > 0.0]
         if len(valid):
             self.statistics.update(moments_of(valid))
+        return self._scaled(rewards)
+
+    def _scaled(self, rewards: FloatArray) -> FloatArray:
         scale = 1.0 / math.sqrt(float(self.statistics.moments.var) + _EPSILON)
         return np.clip(rewards * np.float32(scale), -_CLIP, _CLIP)
 

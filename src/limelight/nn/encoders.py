@@ -20,7 +20,13 @@ from limelight.spaces.describe import describe_space
 from limelight.spaces.images import MIN_CNN_SIZE, is_categorical_image, is_image
 from limelight.spaces.packed import Leaf, Packed
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+}
 
 
 class FlattenObs(nn.Module):

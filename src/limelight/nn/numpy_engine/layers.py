@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -34,7 +35,7 @@ def has_small_mlp(model: ActorCritic) -> bool:
 NAMES: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu"}
 """The activations that have a NumPy form."""
 _LEAK = np.float32(0.01)  # nn.LeakyReLU's slope below 0
-_NORM_EPS = np.float32(1e-5)  # nn.LayerNorm's
+_NORM_EPS = 1e-5  # nn.LayerNorm's
 
 
 class Layer:
@@ -54,7 +55,8 @@ class Layer:
         self._buffers: dict[tuple[int, int], FloatArray] = {}
         # Of the last forward pass that normalised: the rows z and 1 / deviation
         self._mean_weights = np.full(len(self.bias), 1.0 / len(self.bias), np.float32)
-        self._normalized = self._inverse = np.zeros((0, 0), np.float32)
+        self._normalized: FloatArray = np.zeros((0, 0), np.float32)
+        self._inverse: FloatArray | float = 1.0
 
     def forward(self, x: FloatArray, out: FloatArray | None = None) -> FloatArray:
         """Return y [N, fan_out], in ``out`` or in a buffer that the next forward of as many rows overwrites."""
@@ -102,10 +104,18 @@ class Layer:
     def _normalize(self, y: FloatArray) -> None:
         """Subtract the mean of each row of y [N, fan_out] and divide by its deviation, in place; keep both results."""
         mean = self._mean_weights
+        if len(y) == 1:  # fewer calls: acting and learning step by step spend their time in them
+            row, z = y[0], self.buffer(1, 2)
+            row -= row @ mean
+            self._inverse = 1.0 / math.sqrt(float(row @ row) / len(row) + _NORM_EPS)
+            row *= self._inverse
+            np.copyto(z, y)
+            self._normalized = z
+            return
         y -= (y @ mean)[:, None]
         square = np.multiply(y, y, out=self.buffer(len(y), 2))
         variance = square @ mean
-        variance += _NORM_EPS
+        variance += np.float32(_NORM_EPS)
         self._inverse = (np.float32(1.0) / np.sqrt(variance, out=variance))[:, None]
         y *= self._inverse
         np.copyto(square, y)
@@ -114,11 +124,19 @@ class Layer:
     def _through_norm(self, dy: FloatArray) -> None:
         """Turn ∂L/∂(normalised rows z) into that of the rows before: (dy − mean dy − z mean(dy z)) / deviation."""
         z, mean = self._normalized[: len(dy)], self._mean_weights
+        inverse = self._inverse if isinstance(self._inverse, float) else self._inverse[: len(dy)]
+        if len(dy) == 1:
+            row = dy[0]
+            shift = np.multiply(z[0], (row @ z[0]) / np.float32(len(row)), out=self.buffer(1, 3)[0])
+            shift += row @ mean
+            row -= shift
+            row *= inverse if isinstance(inverse, float) else inverse[0]
+            return
         product = np.multiply(dy, z, out=self.buffer(len(dy), 3))
         along = (product @ mean)[:, None]
         dy -= (dy @ mean)[:, None]
         dy -= np.multiply(z, along, out=product)
-        dy *= self._inverse[: len(dy)]
+        dy *= inverse
 
     def buffer(self, rows: int, number: int = 0) -> FloatArray:
         """Return a buffer [rows, fan_out], allocated once: new pages cost as much as the arithmetic."""
