@@ -236,10 +236,10 @@ class RewardNormalizer:
             self._returns = np.zeros(rewards.shape[1])
         returns = self._returns
         if rewards.size == 1:  # the same in fewer calls, for learning step by step
-            returns *= self.gamma * (1.0 - float(rollout.episode_start[0, 0]))
+            returns *= self.gamma * (1.0 - rollout.episode_start[0])
             returns += rewards[0]
             if rollout.num_valid:
-                self.statistics.update(Moments(returns[0].copy(), np.float64(0.0), 1))
+                self.statistics.update(Moments(np.asarray(returns[0]), np.zeros(()), 1))
             return self._scaled(rewards)
         history = np.empty(rewards.shape)
         keep = self.gamma * (1.0 - rollout.episode_start[:-1])  # invalid rows have reward 0 and are left out below

@@ -149,10 +149,11 @@ class Gaussian:
     """Independent normal distributions N(μ, σ²) in A dimensions; ``params`` are μ and a raw number for σ, [..., 2A].
 
     log σ is the raw number r, or with ``softplus`` ½ log softplus(r) (softplus(r) is the variance, as in Mnih et al.
-    2016, section 9) or, with ``softplus_std``, log softplus(r) (softplus(r) is σ), clipped to :data:`LOG_STD_MIN` and :data:`LOG_STD_MAX`. Actions [..., A] are stored as sampled;
-    log π and entropy are those of the sampled actions, before ``to_env`` clips or rescales them. If ``to_env`` squashes
-    them, ``log_scale`` is Σ log ½ (high − low), and log π and entropy are those of the environment's actions
-    low + ½ (high − low)(1 + tanh u): a change of variables whose factor does not depend on the parameters.
+    2016, section 9), or with ``softplus_std`` log softplus(r), clipped to :data:`LOG_STD_MIN` and :data:`LOG_STD_MAX`.
+    Actions [..., A] are stored as sampled; log π and entropy are those of the sampled actions, before ``to_env`` clips
+    or rescales them. If ``to_env`` squashes them, ``log_scale`` is Σ log ½ (high − low), and log π and entropy are
+    those of the environment's actions low + ½ (high − low)(1 + tanh u): a change of variables whose factor does not
+    depend on the parameters.
     """
 
     action_dtype: ActionDtype = np.float32
