@@ -21,7 +21,7 @@ from limelight.runners.actor_learner import make_actor_learner
 
 OBS = Box(-1.0, 1.0, (3,))
 STREAMING: dict[str, Any] = {
-    "optimizer": "obgd", "num_envs": 1, "num_steps": 1, "critic": "separate", "max_grad_norm": None,
+    "optimizer": "obgd", "num_envs": 1, "num_steps": 1, "critic": "separate", "max_grad_norm": None, "vf_coef": 1.0,
     "learning_rate": 1.0, "lr_schedule": "constant", "gamma": 0.9, "gae_lambda": 0.8, "ent_coef": 0.01,
     "layer_norm": True, "activation": "leaky_relu",
 }  # fmt: skip

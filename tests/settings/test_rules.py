@@ -35,7 +35,7 @@ def edges(name: str) -> tuple[list[float], list[float]]:
 CASES_IN = [(name, value) for name in RANGES for value in edges(name)[0]]
 CASES_OUT = [(name, value) for name in RANGES for value in edges(name)[1]]
 STREAMING: dict[str, Any] = {
-    "optimizer": "obgd", "num_envs": 1, "num_steps": 1, "critic": "separate", "max_grad_norm": None,
+    "optimizer": "obgd", "num_envs": 1, "num_steps": 1, "critic": "separate", "max_grad_norm": None, "vf_coef": 1.0,
 }  # fmt: skip
 # Other settings without which the run does not use this one.
 COMPANIONS: dict[str, dict[str, Any]] = {
@@ -161,7 +161,7 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
         ({**STREAMING, "policy_weight": "q"}, ["policy_weight = q", "TD error", "set it to advantage"]),
         ({**STREAMING, "normalize_advantages": "running"}, ["normalize_advantages = running", "set it to none"]),
         ({**STREAMING, "value_loss": "huber"}, ["value_loss = huber", "set it to mse"]),
-        ({**STREAMING, "vf_coef": 1.0}, ["vf_coef = 1", "use critic_kappa"]),
+        ({**STREAMING, "vf_coef": 0.5}, ["vf_coef = 0.5", "critic_kappa", "set it to 1"]),
         ({**STREAMING, "max_grad_norm": 0.5}, ["max_grad_norm = 0.5", "set it to none"]),
         ({**STREAMING, "asynchronous": True}, ["optimizer = obgd", "one process", "set asynchronous to false"]),
         ({**STREAMING, "runner": "ray"}, ["optimizer = obgd", "runner to local"]),

@@ -13,7 +13,7 @@ from limelight.algo import losses
 from limelight.algo.epochs import Epochs, has_epochs
 from limelight.algo.last_update import LastUpdate, Targets, joined, loss_metrics
 from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer, learning_rewards
-from limelight.algo.optim import clipping, initial_state, make_optimizer, schedule
+from limelight.algo.optim import ObGD, clipping, initial_state, make_optimizer, schedule
 from limelight.algo.returns import discounts_and_traces, gae, standardize, vtrace
 from limelight.algo.rollout import Float, Rollout
 from limelight.algo.streaming import Streaming
@@ -61,20 +61,19 @@ class Learner:
         self.train_state = train_state or TrainState(params, target, initial_state(optim, params))
         is_elsewhere = self.flat.params.device != self.train_state.params.device
         self._grads = torch.zeros_like(self.train_state.params) if is_elsewhere else self.flat.grads
-        critic, trace_decay = self.flat.span(model.critic.parameters()), algorithm.gamma * algorithm.gae_lambda
         vectors = self.train_state.params, self._grads, self.train_state.optimizer_state
-        self.optimizer = make_optimizer(optim, *vectors, critic, trace_decay)
+        critic = self.flat.span(model.critic.parameters())
+        self.optimizer = make_optimizer(optim, *vectors, critic, algorithm.gamma * algorithm.gae_lambda)
         self._clip = clipping(self.optimizer, self._grads, optim.max_grad_norm)
         self._critic_params = self.train_state.params[critic]
         self._learning_rates = learning_rates(optim, critic)
         self.huber_delta = algorithm.huber_delta if algorithm.value_loss == "huber" else None
         # The updates from one rollout
         self.epochs = Epochs(self, seed) if has_epochs(algorithm) else None
-        single = Streaming(self) if optim.optimizer == "obgd" else self._single_gradient
+        single = Streaming(self) if isinstance(self.optimizer, ObGD) else self._single_gradient
         self.successive_gradients: Callable[[Rollout], Iterable[int]] = self.epochs or single
         """Writes the gradient of each update from a rollout, to be applied before the next is asked for; yields the
         finished episodes that each counts."""
-        # Running statistics and counters
         running = algorithm.normalize_advantages == "running"
         self._standardizes = algorithm.normalize_advantages == "batch" and self.epochs is None
         self.advantage_normalizer = AdvantageNormalizer(algorithm.running_decay) if running else None
@@ -121,11 +120,9 @@ class Learner:
         """Write the gradient of the loss on one rollout into ``flat.grads``."""
         if rollout.image_scale is not None:
             self.network.set_image_scale(rollout.image_scale)
-        # Values, and what they and the policy are compared with
         values, next_values = self.network.values(rollout)
         ratios = None if rollout.log_probs is None else np.exp(self.network.log_probs() - rollout.log_probs)
         targets = self.targets(rollout, values, next_values, ratios)
-        # The derivative of each term of the loss, a weighted sum over rows
         w = losses.mask_weights(rollout.valid)
         d_log_probs = losses.policy_gradient_loss_grad(targets.advantages, w)
         d_values = losses.value_loss_grad(values, targets.returns, w, self.huber_delta)

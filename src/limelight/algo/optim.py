@@ -196,7 +196,12 @@ def initial_state(config: OptimConfig, params: Tensor) -> dict[str, Tensor]:
 
 
 def make_optimizer(
-    config: OptimConfig, params: Tensor, grads: Tensor, state: dict[str, Tensor], critic: slice, trace_decay: float
+    config: OptimConfig,
+    params: Tensor,
+    grads: Tensor,
+    state: dict[str, Tensor],
+    critic: slice = slice(0),
+    trace_decay: float = 0.0,
 ) -> Optimizer:
     """Make the optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n] and keeps its state in ``state``.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from limelight.algo.last_update import LastUpdate
-from limelight.algo.optim import ObGD, schedule
+from limelight.algo.optim import ObGD
 from limelight.algo.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -34,15 +34,14 @@ class Streaming:
 
     def __call__(self, rollout: Rollout) -> tuple[int]:
         """Write the gradient of a rollout of one valid step; return the finished episodes that the update counts."""
-        learner, a = self.learner, self.learner.algorithm
+        learner = self.learner
         if rollout.image_scale is not None:
             learner.network.set_image_scale(rollout.image_scale)
         values, next_values = learner.network.values(rollout)
         targets = learner.targets(rollout, values, next_values)
         td_error = float(targets.advantages[0, 0])
         w = rollout.valid
-        bonus = a.ent_coef * schedule(a.ent_schedule, learner.progress)
-        log_probs, entropies = learner.network.backward(-w, -bonus * np.sign(targets.advantages), -w)
+        log_probs, entropies = learner.write_gradients(-w, -w, np.sign(targets.advantages) * w)
         learner.last_updates = [LastUpdate(log_probs, entropies, values, targets, w)]
         ended = rollout.episodes_ended
         self.optimizer.observe(td_error, ended > 0)

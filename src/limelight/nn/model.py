@@ -185,9 +185,10 @@ def initialize_sparsely(module: nn.Module, sparsity: float) -> None:
         if isinstance(layer, nn.Linear | nn.Conv2d):
             weights = layer.weight.data.flatten(1)
             fan_in = weights.shape[1]
-            weights.uniform_(-1.0 / math.sqrt(fan_in), 1.0 / math.sqrt(fan_in))
+            nn.init.uniform_(weights, -1.0 / math.sqrt(fan_in), 1.0 / math.sqrt(fan_in))
             for unit in weights:
-                unit[torch.randperm(fan_in)[: math.ceil(sparsity * fan_in)]] = 0.0
+                order = nn.init.uniform_(torch.empty(fan_in)).argsort()
+                unit[order[: math.ceil(sparsity * fan_in)]] = 0.0
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

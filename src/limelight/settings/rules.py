@@ -8,7 +8,7 @@ from typing import Any
 
 from limelight.errors import ConfigError
 from limelight.settings.io import all_settings, get_setting, load_yaml
-from limelight.settings.schema import AlgorithmConfig, TrainConfig
+from limelight.settings.schema import TrainConfig
 from limelight.settings.values import to_text
 
 
@@ -191,7 +191,7 @@ def _check_streaming(config: TrainConfig) -> None:
         "policy_weight": (a.policy_weight, "advantage", "its steps are the TD error times the trace"),
         "normalize_advantages": (a.normalize_advantages, "none", "its steps are the TD error times the trace"),
         "value_loss": (a.value_loss, "mse", "its steps are the TD error times the trace"),
-        "vf_coef": (a.vf_coef, AlgorithmConfig.vf_coef, "the critic has steps of its own; use critic_kappa"),
+        "vf_coef": (a.vf_coef, 1.0, "critic_kappa bounds the critic's steps instead"),
         "max_grad_norm": (optim.max_grad_norm, None, "it bounds the steps itself"),
     }
     for name, (value, needed, reason) in needs.items():

@@ -71,7 +71,7 @@ _ROWS = (
         "Stream AC(λ): one environment, an update every step with eligibility traces and steps that cannot overshoot",
         {
             "num_envs": 1, "num_steps": 1, "gae_lambda": 0.8, "policy_weight": "advantage", "optimizer": "obgd",
-            "learning_rate": 1.0, "lr_schedule": "constant", "max_grad_norm": None, "ent_coef": 0.01,
+            "learning_rate": 1.0, "lr_schedule": "constant", "max_grad_norm": None, "vf_coef": 1.0, "ent_coef": 0.01,
             "critic": "separate", "hidden_sizes": (32, 32), "activation": "leaky_relu", "layer_norm": True,
             "orthogonal_init": False, "sparse_init": 0.9, "normalize_obs": True, "normalize_rewards": True,
         },

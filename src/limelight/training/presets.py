@@ -71,7 +71,7 @@ def _has_reals(space: Space[Any]) -> bool:
     return any(real_parts(space))
 
 
-_OF_EVALUATIONS = {"eval_every", "eval_episodes", "final_episodes", "log_every", "checkpoint_every", "total_timesteps"}
+OF_EVALUATIONS = {"eval_every", "eval_episodes", "final_episodes", "log_every", "checkpoint_every", "total_timesteps"}
 """Settings that a universal algorithm takes from presets and rules."""
 _FOR_REAL_ACTIONS = {"log_std_init", "action_std", "action_bounds", "noise_correlation"}
 
@@ -459,7 +459,7 @@ def resolve_config(
     algorithm = get_algorithm(algo)
     own = algorithm.settings
     if algorithm.universal:
-        tuned = {name: value for name, value in tuned.items() if name in _OF_EVALUATIONS}
+        tuned = {name: value for name, value in tuned.items() if name in OF_EVALUATIONS}
         own = _for_spaces(algorithm, *resolve_env(asked.env, factory).spaces())
     merged = {**own, **tuned, **settings}
     if merged.get("runner") == "ray" and max(merged.get("num_epochs", 1), merged.get("num_minibatches", 1)) > 1:
