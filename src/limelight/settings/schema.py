@@ -177,9 +177,9 @@ class OptimConfig:
     """ε of the optimizer."""
     max_grad_norm: Annotated[float | None, Range(gt=0)] = 0.5
     """L2 norm to which gradients are clipped; none: no clipping."""
-    actor_kappa: Annotated[float, Range(gt=0)] = 3.0
+    actor_kappa: Annotated[float, Range(gt=0, le=1e6)] = 3.0
     """κ of ``obgd`` for the actor: a larger one makes smaller steps."""
-    critic_kappa: Annotated[float, Range(gt=0)] = 2.0
+    critic_kappa: Annotated[float, Range(gt=0, le=1e6)] = 2.0
     """κ of ``obgd`` for the critic."""
 
 
