@@ -35,6 +35,9 @@ def edges(name: str) -> tuple[list[float], list[float]]:
 BY_VTRACE = {"runner": "ray", "asynchronous": True, "worker_output": "rollouts"}
 CASES_IN = [(name, value) for name in RANGES for value in edges(name)[0]]
 CASES_OUT = [(name, value) for name in RANGES for value in edges(name)[1]]
+STREAMING: dict[str, Any] = {
+    "optimizer": "obgd", "num_envs": 1, "num_steps": 1, "critic": "separate", "max_grad_norm": None, "vf_coef": 1.0,
+}  # fmt: skip
 # Other settings without which the run does not use this one.
 COMPANIONS: dict[str, dict[str, Any]] = {
     "tau": {"critic": "target"},
@@ -52,6 +55,9 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "prefetch": {"asynchronous": True, "runner": "ray"},
     "worker_cpus": {"runner": "ray"},
     "worker_gpus": {"runner": "ray"},
+    "sparse_init": {"orthogonal_init": False},
+    "actor_kappa": STREAMING,
+    "critic_kappa": STREAMING,
 }
 
 
@@ -162,6 +168,23 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
             {"normalize_returns": True, "num_envs": 1, "num_steps": 1},
             ["normalize_returns = true", "num_envs × num_steps to at least 2"],
         ),
+        ({"sparse_init": 0.9}, ["sparse_init = 0.9", "set orthogonal_init to false"]),
+        ({"actor_kappa": 4.0}, ["actor_kappa = 4", "optimizer = rmsprop", "use algo stream-ac"]),
+        ({**STREAMING, "num_envs": 4}, ["num_envs = 4", "one environment", "set it to 1"]),
+        ({**STREAMING, "num_steps": 5}, ["num_steps = 5", "every single step", "set it to 1"]),
+        ({**STREAMING, "num_epochs": 2}, ["num_epochs = 2", "set it to 1"]),
+        ({**STREAMING, "returns": "td0"}, ["returns = td0", "set it to gae"]),
+        ({**STREAMING, "critic_output": "q"}, ["critic_output = q", "set it to v"]),
+        ({**STREAMING, "critic": "shared"}, ["critic = shared", "set it to separate"]),
+        ({**STREAMING, "critic": "target"}, ["critic = target", "set it to separate"]),
+        ({**STREAMING, "core": "lstm"}, ["core = lstm", "recurrent", "set it to feedforward"]),
+        ({**STREAMING, "policy_weight": "q"}, ["policy_weight = q", "TD error", "set it to advantage"]),
+        ({**STREAMING, "normalize_advantages": "running"}, ["normalize_advantages = running", "set it to none"]),
+        ({**STREAMING, "value_loss": "huber"}, ["value_loss = huber", "set it to mse"]),
+        ({**STREAMING, "vf_coef": 0.5}, ["vf_coef = 0.5", "critic_kappa", "set it to 1"]),
+        ({**STREAMING, "max_grad_norm": 0.5}, ["max_grad_norm = 0.5", "set it to none"]),
+        ({**STREAMING, "asynchronous": True}, ["optimizer = obgd", "one process", "set asynchronous to false"]),
+        ({**STREAMING, "runner": "ray"}, ["optimizer = obgd", "runner to local"]),
     ],
 )
 def test_contradictions_are_refused_with_a_hint(values: dict[str, Any], parts: list[str]) -> None:

@@ -16,11 +16,11 @@ import limelight
 from helpers.settings import one_line
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError
-from limelight.settings.io import get_setting, with_settings
+from limelight.settings.io import all_settings, get_setting, with_settings
 from limelight.settings.rules import validate
 from limelight.settings.schema import AlgorithmConfig, TrainConfig
 from limelight.training.algorithms import ALGORITHMS
-from limelight.training.presets import PRESETS, choose_preset, explain_preset, resolve_config
+from limelight.training.presets import OF_EVALUATIONS, PRESETS, choose_preset, explain_preset, resolve_config
 
 REAL = Box(-np.inf, np.inf, (3,), np.float64)
 FORCE = Box(-1.0, 1.0, (2,))
@@ -46,7 +46,13 @@ def test_every_row_gives_settings_that_can_work(preset: str, algo: str) -> None:
     config = validate(resolve_config("CartPole-v1", algo, preset, {}))
     rows = PRESETS[preset].settings
     assert set(rows) <= {"*", *ALGORITHMS}
+    own = ALGORITHMS[algo].settings if ALGORITHMS[algo].universal else {}
+    is_target = ALGORITHMS[algo].settings.get("critic") == "target"
     for name, value in {**rows.get("*", {}), **rows.get(ALGORITHMS[algo].presets, {})}.items():
+        if own and name not in OF_EVALUATIONS:
+            value = own.get(name, all_settings()[name].default)
+        if is_target and name == "critic":
+            value = "target"
         assert get_setting(config, name) == value
     assert (config.preset, config.algorithm.algo) == (preset, algo)
 

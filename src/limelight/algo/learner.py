@@ -14,9 +14,10 @@ from limelight.algo.epochs import Epochs, has_epochs
 from limelight.algo.last_update import LastUpdate, Targets, joined, loss_metrics
 from limelight.algo.next_actions import make_next_actions
 from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer, learning_rewards
-from limelight.algo.optim import clip_by_norm, initial_state, make_optimizer, schedule
+from limelight.algo.optim import ObGD, clipping, initial_state, make_optimizer, schedule
 from limelight.algo.returns import standardize
 from limelight.algo.rollout import Float, Rollout
+from limelight.algo.streaming import Streaming
 from limelight.algo.targets import estimator_inputs, make_targets, vtrace_targets
 from limelight.algo.train_state import FlatParameters, TargetClock, TrainState, copy_into
 from limelight.errors import NonFiniteError
@@ -65,8 +66,10 @@ class Learner:
         self.train_state = train_state or TrainState(params, target, initial_state(optim, params))
         is_elsewhere = self.flat.params.device != self.train_state.params.device
         self._grads = torch.zeros_like(self.train_state.params) if is_elsewhere else self.flat.grads
-        self.optimizer = make_optimizer(optim, self.train_state.params, self._grads, self.train_state.optimizer_state)
+        vectors = self.train_state.params, self._grads, self.train_state.optimizer_state
         critic = self.flat.span(model.critic.parameters())
+        self.optimizer = make_optimizer(optim, *vectors, critic, algorithm.gamma * algorithm.gae_lambda)
+        self._clip = clipping(self.optimizer, self._grads, optim.max_grad_norm)
         self._critic_params = self.train_state.params[critic]
         self._learning_rates = learning_rates(optim, critic)
         self.huber_delta = algorithm.huber_delta if algorithm.value_loss == "huber" else None
@@ -75,10 +78,10 @@ class Learner:
         self.next_actions = make_next_actions(model, algorithm, seed)
         # The updates from one rollout
         self.epochs = Epochs(self, seed) if has_epochs(algorithm) else None
-        self.successive_gradients: Callable[[Rollout], Iterable[int]] = self.epochs or self._single_gradient
+        single = Streaming(self) if isinstance(self.optimizer, ObGD) else self._single_gradient
+        self.successive_gradients: Callable[[Rollout], Iterable[int]] = self.epochs or single
         """Writes the gradient of each update from a rollout, to be applied before the next is asked for; yields the
         finished episodes that each counts."""
-        # Running statistics and counters
         running = algorithm.normalize_advantages == "running"
         self._standardizes = algorithm.normalize_advantages == "batch" and self.epochs is None
         self.advantage_normalizer = AdvantageNormalizer(algorithm.running_decay) if running else None
@@ -125,11 +128,9 @@ class Learner:
         """Write the gradient of the loss on one rollout into ``flat.grads``."""
         if rollout.image_scale is not None:
             self.network.set_image_scale(rollout.image_scale)
-        # Values, and what they and the policy are compared with
         values, next_values = self.values(rollout)
         ratios = None if rollout.log_probs is None else np.exp(self.network.log_probs() - rollout.log_probs)
         targets = self.targets(rollout, values, next_values, ratios)
-        # The derivative of each term of the loss, a weighted sum over rows
         w = losses.mask_weights(rollout.valid)
         d_log_probs = losses.policy_gradient_loss_grad(targets.advantages, w)
         d_values = losses.value_loss_grad(values, targets.returns, w, self.huber_delta)
@@ -160,7 +161,7 @@ class Learner:
         self.network.parameters_changed()
         if self._grads is not self.flat.grads:
             self._grads.copy_(self.flat.grads)
-        norm = clip_by_norm(self._grads, self.optim.max_grad_norm)
+        norm = self._clip()
         if not math.isfinite(norm):
             raise NonFiniteError(not_finite_message(self.optim.learning_rate, self.num_updates))
         self.progress = progress
@@ -239,6 +240,7 @@ def not_finite_message(learning_rate: float, update: int) -> str:
 
 def learning_rates(optim: OptimConfig, critic: slice) -> list[tuple[slice, float]]:
     """Return the step size of each part of the parameter vector; ``critic`` is the last part."""
-    if optim.critic_learning_rate is None:
+    critic_rate = optim.learning_rate if optim.critic_learning_rate is None else optim.critic_learning_rate
+    if optim.critic_learning_rate is None and optim.optimizer != "obgd":  # which bounds the step of each part
         return [(slice(0, critic.stop), optim.learning_rate)]
-    return [(slice(0, critic.start), optim.learning_rate), (critic, optim.critic_learning_rate)]
+    return [(slice(0, critic.start), optim.learning_rate), (critic, critic_rate)]

@@ -116,6 +116,8 @@ class ActorCritic(nn.Module):
         """S, the size of a recurrent state; 0 without memory."""
         if config.orthogonal_init:
             self._initialize()
+        elif config.sparse_init:
+            initialize_sparsely(self, config.sparse_init)
         self.policy_head.add_initial_bias()
 
     def forward(
@@ -205,6 +207,23 @@ def _expected_output(params: Tensor, action_values: Tensor, state: Tensor | None
     """Return the output of a model whose critic has computed q(s, ·) [T, B, n]."""
     values = (params.softmax(-1) * action_values).sum(-1)
     return Output(params, values, state, features, action_values)
+
+
+def initialize_sparsely(module: nn.Module, sparsity: float) -> None:
+    """Set biases to 0 and weights uniform in ±1/√fan_in, of which ⌈sparsity · fan_in⌉ at random of each unit are 0.
+
+    Of all linear and convolutional layers. Source: Elsayed, Vasan & Mahmood 2024, algorithm 1.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            weights = layer.weight.data.flatten(1)
+            fan_in = weights.shape[1]
+            nn.init.uniform_(weights, -1.0 / math.sqrt(fan_in), 1.0 / math.sqrt(fan_in))
+            for unit in weights:
+                order = nn.init.uniform_(torch.empty(fan_in)).argsort()
+                unit[order[: math.ceil(sparsity * fan_in)]] = 0.0
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def make_trunk(space: Space[Any], config: ModelConfig) -> tuple[nn.Module, Core]:

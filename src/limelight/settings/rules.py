@@ -32,6 +32,7 @@ def validate(config: TrainConfig) -> TrainConfig:
     _check_updates(config)
     _check_action_values(config)
     _check_returns(config)
+    _check_streaming(config)
     evaluation = config.eval
     if evaluation.stop_at_return is not None and evaluation.eval_every == 0:
         raise ConfigError("stop_at_return: needs evaluations, but eval_every = 0; set eval_every, e.g. 10000")
@@ -220,6 +221,42 @@ def _check_model(config: TrainConfig) -> None:
     if model.critic != "target":
         critic = f"only a target critic uses it, but critic = {model.critic}; set critic target"
         refuse_unused(model, critic, "tau", "target_update_every", "target_update_at")
+    if model.sparse_init and model.orthogonal_init:
+        raise ConfigError(
+            f"sparse_init = {to_text(model.sparse_init)}: replaces orthogonal weights; set orthogonal_init to false"
+        )
     if model.critic == "shared":
         own = "needs a critic of its own, but critic = shared; set critic to separate or target"
         refuse_unused(config.optim, own, "critic_learning_rate")
+
+
+def _check_streaming(config: TrainConfig) -> None:
+    """Refuse what the optimizer with eligibility traces cannot learn from, and its settings where it is not used."""
+    a, optim, workers = config.algorithm, config.optim, config.workers
+    if optim.optimizer != "obgd":
+        only = f"only obgd uses it, but optimizer = {optim.optimizer}; leave it out, or use algo stream-ac"
+        refuse_unused(optim, only, "actor_kappa", "critic_kappa")
+        return
+    if workers.asynchronous or workers.runner == "ray":
+        raise ConfigError(
+            "optimizer = obgd: its traces follow one stream of steps in one process; set asynchronous to false and "
+            "runner to local"
+        )
+    needs: dict[str, tuple[Any, Any, str]] = {
+        "num_envs": (config.env.num_envs, 1, "its traces follow the steps of one environment"),
+        "num_steps": (a.num_steps, 1, "it learns from every single step"),
+        "num_epochs": (a.num_epochs, 1, "it learns from every single step, once"),
+        "returns": (a.returns, "gae", "its traces are those of TD(λ)"),
+        "normalize_returns": (a.normalize_returns, False, "it learns from one return at a time"),
+        "critic_output": (config.model.critic_output, "v", "its TD error is that of V(s)"),
+        "core": (config.model.core, "feedforward", "its traces do not reach back through a recurrent state"),
+        "critic": (config.model.critic, "separate", "it bounds the steps of actor and critic each"),
+        "policy_weight": (a.policy_weight, "advantage", "its steps are the TD error times the trace"),
+        "normalize_advantages": (a.normalize_advantages, "none", "its steps are the TD error times the trace"),
+        "value_loss": (a.value_loss, "mse", "its steps are the TD error times the trace"),
+        "vf_coef": (a.vf_coef, 1.0, "critic_kappa bounds the critic's steps instead"),
+        "max_grad_norm": (optim.max_grad_norm, None, "it bounds the steps itself"),
+    }
+    for name, (value, needed, reason) in needs.items():
+        if value != needed:
+            raise ConfigError(f"{name} = {to_text(value)}: with optimizer obgd, {reason}; set it to {to_text(needed)}")

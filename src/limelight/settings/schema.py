@@ -136,15 +136,19 @@ class ModelConfig:
     """Values of the critic: V(s), or q(s, a), one for each of Discrete actions (docs/algorithms/qac.md)."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
-    activation: Literal["tanh", "relu", "elu", "silu"] = "tanh"
+    activation: Literal["tanh", "relu", "elu", "silu", "leaky_relu"] = "tanh"
     """Nonlinearity between layers."""
+    layer_norm: bool = False
+    """Normalise the outputs of each hidden layer to mean 0 and variance 1, before the nonlinearity; no parameters."""
     orthogonal_init: bool = True
     """Orthogonal initial weights with gain √2 (1 for the value head) and zero biases; otherwise PyTorch's default."""
+    sparse_init: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    """Share of the initial weights of each unit that are 0; the others are uniform in ±1/√fan_in, biases 0. 0: off."""
     policy_init_gain: Annotated[float, Range(gt=0, le=1e9)] = 0.01
     """Gain of the last policy layer; a small one makes the initial policy nearly uniform."""
-    action_std: Literal["parameter", "exp", "softplus", "gsde"] = "parameter"
+    action_std: Literal["parameter", "exp", "softplus", "softplus_std", "gsde"] = "parameter"
     """σ of continuous actions: one parameter per dimension; or a function of the state: e^output, variance
-    softplus(output), or gsde, noise weights on features of the state (docs/spaces.md)."""
+    softplus(output), σ softplus(output), or gsde, noise weights on features of the state (docs/spaces.md)."""
     log_std_init: Annotated[float, Range(ge=-5, le=2)] = 0.0
     """Initial log σ of continuous actions."""
     action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"
@@ -170,8 +174,9 @@ class ModelConfig:
 class OptimConfig:
     """The optimizer."""
 
-    optimizer: Literal["rmsprop", "rmsprop_tf", "adam"] = "rmsprop"
-    """Optimizer of all parameters; ``rmsprop_tf`` has ε inside the root and a second moment that starts at 1."""
+    optimizer: Literal["rmsprop", "rmsprop_tf", "adam", "obgd"] = "rmsprop"
+    """Optimizer of all parameters; ``rmsprop_tf`` has ε inside the root and a second moment that starts at 1; ``obgd``
+    learns from single steps with eligibility traces and bounded steps (docs/algorithms/stream-ac.md)."""
     learning_rate: Annotated[float, Range(gt=0, le=10)] = 7e-4
     """Step size (of the actor alone if ``critic_learning_rate`` is set)."""
     critic_learning_rate: Annotated[float | None, Range(gt=0, le=10)] = None
@@ -188,6 +193,10 @@ class OptimConfig:
     """ε of the optimizer."""
     max_grad_norm: Annotated[float | None, Range(gt=0, le=1e30)] = 0.5
     """L2 norm to which gradients are clipped; none: no clipping."""
+    actor_kappa: Annotated[float, Range(gt=0, le=1e6)] = 3.0
+    """κ of ``obgd`` for the actor: a larger one makes smaller steps."""
+    critic_kappa: Annotated[float, Range(gt=0, le=1e6)] = 2.0
+    """κ of ``obgd`` for the critic."""
 
 
 @dataclass(frozen=True)

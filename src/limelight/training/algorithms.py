@@ -22,6 +22,10 @@ class Algorithm:
     """The algorithm whose settings it takes from a preset (training/presets.py): itself, or one that is tuned alike."""
     untuned_reals: dict[str, Any] = field(default_factory=dict)
     """Settings over ``untuned`` where actions are continuous."""
+    reals: dict[str, Any] = field(default_factory=dict)
+    """Settings over ``settings`` where actions are continuous."""
+    universal: bool = False
+    """The settings are for every environment: presets and rules add evaluations and budgets alone."""
 
 
 _ROWS = (
@@ -74,6 +78,20 @@ _ROWS = (
         },
         untuned={"num_envs": 8, "num_steps": 64, "num_epochs": 10, "num_minibatches": 8, "learning_rate": 1e-3},
         presets="ppo",
+    ),
+    Algorithm(
+        "stream-ac",
+        "Stream AC(λ): one environment, an update every step with eligibility traces and steps that cannot overshoot",
+        {
+            "num_envs": 1, "num_steps": 1, "gae_lambda": 0.8, "policy_weight": "advantage", "optimizer": "obgd",
+            "learning_rate": 1.0, "lr_schedule": "constant", "max_grad_norm": None, "vf_coef": 1.0, "ent_coef": 0.01,
+            "critic": "separate", "hidden_sizes": (32, 32), "activation": "leaky_relu", "layer_norm": True,
+            "orthogonal_init": False, "sparse_init": 0.9, "normalize_obs": True, "normalize_rewards": True,
+        },
+        untuned={"num_envs": 1, "num_steps": 1},
+        presets="stream-ac",
+        reals={"hidden_sizes": (128, 128), "action_std": "softplus_std", "log_std_init": -0.3665},
+        universal=True,
     ),
 )  # fmt: skip
 

@@ -224,6 +224,8 @@ def advice(kind: str, config: TrainConfig) -> str:
     algorithm, model = config.algorithm, config.model
     more_entropy = f"ent_coef {max(0.01, 2.0 * algorithm.ent_coef):g}"
     slower = f"learning_rate {config.optim.learning_rate / 2.0:.2g}"
+    if config.optim.optimizer == "obgd":  # whose bound, and not the step size, decides
+        slower = f"actor_kappa {2.0 * config.optim.actor_kappa:g}"
     own_critic = ["critic separate"] if model.critic == "shared" else []
     scaled = [] if algorithm.normalize_rewards else ["normalize_rewards true"]
     clipped = [f"max_grad_norm {config.optim.max_grad_norm / 2.0:g}"] if config.optim.max_grad_norm else []

@@ -60,7 +60,9 @@ class NumpyNetwork:
         self.model = model
         self.target_critic = target_critic
         self._front: _MlpFront | _CachedFront = (
-            _MlpFront(cast(MLP | FeaturesMLP, model.encoder), num_steps) if encoder is None else _CachedFront(encoder)
+            _CachedFront(encoder)
+            if encoder is not None
+            else _MlpFront(cast(MLP | FeaturesMLP, model.encoder), num_steps, isinstance(model.critic, Critic))
         )
         self.policy_head = make_head(model.policy_head)
         distribution = numpy_distribution(model.distribution)
@@ -168,17 +170,25 @@ class NumpyNetwork:
 
 
 class _MlpFront:
-    """The shared part before the heads: an MLP whose activations stay where acting wrote them."""
+    """The shared part before the heads: an MLP whose activations stay where acting wrote them.
 
-    def __init__(self, encoder: MLP | FeaturesMLP, num_steps: int) -> None:
-        self.rows = RolloutRows(num_steps)
+    ``actor_only``: the critic has a network of its own, so nothing reads the features of a rollout's last observations.
+    """
+
+    def __init__(self, encoder: MLP | FeaturesMLP, num_steps: int, actor_only: bool) -> None:
         self.read = make_input_reader(encoder)
         self.trunk = Trunk(encoder)
+        self.actor_only = actor_only
+        # Layers that normalise keep what backward needs of one pass, which acting is only if it is all of the rollout
+        keeps = not self.trunk.normalizes or (actor_only and num_steps == 1)
+        self.rows = RolloutRows(num_steps if keeps else 0)
 
     def act(self, obs: NDArray[Any]) -> FloatArray:
         """Return features [B, F]."""
         x: Any = self.read(obs)
         rows = self.rows.next(len(x))
+        if rows is None and self.trunk.normalizes:
+            self.rows.clear()
         total = (self.rows.num_steps + 1) * len(x)
         for layer in self.trunk.layers:
             x = layer.forward(x, None if rows is None else layer.buffer(total)[rows])
@@ -186,8 +196,8 @@ class _MlpFront:
 
     def forward(self, obs: NDArray[Any]) -> tuple[Inputs, FloatArray]:
         """Return the inputs of the first layer and features [N, F]."""
-        x = self.read(obs)
-        return x, self.trunk.forward(x, self.rows.known(len(obs)))
+        x, known = self.read(obs), self.rows.known(len(obs))
+        return x, self.trunk.forward(x, known, known if known and self.actor_only else None)
 
     def backward(self, d_features: FloatArray) -> None:
         """Write the gradients of the trunk."""
