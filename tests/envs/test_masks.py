@@ -325,6 +325,6 @@ def test_masks_without_a_legal_action_are_refused() -> None:
         require_legal(np.array([[0, 1, 1, 0], [1, 1, 0, 0]]), MultiDiscrete([2, 2]))
 
 
-@pytest.mark.parametrize("mask", [[[1], [1, 1]], object(), ("a", [[1], [2, 3]])], ids=str)
+@pytest.mark.parametrize("mask", [[[1], [1, 1]], object(), ("a", [[1], [2, 3]])], ids=["ragged", "object", "nested"])
 def test_what_is_no_array_is_no_mask(mask: Any) -> None:
     assert len(flat_mask(mask)) != 3
