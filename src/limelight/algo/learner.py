@@ -23,6 +23,9 @@ from limelight.nn.network import Engine, make_network
 from limelight.settings.schema import AlgorithmConfig, OptimConfig
 from limelight.typing import FloatArray, Metrics, State
 
+_CLIPPED_WEIGHT = 0.01
+"""Weight of an update in the running share of clipped gradients."""
+
 
 class Learner:
     """Owns the parameters as one flat vector, their gradients, the optimizer and the target critic.
@@ -80,6 +83,7 @@ class Learner:
         """Share of the step budget that is used, 0 to 1, at the last update."""
         self._target_clock = TargetClock(model.config)
         self._reward_max = 0.0
+        self._clipped = 0.0  # share of clipped gradients, a running mean over about the last hundred updates
         self.last_updates: list[LastUpdate] = []  # the minibatches of the last epoch; one, where there are none
         self.apply_metrics: Metrics = {}
         """Gradient norm and step size of the last :meth:`apply`."""
@@ -159,6 +163,10 @@ class Learner:
         if target is not None and self._target_clock.is_due(episodes_ended):
             target.lerp_(self._critic_params, self.model.config.tau)
         self.apply_metrics = {"train/grad_norm": norm, "train/learning_rate": self.optim.learning_rate * factor}
+        if self.optim.max_grad_norm is not None:
+            weight = max(_CLIPPED_WEIGHT, 1.0 / self.num_updates)
+            self._clipped += weight * ((norm > self.optim.max_grad_norm) - self._clipped)
+            self.apply_metrics["train/grads_clipped"] = self._clipped
 
     def rewards(self, rollout: Rollout) -> FloatArray:
         """Return the rewards to learn from, [T, B]: raw, then clipped, normalised and scaled; once per rollout."""
@@ -209,6 +217,7 @@ class Learner:
             "num_updates": self.num_updates,
             "progress": self.progress,
             "reward_max": self._reward_max,
+            "clipped": self._clipped,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -224,6 +233,7 @@ class Learner:
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
         self._reward_max = float(state["reward_max"])
+        self._clipped = float(state["clipped"])
 
 
 def not_finite_message(learning_rate: float, update: int) -> str:

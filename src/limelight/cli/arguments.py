@@ -96,6 +96,14 @@ class CompareArguments:
 
 
 @dataclass(frozen=True)
+class ExplainArguments:
+    """Say what is wrong with a run, finished or not, and one setting to try for each finding."""
+
+    run_dir: Path
+    """Folder of a run, or of several runs."""
+
+
+@dataclass(frozen=True)
 class ListArguments:
     """List environments, algorithms or presets."""
 
@@ -117,6 +125,7 @@ TRAIN = Syntax("limelight train", TrainArguments, ("env_id",), settings=tuple(al
 EVALUATE = Syntax("limelight evaluate", EvaluateArguments, ("run_dir",))
 REPORT = Syntax("limelight report", ReportArguments, ("run_dirs",))
 COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
+EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
 LIST = Syntax("limelight list", ListArguments, ("what", "text"))
 CHECK = Syntax(
     "limelight check", CheckArguments, ("env_id",), settings=("env_kwargs", "env_module", "max_episode_steps")

@@ -303,6 +303,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command("evaluate RUN_DIR [--video] ...", "evaluate a trained agent, or watch it", _evaluate),
     "report": Command("report RUN_DIR...", "learning curves and report.html", views.report),
     "compare": Command("compare RUN_DIR...", "two or more groups of runs over their seeds", views.compare),
+    "explain": Command("explain RUN_DIR", "why does this run not learn?", views.explain),
     "list": Command("list envs|algos|presets [TEXT]", "environments, algorithms or presets", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
 }

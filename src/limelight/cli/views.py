@@ -1,4 +1,4 @@
-"""The subcommands that show runs: report, compare."""
+"""The subcommands that show runs: report, compare, explain."""
 
 from __future__ import annotations
 
@@ -31,4 +31,24 @@ def compare(argv: list[str]) -> int:
 
     folder, text = write_comparison(arguments.run_dirs, arguments.output, arguments.difference, arguments.score)
     print(f"{text}\n\nfiles: {folder}")
+    return 0
+
+
+def explain(argv: list[str]) -> int:
+    """Print the diagnosis of a run, or of each run in a folder."""
+    from limelight.cli.arguments import EXPLAIN
+    from limelight.cli.flags import parse
+
+    if print_help(argv, EXPLAIN):
+        return 0
+    arguments = parse(EXPLAIN, argv, notice).arguments
+    from limelight.runs.reader import read_run
+    from limelight.viewing.explain import diagnosis
+    from limelight.viewing.groups import run_folders
+
+    folders = run_folders(arguments.run_dir)
+    for i, folder in enumerate(folders):
+        name = f"{folder.name}: " if len(folders) > 1 else ""
+        first, *others = diagnosis.explain(read_run(folder))
+        print(("\n" if i and others else "") + name + first, *others, sep="\n")
     return 0

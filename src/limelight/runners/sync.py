@@ -42,7 +42,7 @@ class SyncRunner:
                 self._episodes += stamp_episodes(finished, self.num_steps)
             now = time.perf_counter()
         self.seconds += now - start
-        return learner.metrics() if self.num_steps >= until else {}
+        return self.actor_learner.metrics() if self.num_steps >= until else {}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""

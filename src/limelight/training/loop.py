@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,9 +23,9 @@ from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
-from limelight.training.collapse import CollapseWatch, has_action_mask
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
 from limelight.typing import Metrics, State
+from limelight.viewing.collapse import CollapseWatch, has_action_mask
 from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.numbers import with_spread
 from limelight.viewing.record import MAX_TRAINING_FRAMES, record_to_run
@@ -95,7 +96,9 @@ class TrainingLoop:
         self.logger = logger
         self.notes = notes or logger
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
-        self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # (return, length) of the latest episodes
+        self._recent: deque[tuple[float, int, bool]] = deque(
+            maxlen=100
+        )  # (return, length, terminated) of the latest episodes
         self._num_episodes = 0
         self._noted: set[str] = set()
         self._last_reported_step = 0
@@ -166,7 +169,7 @@ class TrainingLoop:
         if episodes:
             self._num_episodes += len(episodes)
             self.collapse.episodes([e.episode_return for e in episodes])
-            self._recent.extend((e.episode_return, e.length) for e in episodes)
+            self._recent.extend((e.episode_return, e.length, e.terminated) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
 
     def _log(self, metrics: Metrics) -> None:
@@ -174,9 +177,10 @@ class TrainingLoop:
         step = self.runner.num_steps
         row: dict[str, float] = {}
         if self._recent:
-            returns, lengths = zip(*self._recent, strict=True)
+            returns, lengths, terminated = zip(*self._recent, strict=True)
             row["rollout/ep_rew_mean"] = float(np.mean(returns))
             row["rollout/ep_len_mean"] = float(np.mean(lengths))
+            row["rollout/truncated_share"] = 1.0 - float(np.mean(terminated))
         row["rollout/episodes"] = self._num_episodes
         elapsed = max(self.seconds - self._last_logged_seconds, 1e-9)
         row["time/fps"] = (step - self._last_logged_step) / elapsed
@@ -186,6 +190,7 @@ class TrainingLoop:
 
     def _write(self, step: int, row: Metrics) -> None:
         """Pass a row to the loggers, followed by a line if it shows that the run collapses."""
+        row = {**row, **self.collapse.measure(row)}
         self.logger.log(step, self.seconds, row)
         for line in self.collapse.row(step, row):
             self.notes.message(line)
@@ -199,9 +204,10 @@ class TrainingLoop:
                 "as long as training; set max_episode_steps, eval_every or eval_episodes"
             )
             return False
+        started = time.monotonic()
         result = self.evaluator.evaluate(step, self.seconds)
         self._last_evaluated_step = step
-        self._write(step, result.to_metrics())
+        self._write(step, {**result.to_metrics(), "eval/seconds": time.monotonic() - started})
         if result.cut:
             cut = result.describe_cut(self.config.eval.eval_episodes)
             hint = "set max_episode_steps if that is too short or too long"
@@ -253,7 +259,7 @@ class TrainingLoop:
         return {
             "runner": runner,
             "evaluator": self.evaluator.get_state(),
-            "recent": [list(pair) for pair in self._recent],
+            "recent": [list(episode) for episode in self._recent],
             "num_episodes": self._num_episodes,
             "evaluated_at": self._last_evaluated_step,
             "collapse": self.collapse.get_state(),
@@ -266,7 +272,7 @@ class TrainingLoop:
         self._last_logged_seconds = self.seconds
         self._last_logged_step = self.runner.num_steps
         self._last_reported_step = self.runner.num_steps
-        self._recent.extend((float(r), int(n)) for r, n in state["recent"])
+        self._recent.extend((float(r), int(n), bool(t)) for r, n, t in state["recent"])
         self._num_episodes = int(state["num_episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])
         self.collapse.set_state(state["collapse"])

@@ -19,6 +19,7 @@ from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import TrainConfig
 from limelight.viewing import plots
 from limelight.viewing.compare import score_table
+from limelight.viewing.explain.diagnosis import as_html
 from limelight.viewing.group_plots import group_curves, save_figure
 from limelight.viewing.groups import Group, common_score, differ_by_seed_only, run_folders
 from limelight.viewing.numbers import compact, decimal, with_spread
@@ -106,6 +107,7 @@ def _page(
     environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
     parts = [
         _header(runs, environments),
+        _section("What to look at", _diagnosis(runs, labels)),
         over_seeds,
         _section("Learning curve", plots.inline_svg(curve, "learning curve")),
     ]
@@ -131,6 +133,12 @@ def _page(
         f"<title>{escape(environments)} · Limelight</title>\n<style>\n{css}</style>\n</head>\n<body>\n{body}\n"
         f"<footer>Limelight {escape(__version__)}</footer>\n</body>\n</html>\n"
     )
+
+
+def _diagnosis(runs: Sequence[RunData], labels: Sequence[str]) -> str:
+    """Return the diagnosis of every run, named if there are several."""
+    names = [f"<h3>{escape(label)}</h3>" if len(runs) > 1 else "" for label in labels]
+    return "".join(name + as_html(run) for name, run in zip(names, runs, strict=True))
 
 
 def _over_seeds(runs: Sequence[RunData], folder: Path) -> str:
