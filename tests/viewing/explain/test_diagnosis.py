@@ -63,7 +63,10 @@ FAILING_SLOWLY: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "best_lost": (partial(Small, "fading"), {"learning_rate": 1e-3, "num_envs": 2}),
     "greedy_far": (Aliased, {"learning_rate": 1e-4, "eval_every": 500, "eval_episodes": 3}),
-    "still_rising": ("CartPole-v1", {"total_timesteps": 10_000, "preset": "auto", "num_envs": 8}),
+    "still_rising": (
+        partial(Aim, SQUARE, np.full(2, 0.9, np.float32)),
+        {"total_timesteps": 2_000, "log_std_init": -1.0, "learning_rate": 1e-4, "lr_schedule": "constant"},
+    ),
     "dead_filters": (
         partial(Catch), {"total_timesteps": 2_000, "learning_rate": 0.5, "optimizer": "adam", "normalize_obs": True}
     ),
