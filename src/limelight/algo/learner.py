@@ -23,8 +23,8 @@ from limelight.nn.network import Engine, make_network
 from limelight.settings.schema import AlgorithmConfig, OptimConfig
 from limelight.typing import FloatArray, Metrics, State
 
-_CLIPPED_WEIGHT = 0.01
-"""Weight of an update in the running share of clipped gradients."""
+CLIPPED, CLIPPED_WEIGHT = "train/grads_clipped", 0.01
+"""Metric of the running share of clipped gradients, and the weight of an update in it."""
 
 
 class Learner:
@@ -83,10 +83,9 @@ class Learner:
         """Share of the step budget that is used, 0 to 1, at the last update."""
         self._target_clock = TargetClock(model.config)
         self._reward_max = 0.0
-        self._clipped = 0.0  # share of clipped gradients, a running mean over about the last hundred updates
         self.last_updates: list[LastUpdate] = []  # the minibatches of the last epoch; one, where there are none
         self.apply_metrics: Metrics = {}
-        """Gradient norm and step size of the last :meth:`apply`."""
+        """Gradient norm and step size of the last :meth:`apply`, and the share of clipped gradients."""
 
     def pull(self) -> None:
         """Copy the train state's parameters into the model and the target critic."""
@@ -162,11 +161,7 @@ class Learner:
         target = self.train_state.target_params
         if target is not None and self._target_clock.is_due(episodes_ended):
             target.lerp_(self._critic_params, self.model.config.tau)
-        self.apply_metrics = {"train/grad_norm": norm, "train/learning_rate": self.optim.learning_rate * factor}
-        if self.optim.max_grad_norm is not None:
-            weight = max(_CLIPPED_WEIGHT, 1.0 / self.num_updates)
-            self._clipped += weight * ((norm > self.optim.max_grad_norm) - self._clipped)
-            self.apply_metrics["train/grads_clipped"] = self._clipped
+        self.apply_metrics = apply_metrics(self.apply_metrics, norm, factor, self.optim)
 
     def rewards(self, rollout: Rollout) -> FloatArray:
         """Return the rewards to learn from, [T, B]: raw, then clipped, normalised and scaled; once per rollout."""
@@ -217,23 +212,30 @@ class Learner:
             "num_updates": self.num_updates,
             "progress": self.progress,
             "reward_max": self._reward_max,
-            "clipped": self._clipped,
+            "clipped": self.apply_metrics.get(CLIPPED),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state`, after the train state has been restored."""
         self.network.parameters_changed()
-        if self.advantage_normalizer is not None:
-            self.advantage_normalizer.set_state(state["advantage_normalizer"])
-        if self.reward_normalizer is not None:
-            self.reward_normalizer.set_state(state["reward_normalizer"])
-        if self.epochs is not None:
-            self.epochs.set_state(state["epochs"])
+        for name in ("advantage_normalizer", "reward_normalizer", "epochs"):
+            if (part := getattr(self, name)) is not None:
+                part.set_state(state[name])
         self._target_clock.count = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
         self._reward_max = float(state["reward_max"])
-        self._clipped = float(state["clipped"])
+        self.apply_metrics = {} if state["clipped"] is None else {CLIPPED: float(state["clipped"])}
+
+
+def apply_metrics(before: Metrics, norm: float, factor: float, optim: OptimConfig) -> Metrics:
+    """Return the metrics of an update; ``before`` are those of the last one, with the share of clipped gradients."""
+    metrics = {"train/grad_norm": norm, "train/learning_rate": optim.learning_rate * factor}
+    if optim.max_grad_norm is not None:
+        clipped = float(norm > optim.max_grad_norm)
+        share = before.get(CLIPPED, clipped)
+        metrics[CLIPPED] = share + CLIPPED_WEIGHT * (clipped - share)
+    return metrics
 
 
 def not_finite_message(learning_rate: float, update: int) -> str:
