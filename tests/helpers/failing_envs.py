@@ -14,8 +14,8 @@ class Small(gym.Env[np.ndarray, Any]):
     """Two numbers are seen, one of ``actions`` is chosen; episodes are cut after ``length`` steps (0: never).
 
     ``pays``: nothing, ``noise`` (of deviation ``scale``), ``context`` (what is seen), ``lock`` (1 at the end of an
-    episode in which every action was 0), ``fading`` (1 for action 0 in the first 800 steps), ``one`` (``scale``) or
-    ``error`` (it raises now and then). ``ends``: the last step terminates the episode instead of cutting it.
+    episode in which every action was 0), or ``fading`` (1 for action 0 in the first 800 steps). ``ends``: the last step
+    terminates the episode instead of cutting it.
     """
 
     observation_space = Box(-10.0, 10.0, (2,), np.float32)
@@ -40,18 +40,14 @@ class Small(gym.Env[np.ndarray, Any]):
     def step(self, action: Any) -> Any:
         if self.seconds:
             time.sleep(self.seconds)
-        if self.pays == "error" and self.np_random.random() < 0.004:
-            raise RuntimeError("the simulator crashed")
         self.steps += 1
         self.total += 1
         self.opened &= int(action) == 0
         over = bool(self.length) and self.steps >= self.length
         reward = {
             "nothing": 0.0,
-            "error": 0.0,
             "noise": self.scale * float(self.np_random.normal()),
             "context": self.context,
-            "one": self.scale,
             "lock": float(over and self.opened),
             "fading": float(action == 0 and self.total < 800),
         }[self.pays]

@@ -1,6 +1,6 @@
 """Each rule on a run that was trained to fail that way, on rows where that takes too long, and on healthy runs.
 
-Rows alone: ``policy_lag`` and ``values_above_returns``, which no short run showed.
+Rows alone show ``values_above_returns``, ``dead_filters`` and the rules on worker processes: no short run does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import limelight
 from helpers.failing_envs import Aliased, Small
 from limelight.algo.episodes import Episode
 from limelight.cli import main as cli
-from limelight.envs.toy import Aim, Catch
-from limelight.errors import LimelightError
+from limelight.envs.toy import Aim
 from limelight.runs.reader import RunData, read_run
 from limelight.settings.io import get_setting, save_yaml, with_settings
 from limelight.settings.rules import validate
@@ -65,16 +64,8 @@ FAILING_SLOWLY: dict[str, tuple[Any, dict[str, Any]]] = {
     "greedy_far": (Aliased, {"learning_rate": 1e-4, "eval_every": 500, "eval_episodes": 3}),
     "still_rising": (
         partial(Aim, SQUARE, np.full(2, 0.9, np.float32)),
-        {"total_timesteps": 2_000, "log_std_init": -1.0, "learning_rate": 1e-4, "lr_schedule": "constant"},
+        {"log_std_init": -1.0, "learning_rate": 5e-5, "lr_schedule": "constant"},
     ),
-    "dead_filters": (
-        partial(Catch), {"total_timesteps": 2_000, "learning_rate": 0.5, "optimizer": "adam", "normalize_obs": True}
-    ),
-    "workers_restarted": (
-        partial(Small, "error"),
-        {"algo": "a3c", "num_workers": 1, "max_worker_restarts": 1_000, "total_timesteps": 6_000},
-    ),
-    "not_finite": (partial(Small, "one", scale=1e30), {"algo": "a3c", "num_workers": 1, "total_timesteps": 20_000}),
 }  # fmt: skip
 
 
@@ -84,10 +75,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(folder: Path, env: Any, **settings: Any) -> RunData:
-    try:
-        limelight.train(env, run_dir=str(folder), quiet=True, **{**SHORT, **settings})
-    except LimelightError:  # a run that failed is explained too
-        assert settings.get("algo") == "a3c"
+    limelight.train(env, run_dir=str(folder), quiet=True, **{**SHORT, **settings})
     return read_run(folder)
 
 
