@@ -67,7 +67,7 @@ def test_runs_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) -> N
 
 
 def test_a_folder_without_runs_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no run in it; give the folder of a run \(with config\.yaml\)"):
+    with pytest.raises(CheckpointError, match=r"no config\.yaml there or in a folder in it; give the folder of a run"):
         run_folders(tmp_path)
 
 

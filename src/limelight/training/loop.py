@@ -23,9 +23,10 @@ from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
+from limelight.spaces.exploration import has_action_mask
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
 from limelight.typing import Metrics, State
-from limelight.viewing.collapse import CollapseWatch, has_action_mask
+from limelight.viewing.collapse import CollapseWatch
 from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.numbers import with_spread
 from limelight.viewing.record import MAX_TRAINING_FRAMES, record_to_run

@@ -10,16 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import to_text
-from limelight.spaces.packed import Packed
 from limelight.typing import Metrics, State
 from limelight.viewing.numbers import compact
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Space
 
 FIRST_EPISODES = 20
 """Episodes whose returns are those of a policy that has learnt nothing yet."""
@@ -87,8 +88,12 @@ class CollapseWatch:
     def __init__(self, config: TrainConfig, action_space: Space[Any] | None, has_mask: bool = False) -> None:
         self.config = config
         self.has_mask = has_mask
-        self.limit = None if action_space is None else greatest_entropy(action_space)
-        self.size = 0 if action_space is None else num_actions(action_space)
+        self.limit: float | None = None
+        self.size = 0
+        if action_space is not None:  # a diagnosis of files has none, and need not load Gymnasium
+            from limelight.spaces.exploration import greatest_entropy, num_actions
+
+            self.limit, self.size = greatest_entropy(action_space), num_actions(action_space)
         self.evidence = Evidence()
 
     def episodes(self, returns: Sequence[float]) -> None:
@@ -196,36 +201,6 @@ class CollapseWatch:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state`."""
         self.evidence = Evidence(**state)
-
-
-def greatest_entropy(space: Space[Any]) -> float | None:
-    """Return the entropy of equally likely actions in nats; None if a part of them is continuous."""
-    total = 0.0
-    for part in parts_of(space):
-        if isinstance(part, Discrete):
-            total += math.log(int(part.n))
-        elif isinstance(part, MultiDiscrete):
-            total += float(np.log(part.nvec).sum())
-        elif isinstance(part, MultiBinary):
-            total += math.prod(part.shape) * math.log(2.0)
-        else:
-            return None
-    return total
-
-
-def num_actions(space: Space[Any]) -> int:
-    """Return the number of continuous actions."""
-    return sum(math.prod(part.shape) for part in parts_of(space) if isinstance(part, Box))
-
-
-def parts_of(space: Space[Any]) -> list[Space[Any]]:
-    """Return the leaves of a packed space, or the space itself."""
-    return [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
-
-
-def has_action_mask(space: Space[Any]) -> bool:
-    """Return whether observations contain an action mask."""
-    return isinstance(space, Packed) and space.mask is not None
 
 
 def entropy_share(entropy: float, limit: float | None, greatest: float, size: int) -> float:

@@ -64,7 +64,7 @@ def run_folders(folder: Path) -> list[Path]:
         return [folder]
     found = sorted((path.parent for path in folder.glob(f"*/{CONFIG}")), key=lambda path: _natural(path.name))
     if not found:
-        raise CheckpointError(f"{folder}: no run in it; give the folder of a run (with {CONFIG}), or a folder of runs")
+        raise CheckpointError(f"{folder}: no {CONFIG} there or in a folder in it; give the folder of a run, or of runs")
     return found
 
 
