@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +27,10 @@ from limelight.spaces.packed import Packed
 
 hypothesis.settings.register_profile("limelight", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("limelight")
+
+# These look into /proc and /dev/shm, or send signals to process groups.
+ONLY_LINUX = ["faults/test_main_exits.py", "faults/test_ray_workers_exit.py", "runners/processes/test_shared.py"]
+collect_ignore = [] if sys.platform == "linux" else ONLY_LINUX
 
 ACTIONS = Discrete(3)
 LearnerFactory = Callable[..., Learner]

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import limelight
+from limelight.cli.arguments import train_request
 from limelight.nn.numpy_engine.network import NumpyNetwork
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -290,6 +291,33 @@ def test_minutes_to_score_runs_and_reads_what_is_there(
     monkeypatch.setattr(score, "run", None)  # it is there
     assert score.main([*words[:5], "1e9", *words[6:]]) == 0
     assert "never" in capsys.readouterr().out
+
+
+def test_classic_pong_puts_both_presets_into_one_table(
+    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pong = script("classic_pong")
+    commands: list[list[str]] = []
+
+    def play(words: list[str], folder: Path, goal: float, goes_on: float) -> None:
+        commands.append(words)
+        folder.mkdir(parents=True)
+        mean = 10.0 if "pong" in words else -20.0
+        rows = [{"step": s, "seconds": s / 10, "rollout/ep_rew_mean": mean + s / 100} for s in (400, 1000)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    monkeypatch.setattr(pong, "run", play)
+    words = ["--seeds", "1", "--every", "500", "--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "r.json")]
+    for _ in range(2):  # the second time, the runs are there
+        assert pong.main([*words, "--workers", "3"]) == 0
+    assert len(commands) == 2
+    for command, preset in zip(commands, ("classic-a3c", "pong"), strict=True):
+        config = train_request(command, lambda text: pytest.fail(text)).config
+        assert (config.preset, config.algorithm.algo, config.workers.num_workers) == (preset, "a3c", 3)
+    printed = capsys.readouterr().out
+    assert "| classic-a3c | 1    | -10.0 | -10.0 | never" in printed
+    assert "| pong        | 1    | 20.0  | 20.0  | 1,000" in printed
+    assert json.loads((tmp_path / "r.json").read_text())["results"]["pong"]["1"][0]["step"] == 400
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from limelight.cli.flags import Syntax, parse
 from limelight.cli.main import COMMANDS, main
 from limelight.envs import minigrid
 from limelight.envs.games import game_of
-from limelight.settings.io import ALIASES
+from limelight.settings.io import ALIASES, SWITCHES
 from limelight.training.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +136,7 @@ def test_environments_exist(page: Path) -> None:
 def test_mentioned_flags_exist(page: Path) -> None:
     known = {name for syntax in SYNTAXES.values() for name in syntax.flags()} | {
         *ALIASES,
+        *SWITCHES,
         "help",
         "help_all",
         "version",

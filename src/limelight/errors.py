@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 class LimelightError(Exception):
-    """Base of all errors that this library raises for its users."""
+    """Base of all errors that this library raises for its users; the message is put on one line."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
 class ConfigError(LimelightError, ValueError):
@@ -32,6 +35,9 @@ class NonFiniteError(LimelightError, ArithmeticError):
 
 class WorkerError(LimelightError, RuntimeError):
     """Workers have failed and the run cannot go on; the message has their traceback."""
+
+    def __init__(self, message: str = "") -> None:
+        Exception.__init__(self, message)
 
     run_dir: Path | None = None
     """Folder from which the run can be resumed, once it is known."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import limelight
 from helpers.composite_envs import ROOM
 from helpers.manual_workers import quick_config
+from helpers.settings import one_line, train_config
 from limelight.algo.normalization import ObservationNormalizer, make_normalizer
 from limelight.envs.make import make_envs
 from limelight.errors import ConfigError
@@ -22,6 +23,7 @@ from limelight.nn.images import ImagePreprocessor
 from limelight.nn.numpy_engine.network import NumpyNetwork, _CachedFront
 from limelight.runners.actor_learner import make_actor_learner
 from limelight.runs.agent import Agent
+from limelight.settings.rules import validate
 from limelight.spaces.packed import Packed
 
 
@@ -275,3 +277,29 @@ def test_cached_activations_of_standardised_images_in_bfloat16_equal_the_encoder
         torch.testing.assert_close(cached.detach(), computed.detach(), rtol=2e-2, atol=2e-2)
         learner.update(rollout, 0.0)
     actor.close()
+
+
+@pytest.mark.parametrize("builtin_encoder", [True, False])
+def test_one_mean_and_one_deviation_of_whole_frames(builtin_encoder: bool) -> None:
+    """As if all pixels of all frames were samples of one number; over any division into batches."""
+    frames = np.random.default_rng(0).integers(0, 256, (30, 40, 40), np.uint8)
+    frames[:, :10] //= 9  # means of pixels differ
+    normalizer = make_normalizer(Box(0, 255, (40, 40), np.uint8), builtin_encoder, per_frame=True)
+    for batch in np.split(frames, [3, 4, 20]):
+        normalizer.update(batch)
+    scale = normalizer.image_scale()
+    np.testing.assert_allclose(scale.mean, frames.mean(), rtol=1e-6)
+    assert 1.0 / scale.factor == pytest.approx(frames.std(), rel=1e-6)
+    if not builtin_encoder:
+        np.testing.assert_allclose(normalizer(frames).std(), 1.0, rtol=1e-4)
+
+
+def test_whole_frames_need_an_image() -> None:
+    with pytest.raises(ConfigError) as error:
+        make_normalizer(Box(-1, 1, (4,)), per_frame=True)
+    assert one_line(error).startswith("image_statistics = frame: only where observations are one image of brightness")
+    with pytest.raises(ConfigError) as error:
+        validate(train_config(image_statistics="frame"))
+    assert one_line(error) == (
+        "image_statistics = frame: only normalize_obs uses it; set that to true, or leave this out"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from limelight.cli.arguments import EVALUATE, TRAIN, train_request
 from limelight.cli.flags import parse
-from limelight.settings.io import ALIASES, all_settings, get_setting, save_yaml
-from limelight.settings.schema import TrainConfig
+from limelight.errors import ConfigError
+from limelight.settings.io import ALIASES, all_settings, get_setting, save_yaml, with_settings
+from limelight.settings.schema import SharedMemoryConfig, TrainConfig
 from limelight.training.presets import resolve_config
 
 
@@ -110,6 +112,70 @@ def test_foreign_spellings_are_taken_with_one_notice(words: list[str], name: str
     assert len(notices) == 1
     spelling = next(word for word in words if word.startswith("--") and word != "--algo").partition("=")[0]
     assert notices[0] == f"{spelling} is called --{name.replace('_', '-')} here"
+
+
+CLASSIC = """
+    --env-name PongDeterministic-v4 --num-processes 3 --lr 1e-4 --gamma 0.99 --gae-lambda 1.0 --entropy-coef 0.01
+    --value-loss-coef 0.5 --max-grad-norm 50 --seed 1 --num-steps 20 --max-episode-length 1000 --no-shared
+"""
+
+
+def test_every_flag_of_the_classic_script_is_taken() -> None:
+    settings = parse(TRAIN, CLASSIC.split(), lambda text: None).settings
+    assert settings == {
+        "env_id": "PongDeterministic-v4", "num_workers": 3, "learning_rate": 1e-4, "gamma": 0.99, "gae_lambda": 1.0,
+        "ent_coef": 0.01, "vf_coef": 0.5, "max_grad_norm": 50.0, "seed": 1, "num_steps": 20, "max_episode_steps": 1000,
+        "optimizer_statistics": "per_worker",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--no-shared"], "per_worker"),
+        (["--no-shared", "True"], "per_worker"),
+        (["--no-shared=False"], "shared"),
+        (["--no_shared", "--gamma", "0.9"], "per_worker"),
+    ],
+)
+def test_the_switch_of_the_classic_script_is_a_choice_here(words: list[str], value: str) -> None:
+    notices: list[str] = []
+    assert parse(TRAIN, words, notices.append).settings["optimizer_statistics"] == value
+    assert notices[0].endswith("is called --optimizer-statistics per_worker here")
+    assert with_settings(TrainConfig(), {"no_shared": value == "per_worker"}).workers.shared_memory == (
+        SharedMemoryConfig(optimizer_statistics=value)  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "--lr 0.1 --learning-rate 0.2",
+            "--learning-rate: is the same setting as --lr, which is given too; leave one out",
+        ),
+        (
+            "--num-workers 2 --num_processes 3",
+            "--num_processes: is the same setting as --num-workers, which is given too",
+        ),
+        ("--env a --env-name b", "--env-name: is the same setting as --env, which is given too; leave one out"),
+        (
+            "--optimizer-statistics shared --no-shared",
+            "--no-shared: is the same setting as --optimizer-statistics, which",
+        ),
+        ("CartPole-v1 --env-name Acrobot-v1", "CartPole-v1: ENV_ID is given by a flag too; leave one out"),
+        ("--no-shared=maybe", "--no-shared = maybe: must be true or false"),
+    ],
+)
+def test_a_setting_by_two_names_is_refused(words: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(TRAIN, words.split(), lambda text: None)
+
+
+def test_the_last_of_the_same_flags_counts() -> None:
+    assert parse(TRAIN, ["--lr", "0.1", "--lr=0.2", "--gamma", "0.5", "--algorithm.gamma", "0.6"], print).settings == {
+        "learning_rate": 0.2, "gamma": 0.6,
+    }  # fmt: skip
 
 
 def test_foreign_spellings_never_hide_a_setting() -> None:

@@ -143,3 +143,10 @@ def test_sections_are_hidden_by_what_the_configuration_says() -> None:
     assert hidden_sections(TrainConfig()) == ["env.atari", "workers.ray", "workers.shared_memory"]
     config = with_settings(TrainConfig(), {"runner": "ray"})
     assert hidden_sections(config) == ["env.atari", "workers.shared_memory"]
+
+
+def test_defaults_by_the_structure_of_the_environment_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    words = " ".join(text(capsys, "train", "limelight.envs.toy:Ring", "--num-envs", "3", "--help").split())
+    assert "(default: separate by rule)" in words
+    assert "(default: 3, range [1, 65536])" in words
+    assert "By rule: chosen by the structure of this environment" in words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import json
 import os
 import shlex
@@ -452,6 +453,61 @@ def test_evaluate_where_the_spaces_differ_is_refused(run_dir: Path, capsys: pyte
     message = refusal(capsys, "evaluate", str(run_dir), "--env-id", "Acrobot-v1")
     assert "Acrobot-v1" in message
     assert "observation" in message
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "gbk"])
+def test_every_command_prints_to_a_console_of_windows(
+    run_dir: Path, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A character that the console's encoding lacks becomes a question mark."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding, errors="strict", write_through=True) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert cli.main(["train", "--help"]) == 0
+    assert cli.main(["evaluate", str(run_dir), "--episodes", "2", "--episode-lines"]) == 0
+    assert cli.main(["train", "CartPole-v1", *TINY, "--run-dir", str(tmp_path / "r"), "--episode-lines"]) == 0
+    assert cli.main(["train", "--gamma", "2"]) == 2
+    printed, errors = (stream.buffer.getvalue().decode(encoding) for stream in (out, err))  # type: ignore[attr-defined]
+    assert "Discount factor" in printed
+    assert "episode 2  return" in printed
+    assert "steps/s" in errors
+    assert "gamma = 2.0: must be" in errors
+    assert ("must be ≥ 0" in errors) is (encoding == "gbk")
+
+
+def test_a_frozen_program_runs_its_worker_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is its own interpreter is started again as its worker; elsewhere nothing is loaded for it."""
+
+    class Worker(Exception):  # noqa: N818  (no error)
+        pass
+
+    def begin() -> None:
+        raise Worker
+
+    monkeypatch.setattr("multiprocessing.freeze_support", begin)
+    assert cli.main(["--version"]) == 0
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(Worker):
+        cli.main(["--multiprocessing-fork", "parent_pid=1", "pipe_handle=5"])
+
+
+def test_evaluate_shows_every_episode_when_asked(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["evaluate", str(run_dir), "--episodes", "3"]
+    assert cli.main([*argv, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["returns"]) == len(result["lengths"]) == 3
+    assert cli.main([*argv, "--episode-lines"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    for number, (line, score, length) in enumerate(zip(lines, result["returns"], result["lengths"], strict=False), 1):
+        assert line == f"episode {number}  return {score:.1f}  length {length}"
+
+
+def test_a_budget_of_episodes_out_of_range_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for value, message in (("0", "must be ≥ 1"), ("many", "must be a whole number or none"), ("2.5", "must be a")):
+        line = refusal(capsys, "train", "CartPole-v1", "--total-episodes", value)
+        assert line.startswith(f"total_episodes = {value}: {message}")
+    assert refusal(capsys, "report", "r", "--smoothing", "1").startswith("smoothing = 1.0: must be ≥ 0 and < 1")
 
 
 def test_report_draws_again_and_prints_the_path(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 
 from helpers.rude_envs import (
     CannotClose,
@@ -24,6 +26,7 @@ from helpers.rude_envs import (
     RaisesInStep,
 )
 from limelight.envs.base import EnvBackend
+from limelight.envs.faults import what_happened
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.make import make_envs
 from limelight.errors import EnvError
@@ -144,3 +147,71 @@ def test_a_reward_is_a_real_number_of_any_type(reward: Any) -> None:
     envs = SyncBackend([Pays(reward)])
     envs.reset(0)
     assert envs.step(np.zeros(1, np.int64)).rewards.tolist() == [1.0]
+
+
+# --------------------------------------------------------------------------- ends, and spaces that a reset changes
+
+
+class Ends(Plain):
+    """Ends its first step in a certain form."""
+
+    def __init__(self, terminated: Any) -> None:
+        super().__init__()
+        self.given = terminated
+
+    def step(self, action: Any) -> Any:
+        obs, reward, _, truncated, info = super().step(action)
+        return obs, reward, self.given, truncated, info
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step"])
+@pytest.mark.parametrize("end", ["no", None, np.nan, 0.5, 2, [], np.array([True, False])], ids=repr)
+def test_an_end_that_is_not_true_or_false_is_refused(end: Any, mode: Any) -> None:
+    envs = SyncBackend([Ends(False), Ends(end)], mode, "Ends")
+    envs.reset(0)
+    with pytest.raises(EnvError, match=r"step 1 of an episode .* environment 1 .*terminated = .* is not true or false"):
+        envs.step(np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize("end", [1, np.True_, np.array([True]), 1.0, [1]], ids=repr)
+def test_an_end_is_true_in_any_form_of_one_truth_value(end: Any) -> None:
+    envs = SyncBackend([Ends(end)])
+    envs.reset(0)
+    assert envs.step(np.zeros(1, np.int64)).terminated.tolist() == [True]
+
+
+class Moves(Plain):
+    """Has another action space after a reset."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        result = super().reset(seed=seed)
+        self.action_space = Discrete(9)
+        return result
+
+
+def test_a_reset_that_changes_the_spaces_is_refused() -> None:
+    with pytest.raises(EnvError, match=r"reset\(\) changed action_space, Discrete\(2\) and Discrete\(9\)"):
+        SyncBackend([Moves()]).reset(0)
+
+
+class Bare(gym.Env[Any, Any]):
+    """Has no spaces of its own."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(3, np.float32), {}
+
+
+def test_only_a_wrapper_may_have_spaces() -> None:
+    env: Any = gym.Wrapper(Bare())
+    env.observation_space, env.action_space = Plain().observation_space, Plain().action_space
+    assert SyncBackend([env]).reset(0).tolist() == [[0.0, 0.0, 0.0]]
+
+
+class Mute(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_an_exception_without_a_text_is_named() -> None:
+    assert what_happened(Mute()) == "raised Mute"

@@ -176,6 +176,10 @@ def test_time_limits_override_the_environments_own() -> None:
         assert cut == [False, False, True]
 
 
+def _refuses(size: int = 3) -> gym.Env[Any, Any]:
+    raise ValueError("size must\nbe small")
+
+
 @pytest.mark.parametrize(
     ("source", "kwargs", "expected"),
     [
@@ -186,6 +190,7 @@ def test_time_limits_override_the_environments_own() -> None:
         ("helpers.toys:Corridor", {"lenght": 3}, "it takes length; did you mean length?"),
         (lambda: Ring(), {"size": 3}, "has no such argument; it takes none"),
         (lambda **kwargs: Ring(**kwargs), {"depth": 3}, "env_kwargs = {'depth': 3}: "),
+        (_refuses, {"size": 9}, "refuses them (ValueError: size must be small (test_make.py, line"),
         ("FrozenLake-v1", {"map_name": "9x9"}, "FrozenLake-v1 refuses them (KeyError: '9x9')"),
         ("helpers.toys:Scripted", {}, "helpers.toys:Scripted needs episodes; give a value"),
     ],

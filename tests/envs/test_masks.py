@@ -16,7 +16,7 @@ from helpers.composite_envs import Doors, Observed
 from helpers.manual_workers import draw_no_report
 from limelight.envs.base import EnvBackend
 from limelight.envs.make import explain_backend, make_envs
-from limelight.envs.masks import choices, has_legal_action, random_action
+from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action, require_legal
 from limelight.envs.source import resolve_env
 from limelight.envs.toy import Ring
 from limelight.errors import ConfigError, EnvError
@@ -317,3 +317,14 @@ def test_without_a_mask_predict_forbids_nothing() -> None:
     agent = limelight.Agent(model, None, config, space, Discrete(N))
     assert agent.predict(3)[0] == 0
     assert agent.predict(3, action_masks=[0, 0, 1, 1, 1])[0] == 2
+
+
+def test_masks_without_a_legal_action_are_refused() -> None:
+    require_legal(np.array([[0, 1, 1, 0]]), MultiDiscrete([2, 2]))
+    with pytest.raises(ConfigError, match="action_mask of observation 1: leaves no legal action"):
+        require_legal(np.array([[0, 1, 1, 0], [1, 1, 0, 0]]), MultiDiscrete([2, 2]))
+
+
+@pytest.mark.parametrize("mask", [[[1], [1, 1]], object(), ("a", [[1], [2, 3]])], ids=str)
+def test_what_is_no_array_is_no_mask(mask: Any) -> None:
+    assert len(flat_mask(mask)) != 3

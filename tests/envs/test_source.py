@@ -236,3 +236,28 @@ def test_what_makes_no_environments_is_refused_with_what_to_pass(wrong: Any, exp
         with pytest.raises(ConfigError) as error:
             call(wrong)
         assert str(error.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x = (", "SyntaxError"),
+        ("1 / 0", r"ZeroDivisionError: division by zero \(broken_module.py, line 1\)"),
+        ("raise SystemExit(0)", r"called sys.exit\(\) \(broken_module.py, line 1\)"),
+        ("from os import no_such", "ImportError: cannot import name 'no_such'"),
+    ],
+)
+def test_a_module_that_fails_is_one_line_with_its_place(
+    text: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=f"^env_id = broken_module: importing it .*{expected}"):
+        resolve_env(EnvConfig("broken_module:Env"))
+
+
+def test_the_environment_is_the_first_argument_of_train() -> None:
+    with pytest.raises(ConfigError, match="env_id = 'Pendulum-v1': is the first argument"):
+        limelight.train(env_id="Pendulum-v1")
+    with pytest.raises(ConfigError, match="preset = 3: must be text"):
+        limelight.train("CartPole-v1", preset=3)  # type: ignore[arg-type]

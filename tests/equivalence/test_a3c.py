@@ -82,6 +82,27 @@ def test_one_worker_equals_the_synchronous_runner(settings: dict[str, Any], upda
     sync.close()
 
 
+@pytest.mark.parametrize("steps", [10**15, 2_000])
+def test_one_worker_equals_the_synchronous_runner_by_a_budget_of_episodes(steps: int) -> None:
+    """The schedules take the share of the budget of which more is used; both end with the same rollout."""
+    settings = {"total_timesteps": steps, "total_episodes": 9, "ent_schedule": "linear", "lr_schedule": "linear"}
+    config = quick_config(update_order="locked", **settings)
+    sync = SyncRunner(make_actor_learner(quick_config("a2c", **settings), None, config.seed), steps, 9)
+    assert sync.advance(steps, np.inf)
+    assert sync.num_episodes >= 9
+    assert sync.advance(steps, np.inf) == {}
+    with worker_group(config) as group:
+        (worker,) = group.workers
+        while worker.is_due():
+            worker.update()
+        assert worker.steps.sum() == sync.num_steps < 1_000
+        assert worker.finished.sum() == sync.num_episodes
+        assert_same(group.shared.train_state(0).get_state(), sync.actor_learner.learner.train_state.get_state())
+        assert worker.episodes == sync.pop_episodes()
+        assert worker.actor_learner.learner.progress == max(sync.actor_learner.learner.progress, 8 / 9)
+    sync.close()
+
+
 def state_of(run_dir: Path) -> dict[str, Any]:
     newest = latest_checkpoint(run_dir)
     assert newest is not None
@@ -89,9 +110,9 @@ def state_of(run_dir: Path) -> dict[str, Any]:
 
 
 def episodes_of(run_dir: Path) -> list[list[str]]:
-    """Return, length and step of every episode in monitor.csv."""
+    """All columns of monitor.csv but the time, for every episode."""
     lines = (run_dir / "monitor.csv").read_text().splitlines()[2:]
-    return [[r, length, step] for r, length, _, step in (line.split(",") for line in lines)]
+    return [[value for i, value in enumerate(line.split(",")) if i != 2] for line in lines]
 
 
 @pytest.mark.slow

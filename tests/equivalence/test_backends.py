@@ -333,3 +333,39 @@ def test_a_vector_env_must_state_its_autoreset_mode() -> None:
     envs.metadata = {}
     with pytest.raises(EnvError, match="env_id = x: its vectorised class states no autoreset_mode"):
         VectorBackend(envs, "x")
+
+
+class WrongVector(ScriptedVector):
+    """Returns a part of its steps in another form."""
+
+    def __init__(self, **wrong: Any) -> None:
+        super().__init__(2, AutoresetMode.SAME_STEP)
+        self.wrong = wrong
+
+    def step(self, actions: Any) -> Any:
+        names = ("obs", "rewards", "terminated", "truncated", "infos")
+        return tuple({**dict(zip(names, super().step(actions), strict=True)), **self.wrong}.values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"rewards": 1.0}, r"rewards of shape \(\) and dtype float64: must be an array \[2\] of real numbers"),
+        ({"rewards": np.array([1j, 2])}, "rewards of shape .* and dtype complex128"),
+        ({"rewards": np.ones((2, 1))}, r"rewards of shape \(2, 1\)"),
+        ({"terminated": np.array(["no", "no"])}, r"terminated of shape .* must be an array \[2\] of truth values"),
+        ({"truncated": np.array([0.5, 0.0])}, "truncated of shape .* and dtype float64"),
+        ({"extra": 1}, "step\\(\\) of its vectorised class returned 6 values"),
+        ({"obs": np.zeros((2, 3), np.float32)}, r"observation has shape \(3,\)"),
+        ({"truncated": np.ones(2, np.bool_), "infos": {}}, "have no final_obs for environment 0"),
+        (
+            {"truncated": np.ones(2, np.bool_), "infos": {"final_obs": [np.zeros(3), np.zeros(3)]}},
+            r"final_obs, environment 0: observation has shape \(3,\)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_vectorised_class_returns_is_refused_and_not_cast(wrong: dict[str, Any], expected: str) -> None:
+    envs = VectorBackend(WrongVector(**wrong), "x")
+    envs.reset(0)
+    with pytest.raises(EnvError, match=expected):
+        envs.step(np.zeros(2, np.int64))

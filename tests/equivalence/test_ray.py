@@ -99,6 +99,26 @@ def test_one_worker_equals_the_synchronous_runner(
         assert float((initial - runner.learner.flat.params).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+def test_one_worker_equals_the_synchronous_runner_by_a_budget_of_episodes(
+    fake_ray: FakeRay,  # noqa: F811
+    algo: str,
+) -> None:
+    settings = {"total_timesteps": 10**15, "total_episodes": 9, "ent_schedule": "linear"}
+    config = quick_config("a2c", **settings)
+    sync = SyncRunner(make_actor_learner(config, None, config.seed), 10**15, 9)
+    sync.advance(10**15, np.inf)
+    sync.close()
+    with make_runner(algo, **settings) as runner:
+        metrics: dict[str, float] = {}
+        while runner.num_episodes < 9:
+            metrics = runner.advance(10**15, 1.0)
+        assert metrics["train/entropy"] > 0.0
+        assert (runner.num_steps, runner.num_episodes) == (sync.num_steps, sync.num_episodes)
+        assert_same(runner.learner.train_state.get_state(), sync.actor_learner.learner.train_state.get_state())
+        assert runner.pop_episodes() == sync.pop_episodes()
+
+
 EPOCHS: dict[str, Any] = {
     "num_epochs": 3, "num_minibatches": 2, "clip_ratio": 0.1, "normalize_advantages": "batch", "optimizer": "adam",
     "worker_output": "rollouts",

@@ -84,7 +84,7 @@ def worker_group(config: TrainConfig, factory: EnvFactory | None = None) -> Iter
         named = running_statistics(main.normalizer, main.learner)
         moments = {name: statistics.moments for name, statistics in named.items()}
         shared = SharedState(get_context("spawn"), config, main.learner.train_state, moments)
-        stack.callback(shared.lock.close)
+        stack.callback(shared.close)
         shared.arrays["control"][Control.LIMIT] = config.total_timesteps
         shared.arrays["control"][Control.COMMAND] = Command.RUN
         workers = []

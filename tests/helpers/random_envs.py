@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Se
 from hypothesis import strategies as st
 
 from limelight.envs.masks import choices
+from limelight.spaces.describe import LARGEST_CODE
 from limelight.spaces.packed import SIMPLE, walk
 
 FLOATS = (np.float16, np.float32, np.float64)
@@ -234,15 +235,17 @@ class Plan:
     def __call__(self) -> PlannedEnv:
         return PlannedEnv(self)
 
-    def is_refused(self) -> bool:
+    def is_refused(self, max_episode_steps: int | None = None) -> bool:
         """Return whether a run must end in an error, if every copy comes to step ``at``."""
         if self.fault is None:
             return False
         kind, name = self.fault
         if kind == "observation":
             return must_be_refused(self.observation_space, name, self.part)
-        in_steps = kind in ("result", "reward") and self.at > 0
-        return in_steps or kind in ("reset", "step", "init") or (kind, self.at) == ("result", 0)
+        if kind == "reset":  # the first one is before step ``at``, and a second one is at the end of an episode
+            return self.at == 0 or self.length is not None or max_episode_steps is not None
+        in_steps = kind in ("result", "reward", "end") and self.at > 0
+        return in_steps or kind in ("step", "init") or (kind, self.at) == ("result", 0)
 
     def may_be_refused(self) -> bool:
         """Return whether anything here is wrong or odd, or not supported."""
@@ -250,8 +253,14 @@ class Plan:
         plain = all(any(True for _ in walk(space)) for space in spaces) and all(
             isinstance(part, SIMPLE) and 0 not in part.shape for space in spaces for _, part in walk(space)
         )
+        large = plain and any(
+            isinstance(part, Discrete) and part.start > LARGEST_CODE
+            for space in spaces
+            for path, part in walk(space)
+            if path or self.mask != "none"
+        )
         whole = plain and any(isinstance(p, Box) and p.dtype.kind != "f" for _, p in walk(self.action_space))
-        return not plain or whole or self.mask not in ("none", "legal", "some") or self.fault is not None
+        return not plain or large or whole or self.mask not in ("none", "legal", "some") or self.fault is not None
 
 
 class PlannedEnv(gym.Env[Any, Any]):

@@ -137,7 +137,7 @@ def check_run(plan: Plan, chosen: dict[str, Any], seen: list[NDArray[Any]]) -> s
             assert result.status == "completed"
             agent = result.agent
             assert all(np.isfinite(p.detach().numpy()).all() for p in agent.model.parameters())
-            assert not plan.is_refused(), "trained on a fault"
+            assert not plan.is_refused(chosen.get("max_episode_steps")), "trained on a fault"
             assert plan.actions == [], plan.actions[:1]
             if chosen.get("autoreset_mode") == "next_step" and not chosen.get("normalize_obs"):
                 assert_seen(plan, seen)

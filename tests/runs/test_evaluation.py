@@ -73,6 +73,8 @@ def test_statistics_are_those_of_the_returns() -> None:
         "episodes": 8,
         "mean_length": 1.0,
         "cut_episodes": 0,
+        "returns": evaluation.returns,
+        "lengths": [1] * 8,
     }
 
 
@@ -420,11 +422,24 @@ def test_evaluate_refuses_an_environment_instance(agent: limelight.Agent) -> Non
         ((np.zeros(4), 1.0, False, False, {}), r"obs: is all that step\(\) returned"),
         ({"obs": np.zeros(4)}, r"obs: is a dict, but the agent was trained on Box\(4,\)"),
         (None, "obs: is None"),
+        ([[1.0, 2.0], [3.0]], "observation: is no array"),
+        (np.array([1.0, None, 3.0, 4.0], object), "observation is of NoneType"),
+        ([0.0, np.nan, 0.0, 0.0], r"observation\[1\] = nan"),
     ],
 )
 def test_predict_says_what_to_pass_instead(agent: limelight.Agent, wrong: Any, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ConfigError, match=expected):
         agent.predict(wrong)
+
+
+def test_predict_names_arguments_that_are_no_numbers(recurrent_agent: limelight.Agent) -> None:
+    obs = np.zeros(recurrent_agent.observation_space.shape or ())
+    for arguments, expected in (
+        ({"state": "x"}, "state = 'x'"),
+        ({"episode_start": ["x"]}, r"episode_start = \['x'\]"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            recurrent_agent.predict(obs, **arguments)  # type: ignore[arg-type]
 
 
 def test_a_single_discrete_action_is_a_key_and_an_index(agent: limelight.Agent) -> None:

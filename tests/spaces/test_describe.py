@@ -143,3 +143,10 @@ def test_the_difference_of_spaces_is_shown_even_where_their_descriptions_are_equ
     assert space_difference(Dict({"a": low}), Dict({"a": wide})) == "bounds [0, 1] and [0, 5] of number [1] at ['a']"
     assert space_difference(low, Box(0, 1, (3,), np.float32)) == "Box(2,) float32 and Box(3,) float32"
     assert space_difference(Discrete(3), Discrete(3, start=1)) == "Discrete(3) and Discrete(3, start=1)"
+
+
+@pytest.mark.parametrize("space", [Discrete(5, start=2**40), MultiDiscrete([2**25, 3]), Discrete(3, start=-(2**30))])
+def test_codes_that_a_packed_vector_would_change_are_refused(space: Space[Any]) -> None:
+    check_spaces(space, Discrete(2), "alone")
+    with pytest.raises(EnvError, match=r"at \['place'\] has codes beyond 16,777,216"):
+        check_spaces(Dict({"place": space}), Discrete(2), "packed")

@@ -1,7 +1,8 @@
-"""The training loop: what it reports at its start and its end."""
+"""The training loop: what it reports at its start and its end, and a budget of episodes."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import pytest
 
 import limelight
 from helpers.manual_workers import draw_no_report
+from helpers.settings import one_line
+from limelight.errors import ConfigError
 from limelight.runners.sync import SyncRunner
+from limelight.settings.schema import NO_STEP_BUDGET
+from limelight.training.presets import resolve_config
 
 
 class TickingLogger:
@@ -50,3 +55,79 @@ def test_progress_begins_at_the_first_step_and_ends_at_the_step_of_the_summary(
     )
     assert logger.steps[0] == 0
     assert logger.steps[-1] == result.summary["total_timesteps"] >= 240
+
+
+QUICK: dict[str, Any] = {
+    "tensorboard": False, "eval_every": 0, "final_episodes": 0, "checkpoint_every": 0, "num_envs": 4, "num_steps": 5,
+    "hidden_sizes": (16,), "preset": "plain", "quiet": True, "log_every": 100, "lr_schedule": "constant",
+}  # fmt: skip
+
+
+def episodes_of(run_dir: Path) -> list[list[str]]:
+    """All columns of monitor.csv but the time, for every episode."""
+    lines = (run_dir / "monitor.csv").read_text().splitlines()[2:]
+    return [[value for i, value in enumerate(line.split(",")) if i != 2] for line in lines]
+
+
+def test_a_budget_of_episodes_is_exact_and_a_larger_one_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Episodes that finish in the last rollout after the last of the budget are reported by the continuation."""
+    draw_no_report(monkeypatch)
+    whole = limelight.train("CartPole-v1", algo="a2c", total_episodes=40, run_dir=str(tmp_path / "whole"), **QUICK)
+    for cut in (7, 12, 13):
+        folder = tmp_path / f"parts-{cut}"
+        part = limelight.train("CartPole-v1", algo="a2c", total_episodes=cut, run_dir=str(folder), **QUICK)
+        assert part.summary["total_episodes"] == len(episodes_of(folder)) == cut
+        assert part.summary["status"] == "completed"
+        rest = limelight.resume(folder, total_episodes=40, quiet=True)
+        assert rest.summary["total_timesteps"] == whole.summary["total_timesteps"]
+        assert episodes_of(folder) == episodes_of(tmp_path / "whole")
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["rollout/episodes"] == 40
+    assert rows[-1]["train/entropy"] > 0.0
+    returns = [float(row[0]) for row in episodes_of(tmp_path / "whole")]
+    assert [row["rollout/ep_rew_max"] for row in rows] == [
+        max(returns[: int(row["rollout/episodes"])]) for row in rows if row["rollout/episodes"]
+    ]
+
+
+def test_steps_and_episodes_end_a_run_whichever_is_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+    for steps, episodes in ((100, 1_000), (100_000, 3)):
+        result = limelight.train(
+            "CartPole-v1", algo="a2c", total_timesteps=steps, total_episodes=episodes,
+            run_dir=str(tmp_path / str(steps)), **QUICK,
+        )  # fmt: skip
+        assert (steps <= result.summary["total_timesteps"] < steps + 20) is (steps == 100)
+        assert (result.summary["total_episodes"] == episodes) is (episodes == 3)
+
+
+def test_a_budget_of_episodes_alone_has_no_step_limit() -> None:
+    for preset in ("auto", "none", "plain"):
+        assert resolve_config("CartPole-v1", "a2c", preset, {"total_episodes": 5}).total_timesteps == NO_STEP_BUDGET
+    for name in ("total_timesteps", "n_timesteps"):
+        config = resolve_config("CartPole-v1", "a2c", "auto", {"total_episodes": 5, name: 100})
+        assert (config.total_timesteps, config.total_episodes) == (100, 5)
+
+
+def test_a_budget_of_episodes_that_a_run_has_passed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+    limelight.train("CartPole-v1", algo="a2c", total_episodes=6, run_dir=str(tmp_path / "r"), **QUICK)
+    with pytest.raises(ConfigError) as error:
+        limelight.resume(tmp_path / "r", total_episodes=5, quiet=True)
+    assert one_line(error) == "total_episodes = 5: the run has done 6 episodes already; give a larger number"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_asynchronous_workers_end_after_a_number_of_episodes(tmp_path: Path, runner: str) -> None:
+    if runner == "ray":
+        pytest.importorskip("ray")
+    settings = {**QUICK, "num_workers": 2, "runner": runner}
+    limelight.train("CartPole-v1", algo="a3c", total_episodes=15, run_dir=str(tmp_path / "r"), **settings)
+    assert len(episodes_of(tmp_path / "r")) == 15
+    result = limelight.resume(tmp_path / "r", total_episodes=40, quiet=True)
+    rows = episodes_of(tmp_path / "r")
+    assert result.summary["total_episodes"] == len(rows) == 40
+    assert {(int(env) // 4, worker) for *_, env, worker in rows} == {(0, "0"), (1, "1")}

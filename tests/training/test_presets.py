@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, Space
 
+import limelight
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError
 from limelight.settings.io import get_setting, with_settings
@@ -210,3 +211,29 @@ def test_ppo_on_ray_takes_whole_rollouts_from_its_workers(preset: str) -> None:
     assert validate(resolve_config("CartPole-v1", "a2c", preset, ray)).workers.ray.worker_output == "gradients"
     with pytest.raises(ConfigError, match="set worker_output to rollouts"):
         validate(resolve_config("CartPole-v1", "ppo", preset, {**ray, "worker_output": "gradients"}))
+
+
+def test_the_classic_preset_is_the_classic_script() -> None:
+    config = validate(resolve_config("PongDeterministic-v4", "auto", "classic-a3c", {"num_workers": 4}))
+    settings = {
+        "algo": "a3c", "frame_size": 42, "frame_stack": 1, "encoder": "universe", "core": "lstm", "core_size": 256,
+        "normalize_obs": True, "image_statistics": "frame", "optimizer": "adam", "learning_rate": 1e-4,
+        "lr_schedule": "constant", "num_steps": 20, "gae_lambda": 1.0, "max_grad_norm": 50.0, "num_envs": 1,
+        "ent_coef": 0.01, "vf_coef": 0.5, "optimizer_statistics": "shared", "update_order": "lock_free",
+        "reward_clip": 1.0,
+    }  # fmt: skip
+    assert {name: get_setting(config, name) for name in settings} == settings
+
+
+@pytest.mark.slow
+def test_the_classic_preset_trains(tmp_path: Path) -> None:
+    pytest.importorskip("ale_py")
+    result = limelight.train(
+        "PongDeterministic-v4", preset="classic-a3c", num_workers=2, total_timesteps=400, eval_every=0,
+        final_episodes=0, run_dir=str(tmp_path / "r"), quiet=True, no_shared=True, seed=1,
+    )  # fmt: skip
+    assert result.status == "completed"
+    agent = limelight.load(tmp_path / "r")
+    assert agent.observation_space.shape == (1, 42, 42)
+    assert agent.model.state_size == 512
+    assert np.ptp(agent.normalizer.image_scale().mean) == 0.0  # type: ignore[union-attr]

@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from limelight.algo.episodes import Episode
+from limelight.runners.base import Budget
+from limelight.settings.schema import NO_STEP_BUDGET
 from limelight.viewing import console as module
 from limelight.viewing.console import ConsoleLogger
 
@@ -288,3 +290,43 @@ def test_standard_output_stays_clean(capsys: pytest.CaptureFixture[str]) -> None
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "10/1,000 steps" in captured.err
+
+
+def test_a_budget_of_episodes_is_shown_beside_the_steps(clock: Clock) -> None:
+    """The percentage and the time left are those of the budget of which more is used."""
+    for budget, steps in ((Budget(NO_STEP_BUDGET, 200), "4,000 steps"), (Budget(8_000, 400), "4,000/8,000 steps")):
+        console = plain_console()
+        logger = ConsoleLogger(budget, console=console)
+        logger.tick(0, 0.0)
+        clock.now += 10
+        logger.episodes(4_000, 2.0, finished(*[20.0] * 100))
+        episodes = f"100/{budget.episodes} episodes"
+        assert output(console).splitlines()[1] == (
+            f" 50%  {episodes}  {steps}  2,000 steps/s  return 20.0  eval –  0:10 elapsed  0:10 left"
+        )
+        logger.close()
+
+
+def test_time_left_of_a_resumed_budget_of_episodes(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(Budget(NO_STEP_BUDGET, 200), 1_000, 100, console=console)
+    logger.tick(1_000, 50.0)
+    clock.now += 10
+    logger.episodes(2_000, 60.0, finished(*[20.0] * 50))
+    assert " 75%  150/200 episodes" in output(console)
+    assert output(console).endswith("0:10 elapsed  0:10 left\n")
+
+
+def test_a_line_per_episode(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(1_000, 0, 7, episode_lines=True, console=console)
+    logger.tick(0, 0.0)
+    logger.episodes(100, 1.0, [Episode(9, 10.0, 12, True, 90, 1), Episode(2, 21.5, 20, False, 100, 0)])
+    assert output(console).splitlines()[1:] == [
+        "episode 8  worker 1  environment 9  return 10.0  length 12  mean of 1 10.0",
+        "episode 9  worker 0  environment 2  return 21.5  length 20  mean of 2 15.75",
+    ]
+    for options in ({"quiet": True, "episode_lines": True}, {}):
+        console = plain_console()
+        ConsoleLogger(1_000, console=console, **options).episodes(100, 1.0, finished(1.0))
+        assert "episode" not in output(console)

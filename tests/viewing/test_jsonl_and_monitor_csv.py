@@ -78,10 +78,10 @@ def test_a_new_run_and_a_lost_file_start_a_new_file(tmp_path: Path) -> None:
 def test_monitor_csv_has_the_format_of_stable_baselines(tmp_path: Path) -> None:
     path = tmp_path / "monitor.csv"
     logger = MonitorCsvLogger(path, "CartPole-v1", start_time=1000.5)
-    logger.episodes(20, 0.1234567, [Episode(3, 21.00000001, 21, True, 12), Episode(1, -0.5, 7, False, 16)])
+    logger.episodes(20, 0.1234567, [Episode(3, 21.00000001, 21, True, 12), Episode(1, -0.5, 7, False, 16, 2)])
     lines = path.read_text().splitlines()
     assert json.loads(lines[0].removeprefix("#")) == {"t_start": 1000.5, "env_id": "CartPole-v1"}
-    assert lines[1:] == ["r,l,t,step", "21.0,21,0.123457,12", "-0.5,7,0.123457,16"]
+    assert lines[1:] == ["r,l,t,step,env,worker", "21.0,21,0.123457,12,3,0", "-0.5,7,0.123457,16,1,2"]
     logger.log(1, 1.0, {})
     logger.message("hello")
     logger.close()
@@ -102,7 +102,7 @@ def test_monitor_csv_resumes_at_the_step_of_the_checkpoint(tmp_path: Path) -> No
     resumed.close()
     lines = path.read_text().splitlines()
     assert json.loads(lines[0][1:])["t_start"] == 1.0
-    assert lines[1:] == ["r,l,t,step", "10.0,10,1.0,10", "20.0,10,2.0,20", "24.0,10,2.4,24"]
+    assert lines[1:] == ["r,l,t,step,env,worker", "10.0,10,1.0,10,0,0", "20.0,10,2.0,20,0,0", "24.0,10,2.4,24,0,0"]
 
 
 def test_steps_in_monitor_csv_do_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +112,9 @@ def test_steps_in_monitor_csv_do_not_depend_on_the_clock(tmp_path: Path, monkeyp
         monkeypatch.setattr("limelight.training.loop.HEARTBEAT", heartbeat)
         config = quick_config("a2c", total_timesteps=1_000, run_dir=str(tmp_path / f"{heartbeat}"))
         lines = (run(config, quiet=True).run_dir / "monitor.csv").read_text().splitlines()[2:]
-        columns.append([(r, length, step) for r, length, _, step in (line.split(",") for line in lines)])
+        columns.append([[value for i, value in enumerate(line.split(",")) if i != 2] for line in lines])
     assert columns[0] == columns[1]
-    assert len({step for _, _, step in columns[0]}) > 10
+    assert len({step for _, _, step, *_ in columns[0]}) > 10
 
 
 def test_training_starts_now_unless_told(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_training_starts_now_unless_told(tmp_path: Path) -> None:
 
 def test_a_lost_monitor_csv_starts_again(tmp_path: Path) -> None:
     MonitorCsvLogger(tmp_path / "monitor.csv", "E", 5.0, resume_step=20).close()
-    assert (tmp_path / "monitor.csv").read_text() == '#{"t_start": 5.0, "env_id": "E"}\nr,l,t,step\n'
+    assert (tmp_path / "monitor.csv").read_text() == '#{"t_start": 5.0, "env_id": "E"}\nr,l,t,step,env,worker\n'
 
 
 @pytest.mark.filterwarnings("default")
@@ -138,6 +138,7 @@ def test_stable_baselines_reads_it(tmp_path: Path) -> None:
         logger.episodes(10 * (i + 1), float(i), episodes(float(i)))
     logger.close()
     frame = monitor.load_results(str(tmp_path))
+    assert frame["env"].tolist() == frame["worker"].tolist() == [0] * 120
     assert frame["r"].tolist() == [float(i) for i in range(120)]
     x, y = plotter.ts2xy(frame, plotter.X_TIMESTEPS)
     np.testing.assert_array_equal(x, 10 * np.arange(1, 121))
@@ -185,3 +186,17 @@ def test_the_tensorboard_logger_loads_neither_torch_nor_tensorflow(tmp_path: Pat
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_shows_episodes_over_episodes(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    for step, count in ((10, 0), (20, 3), (30, 7)):
+        row = {"rollout/episodes": count, "rollout/ep_rew_mean": 2.0 * count, "rollout/ep_rew_max": 5.0 * count}
+        logger.log(step, 0.1, row)
+    logger.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("over_episodes/ep_rew_mean")] == [(3, 6.0), (7, 14.0)]
+    assert [(e.step, e.value) for e in events.Scalars("over_episodes/ep_rew_max")] == [(3, 15.0), (7, 35.0)]

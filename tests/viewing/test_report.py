@@ -422,7 +422,7 @@ def test_episodes_of_several_rollouts_in_one_report_are_spread_over_its_time(tmp
         ("metrics.jsonl", '{"step": 1, "seconds": 1}\n{"step": 2}\n', r"metrics\.jsonl: line 2 is damaged"),
         ("metrics.jsonl", "oops\n", r"metrics\.jsonl: line 1 is damaged"),
         ("monitor.csv", "#{}\nr,l,t\n1,2,3\n", r"monitor\.csv: damaged"),
-        ("monitor.csv", "#{}\nr,l,t,step\n1,2,x,4\n", r"monitor\.csv: damaged"),
+        ("monitor.csv", "#{}\nr,l,t,step,env,worker\n1,2,x,4,0,0\n", r"monitor\.csv: damaged"),
         ("config.yaml", "gamma: [", r"config\.yaml: not readable"),
     ],
 )
@@ -494,3 +494,21 @@ def test_tick_labels_are_short(value: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "unit"), [(0, "seconds"), (179, "seconds"), (180, "minutes"), (10_800, "hours")])
 def test_the_unit_of_the_time_axis_fits_its_length(seconds: float, unit: str) -> None:
     assert plots._time_unit(seconds)[1] == unit
+
+
+def test_evaluations_stand_where_as_many_episodes_had_finished(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "r", episodes=300, evaluations=4))  # an episode every 100 steps
+    np.testing.assert_array_equal(plots._at_episodes(run, run.episodes), np.arange(1, 301))
+    evaluations = run.series("eval/mean_reward")
+    np.testing.assert_array_equal(plots._at_episodes(run, evaluations), [51, 101, 151, 201])
+    figure = plots.learning_curve([run], ["r"], 0.9)
+    assert [ax.get_xlabel() for ax in figure.axes] == [
+        "environment steps", "wall-clock time of training (seconds)", "training episodes",
+    ]  # fmt: skip
+
+
+def test_the_smoothing_is_a_setting_and_an_argument(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", smoothing=0.5)
+    for given, shown in ((None, "0.5"), (0.9, "0.9")):
+        page = write_report([run], smoothing=given).read_text(encoding="utf-8")
+        assert f"exponential smoothing ({shown})" in page

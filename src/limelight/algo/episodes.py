@@ -15,11 +15,14 @@ class Episode(NamedTuple):
     """A finished episode; its return is the sum of raw rewards."""
 
     env: int
+    """Number of the environment: in its collector, and once the runner has set it, in the run."""
     episode_return: float
     length: int
     terminated: bool
     step: int = 0
     """Environment steps of the run at the end of the rollout in which the episode ended; set by the runner."""
+    worker: int = 0
+    """Index of the worker that ran it, 0 where there are none; set by the runner."""
 
 
 class EpisodeTracker:

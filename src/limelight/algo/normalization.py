@@ -121,13 +121,14 @@ class ObservationNormalizer:
     """Normalises observations: (obs − mean) / √(variance + 1e-8), clipped to ±10.
 
     Of images, the mean is per pixel and the variance one number, the mean over all pixels: a constant pixel becomes 0,
-    and noise in a pixel that rarely changes stays small.
+    and noise in a pixel that rarely changes stays small. With ``per_frame``, both are of all pixels of all frames.
 
     Args:
         shape: of observations.
         indices: of the entries of flat observations that are normalised, [k]; None: all.
         images: observations are images of bytes.
         in_network: the network normalises the images (``image_scale``), so that they stay bytes; calls return them raw.
+        per_frame: one mean for all pixels of images.
     """
 
     def __init__(
@@ -136,7 +137,9 @@ class ObservationNormalizer:
         indices: NDArray[np.intp] | None = None,
         images: bool = False,
         in_network: bool = False,
+        per_frame: bool = False,
     ) -> None:
+        self.per_frame = per_frame
         self.indices = indices
         self.images = images
         self.in_network = in_network
@@ -177,6 +180,9 @@ class ObservationNormalizer:
     def image_scale(self) -> PixelScale:
         """Return the mean image and the scale by which images are normalised at present."""
         mean, var, _ = self.statistics.moments
+        if self.per_frame:  # the variance of all pixels together is the mean variance plus the variance of the means
+            var = var + np.var(mean)
+            mean = np.full_like(mean, mean.mean())
         return PixelScale(mean.astype(np.float32), float(1.0 / np.sqrt(var.mean() + _EPSILON)), _CLIP)
 
     def get_state(self) -> State:
@@ -188,21 +194,28 @@ class ObservationNormalizer:
         self.statistics.set_state(state)
 
 
-def make_normalizer(space: Space[Any], builtin_encoder: bool = True) -> ObservationNormalizer:
+def make_normalizer(space: Space[Any], builtin_encoder: bool = True, per_frame: bool = False) -> ObservationNormalizer:
     """Make a normalizer of the real numbers in observations, or of the brightness of an image.
 
     An image stays bytes until the built-in encoder normalises it; for a custom encoder it becomes float32. Of packed
     observations, the Box leaves of floats are normalised; integers, one-hot values, images and masks stay.
+    ``per_frame``: one mean for all pixels of an image.
 
-    Raises: ConfigError where the space holds neither.
+    Raises: ConfigError where the space holds neither, or ``per_frame`` has no image.
     """
+    is_normalized_image = not isinstance(space, Packed) and is_image(space) and not is_categorical_image(space)  # type: ignore[arg-type]
+    if per_frame and not is_normalized_image:
+        raise ConfigError(
+            "image_statistics = frame: only where observations are one image of brightness, but the observation space "
+            f"is {describe_space(space)}; leave it out"
+        )
     if isinstance(space, Packed):
         parts = [leaf for leaf in space.visible if _is_real(leaf.space)]
         indices = np.concatenate([np.arange(0), *(np.arange(leaf.start, leaf.start + leaf.size) for leaf in parts)])
         if parts:
             return ObservationNormalizer(space.shape, indices.astype(np.intp))
-    elif isinstance(space, Box) and is_image(space) and not is_categorical_image(space):
-        return ObservationNormalizer(space.shape, images=True, in_network=builtin_encoder)
+    elif is_normalized_image:
+        return ObservationNormalizer(space.shape or (), images=True, in_network=builtin_encoder, per_frame=per_frame)
     elif _is_real(space):
         return ObservationNormalizer(space.shape or ())
     raise ConfigError(

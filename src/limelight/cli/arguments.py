@@ -61,8 +61,10 @@ class EvaluateArguments:
     """Time limit of an episode in environment steps, instead of the one of the run."""
     which: Literal["best", "last"] = "best"
     """The best agent, or the newest checkpoint (which is also the best one if nothing was evaluated)."""
+    episode_lines: bool = False
+    """Print a line per episode as well: its return and its length."""
     json: bool = False
-    """Print one JSON object and nothing else; output of the environment goes to stderr."""
+    """Print one JSON object and nothing else, with all episodes; output of the environment goes to stderr."""
     video: bool = False
     """Write an MP4 file of the agent's episodes into RUN_DIR/videos, with the score above the frames."""
     render: bool = False
@@ -79,6 +81,8 @@ class ReportArguments:
     """Folders of runs, or of several runs each."""
     output: Path | None = None
     """Folder of report.html and plots; default: that of the run, or for several runs a new one beside the first."""
+    smoothing: Annotated[float | None, Range(ge=0, lt=1)] = None
+    """Weight of the previous value in the exponential smoothing; default: the setting of the first run."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,8 @@ class TrainRequest:
     """The environment, with what a copy has shown; None for a run that is resumed."""
     resume: Path | None
     quiet: bool
+    given: dict[str, Any]
+    """The settings on the command line, by their plain names."""
     seeds: SeedsRequest | None = None
     """None for a single run."""
 
@@ -152,8 +158,6 @@ class SeedsRequest:
     num_seeds: int | None
     """None: as many as the folder that is resumed has."""
     parallel: int | None
-    changes: dict[str, Any]
-    """Settings that were given, by plain name."""
 
 
 def train_request(argv: list[str], notice: Notice) -> TrainRequest:
@@ -169,19 +173,19 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     folder, quiet = arguments.resume, arguments.quiet
     has_seeds = arguments.seeds is not None or (folder is not None and (folder / "seeds.json").exists())
     _require_fitting(arguments, has_seeds)
-    seeds = SeedsRequest(arguments.seeds, arguments.parallel, settings) if has_seeds else None
+    seeds = SeedsRequest(arguments.seeds, arguments.parallel) if has_seeds else None
     if folder is not None:
         saved = load_valid(folder / ("settings.yaml" if seeds else "config.yaml"))
-        return TrainRequest(validate(for_resume(saved, settings)), None, folder, quiet, seeds)
+        return TrainRequest(validate(for_resume(saved, settings)), None, folder, quiet, settings, seeds)
     if arguments.config is not None:
         start = dataclasses.replace(load_valid(arguments.config), run_dir=None)
-        return TrainRequest(validate(with_settings(start, settings)), None, None, quiet, seeds)
+        return TrainRequest(validate(with_settings(start, settings)), None, None, quiet, settings, seeds)
     from limelight.envs.source import resolve_env
 
     start = with_settings(TrainConfig(), settings)
     source = resolve_env(start.env)
     config = resolve_config(start.env.env_id, settings.get("algo", AUTO), start.preset, settings, source)
-    return TrainRequest(validate(config), source, None, quiet, seeds)
+    return TrainRequest(validate(config), source, None, quiet, settings, seeds)
 
 
 def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:

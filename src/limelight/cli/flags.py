@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from limelight.errors import ConfigError, did_you_mean
-from limelight.settings.io import ALIASES, Setting, all_settings, settings_of
+from limelight.settings.io import SWITCHES, Setting, all_settings, plain_name, settings_of
 from limelight.settings.values import describe_type, parse_words, takes_many
 
 T = TypeVar("T")
@@ -72,6 +72,7 @@ def _sort(
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Divide ``argv`` into the words of each flag, by plain name, and the words that belong to no flag."""
     given: dict[str, list[str]] = {}
+    spellings: dict[str, str] = {}
     words: list[str] = []
     rest = list(argv)
     while rest:
@@ -81,6 +82,11 @@ def _sort(
             continue
         spelling, equals, value = word.partition("=")
         flag, negated = _find(flags, spelling, prog, notice)
+        _refuse_twice(flag.name, spelling, spellings)
+        if (switch := _switch_of(spelling)) is not None:
+            is_value = not equals and rest[:1] and rest[0].lower() in ("true", "false")
+            given[flag.name] = [_switched(switch, spelling, value if equals else rest.pop(0) if is_value else "true")]
+            continue
         if equals:
             values = [value]
         else:
@@ -94,6 +100,33 @@ def _sort(
             raise ConfigError(f"{flag.name}: needs a value, {describe_type(flag.annotation)}")
         given[flag.name] = values
     return given, words
+
+
+def _refuse_twice(name: str, spelling: str, spellings: dict[str, str]) -> None:
+    """Refuse a setting by its own name and by a foreign one, or by two foreign ones: which value is meant is unclear.
+
+    ``spellings``: by plain name, of the flags before; this one is added.
+    """
+    before = spellings.setdefault(name, spelling)
+    foreign = [s for s in (before, spelling) if _word(s) not in (name, f"no_{name}")]
+    if _word(before) != _word(spelling) and foreign:
+        raise ConfigError(f"{spelling}: is the same setting as {before}, which is given too; leave one out")
+
+
+def _word(spelling: str) -> str:
+    """Return ``num_envs`` for ``--env.num-envs``."""
+    return spelling.lstrip("-").replace("-", "_").rpartition(".")[2]
+
+
+def _switch_of(spelling: str) -> tuple[str, str, str] | None:
+    return SWITCHES.get(_word(spelling)) if spelling.startswith("--") else None
+
+
+def _switched(switch: tuple[str, str, str], spelling: str, value: str) -> str:
+    """Return the word of the setting that a switch of another program stands for."""
+    if value.lower() not in ("true", "false"):
+        raise ConfigError(f"{spelling} = {value}: must be true or false")
+    return switch[1 if value.lower() == "true" else 2]
 
 
 def _is_flag(word: str) -> bool:
@@ -113,9 +146,10 @@ def _find(flags: Mapping[str, Setting], spelling: str, prog: str, notice: Notice
     negated = name not in flags and switch is not None and switch.annotation is bool
     if negated:
         name = name.removeprefix("no_")
-    if name not in flags and ALIASES.get(name) in flags:
-        notice(f"{spelling} is called {dashed(ALIASES[name])} here")
-        name = ALIASES[name]
+    if name not in flags and (own := plain_name(name)) in flags:
+        value = f" {SWITCHES[name][1]}" if name in SWITCHES else ""
+        notice(f"{spelling} is called {dashed(own)}{value} here")
+        name = own
     if name not in flags or not spelling.startswith("--"):
         near = did_you_mean(dashed(name), map(dashed, flags))
         raise ConfigError(f"{spelling}: no such setting{near or f'; see {prog} --help'}")
@@ -152,6 +186,8 @@ def _positionals(
             found[name], rest = rest[:count], rest[count:]
         elif flags[name].default is dataclasses.MISSING:
             raise ConfigError(f"{name.upper()}: missing; see {syntax.prog} --help")
+    if rest and (twice := next((name for name in syntax.positional if name in given), None)) is not None:
+        raise ConfigError(f"{rest[0]}: {twice.upper()} is given by a flag too; leave one out")
     if rest:
         names = " and ".join(name.upper() for name in syntax.positional)
         raise ConfigError(f"{rest[0]}: one word too many; {syntax.prog} takes only {names}")

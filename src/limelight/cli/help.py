@@ -27,22 +27,28 @@ _NO_BREAK = "\u00a0"
 _WORDS: dict[Any, str] = {int: "INT", float: "FLOAT", bool: "true|false", str: "TEXT", Path: "PATH", type(None): "none"}
 
 
-def help_text(syntax: Syntax[Any], config: TrainConfig | None = None, hidden: Collection[str] = ()) -> str:
+def help_text(
+    syntax: Syntax[Any], config: TrainConfig | None = None, hidden: Collection[str] = (), by_rule: Collection[str] = ()
+) -> str:
     """Return the help of a subcommand, as wide as the terminal.
 
     Args:
         syntax: its arguments.
         config: the values to show as defaults; the general ones if not given.
         hidden: sections to leave out, by path.
+        by_rule: settings whose values come from the structure of the environment.
     """
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     lines = [f"usage: {_usage(syntax)}", "", *_paragraphs(inspect.getdoc(syntax.kind) or "", width)]
     lines += ["", *_rows(_own_rows(syntax), width)]
     for section, kind in sections_of(TrainConfig).items():
-        rows = _section_rows(syntax, section, kind, config or TrainConfig())
+        rows = _section_rows(syntax, section, kind, config or TrainConfig(), by_rule)
         if rows and section not in hidden:
             title = f"{section.rpartition('.')[2]}: {plain(inspect.getdoc(kind) or '')}".removeprefix(": ")
             lines += ["", *textwrap.wrap(title, width), *_rows(rows, width)]
+    if by_rule:
+        note = "By rule: chosen by the structure of this environment (docs/defaults.md)."
+        lines += ["", *textwrap.wrap(note, width)]
     if hidden:
         names = ", ".join(path.rpartition(".")[2] for path in hidden)
         note = f"Not shown, as this run does not use them: {names}. {syntax.prog} --help-all shows all settings."
@@ -125,18 +131,22 @@ def _own_rows(syntax: Syntax[Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _section_rows(syntax: Syntax[Any], section: str, kind: type[Any], config: TrainConfig) -> list[tuple[str, str]]:
+def _section_rows(
+    syntax: Syntax[Any], section: str, kind: type[Any], config: TrainConfig, by_rule: Collection[str]
+) -> list[tuple[str, str]]:
     """Return the settings of a section that the subcommand takes, with their descriptions."""
     shown = [s for s in all_settings().values() if s.section == section and s.name in syntax.settings]
     docs = field_docs(kind)
-    return [(_spelling(s), _description(docs[s.name], s, get_setting(config, s.name))) for s in shown]
+    return [
+        (_spelling(s), _description(docs[s.name], s, get_setting(config, s.name), s.name in by_rule)) for s in shown
+    ]
 
 
-def _description(doc: str, flag: Setting, value: Any = MISSING) -> str:
-    """Return the docstring of a flag, with its default and its range."""
+def _description(doc: str, flag: Setting, value: Any = MISSING, is_by_rule: bool = False) -> str:
+    """Return the docstring of a flag, with its default and its range; a default may come from a rule by structure."""
     notes = []
     if value is not MISSING and to_text(value):
-        notes.append(f"default: {to_text(value)}")
+        notes.append(f"default: {to_text(value)}{' by rule' if is_by_rule else ''}")
     if flag.range not in (None, Range()):
         notes.append(f"range {flag.range}".replace(" ", _NO_BREAK))
     return plain(doc) + (f" ({', '.join(notes)})" if notes else "")

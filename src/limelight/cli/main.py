@@ -50,6 +50,10 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
+    if getattr(sys, "frozen", False):  # a program made by PyInstaller and the like starts its workers by itself
+        from limelight.runners.processes.portable import run_if_worker
+
+        run_if_worker()
     words = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path:  # so that --env-module finds a package in the working directory
         sys.path.append("")  # last, so that a file named yaml.py there hides no library
@@ -150,13 +154,16 @@ def _train_help(argv: list[str]) -> int:
     from limelight.errors import LimelightError
 
     try:
-        config = train_request([word for word in argv if word not in HELP_FLAGS], notice).config
-        hidden = [] if "--help-all" in argv else hidden_sections(config)
+        request = train_request([word for word in argv if word not in HELP_FLAGS], notice)
+        hidden = [] if "--help-all" in argv else hidden_sections(request.config)
     except LimelightError as error:
         notice(f"{error}; these are the general defaults")
         print(help_text(TRAIN))
     else:
-        print(help_text(TRAIN, config, hidden))
+        from limelight.training.presets import names_by_rule
+
+        rules = set() if request.source is None else names_by_rule(request.config, request.source, request.given)
+        print(help_text(TRAIN, request.config, hidden, rules))
     return 0
 
 
@@ -198,11 +205,13 @@ def _evaluate(argv: list[str]) -> int:
     if arguments.json:
         import json
 
-        from limelight.runs.folder import finite_or_none
+        from limelight.runs.folder import as_json
 
-        numbers = {key: finite_or_none(value) for key, value in result.to_json().items()}
-        print(json.dumps({**numbers, **({"video": str(video[0])} if video else {})}, allow_nan=False))
+        print(json.dumps(as_json({**result.to_json(), **({"video": str(video[0])} if video else {})}), allow_nan=False))
         return 0
+    if arguments.episode_lines:
+        for number, (episode_return, length) in enumerate(zip(result.returns, result.lengths, strict=True), 1):
+            print(f"episode {number}  return {decimal(episode_return)}  length {length:,}")
     asked = arguments.episodes or result.episodes
     never_judged = (arguments.run_dir / "checkpoints").is_dir() and not has_state(arguments.run_dir / "best")
     which = "last" if never_judged else arguments.which
@@ -284,15 +293,18 @@ def _list(argv: list[str]) -> int:
 
 def _check(argv: list[str]) -> int:
     from limelight.cli.arguments import CHECK, check_config
-    from limelight.cli.output import stdout_reserved
+    from limelight.cli.output import flush_stdout, stdout_collected
 
     if print_help(argv, CHECK):
         return 0
     config = check_config(argv, notice)
     from limelight.cli.env_check.check import check_env
+    from limelight.cli.env_check.findings import printed
 
-    with stdout_reserved():
+    with stdout_collected() as output:
         findings = check_env(config)
+        flush_stdout()
+        findings += printed(output)
     for finding in findings:
         print(f"{finding.level:4}  {finding.subject:12} {finding.message}")
     return USAGE_ERROR if any(finding.level == "fail" for finding in findings) else 0

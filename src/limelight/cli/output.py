@@ -6,8 +6,9 @@ import contextlib
 import ctypes
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limelight.cli.flags import Syntax
@@ -31,6 +32,18 @@ def notice(text: str) -> None:
 
 
 @contextlib.contextmanager
+def stdout_collected() -> Iterator[IO[bytes]]:
+    """Write everything that is written to stdout meanwhile into a temporary file, which is given."""
+    with (
+        tempfile.TemporaryFile() as file,
+        _redirected(file.fileno()),
+        os.fdopen(os.dup(file.fileno()), "w", encoding="utf-8") as text,
+        contextlib.redirect_stdout(text),
+    ):
+        yield file
+
+
+@contextlib.contextmanager
 def stdout_reserved(quiet: bool = False) -> Iterator[None]:
     """Send everything that is written to stdout meanwhile to stderr: by environments, libraries or child processes.
 
@@ -38,23 +51,29 @@ def stdout_reserved(quiet: bool = False) -> Iterator[None]:
 
     The file descriptor is redirected, as libraries in C and child processes write to it directly.
     """
-    _flush()
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        _redirected(nowhere.fileno() if quiet else 2),
+        contextlib.redirect_stdout(nowhere if quiet else sys.stderr),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _redirected(descriptor: int) -> Iterator[None]:
+    """Let the file descriptor of stdout be another one meanwhile."""
+    flush_stdout()
     stdout = os.dup(1)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno() if quiet else 2, 1)
+    os.dup2(descriptor, 1)
     try:
-        with (
-            open(os.devnull, "w", encoding="utf-8") as nowhere,
-            contextlib.redirect_stdout(nowhere if quiet else sys.stderr),
-        ):
-            yield
+        yield
     finally:
-        _flush()
+        flush_stdout()
         os.dup2(stdout, 1)
         os.close(stdout)
 
 
-def _flush() -> None:
+def flush_stdout() -> None:
     """Write out the buffers of Python and, where there is one to ask, of the C library."""
     sys.stdout.flush()
     if os.name == "posix":

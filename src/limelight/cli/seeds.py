@@ -24,7 +24,7 @@ def train_seeds(request: TrainRequest, command: str) -> tuple[int, str]:
     asked = request.seeds
     assert asked is not None
     if request.resume is not None:
-        runs = resumed_seed_runs(request.resume, asked.changes, asked.num_seeds, asked.parallel)
+        runs = resumed_seed_runs(request.resume, request.given, asked.num_seeds, asked.parallel)
     else:
         assert asked.num_seeds is not None
         runs = new_seed_runs(request.config, asked.num_seeds, asked.parallel, command)

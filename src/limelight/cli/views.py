@@ -15,7 +15,7 @@ def report(argv: list[str]) -> int:
     arguments = parse(REPORT, argv, notice).arguments
     from limelight.viewing.report import write_report
 
-    print(write_report(arguments.run_dirs, arguments.output))
+    print(write_report(arguments.run_dirs, arguments.output, arguments.smoothing))
     return 0
 
 

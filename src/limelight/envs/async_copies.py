@@ -15,7 +15,17 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Space
 
-from limelight.envs.faults import close_env, env_code, first_observation, one_number, seed_spaces, step_misfit
+from limelight.envs.faults import (
+    close_env,
+    end_flags,
+    env_code,
+    first_observation,
+    one_number,
+    require_same_spaces,
+    seed_spaces,
+    spaces_of,
+    step_misfit,
+)
 from limelight.envs.packing import PackObservations
 from limelight.envs.spawn import allow_children
 from limelight.errors import EnvError
@@ -88,6 +98,8 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
         self._fault = fault
         space = env.observation_space
         self._nothing = np.zeros(space.shape or (), space.dtype)
+        self._inner = env.env if isinstance(env, PackObservations) else env
+        self._spaces = spaces_of(self._inner)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment."""
@@ -97,6 +109,7 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
             with env_code(self._name, "reset()"):
                 seed_spaces(self.env, seed)
                 result = self.env.reset(seed=seed, options=options)
+            require_same_spaces(self._inner, self._spaces, self._name)
             return first_observation(self._name, result), {}
         except EnvError as fault:
             return self._nothing, {_FAULT: fault}
@@ -108,10 +121,10 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
                 result = self.env.step(action)
             try:
                 obs, reward, terminated, truncated, _ = result
-                number = one_number(reward)
+                number, ends = one_number(reward), end_flags(terminated, truncated)
             except (ValueError, TypeError) as error:
                 raise step_misfit(self._name, "", self._index, self.observation_space, error) from error
-            return obs, number, bool(terminated), bool(truncated), {}
+            return obs, number, *ends, {}
         except EnvError as fault:
             return self._nothing, 0.0, False, False, {_FAULT: fault}
 

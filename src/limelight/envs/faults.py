@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
+import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,12 +20,14 @@ from gymnasium.spaces import Space
 
 import limelight
 from limelight.errors import EnvError, LimelightError
-from limelight.spaces.describe import describe_space
+from limelight.spaces.describe import describe_space, space_difference
 from limelight.spaces.values import NUMBERS
 from limelight.typing import AnyEnv
 
 _LIBRARIES = tuple(str(Path(file).parent) for file in (gym.__file__, np.__file__, limelight.__file__))
 """Folders whose frames are not the environment's own code."""
+_PYTHON = sysconfig.get_paths()["stdlib"]
+"""Folder of Python's own modules, in which installed packages may lie too."""
 _LOG = logging.getLogger("limelight")
 
 
@@ -47,21 +51,43 @@ def how_to_fix(name: str) -> str:
 
 def what_happened(error: BaseException) -> str:
     """Return ``raised ZeroDivisionError: division by zero (shop.py, line 12)``, on one line."""
-    text = " ".join(str(error).split())
+    text = text_of(error)
     raised = f"raised {type(error).__name__}" + (f": {text}" if text else "")
     return ("called sys.exit()" if isinstance(error, SystemExit) else raised) + place_of(error)
+
+
+def text_of(error: BaseException) -> str:
+    """Return the message of an error on one line; nothing where making it fails."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # the __str__ of an exception of the environment's own
+        return ""
 
 
 def place_of(error: BaseException) -> str:
     """Return `` (shop.py, line 12)``: the innermost line of the environment's own code, or nothing without one."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<"))]
+    own = [frame for frame in frames if _is_own(frame.filename)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def place_of_function(function: Any) -> str:
+    """Return the place where a function of the environment begins, as :func:`place_of`; nothing for a library's."""
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    if code is None or not _is_own(code.co_filename):
+        return ""
+    return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"
+
+
+def _is_own(file: str) -> bool:
+    """Return whether a file is neither of Python nor of a library that calls environments."""
+    of_python = file.startswith(_PYTHON) and "-packages" not in file
+    return not of_python and not file.startswith((*_LIBRARIES, "<"))
 
 
 def _of_old_api(call: str, error: BaseException) -> str:
     """Return a hint if the environment seems to have the methods of gym before 0.26."""
-    text = str(error)
+    text = text_of(error)
     if "to unpack" in text and not place_of(error):
         values = "(observation, info)" if call == "reset()" else "(observation, reward, terminated, truncated, info)"
         return f": {call} must return {values}"
@@ -75,8 +101,27 @@ def seed_spaces(env: AnyEnv, seed: int | None) -> None:
     if seed is None:
         return
     for owner in (env, env.unwrapped):
-        owner.action_space.seed(seed)
-        owner.observation_space.seed(seed)
+        for role in ("action_space", "observation_space"):
+            if hasattr(owner, role):  # only a wrapper may have them
+                getattr(owner, role).seed(seed)
+
+
+def spaces_of(env: AnyEnv) -> tuple[Space[Any], Space[Any]]:
+    """Return observation and action space."""
+    return env.observation_space, env.action_space
+
+
+def require_same_spaces(env: AnyEnv, before: tuple[Space[Any], Space[Any]], name: str) -> None:
+    """Refuse an environment whose reset has set other spaces, which its agent would not learn of.
+
+    Raises: EnvError.
+    """
+    for role, space, new in zip(("observation_space", "action_space"), before, spaces_of(env), strict=True):
+        if new is space:
+            continue
+        difference = space_difference(space, new) if isinstance(new, Space) else f"now {type(new).__name__}"
+        if difference is not None:
+            raise EnvError(f"{name}: reset() changed {role}, {difference}: must stay as it is; {how_to_fix(name)}")
 
 
 def first_observation(name: str, result: Any) -> Any:
@@ -90,8 +135,8 @@ def first_observation(name: str, result: Any) -> Any:
     raise EnvError(f"{name}: reset() returned {given}: must be (observation, info); {how_to_fix(name)}")
 
 
-class NotOneNumberError(ValueError):
-    """A reward that is not one number."""
+class StepValueError(ValueError):
+    """A reward that is not one number, or an end of an episode that is not true or false."""
 
 
 PLAIN_NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_})
@@ -101,7 +146,7 @@ PLAIN_NUMBERS = frozenset({float, int, bool, np.float64, np.float32, np.float16,
 def one_number(reward: Any) -> float:
     """Return a reward as a float: any real number, or an array or a list of one.
 
-    Raises: NotOneNumberError.
+    Raises: StepValueError.
     """
     try:
         array = np.asarray(reward)
@@ -111,7 +156,32 @@ def one_number(reward: Any) -> float:
             return float(reward)
     except (ValueError, TypeError, OverflowError):  # ragged lists, numbers beyond float64
         pass
-    raise NotOneNumberError(f"the reward {' '.join(repr(reward).split())[:60]} is not one number")
+    raise StepValueError(f"the reward {_shown(reward)} is not one number")
+
+
+def end_flags(terminated: Any, truncated: Any) -> tuple[bool, bool]:
+    """Return both as bools: truth values, or 0 and 1 in any form of one number.
+
+    Raises: StepValueError: what is true for Python, such as the text "no", need not be meant so.
+    """
+    return one_end("terminated", terminated), one_end("truncated", truncated)
+
+
+def one_end(name: str, value: Any) -> bool:
+    """Return one of the two of :func:`end_flags`."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    try:
+        number = one_number(value)
+    except StepValueError:
+        number = np.nan
+    if number not in (0.0, 1.0):
+        raise StepValueError(f"{name} = {_shown(value)} is not true or false")
+    return number == 1.0
+
+
+def _shown(value: Any) -> str:
+    return " ".join(repr(value).split())[:60]
 
 
 def step_misfit(name: str, step: str, index: int, space: Space[Any], error: BaseException) -> EnvError:

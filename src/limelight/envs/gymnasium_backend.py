@@ -23,19 +23,23 @@ from limelight.envs.async_copies import AsyncCopy, raise_fault
 from limelight.envs.base import Step
 from limelight.envs.faults import (
     PLAIN_NUMBERS,
-    NotOneNumberError,
+    StepValueError,
     call_fault,
     close_all,
+    end_flags,
     env_code,
     first_observation,
     one_number,
     process_exit,
+    require_same_spaces,
     seed_spaces,
+    spaces_of,
     step_misfit,
 )
 from limelight.envs.packing import PackObservations, StreamReader
 from limelight.envs.snapshot import get_env_state, get_env_states, set_env_state, set_env_states
 from limelight.envs.spawn import why_no_workers
+from limelight.envs.vector_values import checked_result
 from limelight.errors import ConfigError, EnvError, LimelightError
 from limelight.spaces.describe import space_difference
 from limelight.spaces.reading import LeafReader, MisfitError, whole
@@ -90,6 +94,8 @@ class SyncBackend:
         self._resets = [env.reset for env in inner]
         self._steps = [env.step for env in inner]
         actions = inner[0].action_space
+        self._spaces = [spaces_of(env) for env in inner]
+        self._inner = inner
         self._reader = StreamReader(space, actions, env_id, self.num_envs)
         self._final_reader = StreamReader(space, actions, env_id, 1)
         self._observations: list[Any] = [None] * self.num_envs  # of the last step, as the environments returned them
@@ -124,6 +130,8 @@ class SyncBackend:
                 if running[i]:
                     observations[i], reward, term, trunc, infos[i] = step(actions[i])
                     rewards[i] = reward if type(reward) in PLAIN_NUMBERS else one_number(reward)
+                    if term is not False or trunc is not False:
+                        term, trunc = end_flags(term, trunc)
                     if term or trunc:
                         if not done:
                             terminated, truncated, done = terminated.copy(), truncated.copy(), True
@@ -146,6 +154,8 @@ class SyncBackend:
             for i, step in enumerate(self._steps):
                 observations[i], reward, term, trunc, infos[i] = step(actions[i])
                 rewards[i] = reward if type(reward) in PLAIN_NUMBERS else one_number(reward)
+                if term is not False or trunc is not False:
+                    term, trunc = end_flags(term, trunc)
                 if term or trunc:
                     final = self._read_final(i)
                     if final_obs is None:
@@ -163,6 +173,7 @@ class SyncBackend:
         with env_code(self._env_id, "reset()"):
             seed_spaces(self.envs[i], seed)
             result = self._resets[i](seed=seed)
+        require_same_spaces(self._inner[i], self._spaces[i], self._env_id)
         self._observations[i], self._infos[i] = first_observation(self._env_id, result), result[1]
         self._began[i] = self._clock
 
@@ -185,7 +196,7 @@ class SyncBackend:
         if isinstance(error, LimelightError):
             return
         inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
-        if inside and not isinstance(error, NotOneNumberError):  # raised inside the environment
+        if inside and not isinstance(error, StepValueError):  # raised inside the environment
             raise call_fault(self._env_id, "step()", error) from error
         count = f" {self._clock - self._began[i]}"
         raise step_misfit(self._env_id, count, i, self.single_observation_space, error) from error
@@ -238,9 +249,10 @@ class VectorBackend:
         self._env_id = env_id
         self._clock = 0
         self._check = LeafReader(whole(self.single_observation_space), self.num_envs).check
-        self._vector_step = self._guarded_step
-        # Gymnasium's own classes have zeros on invalid rows; a third party's need not.
+        self._read_final = LeafReader(whole(self.single_observation_space), 1).read
+        # Gymnasium's own classes return arrays [B], zeros on invalid rows; a third party's need not.
         own = all(type(layer).__module__.startswith("gymnasium.") for layer in (envs, envs.unwrapped))
+        self._vector_step = self._guarded_step if own else self._checked_step
         if own and self.name == "vector":
             _trust_actions(envs.unwrapped)
             self._vector_step = envs.step
@@ -263,6 +275,9 @@ class VectorBackend:
         Raises: EnvError if one is not in the space.
         """
         self._clock += 1
+        return self._in_space(obs)
+
+    def _in_space(self, obs: Any) -> NDArray[Any]:
         try:
             return self._check(obs)
         except MisfitError as error:
@@ -271,15 +286,22 @@ class VectorBackend:
 
     def _reset(self, **how: Any) -> NDArray[Any]:
         with self._env_code("reset()"):
-            obs, infos = self.envs.reset(**how)
-        raise_fault(infos)
+            result = self.envs.reset(**how)
+            obs = first_observation(self._env_id, result)
+        infos = result[1]
+        if self.name == "async":
+            raise_fault(infos)
         return obs
 
     def _guarded_step(self, actions: NDArray[Any]) -> Any:
         with self._env_code("step()"):
             result = self.envs.step(actions)
-        raise_fault(result[4])
+        if self.name == "async":
+            raise_fault(result[4])
         return result
+
+    def _checked_step(self, actions: NDArray[Any]) -> Any:
+        return checked_result(self._guarded_step(actions), self.num_envs, self._env_id)
 
     @contextmanager
     def _env_code(self, call: str) -> Iterator[None]:
@@ -313,17 +335,33 @@ class VectorBackend:
         final_obs: NDArray[Any] | None = None
         done = np.flatnonzero(terminated | truncated)
         if done.size:
-            final_obs = np.zeros_like(obs)
+            space = self.single_observation_space
+            final_obs = np.zeros((self.num_envs, *(space.shape or ())), space.dtype)
             for i in done:
-                final_obs[i] = infos["final_obs"][i]
+                final_obs[i] = self._final_row(infos, int(i))
         return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, self._all, final_obs)
+
+    def _final_row(self, infos: Any, i: int) -> NDArray[Any]:
+        """Return the final observation of environment ``i``.
+
+        Raises: EnvError if infos have none, or it is not in its space.
+        """
+        try:
+            return self._read_final([infos["final_obs"][i]])[0]
+        except MisfitError as error:
+            raise EnvError(f"{self._env_id}: final_obs, environment {i}: {error}") from None
+        except (KeyError, IndexError, TypeError):
+            raise EnvError(
+                f"{self._env_id}: infos of its vectorised class have no final_obs for environment {i}, whose episode "
+                "ended; same_step needs it: set autoreset_mode to next_step, or backend to sync"
+            ) from None
 
     def _step_then_reset(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, _ = self._vector_step(actions)
         final_obs: NDArray[Any] | None = None
         done = terminated | truncated
         if done.any():
-            final_obs = np.array(obs)  # a copy: the reset may write into the same buffer
+            final_obs = np.array(self._in_space(obs))  # a copy: the reset may write into the same buffer
             obs = self._reset(options={"reset_mask": done})
         return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, self._all, final_obs)
 

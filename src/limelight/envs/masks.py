@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
-from limelight.errors import EnvError
+from limelight.errors import ConfigError, EnvError
 from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import MASK_KEY, Packed
 from limelight.typing import AnyEnv
@@ -56,8 +56,14 @@ def with_mask(space: Space[Any], action_space: Space[Any]) -> Dict:
 
 
 def flat_mask(mask: Any) -> NDArray[Any]:
-    """Return a mask as one array: Gymnasium's masks of MultiDiscrete actions are tuples of arrays."""
-    return np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
+    """Return a mask as one array: Gymnasium's masks of MultiDiscrete actions are tuples of arrays.
+
+    What is no array, such as lists of different lengths, gives an empty one, which fits no actions.
+    """
+    try:
+        return np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
+    except Exception:  # objects of other libraries may raise anything
+        return np.zeros(0)
 
 
 def has_legal_action(masks: NDArray[Any], sizes: list[int]) -> NDArray[np.bool_]:
@@ -66,6 +72,17 @@ def has_legal_action(masks: NDArray[Any], sizes: list[int]) -> NDArray[np.bool_]
         return np.asarray(np.logical_or.reduce(masks, axis=-1))
     legal: NDArray[np.bool_] = np.logical_or.reduceat(masks != 0, np.cumsum([0, *sizes[:-1]]), axis=-1)
     return np.asarray(np.logical_and.reduce(legal, axis=-1))
+
+
+def require_legal(masks: NDArray[Any], action_space: Space[Any]) -> None:
+    """Refuse masks [B, n] of which one leaves no action.
+
+    Raises: ConfigError.
+    """
+    has_legal = has_legal_action(masks, choices(action_space))
+    if not has_legal.all():
+        row = int(np.flatnonzero(~has_legal)[0])
+        raise ConfigError(f"{MASK_KEY} of observation {row}: leaves no legal action; at least one must be")
 
 
 def random_action(env: AnyEnv, obs: Any, info: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, final
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Dict, Space, Tuple
+from gymnasium.spaces import Dict, MultiBinary, Space, Tuple
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
@@ -75,6 +75,7 @@ class StreamReader:
         self._mask = space.mask if isinstance(space, Packed) else None
         self._from_info = isinstance(space, Packed) and space.mask_source == "info"
         self._choices = choices(action_space)
+        self._is_binary = self._mask is None or isinstance(self._mask.space, MultiBinary)
 
     def read(self, observations: list[Any], infos: list[dict[str, Any]], running: list[bool]) -> NDArray[Any]:
         """Return [B, *shape], which the next call overwrites.
@@ -109,6 +110,8 @@ class StreamReader:
 
         At the end of an episode no action follows, and many environments then have no legal one.
         """
+        if not self._is_binary:  # a Box or MultiDiscrete, which takes other numbers too
+            self._require_binary(masks)
         has_legal = has_legal_action(masks, self._choices)
         if np.logical_and.reduce(has_legal):
             return
@@ -117,6 +120,14 @@ class StreamReader:
                 raise MisfitError(
                     int(row), f"{MASK_KEY} leaves no legal action; at least one must be, or the episode must end"
                 )
+
+    def _require_binary(self, masks: NDArray[Any]) -> None:
+        other = (masks != 0) & (masks != 1)
+        if np.logical_or.reduce(other, axis=None):
+            row, column = np.argwhere(other)[0].tolist()
+            raise MisfitError(
+                row, f"observation[{MASK_KEY!r}] holds {masks[row, column]}: must be 0 or 1 for each action"
+            )
 
     def error(self, error: MisfitError, step: int, index: int | None) -> EnvError:
         """Return the error for a user: environment, step of its episode (0: the reset) and index among B."""
@@ -162,49 +173,65 @@ class PackObservations(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return row.copy()
 
 
-def to_batch(space: Space[Any], obs: Any, action_masks: Any = None) -> tuple[NDArray[Any], bool]:
+def to_batch(
+    space: Space[Any], obs: Any, action_masks: Any = None, noun: str = "observation"
+) -> tuple[NDArray[Any], bool]:
     """Return a user's observations as the policy takes them, [B, *shape], and whether they were a single one.
 
     Args:
         space: the agent's observation space.
         obs: an observation of the environment as it is, nested if its space is, or packed; one, or a batch [B, ...].
         action_masks: legal actions, [n] or [B, n], instead of those in ``obs``; without either, all are legal.
-    Raises: ValueError if ``obs`` or ``action_masks`` does not fit.
+        noun: the value in messages; actions are read as observations are.
+    Raises: ValueError if ``obs`` or ``action_masks`` does not fit. Whether a mask leaves an action is not checked.
     """
     mask = space.mask if isinstance(space, Packed) else None
     if isinstance(space, Packed) and (space.mask_source == "info" or not isinstance(obs, np.ndarray)):
         batch, single = _packed_batch(space, without_text(obs))
     else:
-        array, shape = np.asarray(obs), space.shape or ()
+        array, shape = _as_array(noun, obs), space.shape or ()
         single = array.shape == shape
         batch = array[None] if single else array
         if batch.shape[1:] != shape:
-            raise ValueError(f"observation of shape {array.shape}: must be {shape}, or [B, ...] of it")
+            raise ValueError(f"{noun} of shape {array.shape}: must be {shape}, or [B, ...] of it")
         for leaf in leaves_of(space):
             part = batch[:, leaf.part].reshape(-1, *(leaf.space.shape or ())) if isinstance(space, Packed) else batch
             found = misfit(leaf.space, part, len(batch))
             if found is not None:
-                raise ValueError(f"observation{path_name(leaf.path)}{found.words}")
+                raise ValueError(f"{noun}{path_name(leaf.path)}{found.words}")
     if not len(batch):
-        raise ValueError(f"observation of shape {np.shape(obs)}: holds none")
-    _require_finite(space, batch)
+        raise ValueError(f"{noun} of shape {np.shape(obs)}: holds none")
+    _require_finite(space, batch, noun)
     if action_masks is None:
         return batch, single
     if mask is None:
         raise ValueError("action_masks: this agent takes none; its environment gave no action_mask in training")
-    masks = np.atleast_2d(np.asarray(action_masks))
+    masks = np.atleast_2d(_as_array("action_masks", action_masks))
     if masks.shape not in {(1, mask.size), (len(batch), mask.size)}:
         raise ValueError(f"action_masks of shape {masks.shape}: must be [{mask.size}] or [{len(batch)}, {mask.size}]")
+    found = misfit(MultiBinary(mask.size), masks, len(masks))
+    if found is not None:
+        raise ValueError(f"action_masks{found.words}")
     batch = batch.copy()
     batch[:, mask.part] = masks
     return batch, single
 
 
-def _require_finite(space: Space[Any], batch: NDArray[Any]) -> None:
+def _as_array(name: str, values: Any) -> NDArray[Any]:
+    """Return an argument as an array. Raises: ValueError that names it, for ragged lists and what libraries raise."""
+    try:
+        return np.asarray(values)
+    except RuntimeError as error:  # a tensor that needs gradients
+        raise ValueError(f"{name}: is no array ({' '.join(str(error).split())})") from None
+    except ValueError:
+        raise ValueError(f"{name}: is no array, as its parts have different lengths") from None
+
+
+def _require_finite(space: Space[Any], batch: NDArray[Any], noun: str) -> None:
     """Raise ValueError for the first number [B, *shape] that is not finite."""
     if batch.dtype.kind == "f" and not np.isfinite(batch).all():
         row, *index = np.argwhere(~np.isfinite(batch))[0].tolist()
-        raise ValueError(f"observation{place_name(space, index)} = {batch[(row, *index)]}: must be a finite number")
+        raise ValueError(f"{noun}{place_name(space, index)} = {batch[(row, *index)]}: must be a finite number")
 
 
 def _packed_batch(space: Packed, obs: Any) -> tuple[NDArray[Any], bool]:

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from limelight.envs.faults import call_fault, one_number
+from limelight.envs.faults import StepValueError, call_fault, end_flags, one_number, step_misfit
 from limelight.envs.masks import random_action
 from limelight.errors import LimelightError
 from limelight.spaces.packed import Packed
@@ -48,6 +48,8 @@ def probe(env: AnyEnv, name: str, max_steps: int, max_seconds: float) -> Probe:
         return _play(env, max_steps, max_seconds, calls)
     except LimelightError:
         raise
+    except StepValueError as error:
+        raise step_misfit(name, "", 0, env.observation_space, error) from error
     except (Exception, SystemExit) as error:
         raise call_fault(name, calls[-1], error) from error
 
@@ -69,7 +71,7 @@ def _play(env: AnyEnv, max_steps: int, max_seconds: float, calls: list[str]) -> 
         rewards.append(one_number(reward))
         largest = max(largest, _largest(env.observation_space, obs))
         length += 1
-        if terminated or truncated:
+        if any(end_flags(terminated, truncated)):
             lengths.append(length)
             ends.append(abs(rewards[-1]))
             length = 0

@@ -27,7 +27,7 @@ from gymnasium.wrappers import TimeLimit
 
 from limelight.envs import games, minigrid
 from limelight.envs.atari import AtariGame
-from limelight.envs.faults import call_fault, close_env
+from limelight.envs.faults import call_fault, close_env, what_happened
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
 from limelight.envs.probe import Probe, probe
@@ -268,9 +268,7 @@ class EnvSource:
         except (Exception, SystemExit) as error:
             if not kwargs or isinstance(error, SystemExit):
                 raise call_fault(self.name, "making it", error) from error
-            raise ConfigError(
-                f"env_kwargs = {kwargs}: {self.name} refuses them ({type(error).__name__}: {error})"
-            ) from error
+            raise ConfigError(f"env_kwargs = {kwargs}: {self.name} refuses them ({_without_verb(error)})") from error
         if not isinstance(env, gym.Env):
             single = "; num_envs copies are made of one environment" if isinstance(env, VectorEnv) else ""
             raise EnvError(
@@ -392,6 +390,10 @@ def import_env_module(config: EnvConfig) -> None:
 def _import(setting: str, module: str) -> Any:
     if not all(part.isidentifier() for part in module.split(".")):
         raise ConfigError(f"{setting} = {module}: must be the dotted name of a module, e.g. my_package.envs")
+    if module.endswith(".py"):
+        raise ConfigError(
+            f"{setting} = {module}: is a file; write the name of its module, {module.removesuffix('.py')}"
+        )
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -402,6 +404,8 @@ def _import(setting: str, module: str) -> Any:
         raise ConfigError(
             f"{setting} = {module}: it imports {error.name}, which is not installed; install that"
         ) from error
+    except (Exception, SystemExit) as error:  # code of the module's own, or its syntax
+        raise ConfigError(f"{setting} = {module}: importing it {what_happened(error)}") from error
 
 
 def _unknown_id(env_id: str, module: str, name: str) -> str:
@@ -448,12 +452,16 @@ def known_ids() -> list[str]:
 
 def _split_version(env_id: str) -> tuple[str, int]:
     """Split an id into its lower-case name and its version (-1 if it has none)."""
-    match = re.fullmatch(r"(.*?)(?:-v(\d+))?", env_id.lower())
+    match = re.fullmatch(r"(.*?)(?:-v(\d+))?", env_id.lower(), re.DOTALL)
     assert match is not None
     return match[1], int(match[2] or -1)
 
 
 # --------------------------------------------------------------------------- messages
+
+
+def _without_verb(error: BaseException) -> str:
+    return what_happened(error).removeprefix("raised ")
 
 
 def _not_made(name: str, source: EnvSpec | Creator, error: Exception) -> str:

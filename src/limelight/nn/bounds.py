@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium.spaces import Box, Space
+from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
 from limelight.errors import ConfigError
+from limelight.spaces.packed import Packed
 
 ToEnv = Callable[[NDArray[Any]], NDArray[Any]]
 """Converts sampled actions [B, *action_shape] to the environments' actions [B, *space.shape]."""
 Bounds = Literal["auto", "clip", "rescale", "squash"]
+_NEAR_ONE = 1.0 - 2.0**-24
+"""The float32 next to 1, halfway: tanh of sampled numbers rounds to 1 beyond it."""
 
 
 def choose_bounds(space: Box, bounds: Bounds) -> Bounds:
@@ -64,6 +67,44 @@ def make_to_env(space: Box, bounds: Bounds) -> ToEnv:
         return function
     to_shape = shaped(space)
     return lambda actions: to_shape(function(actions))
+
+
+def as_sampled(space: Space[Any], bounds: Bounds, actions: NDArray[Any]) -> NDArray[Any]:
+    """Return actions as the distribution samples them, [B, *action_shape]: the inverse of ``to_env``.
+
+    Args:
+        space: of the actions, simple or packed.
+        bounds: of continuous actions.
+        actions: in the environment's units, [B, *space.shape].
+    Raises: ValueError for an action out of the bounds that squashed actions never leave.
+    """
+    if isinstance(space, Packed):
+        columns = [
+            as_sampled(leaf.space, bounds, actions[:, leaf.part].reshape(-1, *(leaf.space.shape or ()))).reshape(
+                len(actions), -1
+            )
+            for leaf in space.leaves
+        ]
+        return np.concatenate(columns, 1)
+    flat = actions if isinstance(space, Discrete) else actions.reshape(len(actions), -1)
+    return _as_sampled_reals(space, bounds, flat) if isinstance(space, Box) else flat
+
+
+def _as_sampled_reals(space: Box, bounds: Bounds, actions: NDArray[Any]) -> NDArray[Any]:
+    """Return continuous actions [B, A] before they were rescaled or squashed; a bound itself is not infinite."""
+    chosen = choose_bounds(space, bounds)
+    if chosen == "clip":
+        return actions.astype(np.float32)
+    low, high, centre, half = (bound.astype(np.float64) for bound in _flat_bounds(space))
+    unit = (actions - centre) / np.where(half == 0.0, 1.0, half)
+    if chosen == "squash":
+        if (np.abs(unit) > 1.0 + 1e-6).any():
+            row, column = (int(i) for i in np.argwhere(np.abs(unit) > 1.0 + 1e-6)[0])
+            raise ValueError(
+                f"action[{column}] = {actions[row, column]:g}: is out of the bounds {low[column]:g} … {high[column]:g}"
+            )
+        unit = np.arctanh(np.clip(unit, -_NEAR_ONE, _NEAR_ONE))
+    return unit.astype(np.float32)
 
 
 def log_half_ranges(space: Box, bounds: Bounds) -> float | None:

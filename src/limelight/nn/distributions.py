@@ -209,6 +209,20 @@ class Gaussian:
         return entropies + mean_log_slope(mean, log_std).sum(-1) + self.log_scale
 
 
+def probabilities(distribution: ActionDistribution, params: Tensor) -> list[Tensor]:
+    """Return the probabilities of every discrete factor: of n actions [..., n], or of success [..., A].
+
+    Raises: ConfigError where a factor is continuous.
+    """
+    if isinstance(distribution, FactorizedDistribution):
+        return [p for f in distribution.factors for p in probabilities(f.distribution, _params_of(f, params))]
+    if isinstance(distribution, Categorical):
+        return [params.softmax(-1)]
+    if isinstance(distribution, Bernoulli):
+        return [params.sigmoid()]
+    raise ConfigError("action_probabilities: continuous actions have a density and no probabilities; use log_prob")
+
+
 class Factor(NamedTuple):
     """One factor of a :class:`FactorizedDistribution`, and its columns in the parameters, noise and actions."""
 

@@ -233,7 +233,11 @@ def _load_custom_encoder(space: Space[Any], name: str) -> nn.Module:
     if not callable(make):
         near = did_you_mean(attribute, vars(owner))
         raise ConfigError(f"encoder = {name!r}: {module_name} has no class {attribute}{near}")
-    encoder = make(space)
+    try:
+        encoder = make(space)
+    except Exception as error:  # a user's class may raise anything
+        raised = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"encoder = {name!r}: {attribute}(observation_space) raised {raised}") from error
     if not isinstance(encoder, nn.Module) or not isinstance(getattr(encoder, "num_features", None), int):
         raise ConfigError(f"encoder = {name!r}: must be an nn.Module with an int attribute num_features")
     return encoder

@@ -156,5 +156,7 @@ def make_learner(
     model = make_model(observations, actions, config.model, derive_seed(config.seed, Stream.MODEL)).to(config.device)
     order = derive_seed(config.seed if seed is None else seed, Stream.MINIBATCHES)
     learner = Learner(model, config.algorithm, config.optim, train_state, seed=order)
-    normalizer = make_normalizer(observations, is_builtin(config.model.encoder)) if config.env.normalize_obs else None
-    return learner, normalizer
+    if not config.env.normalize_obs:
+        return learner, None
+    per_frame = config.env.image_statistics == "frame"
+    return learner, make_normalizer(observations, is_builtin(config.model.encoder), per_frame)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from limelight.algo.episodes import Episode
 from limelight.runners.actor_learner import ActorLearner
-from limelight.runners.base import ENV_STATE_NOT_RESTORED, stamp_episodes
+from limelight.runners.base import ENV_STATE_NOT_RESTORED, Budget, stamp_episodes
 from limelight.typing import Metrics, State
 
 
 class SyncRunner:
     """Collects every rollout with the newest parameters, and learns from it before the next (AC and A2C)."""
 
-    def __init__(self, actor_learner: ActorLearner, total_timesteps: int) -> None:
+    def __init__(self, actor_learner: ActorLearner, total_timesteps: int, total_episodes: int | None = None) -> None:
         self.actor_learner = actor_learner
-        self.total_timesteps = total_timesteps
+        self.budget = Budget(total_timesteps, total_episodes)
         self.num_steps = 0
+        self.num_episodes = 0
         self.seconds = 0.0
         self._episodes: list[Episode] = []
 
@@ -26,23 +28,27 @@ class SyncRunner:
         """See :class:`limelight.runners.base.Runner`."""
         collector = self.actor_learner.collector
         learner = self.actor_learner.learner
-        if self.num_steps >= until:
+        budget = self.budget
+        most_episodes = math.inf if budget.episodes is None else budget.episodes
+        if self.num_steps >= until or self.num_episodes >= most_episodes:
             return {}
         start = now = time.perf_counter()
-        while self.num_steps < until and now < start + seconds:
+        while self.num_steps < until and self.num_episodes < most_episodes and now < start + seconds:
             # Collect
             rollout = self.actor_learner.collect()
 
             # Learn
-            learner.update(rollout, self.num_steps / self.total_timesteps)
+            learner.update(rollout, budget.progress(self.num_steps, self.num_episodes))
 
             # Count
             self.num_steps += rollout.num_valid
             if finished := collector.pop_episodes():
+                self.num_episodes += len(finished)
                 self._episodes += stamp_episodes(finished, self.num_steps)
             now = time.perf_counter()
         self.seconds += now - start
-        return self.actor_learner.metrics() if self.num_steps >= until else {}
+        is_due = self.num_steps >= until or self.num_episodes >= most_episodes
+        return self.actor_learner.metrics() if is_due else {}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
@@ -58,6 +64,7 @@ class SyncRunner:
         """See :class:`limelight.runners.base.Runner`."""
         return {
             "num_steps": self.num_steps,
+            "num_episodes": self.num_episodes,
             "seconds": self.seconds,
             "train_state": self.actor_learner.learner.train_state.get_state(),
             "actor": self.actor_learner.get_state(),
@@ -66,6 +73,7 @@ class SyncRunner:
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
         """See :class:`limelight.runners.base.Runner`."""
         self.num_steps = int(state["num_steps"])
+        self.num_episodes = int(state["num_episodes"])
         self.seconds = float(state["seconds"])
         self.actor_learner.learner.train_state.set_state(state["train_state"])
         return None if self.actor_learner.set_state(state["actor"], seed) else ENV_STATE_NOT_RESTORED

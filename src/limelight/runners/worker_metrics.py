@@ -19,6 +19,8 @@ class Counter(IntEnum):
     UPDATES = 1
     SKIPPED = 2
     """Updates whose gradient was not finite."""
+    EPISODES = 3
+    """Finished episodes."""
 
 
 def mean_metrics(rows: Sequence[Metrics]) -> Metrics:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Space, Tuple
+from gymnasium.spaces import Space
 from numpy.typing import ArrayLike, NDArray
 
 from limelight.algo.normalization import Moments, ObservationNormalizer, make_normalizer
 from limelight.algo.train_state import FlatParameters
-from limelight.envs.packing import to_batch
 from limelight.errors import CheckpointError, ConfigError
 from limelight.nn.encoders import is_builtin
 from limelight.nn.model import ActorCritic, make_model
@@ -28,16 +28,14 @@ from limelight.runs.checkpoint import (
     write_state,
 )
 from limelight.runs.folder import as_folder
+from limelight.runs.rows import RecurrentState, Row, forward, log_prob_of, probabilities_of, read_row
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
-from limelight.spaces.describe import describe_space, space_from_json, space_to_json
+from limelight.spaces.describe import space_from_json, space_to_json
 from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
 
 _LOG = logging.getLogger("limelight")
-
-RecurrentState = NDArray[np.float32]
-"""Recurrent state of a policy in B episodes, [B, S]."""
 
 
 class Agent:
@@ -114,39 +112,72 @@ class Agent:
                 without it. It replaces a mask that is a part of ``obs``.
         Returns: (actions, state); a batch gives [B, *action_shape], one observation [*action_shape] (a NumPy integer,
             equal to an int, for Discrete actions); Dict and Tuple actions are dicts and tuples of such.
-        Raises: ValueError if an observation, mask, ``state`` or ``episode_start`` has another form than stated here.
+        Raises: ConfigError, which is a ValueError, if an observation, mask, ``state`` or ``episode_start`` has another
+            form than stated here.
         """
-        _require_observation(self.observation_space, obs)
-        # Check the arguments
-        batch, single = to_batch(self.observation_space, obs, action_masks)
-        start = np.zeros(len(batch), np.float32) if episode_start is None else np.array(episode_start, np.float32)
-        if start.size != len(batch):
-            raise ValueError(f"episode_start of shape {start.shape}: must be [{len(batch)}], one for each observation")
-        start = start.reshape(-1)
-        # Continue from a recurrent state, which may belong to another batch if all episodes begin here
-        policy = self._greedy if deterministic else self._sampling
-        own = state is None and self._stateful
-        before = self._recurrent_state if own else state
-        policy.recurrent_state = None if start.all() else self._checked(before, len(batch))
+        row = self._row(obs, state, episode_start, action_masks)
         # Act
-        actions = policy.to_env(policy.act(self.normalize(batch), start))
+        policy = self._greedy if deterministic else self._sampling
+        policy.recurrent_state = row.state
+        actions = policy.to_env(policy.act(row.obs, row.episode_start))
         if policy.recurrent_state is not None:
+            own = state is None and self._stateful
             state = policy.recurrent_state
             self._recurrent_state = state if own else self._recurrent_state
         # Return actions of the environment's own form
-        actions = actions[0] if single else actions
+        actions = actions[0] if row.single else actions
         return (self.action_space.unpack(actions) if isinstance(self.action_space, Packed) else actions), state
 
-    def _checked(self, state: RecurrentState | None, batch: int) -> RecurrentState | None:
-        """Return ``state`` as an array for ``batch`` observations; None without a recurrent core."""
-        width = self.model.state_size
-        if state is None or width == 0:
-            return None
-        if np.shape(state) != (batch, width):
-            raise ValueError(
-                f"state of shape {np.shape(state)}: must be [{batch}, {width}]; reset() or episode_start clears it"
-            )
-        return np.array(state, np.float32)
+    def value(self, obs: Any, state: RecurrentState | None = None, episode_start: ArrayLike | None = None) -> Any:
+        """Return V(s) of raw observations: a number for one, [B] for a batch.
+
+        It is in the units of the rewards that the critic learnt from: clipped, scaled, normalised. The arguments are
+        those of :meth:`predict`; the agent's own recurrent state is used, and stays as it is.
+        """
+        row = self._row(obs, state, episode_start)
+        values = forward(self.model, row).values[0].cpu().numpy()
+        return values[0] if row.single else values
+
+    def action_probabilities(
+        self,
+        obs: Any,
+        state: RecurrentState | None = None,
+        episode_start: ArrayLike | None = None,
+        action_masks: ArrayLike | None = None,
+    ) -> Any:
+        """Return π(·|s) of raw observations, with the arguments of :meth:`predict` and as :meth:`value` uses them.
+
+        Returns: Discrete, [n] or [B, n] for a batch; MultiDiscrete, a tuple of such; MultiBinary, of success, [A] or
+            [B, A]; Dict and Tuple, dicts and tuples of these.
+        Raises: ConfigError where actions are continuous.
+        """
+        row = self._row(obs, state, episode_start, action_masks)
+        return probabilities_of(self.model, self.action_space, row)
+
+    def log_prob(
+        self,
+        obs: Any,
+        action: Any,
+        state: RecurrentState | None = None,
+        episode_start: ArrayLike | None = None,
+        action_masks: ArrayLike | None = None,
+    ) -> Any:
+        """Return log π(action|s) of raw observations: a number for one, [B] for a batch.
+
+        ``action`` is as :meth:`predict` returns it; the other arguments are those of :meth:`action_probabilities`. For
+        continuous actions it is the log density: of the environment's action where it is squashed, otherwise of the
+        sampled one, before it is rescaled and clipped, as training has it.
+        """
+        row = self._row(obs, state, episode_start, action_masks)
+        return log_prob_of(self.model, self.action_space, row, action)
+
+    def _row(self, obs: Any, state: Any, episode_start: Any, action_masks: Any = None) -> Row:
+        """Return the arguments of :meth:`predict` as the network takes them."""
+        before = self._recurrent_state if state is None and self._stateful else state
+        row = read_row(
+            self.observation_space, self.action_space, self.model.state_size, obs, before, episode_start, action_masks
+        )
+        return row._replace(obs=self.normalize(row.obs))
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that :meth:`from_state` needs, as plain data and arrays."""
@@ -178,34 +209,34 @@ class Agent:
         flat.params.copy_(params)
         normalizer = None
         if state["normalizer"] is not None:
-            normalizer = make_normalizer(observation_space, is_builtin(config.model.encoder))
+            normalizer = make_normalizer(
+                observation_space, is_builtin(config.model.encoder), config.env.image_statistics == "frame"
+            )
             normalizer.set_state(state["normalizer"])
         return cls(model, normalizer, config, observation_space, action_space)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the agent as it is saved; a callable that made its environment stays behind."""
-        return Agent.from_state, (self.get_state(),)
+        """Pickle the agent as it is saved, with its recurrent state; a callable that made its environment stays behind.
+
+        The copy also draws the same actions as this agent would.
+        """
+        own = self._stateful, self._recurrent_state, self._sampling.get_state()
+        return Agent.from_state, (self.get_state(),), own
+
+    def __setstate__(self, own: tuple[bool, RecurrentState | None, dict[str, Any]]) -> None:
+        """Continue with a recurrent state and a random stream."""
+        self._stateful, self._recurrent_state, sampling = own
+        self._sampling.set_state(sampling)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Agent:
+        """Return a copy that shares nothing but the callable that makes its environment."""
+        agent: Agent = pickle.loads(pickle.dumps(self))
+        agent.env_factory = self.env_factory
+        return agent
 
     def save(self, folder: str | Path) -> None:
         """Write the agent into ``folder`` (replaced as a whole): safetensors and JSON, checksummed, no pickle."""
         write_state(Path(folder), self.get_state())
-
-
-def _require_observation(space: Space[Any], obs: Any) -> None:
-    """Refuse the result of ``reset()`` or ``step()`` as a whole, and a dict where none is expected.
-
-    Raises: ValueError.
-    """
-    original = space.original if isinstance(space, Packed) else space
-    if isinstance(space, Packed) and space.mask_source == "info":
-        original = space.original["observation"]  # type: ignore[index]
-    if isinstance(obs, tuple) and len(obs) in (2, 5) and isinstance(obs[-1], dict) and not isinstance(original, Tuple):
-        call = "reset()" if len(obs) == 2 else "step()"
-        raise ValueError(f"obs: is all that {call} returned; pass its first part, the observation")
-    if isinstance(obs, dict) and not isinstance(space, Packed):
-        raise ValueError(f"obs: is a dict, but the agent was trained on {describe_space(space)}; pass an array")
-    if obs is None:
-        raise ValueError(f"obs: is None; the agent was trained on {describe_space(space)}")
 
 
 def load(run_dir: str | Path, which: str = "best") -> Agent:

@@ -23,6 +23,7 @@ from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError, NonFiniteError
 from limelight.runs.statistics import iqm
 from limelight.settings.schema import EnvConfig, EvalConfig
+from limelight.settings.values import Range, coerce
 from limelight.spaces.describe import describe_space, space_difference
 from limelight.typing import EnvFactory
 
@@ -93,10 +94,11 @@ class Evaluation:
         """Return the mean episode length in environment steps."""
         return float(np.mean(self.lengths))
 
-    def to_json(self) -> dict[str, float]:
-        """Return the statistics by the names that ``limelight evaluate --json`` prints."""
+    def to_json(self) -> dict[str, Any]:
+        """Return statistics and episodes by the names that ``limelight evaluate --json`` prints."""
         keys = ("mean_return", "std_return", "median_return", "iqm_return", "episodes", "mean_length")
-        return {**{key: getattr(self, key) for key in keys}, "cut_episodes": self.cut}
+        statistics = {key: getattr(self, key) for key in keys}
+        return {**statistics, "cut_episodes": self.cut, "returns": self.returns, "lengths": self.lengths}
 
     def describe_cut(self, asked: int) -> str:
         """Return how many episodes were cut, and that others were not run for that reason; nothing if none was."""
@@ -142,8 +144,12 @@ def evaluate(
     Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
     _require_agent(agent)
-    if episodes < 1:
-        raise ConfigError(f"episodes = {episodes}: must be ≥ 1")
+    episodes, seed = coerce("episodes", episodes, int), coerce("seed", seed, int)
+    Range(ge=1).check("episodes", episodes)
+    Range(ge=0).check("seed", seed)
+    if num_envs is not None:
+        num_envs = coerce("num_envs", num_envs, int)
+        Range(ge=1).check("num_envs", num_envs)
     config, factory = env_of(agent, env)
     source = resolve_env(config, factory)
     envs = make_eval_envs(source, episodes, agent.config.eval if env is None else EvalConfig(), num_envs)

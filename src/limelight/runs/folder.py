@@ -24,8 +24,8 @@ CONFIG, COMMAND, SYSTEM, SUMMARY = "config.yaml", "command.txt", "system.json", 
 METRICS, MONITOR = "metrics.jsonl", "monitor.csv"
 VIDEOS = "videos"
 """The folder of MP4 files, each with a JSON file of the same name that holds its :class:`VideoInfo`."""
-MONITOR_COLUMNS = ("r", "l", "t", "step")
-"""Return, length, training seconds, and the environment step at which the end of the episode was seen."""
+MONITOR_COLUMNS = ("r", "l", "t", "step", "env", "worker")
+"""Return, length, training seconds, the environment step at which the end of the episode was seen, and who ran it."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,11 @@ def only_process(folder: Path) -> Iterator[None]:
 
     Raises: ConfigError if another process holds it.
     """
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
+    from limelight.runners.processes.portable import only_holder  # here, as the command line loads this module
 
-    with (folder / CONFIG).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"resume = {folder}: another process trains there; wait for it or end it") from None
-        except OSError:  # a file system without locks
-            pass
+    with only_holder(folder / CONFIG) as is_free:
+        if not is_free:
+            raise ConfigError(f"resume = {folder}: another process trains there; wait for it or end it")
         yield
 
 
@@ -159,16 +152,17 @@ def _processor() -> str:
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write ``data`` as valid JSON (NaN and ±inf become null); a reader sees the old file or the new one, whole."""
     temporary = path.with_name(path.name + ".tmp")
-    text = json.dumps(_as_json(data), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(as_json(data), indent=2, ensure_ascii=False, allow_nan=False)
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Return plain data as JSON has it: NaN and ±inf are None, tuples are lists."""
     if isinstance(value, dict):
-        return {name: _as_json(item) for name, item in value.items()}
+        return {name: as_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_json(item) for item in value]
+        return [as_json(item) for item in value]
     return finite_or_none(value) if isinstance(value, float) else value
 
 

@@ -136,7 +136,7 @@ def _read_episodes(path: Path) -> Series:
     if not lines:
         return Series(*np.empty((3, 0)))
     try:
-        returns, _, seconds, steps = np.loadtxt(lines, delimiter=",", ndmin=2).T
+        returns, _, seconds, steps, _, _ = np.loadtxt(lines, delimiter=",", ndmin=2).T
     except ValueError:
         raise CheckpointError(f"{path}: damaged (not lines of {','.join(MONITOR_COLUMNS)})") from None
     order = np.argsort(steps, kind="stable")  # reports of asynchronous workers may overlap

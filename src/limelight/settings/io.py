@@ -40,6 +40,10 @@ ALIASES: dict[str, str] = {
 }
 
 
+# Switches of the classic script → a setting here, and its values where the switch is on and off.
+SWITCHES: dict[str, tuple[str, str, str]] = {"no_shared": ("optimizer_statistics", "per_worker", "shared")}
+
+
 @dataclass(frozen=True)
 class Setting:
     """One field of a dataclass or of its sections."""
@@ -96,6 +100,11 @@ def get_setting(config: TrainConfig, name: str) -> Any:
     return getattr(owner, name)
 
 
+def plain_name(given: str) -> str:
+    """Return the name here of a setting that may be given by its name elsewhere."""
+    return SWITCHES[given][0] if given in SWITCHES else ALIASES.get(given, given)
+
+
 def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     """Return a copy of ``config`` with settings replaced by their plain names, types checked.
 
@@ -103,7 +112,9 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     """
     changes: dict[str, dict[str, Any]] = {}
     for given, value in settings.items():
-        name = ALIASES.get(given, given)  # as on the command line
+        name = plain_name(given)  # as on the command line
+        if given in SWITCHES:
+            value = SWITCHES[given][1 if coerce(given, value, bool) else 2]
         setting = all_settings().get(name)
         if setting is None:
             raise ConfigError(f"{given}: no such setting{did_you_mean(given, all_settings())}")
@@ -124,8 +135,8 @@ def _replace(config: Any, changes: dict[str, dict[str, Any]], section: str = "")
 
 
 _CHANGEABLE = (
-    "total_timesteps", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus", "worker_placement",
-    "device", "backend", "num_workers", "env_module", "env_threads",
+    "total_timesteps", "total_episodes", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus",
+    "worker_placement", "device", "backend", "num_workers", "env_module", "env_threads",
 )  # fmt: skip
 
 
@@ -135,13 +146,14 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
     Raises: ConfigError naming a setting that may not change.
     """
     config = with_settings(saved, settings)
-    for name in (ALIASES.get(given, given) for given in settings):
+    for name in map(plain_name, settings):
         free = name in _CHANGEABLE or all_settings()[name].section in ("eval", "checkpoint", "log")
         before, after = get_setting(saved, name), get_setting(config, name)
         if not free and before != after:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
-                "only total_timesteps, device, backend, workers, env_module, eval, checkpoint and log settings can"
+                "only total_timesteps, total_episodes, device, backend, workers, env_module, eval, checkpoint and log "
+                "settings can"
             )
     return config
 

@@ -11,6 +11,9 @@ from limelight.settings.io import all_settings, get_setting, load_yaml
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import to_text
 
+_WIDEST = 65_536
+"""Largest width of a hidden layer, as that of a recurrent core."""
+
 
 def validate(config: TrainConfig) -> TrainConfig:
     """Return ``config`` if it can work.
@@ -89,6 +92,8 @@ def _check_env(config: TrainConfig) -> None:
     if env.backend in ("envpool", "ale") and env.autoreset_mode != "next_step":
         stepper = "EnvPool" if env.backend == "envpool" else "ALE"
         raise ConfigError(f"autoreset_mode = {env.autoreset_mode}: {stepper} has only next_step; set that")
+    if not env.normalize_obs:
+        refuse_unused(env, "only normalize_obs uses it; set that to true, or leave this out", "image_statistics")
     if env.backend == "async" and (workers.asynchronous or workers.runner == "ray"):
         raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
 
@@ -152,8 +157,9 @@ def _check_updates(config: TrainConfig) -> None:
 def _check_model(config: TrainConfig) -> None:
     """Refuse a network without hidden layers, and settings of a critic or core that it does not have."""
     model = config.model
-    if not model.hidden_sizes or min(model.hidden_sizes) < 1:
-        raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: must be one or more widths, each at least 1")
+    if not model.hidden_sizes or min(model.hidden_sizes) < 1 or max(model.hidden_sizes) > _WIDEST:
+        must = f"must be one or more widths, each at least 1 and at most {_WIDEST}"
+        raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: {must}")
     if model.core == "feedforward":
         core = "only a recurrent core uses it, but core = feedforward; set core to lstm or gru"
         refuse_unused(model, core, "core_size")

@@ -12,6 +12,9 @@ from typing import Annotated, Any, Literal
 
 from limelight.settings.values import Range
 
+NO_STEP_BUDGET = 10**15
+"""The ``total_timesteps`` of a run that only a number of episodes ends."""
+
 EnvKwargs = dict[str, int | float | bool | str | list[Any] | dict[str, Any] | None]
 
 
@@ -59,6 +62,8 @@ class EnvConfig:
     """When a finished episode restarts. Learning is correct in all three; ``next_step`` is the cheapest."""
     normalize_obs: bool = False
     """Standardise float observations, or the pixels of an image, by running statistics (frozen in evaluation)."""
+    image_statistics: Literal["pixel", "frame"] = "pixel"
+    """Mean by which images are standardised: of each pixel, or one of the whole frame, as classic A3C scripts have."""
     action_masks: Literal["auto", "off"] = "auto"
     """Never take an action that ``action_mask`` (in a Dict observation or in info) marks illegal; off: ignore masks."""
     atari: AtariConfig = field(default_factory=AtariConfig)
@@ -88,27 +93,27 @@ class AlgorithmConfig:
     """Passes over each rollout."""
     num_minibatches: Annotated[int, Range(ge=1, le=65_536)] = 1
     """Updates per pass, each from its own share of the rows; of the environments, with a recurrent core."""
-    clip_ratio: Annotated[float | None, Range(gt=0)] = None
+    clip_ratio: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """ε: no gain from moving π(a|s)/π_old(a|s) out of [1 − ε, 1 + ε]; none: the plain policy gradient."""
-    value_clip: Annotated[float | None, Range(gt=0)] = None
+    value_clip: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """c: no gain from moving V(s) by more than c from its value before the rollout's first update; none: no bound."""
-    target_kl: Annotated[float | None, Range(gt=0)] = None
+    target_kl: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """Leave out the rollout's further updates once the estimate of KL(π_old ‖ π) is above 1.5 × this; none: never."""
-    ent_coef: Annotated[float, Range(ge=0)] = 0.01
+    ent_coef: Annotated[float, Range(ge=0, le=1e9)] = 0.01
     """Weight of the entropy bonus."""
     ent_schedule: Literal["constant", "linear"] = "constant"
-    """Schedule of ``ent_coef``: constant, or linear to zero over ``total_timesteps``."""
-    vf_coef: Annotated[float, Range(ge=0)] = 0.5
+    """Schedule of ``ent_coef``: constant, or linear to zero over the budget of steps or episodes."""
+    vf_coef: Annotated[float, Range(ge=0, le=1e9)] = 0.5
     """Weight of the value loss."""
     value_loss: Literal["mse", "huber"] = "mse"
     """Loss between values and return targets."""
-    huber_delta: Annotated[float, Range(gt=0)] = 1.0
+    huber_delta: Annotated[float, Range(gt=0, le=1e30)] = 1.0
     """Error at which the Huber loss turns from quadratic to linear."""
     reward_scale: Annotated[float, Range(gt=0, le=1e9)] = 1.0
     """Factor on the rewards of the learner. Reported returns stay raw."""
     normalize_rewards: bool = False
     """Divide the rewards of the learner by the running deviation of discounted returns. Reported returns stay raw."""
-    reward_clip: Annotated[float | None, Range(gt=0)] = None
+    reward_clip: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """Bound c: the rewards of the learner are clipped to [-c, c], before scaling. Reported returns stay raw."""
 
 
@@ -124,7 +129,7 @@ class ModelConfig:
     """Nonlinearity between layers."""
     orthogonal_init: bool = True
     """Orthogonal initial weights with gain √2 (1 for the value head) and zero biases; otherwise PyTorch's default."""
-    policy_init_gain: Annotated[float, Range(gt=0)] = 0.01
+    policy_init_gain: Annotated[float, Range(gt=0, le=1e9)] = 0.01
     """Gain of the last policy layer; a small one makes the initial policy nearly uniform."""
     action_std: Literal["parameter", "exp", "softplus", "gsde"] = "parameter"
     """σ of continuous actions: one parameter per dimension; or a function of the state: e^output, variance
@@ -161,16 +166,16 @@ class OptimConfig:
     critic_learning_rate: Annotated[float | None, Range(gt=0, le=10)] = None
     """Step size of the critic's own parameters; none: ``learning_rate``."""
     lr_schedule: Literal["constant", "linear"] = "linear"
-    """Schedule of the step sizes: constant, or linear to zero over ``total_timesteps``."""
+    """Schedule of the step sizes: constant, or linear to zero over the budget of steps or episodes."""
     rms_alpha: Annotated[float, Range(ge=0, lt=1)] = 0.99
     """Decay of RMSprop's second moment."""
     adam_beta1: Annotated[float, Range(ge=0, lt=1)] = 0.9
     """Decay of Adam's first moment."""
     adam_beta2: Annotated[float, Range(ge=0, lt=1)] = 0.999
     """Decay of Adam's second moment."""
-    optim_eps: Annotated[float, Range(gt=0, le=1)] = 1e-5
+    optim_eps: Annotated[float, Range(ge=1e-30, le=1)] = 1e-5
     """ε of the optimizer."""
-    max_grad_norm: Annotated[float | None, Range(gt=0)] = 0.5
+    max_grad_norm: Annotated[float | None, Range(gt=0, le=1e30)] = 0.5
     """L2 norm to which gradients are clipped; none: no clipping."""
 
 
@@ -268,6 +273,10 @@ class LogConfig:
     """Write TensorBoard events as well."""
     video_every: Annotated[int, Range(ge=0)] = 0
     """Environment steps between two videos of the best agent so far (docs/watching.md); 0: never."""
+    episode_lines: bool = False
+    """Print a line per finished training episode: worker, environment, return, length, mean return of the last 100."""
+    smoothing: Annotated[float, Range(ge=0, lt=1)] = 0.95
+    """Weight of the previous value in the report's exponential smoothing of returns."""
     verbose: bool = False
     """Show the output of Ray and its workers as well."""
 
@@ -285,7 +294,9 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     total_timesteps: Annotated[int, Range(ge=1)] = 200_000
-    """Environment steps to train for, over all environments."""
+    """Environment steps to train for, over all environments; no limit where only ``total_episodes`` is given."""
+    total_episodes: Annotated[int | None, Range(ge=1)] = None
+    """Finished episodes to train for, over all environments; training ends at this or at ``total_timesteps``."""
     seed: Annotated[int, Range(ge=0, le=2**31 - 1)] = 0
     """Seed of all random numbers of the run."""
     preset: str = "auto"

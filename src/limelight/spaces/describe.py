@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError, EnvError
 from limelight.spaces.packed import SIMPLE, Packed, path_name, walk
-from limelight.spaces.values import describe_simple
+from limelight.spaces.values import describe_simple, limits
+
+LARGEST_CODE = 2**24
+"""Whole numbers up to this are different from each other in float32."""
 
 
 def check_spaces(observation_space: Space[Any], action_space: Space[Any], env_id: str) -> None:
@@ -19,12 +22,13 @@ def check_spaces(observation_space: Space[Any], action_space: Space[Any], env_id
     Raises: EnvError naming the space, its place in a Dict or Tuple, and what is supported.
     """
     for role, space in (("observation", observation_space), ("action", action_space)):
+        is_packed = isinstance(space, Packed | Dict | Tuple)
         space = space.original if isinstance(space, Packed) else space
         parts = list(walk(space))
         if not parts:
             raise EnvError(f"env_id = {env_id}: {role} space {describe_space(space)} is empty; it must hold a number")
         for path, part in parts:
-            obstacle = _obstacle(part)
+            obstacle = _obstacle(part) or (_large_codes(part) if is_packed else None)
             if obstacle is not None:
                 where = f" at {path_name(path)}" if path else ""
                 raise EnvError(f"env_id = {env_id}: {role} space {describe_space(part)}{where} {obstacle}")
@@ -45,6 +49,14 @@ def _obstacle(space: Space[Any]) -> str | None:
     if 0 in (space.shape or ()) or space.dtype is None or space.dtype.kind not in "biuf":
         return "is not supported; it must hold at least one real number"
     return None
+
+
+def _large_codes(space: Space[Any]) -> str | None:
+    """Return why the codes of a part of a Dict or Tuple would become others; None if they stay as they are."""
+    bounds = limits(space) if isinstance(space, Discrete | MultiDiscrete) else None
+    if bounds is None or max(np.abs(bounds.low).max(), np.abs(bounds.high).max()) <= LARGEST_CODE:
+        return None
+    return f"has codes beyond {LARGEST_CODE:,}, which its vector of float32 does not hold; count from a smaller start"
 
 
 def describe_space(space: Space[Any]) -> str:

@@ -105,7 +105,11 @@ class Packed(Box):
             array = vectors[..., leaf.part].reshape((*lead, *(space.shape or ()))).astype(space.dtype)
             return array[()] if isinstance(space, Discrete) else array
 
-        return _nested(self.original, iter([leaf_value(leaf) for leaf in self.leaves]))
+        return self.nest([leaf_value(leaf) for leaf in self.leaves])
+
+    def nest(self, values: Sequence[Any]) -> Any:
+        """Return one value per leaf, in their order, nested as ``original`` is."""
+        return _nested(self.original, iter(values))
 
     def sample(self, mask: Any = None, probability: Any = None) -> NDArray[Any]:
         """Draw a random value of ``original`` and pack it."""

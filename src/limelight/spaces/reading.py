@@ -105,7 +105,7 @@ class LeafReader:
                 np.concatenate(values, out=self._rows, casting=self._casting)
             else:
                 np.copyto(self.array, self._scalars(values), self._casting)
-        except (TypeError, ValueError):
+        except Exception:  # observations of other libraries may raise anything when they become arrays
             return self._convert(values)
         return self._within_limits(self.array)
 
@@ -151,7 +151,7 @@ class LeafReader:
         space, mine = self.leaf.space, self.array
         try:
             array = np.array(values)
-        except ValueError:  # of different shapes
+        except Exception:  # of different shapes, or as in read
             array = np.zeros(0)
         if array.shape != mine.shape or misfit(space, array, len(mine)) is not None:
             found = first_misfit(space, list(values))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from numpy.typing import NDArray
 
 from limelight.spaces.images import is_categorical_image, is_image
 
@@ -67,8 +69,7 @@ def misfit(space: Space[Any], values: Any, rows: int) -> Misfit | None:
     if array.shape != shape:
         return Misfit(0, f" has {len(array)} rows: must have {rows}")
     if array.dtype.kind not in NUMBERS:
-        kind = type(array.flat[0]).__name__ if array.dtype.kind == "O" else str(array.dtype)
-        return Misfit(0, f" is of {kind}: {must}")
+        return Misfit(0, f" is of {_kind(array)}: {must}")
     bounds = limits(space)
     if bounds is None:
         return None
@@ -78,7 +79,25 @@ def misfit(space: Space[Any], values: Any, rows: int) -> Misfit | None:
     if ok.all():
         return None
     row, *index = (int(i) for i in np.argwhere(~ok)[0])
-    return Misfit(row, f"{index or ''} = {array[(row, *index)]}: {must}{_range(space, bounds, index)}")
+    hint = "; for brightness from 0 to 1, return (255 * obs).astype(np.uint8)" if _is_dim(space, array[row]) else ""
+    return Misfit(row, f"{index or ''} = {array[(row, *index)]}: {must}{_range(space, bounds, index)}{hint}")
+
+
+def _kind(array: NDArray[Any]) -> str:
+    """Return in words what an array holds that are no numbers of NumPy."""
+    if array.dtype.kind != "O":
+        return str(array.dtype)
+    return next((type(item).__name__ for item in array.flat if not isinstance(item, Real)), "dtype object")
+
+
+def is_share(array: NDArray[Any]) -> bool:
+    """Return whether all numbers are between 0 and 1."""
+    return bool(((array >= 0) & (array <= 1)).all())
+
+
+def _is_dim(space: Space[Any], array: NDArray[Any]) -> bool:
+    """Return whether ``array`` is an image in floats up to 1, where bytes up to 255 were declared."""
+    return is_image(space) and array.dtype.kind == "f" and is_share(array)
 
 
 def first_misfit(space: Space[Any], values: list[Any]) -> Misfit | None:
@@ -86,8 +105,9 @@ def first_misfit(space: Space[Any], values: list[Any]) -> Misfit | None:
     for row, value in enumerate(values):
         try:
             found = misfit(space, np.asarray(value)[None], 1)
-        except ValueError:  # ragged lists
-            found = Misfit(0, f" is no array: must be {describe_simple(space)}")
+        except Exception as error:  # ragged lists, and what other libraries raise
+            why = "" if isinstance(error, ValueError) else f" ({type(error).__name__}: {' '.join(str(error).split())})"
+            found = Misfit(0, f" is no array{why}: must be {describe_simple(space)}")
         if found is not None:
             return Misfit(row, found.words)
     return None

@@ -1,4 +1,4 @@
-"""The loop around a runner until its step budget is used: logging, evaluation, checkpoints, videos, interruption.
+"""The loop around a runner until its budget is used up: logging, evaluation, checkpoints, videos, interruption.
 
 Frequencies count environment steps; seconds are training time, without evaluation and writing.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
-from limelight.runners.base import Runner
+from limelight.runners.base import Runner, budget_of
+from limelight.runners.processes.portable import stop_signals
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.exploration import has_action_mask
+from limelight.training.episodes import ReportedEpisodes
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
 from limelight.typing import Metrics, State
 from limelight.viewing.collapse import CollapseWatch
@@ -57,12 +56,12 @@ class InterruptedRun(Exception):  # noqa: N818  (no error)
 
 @contextmanager
 def catch_signals() -> Iterator[Interrupt]:
-    """Record the first SIGINT or SIGTERM, so that a checkpoint can be written; a second one ends the process."""
+    """Record the first stop signal, so that a checkpoint can be written; a second one ends the process."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
         yield interrupt
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = stop_signals()
     previous = {number: signal.getsignal(number) for number in numbers}
 
     def record_signal(number: int, _frame: FrameType | None) -> None:
@@ -97,10 +96,7 @@ class TrainingLoop:
         self.logger = logger
         self.notes = notes or logger
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
-        self._recent: deque[tuple[float, int, bool]] = deque(
-            maxlen=100
-        )  # (return, length, terminated) of the latest episodes
-        self._num_episodes = 0
+        self.episodes = ReportedEpisodes(config.total_episodes)
         self._noted: set[str] = set()
         self._last_reported_step = 0
         self._last_evaluated_step = 0
@@ -127,17 +123,18 @@ class TrainingLoop:
         return status
 
     def _run(self, interrupt: Interrupt) -> str:
-        config, runner, total = self.config, self.runner, self.config.total_timesteps
+        config, runner, budget = self.config, self.runner, budget_of(self.config)
+        total = budget.timesteps
         log = Periodic(config.log.log_every, runner.num_steps)
         evaluation = Periodic(config.eval.eval_every, runner.num_steps)
         checkpoint = Periodic(config.checkpoint.checkpoint_every, runner.num_steps)
         video = Periodic(config.log.video_every, runner.num_steps)
-        while runner.num_steps < total:
+        while not budget.is_used_up(runner.num_steps, runner.num_episodes):
             # Train until something is due
             metrics = self._advance(min(log.due, evaluation.due, checkpoint.due, video.due, total))
             step = runner.num_steps
             # Log, evaluate, record, save
-            if log.is_due(step) or (step >= total and metrics):
+            if log.is_due(step) or (metrics and budget.is_used_up(step, runner.num_episodes)):
                 self._log(metrics)
             if evaluation.is_due(step) and self._evaluate():
                 return "reached_return"
@@ -166,23 +163,15 @@ class TrainingLoop:
 
     def _report_episodes(self) -> None:
         """Count the episodes that have finished since the last call, and pass them to the loggers."""
-        episodes = self.runner.pop_episodes()
+        episodes = self.episodes.take(self.runner.pop_episodes())
         if episodes:
-            self._num_episodes += len(episodes)
             self.collapse.episodes([e.episode_return for e in episodes])
-            self._recent.extend((e.episode_return, e.length, e.terminated) for e in episodes)
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
 
     def _log(self, metrics: Metrics) -> None:
         """Log a row: statistics of the latest episodes, speed since the row before, and ``metrics``."""
         step = self.runner.num_steps
-        row: dict[str, float] = {}
-        if self._recent:
-            returns, lengths, terminated = zip(*self._recent, strict=True)
-            row["rollout/ep_rew_mean"] = float(np.mean(returns))
-            row["rollout/ep_len_mean"] = float(np.mean(lengths))
-            row["rollout/truncated_share"] = 1.0 - float(np.mean(terminated))
-        row["rollout/episodes"] = self._num_episodes
+        row = dict(self.episodes.metrics())
         elapsed = max(self.seconds - self._last_logged_seconds, 1e-9)
         row["time/fps"] = (step - self._last_logged_step) / elapsed
         self._last_logged_step = step
@@ -208,7 +197,7 @@ class TrainingLoop:
         started = time.monotonic()
         result = self.evaluator.evaluate(step, self.seconds)
         self._last_evaluated_step = step
-        self._write(step, {**result.to_metrics(), "eval/seconds": time.monotonic() - started})
+        self._write(step, {**result.to_metrics(), "time/eval_seconds": time.monotonic() - started})
         if result.cut:
             cut = result.describe_cut(self.config.eval.eval_episodes)
             hint = "set max_episode_steps if that is too short or too long"
@@ -260,8 +249,7 @@ class TrainingLoop:
         return {
             "runner": runner,
             "evaluator": self.evaluator.get_state(),
-            "recent": [list(episode) for episode in self._recent],
-            "num_episodes": self._num_episodes,
+            "episodes": self.episodes.get_state(),
             "evaluated_at": self._last_evaluated_step,
             "collapse": self.collapse.get_state(),
         }
@@ -273,8 +261,7 @@ class TrainingLoop:
         self._last_logged_seconds = self.seconds
         self._last_logged_step = self.runner.num_steps
         self._last_reported_step = self.runner.num_steps
-        self._recent.extend((float(r), int(n), bool(t)) for r, n, t in state["recent"])
-        self._num_episodes = int(state["num_episodes"])
+        self.episodes.set_state(state["episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])
         self.collapse.set_state(state["collapse"])
         return inexact

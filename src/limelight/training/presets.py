@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from limelight.errors import ConfigError, did_you_mean
-from limelight.settings.io import with_settings
-from limelight.settings.schema import TrainConfig
+from limelight.settings.io import ALIASES, with_settings
+from limelight.settings.schema import NO_STEP_BUDGET, TrainConfig
 from limelight.training.algorithms import AUTO, choose_algorithm, get_algorithm
 from limelight.training.structure import Facts, choose_settings, explain, has_images
 
@@ -143,6 +143,33 @@ _BREAKOUT = {
     "total_timesteps": 6_000_000,
 }
 _ATARI_LSTM = {**_PONG, "frame_stack": 1, "core": "lstm", "core_size": 256}
+# The classic script: github.com/ikostrikov/pytorch-a3c
+_CLASSIC_A3C = {
+    "frame_size": 42,
+    "frame_stack": 1,
+    "noop_max": 0,
+    "fire_reset": False,
+    "normalize_obs": True,
+    "image_statistics": "frame",
+    "reward_clip": 1.0,
+    "encoder": "universe",
+    "core": "lstm",
+    "core_size": 256,
+    "num_envs": 1,
+    "num_steps": 20,
+    "gamma": 0.99,
+    "gae_lambda": 1.0,
+    "ent_coef": 0.01,
+    "vf_coef": 0.5,
+    "optimizer": "adam",
+    "optim_eps": 1e-8,
+    "learning_rate": 1e-4,
+    "lr_schedule": "constant",
+    "max_grad_norm": 50.0,
+    **{name: _ATARI[name] for name in ("eval_every", "eval_episodes", "final_episodes", "log_every")},
+    "checkpoint_every": 500_000,
+    "total_timesteps": 5_000_000,
+}
 _PENDULUM = {
     **_CONTINUOUS,
     "gamma": 0.95,
@@ -337,6 +364,13 @@ _ROWS = (
         recurrent=True,
     ),
     Preset(
+        "classic-a3c",
+        "Atari as the classic PyTorch script of A3C plays it: 42 × 42, LSTM, one game per worker, shared Adam of 1e-4",
+        (),
+        {"*": _CLASSIC_A3C, "ppo": {"num_minibatches": 1}},
+        algorithm="a3c",
+    ),
+    Preset(
         "minigrid",
         "MiniGrid, BabyAI: advantages of unit size and longer rollouts, as rewards are rare; --core lstm adds a memory",
         ("MiniGrid-", "BabyAI-"),
@@ -370,6 +404,8 @@ _PLAIN = Preset("plain", "the algorithm's own settings", ())
 
 SpacesFn = Callable[[], "tuple[Space[Any], Space[Any]]"]
 """Returns the observation and the action space of the environment; it makes one, so it is called only when needed."""
+
+_STEP_BUDGETS = {"total_timesteps", *(alias for alias, name in ALIASES.items() if name == "total_timesteps")}
 
 CHOICES = ("auto", "none", "plain", *PRESETS)
 
@@ -434,6 +470,8 @@ def resolve_config(
         factory: makes the environment, where it is not the one that ``env_id`` names.
     Raises: ConfigError for an unknown algorithm, preset or setting; EnvError for an environment that cannot be made.
     """
+    if settings.get("total_episodes") is not None and not settings.keys() & _STEP_BUDGETS:
+        settings = {**settings, "total_timesteps": NO_STEP_BUDGET}
     asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
     if asked.env.env_module is not None:  # first, as it may register the id
         from limelight.envs.source import import_env_module  # here, because --help loads this module
@@ -460,6 +498,15 @@ def resolve_config(
         # A worker's gradient is one update; several need the rows themselves
         merged = {"worker_output": "rollouts", **merged}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
+
+
+def names_by_rule(config: TrainConfig, source: EnvSource, given: Mapping[str, Any]) -> set[str]:
+    """Return the settings of a run whose values come from the rules by structure, and not from ``given`` ones."""
+    if config.preset != "none":
+        return set()
+    return {
+        name for choice in choose_settings(_facts(config, source, given)) for name in choice.settings
+    } - given.keys()
 
 
 def _algorithm(source: EnvSource) -> tuple[str, str]:

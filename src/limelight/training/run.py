@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,8 @@ from limelight.envs.spawn import why_no_workers
 from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
 from limelight.nn.encoders import is_builtin
 from limelight.runners.actor_learner import make_actor_learner, make_learner
-from limelight.runners.base import Runner
+from limelight.runners.base import Runner, budget_of
+from limelight.runners.processes.portable import max_workers
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs.agent import Agent, load
@@ -45,6 +45,7 @@ from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import for_resume, from_dict, save_yaml, with_settings
 from limelight.settings.rules import load_valid, validate
 from limelight.settings.schema import EnvConfig, EvalConfig, TrainConfig, WorkersConfig
+from limelight.settings.values import coerce, shown
 from limelight.spaces.describe import describe_space
 from limelight.spaces.images import explain_flat_image, is_flat_image
 from limelight.spaces.packed import Packed, path_name, walk
@@ -106,6 +107,9 @@ def train(
         settings: any setting of :class:`limelight.TrainConfig` by its plain name.
     Raises: LimelightError with one line for anything that cannot work.
     """
+    if "env_id" in settings:
+        raise ConfigError(f"env_id = {shown(settings['env_id'])}: is the first argument, train(env, ...)")
+    algo, preset = coerce("algo", algo, str), coerce("preset", preset, str)
     factory = None if isinstance(env, str) else env
     env_id = env if isinstance(env, str) else qualified_name(env)
     source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
@@ -171,7 +175,7 @@ def run(
             stack.enter_context(only_process(run_dir))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
-        logger = make_loggers(config, run_dir, _step_of(state) if state else None, quiet, loggers)
+        logger = make_loggers(config, run_dir, state, quiet, loggers)
         stack.callback(logger.close)
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, Loggers(loggers) if quiet else logger)
         _pass_on(notes, loop.notes)
@@ -295,14 +299,19 @@ def _prepare_workers(config: TrainConfig) -> WorkersConfig:
         if find_spec("ray") is None:
             raise ConfigError("runner = ray: Ray is not installed; pip install 'limelight-rl[ray]'")
     elif workers.asynchronous:
-        if os.name != "posix":
-            raise ConfigError(f"algo = {algo}: needs Linux or macOS; use algo a2c on {os.name}")
         obstacle = why_no_workers()
         if obstacle is not None:
             raise ConfigError(f"algo = {algo}: {obstacle}; or use algo a2c, which needs no workers")
     else:
         return workers
-    return dataclasses.replace(workers, num_workers=workers.num_workers or num_cores())
+    most = max_workers() if workers.runner == "local" else None
+    if most is not None and (workers.num_workers or 0) > most:
+        raise ConfigError(
+            f"num_workers = {workers.num_workers}: Windows can supervise {most} processes at most; use fewer workers, "
+            "with more environments each (num_envs), or runner ray"
+        )
+    chosen = workers.num_workers or min(num_cores(), most or num_cores())
+    return dataclasses.replace(workers, num_workers=chosen)
 
 
 def _prepare_evaluation(config: TrainConfig) -> EvalConfig:
@@ -329,7 +338,7 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
         envs, model = actor_learner.collector.envs, actor_learner.learner.model
         spaces = envs.single_observation_space, envs.single_action_space
         agent = Agent(model, actor_learner.normalizer, config, *spaces, env_factory=source)
-        return SyncRunner(actor_learner, config.total_timesteps), agent
+        return SyncRunner(actor_learner, config.total_timesteps, config.total_episodes), agent
     try_envs(config.env, source)  # the workers make their own
     learner, normalizer = make_learner(config, *source.spaces())
     agent = Agent(learner.model, normalizer, config, *source.spaces(), env_factory=source)
@@ -367,9 +376,10 @@ def reward_threshold(config: TrainConfig) -> float | None:
 
 
 def make_loggers(
-    config: TrainConfig, run_dir: Path, resume_step: int | None, quiet: bool, loggers: Sequence[Logger]
+    config: TrainConfig, run_dir: Path, state: dict[str, Any] | None, quiet: bool, loggers: Sequence[Logger]
 ) -> Loggers:
-    """Make the run's own loggers, followed by the user's."""
+    """Make the run's own loggers, followed by the user's; ``state``: of the checkpoint that the run continues."""
+    resume_step = None if state is None else _step_of(state)
     own: list[Logger] = [
         JsonlLogger(run_dir / METRICS, resume_step=resume_step),
         MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step),
@@ -377,7 +387,13 @@ def make_loggers(
     if config.log.tensorboard:
         own.append(TensorBoardLogger(run_dir, resume_step))
     has_workers = config.workers.asynchronous or config.workers.runner == "ray"
-    own.append(ConsoleLogger(config.total_timesteps, resume_step or 0, quiet=quiet, has_workers=has_workers))
+    episodes = 0 if state is None else int(state["training"]["episodes"]["count"])
+    own.append(
+        ConsoleLogger(
+            budget_of(config), resume_step or 0, episodes, quiet=quiet, has_workers=has_workers,
+            episode_lines=config.log.episode_lines,
+        )
+    )  # fmt: skip
     return Loggers([*own, *loggers])
 
 
@@ -403,13 +419,13 @@ def require_budget(config: TrainConfig, state: dict[str, Any]) -> None:
 
     Raises: ConfigError.
     """
-    if config.total_timesteps >= int(state["config"]["total_timesteps"]):
-        return
-    done = _step_of(state)
-    if config.total_timesteps <= done:
-        raise ConfigError(
-            f"total_timesteps = {config.total_timesteps}: the run has done {done} steps already; give a larger number"
-        )
+    done = {"total_timesteps": _step_of(state), "total_episodes": int(state["training"]["episodes"]["count"])}
+    for name, number in done.items():
+        budget, before = getattr(config, name), state["config"][name]
+        is_smaller = budget is not None and (before is None or budget < before)
+        if is_smaller and budget <= number:
+            unit = name.removeprefix("total_").replace("timesteps", "steps")
+            raise ConfigError(f"{name} = {budget}: the run has done {number} {unit} already; give a larger number")
 
 
 def _step_of(state: dict[str, Any]) -> int:
@@ -421,10 +437,12 @@ def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
     save_yaml(loop.config, loop.run_dir / CONFIG)
     restart_seed = derive_seed(loop.config.seed, Stream.ENV, _step_of(state))
     inexact = loop.set_state(state["training"], restart_seed)
-    step, budget = loop.runner.num_steps, loop.config.total_timesteps
+    step, episodes, budget = loop.runner.num_steps, loop.runner.num_episodes, budget_of(loop.config)
     parts = [f"resumed at step {step:,}", *_moved(state["config"], loop.config)]
-    if step >= budget:
-        parts.append(f"the budget of {budget:,} steps is used up; set total_timesteps to train further")
+    if step >= budget.timesteps:
+        parts.append(f"the budget of {budget.timesteps:,} steps is used up; set total_timesteps to train further")
+    elif budget.is_used_up(step, episodes):
+        parts.append(f"the budget of {budget.episodes:,} episodes is used up; set total_episodes to train further")
     loop.logger.message("; ".join([*parts, inexact] if inexact else parts))
 
 
@@ -463,6 +481,7 @@ def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict
         "algorithm": config.algorithm.algo,
         "seed": config.seed,
         "total_timesteps": loop.runner.num_steps,
+        "total_episodes": loop.episodes.count,
         "wall_seconds": loop.seconds,
         "steps_per_second": loop.runner.num_steps / loop.seconds if loop.seconds > 0 else 0.0,
         "best_eval_return": loop.evaluator.best_return,

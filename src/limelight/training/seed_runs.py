@@ -15,6 +15,7 @@ from typing import Any
 
 from limelight.envs.make import num_cores
 from limelight.errors import ConfigError
+from limelight.runners.base import budget_of
 from limelight.runners.commands import Command, run_commands
 from limelight.runs.checkpoint import latest_checkpoint
 from limelight.runs.folder import COMMAND, CONFIG, SUMMARY, new_folder, read_json, write_json
@@ -107,7 +108,7 @@ def run_seeds(runs: SeedRuns, quiet: bool) -> SeedsResult:
     _save(runs)
     open_seeds = [seed for seed in runs.seeds() if not _is_finished(runs, seed)]
     commands = [Command(_words(runs, seed), runs.log(seed)) for seed in open_seeds]
-    display = SeedsProgress([runs.run_dir(s) for s in runs.seeds()], runs.config.total_timesteps, quiet)
+    display = SeedsProgress([runs.run_dir(s) for s in runs.seeds()], budget_of(runs.config), quiet)
     threads = str(max(1, num_cores() // runs.parallel))
     env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with catch_signals() as interrupt:
@@ -157,7 +158,8 @@ def _is_finished(runs: SeedRuns, seed: int) -> bool:
     summary = read_json(runs.run_dir(seed) / SUMMARY)
     if summary.get("status") == "reached_return":
         return True
-    return summary.get("status") == "completed" and summary["total_timesteps"] >= runs.config.total_timesteps
+    done = summary.get("total_timesteps", 0), summary.get("total_episodes", 0)
+    return summary.get("status") == "completed" and budget_of(runs.config).is_used_up(*done)
 
 
 def _words(runs: SeedRuns, seed: int) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from limelight.settings.io import get_setting
-from limelight.settings.schema import TrainConfig
+from limelight.settings.schema import NO_STEP_BUDGET, TrainConfig
 from limelight.settings.values import to_text
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _rewards(facts: Facts) -> Choice | None:
 def _critic(facts: Facts) -> Choice | None:
     """Give the critic its own network, unless it is expensive."""
     if _images(facts.observations) or facts.recurrent:
-        return None
+        return Choice({"critic": "shared"}, "images and memories are expensive, so one network serves both heads")
     return Choice({"critic": "separate"}, "a value loss that is larger than the policy's would drown it in one network")
 
 
@@ -159,6 +159,8 @@ def _updates(facts: Facts) -> Choice | None:
     if "num_minibatches" in settings:
         most = num_envs if facts.recurrent else batch // 2
         settings["num_minibatches"] = max(1, min(settings["num_minibatches"], most))
+    if facts.total_timesteps >= NO_STEP_BUDGET:
+        return Choice(settings, "as for a budget of many rollouts, where only episodes end the run")
     updates = max(1, facts.total_timesteps // batch)
     return Choice(settings, f"{reason}about {updates:,} rollouts in the budget of {facts.total_timesteps:,} steps")
 

@@ -16,11 +16,12 @@ import numpy as np
 
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import to_text
-from limelight.typing import Metrics, State
 from limelight.viewing.numbers import compact
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
+
+    from limelight.typing import Metrics, State
 
 FIRST_EPISODES = 20
 """Episodes whose returns are those of a policy that has learnt nothing yet."""

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from limelight.runners.base import Budget
 from limelight.viewing.numbers import clock, decimal, with_spread
 
 if TYPE_CHECKING:
@@ -33,26 +34,33 @@ class ConsoleLogger:
     While the run goes on, steps/s are of the last few drawings; at its end they are the mean of the whole run.
 
     Args:
-        total_timesteps: environment steps of the whole run.
+        budget: of the whole run; or its environment steps.
         initial_step: environment steps already taken, for a resumed run.
+        initial_episodes: episodes already finished, for a resumed run.
         quiet: show only messages, no progress.
         has_workers: the first steps wait for worker processes, and the display says so.
+        episode_lines: print a line per finished episode, unless ``quiet``.
         console: where to draw; standard error by default, so that a command's output stays clean.
     """
 
     def __init__(
         self,
-        total_timesteps: int,
+        budget: Budget | int,
         initial_step: int = 0,
+        initial_episodes: int = 0,
         *,
         quiet: bool = False,
         has_workers: bool = False,
+        episode_lines: bool = False,
         console: Console | None = None,
     ) -> None:
         self._console = console or Console(stderr=True)
-        self._total = total_timesteps
+        self._budget = Budget(budget) if isinstance(budget, int) else budget
         self._initial = initial_step
         self._step = initial_step
+        self._episodes = initial_episodes
+        self._initial_progress = self._budget.progress(initial_step, initial_episodes)
+        self._episode_lines = episode_lines and not quiet
         self._seconds = 0.0
         self._start: tuple[float, int] | None = (0.0, 0) if initial_step == 0 else None
         self._has_workers = has_workers
@@ -76,9 +84,30 @@ class ConsoleLogger:
         self.tick(step, seconds)
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
-        """Receive finished episodes."""
-        self._returns.extend(episode.episode_return for episode in episodes)
+        """Receive finished episodes; each becomes a line, if the run asks for it."""
+        if self._episode_lines:
+            for episode in episodes:
+                self._print_episode(episode)
+        else:
+            self._returns.extend(episode.episode_return for episode in episodes)
+            self._episodes += len(episodes)
         self.tick(step, seconds)
+
+    def _print_episode(self, episode: Episode) -> None:
+        self._returns.append(episode.episode_return)
+        self._episodes += 1
+        self.message(
+            f"episode {self._episodes}  worker {episode.worker}  environment {episode.env}  "
+            f"return {decimal(episode.episode_return)}  length {episode.length}  "
+            f"mean of {len(self._returns)} {self._mean_return()}"
+        )
+
+    def _mean_return(self) -> str:
+        return decimal(sum(self._returns) / len(self._returns)) if self._returns else "–"
+
+    def _progress(self) -> float:
+        """Return the share of the budget that is used."""
+        return self._budget.progress(self._step, self._episodes)
 
     def tick(self, step: int, seconds: float) -> None:
         """Receive the progress of the training; a call is cheap, and draws only when the next drawing is due."""
@@ -86,7 +115,7 @@ class ConsoleLogger:
         self._seconds = seconds
         self._start = self._start or (seconds, step)  # a resumed run begins with the seconds that it took before
         now = time.monotonic()
-        is_idle = not self._live and step >= self._total  # the last line comes with close()
+        is_idle = not self._live and self._progress() >= 1.0  # the last line comes with close()
         if now < self._next_drawing or not self._active or is_idle:
             return
         if step > self._start[1]:
@@ -137,14 +166,18 @@ class ConsoleLogger:
     def _numbers(self) -> dict[str, str]:
         """Return every number as text, by its name on the screen."""
         elapsed = time.monotonic() - self._started
-        done = self._step - self._initial
-        left = elapsed * max(0, self._total - self._step) / done if done else None
+        progress = self._progress()
+        done = progress - self._initial_progress
+        left = elapsed * max(0.0, 1.0 - progress) / done if done > 0 else None
         speed = self._speed()
+        budget = self._budget
+        steps = f"{self._step:,}/{budget.timesteps:,}" if budget.has_step_limit else f"{self._step:,}"
         return {
-            "percent": f"{min(1.0, self._step / self._total):4.0%}",
-            "steps": f"{self._step:,}/{self._total:,}",
+            "percent": f"{min(1.0, progress):4.0%}",
+            "steps": f"{steps} steps",
+            "episodes": "" if budget.episodes is None else f"{self._episodes:,}/{budget.episodes:,} episodes  ",
             "speed": f"{speed:,.0f}" if speed is not None else "–",
-            "return": decimal(sum(self._returns) / len(self._returns)) if self._returns else "–",
+            "return": self._mean_return(),
             "eval": self._evaluation,
             "elapsed": clock(elapsed),
             "left": "–" if left is None else clock(left),
@@ -160,9 +193,9 @@ class ConsoleLogger:
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
         times = Text.assemble((n["percent"], "bold"), f"  {n['elapsed']} elapsed  {n['left']} left")
-        bar.add_row(ProgressBar(total=self._total, completed=self._step), times)
+        bar.add_row(ProgressBar(total=1.0, completed=self._progress()), times)
         numbers = Text.assemble(
-            (n["steps"], "cyan"), " steps  ", (n["speed"], "cyan"), " steps/s  return ",
+            (n["episodes"], "cyan"), (n["steps"], "cyan"), "  ", (n["speed"], "cyan"), " steps/s  return ",
             (n["return"], "bold green"), "  eval ", (n["eval"], "bold magenta"),
             no_wrap=True, overflow="ellipsis",
         )  # fmt: skip
@@ -173,7 +206,8 @@ class ConsoleLogger:
         n = self._numbers()
         progress = f"{n['speed']} steps/s  return {n['return']}  eval {n['eval']}"
         times = f"{n['elapsed']} elapsed  {n['left']} left"
-        text = f"{n['percent']}  {n['steps']} steps  {'starting workers' if self._is_starting() else progress}  {times}"
+        status = "starting workers" if self._is_starting() else progress
+        text = f"{n['percent']}  {n['episodes']}{n['steps']}  {status}  {times}"
         text += f"  {self._worker_status}" if self._worker_status else ""
         self._console.print(Text(text), soft_wrap=True)
 

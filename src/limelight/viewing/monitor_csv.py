@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class MonitorCsvLogger:
-    """Writes return, length, training seconds when the episode was reported, and :attr:`Episode.step`.
+    """Writes return, length, training seconds when the episode was reported, and three columns more.
 
-    The fourth column is not in SB3's format (its reader accepts extra columns): the lengths of episodes that run side
-    by side do not add up to steps. It does not depend on how often episodes are reported.
+    Those are :attr:`Episode.step`, the number of the environment in the run and its worker. They are not in SB3's
+    format (its reader accepts extra columns): the lengths of episodes that run side by side do not add up to steps.
+    They do not depend on how often episodes are reported.
 
     Args:
         path: the file, whose name must end in ``monitor.csv`` for SB3; replaced unless the run is resumed.
@@ -47,7 +48,8 @@ class MonitorCsvLogger:
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Write a line per episode."""
         at = round(seconds, 6)
-        self._file.write("".join(f"{round(e.episode_return, 6)},{e.length},{at},{e.step}\n" for e in episodes))
+        lines = (f"{round(e.episode_return, 6)},{e.length},{at},{e.step},{e.env},{e.worker}\n" for e in episodes)
+        self._file.write("".join(lines))
         self._file.flush()
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate, cycle
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,6 @@ from limelight.runs.reader import Floats, RunData, Series
 
 WINDOW = 100
 """Episodes in the moving average."""
-SMOOTHING = 0.95
-"""Weight of the previous value in the exponential smoothing."""
 MAX_DOTS, MAX_POINTS = 2000, 500
 """Most episodes drawn as dots, and most points of a line; longer series are thinned out evenly."""
 PAPER, INK = "#ffffff", "#1f2328"
@@ -111,47 +110,48 @@ _LARGEST: dict[str, Any] = {"linewidth": 0.9, "linestyle": "--"}
 _TARGET: dict[str, Any] = {"color": INK, "alpha": 0.6, "linewidth": 1, "linestyle": (0, (4, 3))}
 
 
-def learning_curve(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
-    """Draw episode returns and evaluations of one or more runs, over environment steps and over training time."""
-    figure = Figure(figsize=(12, 5))
-    axes = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
-    figure.subplots_adjust(left=0.06, right=0.985, top=0.85 if len(runs) == 1 else 0.80, bottom=0.11)
+def learning_curve(runs: Sequence[RunData], labels: Sequence[str], smoothing: float) -> Figure:
+    """Draw episode returns and evaluations of one or more runs, over environment steps, training time and episodes."""
+    figure = Figure(figsize=(15, 5))
+    axes = figure.subplots(1, 3, sharey=True, gridspec_kw={"wspace": 0.06})
+    figure.subplots_adjust(left=0.05, right=0.985, top=0.85 if len(runs) == 1 else 0.80, bottom=0.11)
     unit, unit_name = _time_unit(max(_last_second(run) for run in runs))
-    for ax, time_unit in zip(axes, (None, unit), strict=True):
+    places: tuple[_Places, ...] = (_at_steps, partial(_at_seconds, unit), _at_episodes)
+    for ax, x_of in zip(axes, places, strict=True):
         for run, color in zip(runs, cycle(COLORS), strict=False):
-            _draw_episodes(ax, run, color, time_unit, MAX_DOTS // len(runs))
-            _draw_evaluations(ax, run, COLORS[1] if len(runs) == 1 else color, time_unit)
+            _draw_episodes(ax, run, color, x_of(run, run.episodes), MAX_DOTS // len(runs), smoothing)
+            _draw_evaluations(ax, run, COLORS[1] if len(runs) == 1 else color, x_of)
         if (target := runs[0].config.eval.stop_at_return) is not None:
             ax.axhline(target, **_TARGET)
         ax.set_xlim(left=0)
         ax.margins(y=0.04)
     axes[0].set_ylabel("episode return")
-    axes[0].set_xlabel("environment steps")
-    axes[0].xaxis.set_major_formatter(FuncFormatter(short_number))
+    for ax, label in ((axes[0], "environment steps"), (axes[2], "training episodes")):
+        ax.set_xlabel(label)
+        ax.xaxis.set_major_formatter(FuncFormatter(short_number))
     axes[1].set_xlabel(f"wall-clock time of training ({unit_name})")
     if not any(len(run.episodes.values) or _is_evaluated(run) for run in runs):
         axes[0].text(0.5, 0.5, "no episode has finished yet", ha="center", transform=axes[0].transAxes)
-    _add_legend(figure, runs, labels)
+    _add_legend(figure, runs, labels, smoothing)
     return figure
 
 
-def _draw_episodes(ax: Axes, run: RunData, color: str, unit: float | None, most: int) -> None:
+def _draw_episodes(ax: Axes, run: RunData, color: str, x: Floats, most: int, smoothing: float) -> None:
     """Draw the training episodes of one run: at most ``most`` dots, and their two averages."""
     values = run.episodes.values
     if len(values):
-        x = _x(run.episodes, unit)
         dots, line = _thinned(len(x), most), _thinned(len(x), MAX_POINTS)
         # The dots of all runs lie below all lines and become one embedded image within the SVG.
         ax.plot(x[dots], values[dots], color=color, rasterized=True, zorder=1, **_EPISODE)
-        ax.plot(x[line], exponential_smoothing(values)[line], color=color, **_SMOOTHED)
+        ax.plot(x[line], exponential_smoothing(values, smoothing)[line], color=color, **_SMOOTHED)
         ax.plot(x[line], moving_average(values)[line], color=color, **_AVERAGE)
 
 
-def _draw_evaluations(ax: Axes, run: RunData, color: str, unit: float | None) -> None:
+def _draw_evaluations(ax: Axes, run: RunData, color: str, x_of: _Places) -> None:
     """Draw the evaluations of one run with their spread, where it was logged, and mark the best one."""
     mean = run.series("eval/mean_reward")
     std, low, high = (run.series(f"eval/{name}_reward").values for name in ("std", "min", "max"))
-    x = _x(mean, unit)
+    x = x_of(run, mean)
     if len(low) == len(high) == len(x):
         ax.vlines(x, low, high, color=color, **_RANGE)
     if len(std) == len(x):
@@ -163,14 +163,14 @@ def _draw_evaluations(ax: Axes, run: RunData, color: str, unit: float | None) ->
         ax.plot(x[best], mean.values[best], color=color, zorder=5, **_BEST)
 
 
-def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str]) -> None:
+def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str], smoothing: float) -> None:
     """Add the title and the legends above the panels: the marks, and the colours of several runs."""
     several = len(runs) > 1
     color, eval_color = (INK, INK) if several else COLORS[:2]
     marks = [
         Line2D([], [], color=color, label="episode", **{**_EPISODE, "markersize": 7}),
         Line2D([], [], color=color, label=f"mean of {WINDOW} episodes", **_AVERAGE),
-        Line2D([], [], color=color, label=f"exponential smoothing ({SMOOTHING:g})", **_SMOOTHED),
+        Line2D([], [], color=color, label=f"exponential smoothing ({smoothing:g})", **_SMOOTHED),
     ]
     if any(_is_evaluated(run) for run in runs):
         evaluation = {"evaluation": _EVALUATION, "± std": _STD, "min to max": _RANGE, "best": _BEST}
@@ -179,7 +179,7 @@ def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str]) 
         marks.append(Line2D([], [], label="target", **_TARGET))
     environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
     title = environments if several else f"{environments} · {labels[0]}"
-    figure.text(0.06, 0.945, title, fontsize=13, fontweight="bold")
+    figure.text(0.05, 0.945, title, fontsize=13, fontweight="bold")
     _legend_row(figure, marks, len(marks), 0.92)
     if several:  # matplotlib hides labels that start with _
         named = zip(cycle(COLORS), labels, strict=False)
@@ -189,14 +189,29 @@ def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str]) 
 
 def _legend_row(figure: Figure, handles: list[Line2D], columns: int, y: float) -> None:
     figure.legend(
-        handles=handles, ncols=columns, loc="upper left", bbox_to_anchor=(0.06, y), borderpad=0,
+        handles=handles, ncols=columns, loc="upper left", bbox_to_anchor=(0.05, y), borderpad=0,
         borderaxespad=0, columnspacing=1.6, handlelength=1.6,
     )  # fmt: skip
 
 
-def _x(series: Series, unit: float | None) -> Floats:
-    """Return environment steps; with a ``unit`` in seconds, training time in that unit."""
-    return series.steps if unit is None else series.seconds / unit
+_Places = Callable[[RunData, Series], Floats]
+"""Returns the places of a series of a run on the axis of a panel, [N]."""
+
+
+def _at_steps(run: RunData, series: Series) -> Floats:
+    return series.steps
+
+
+def _at_seconds(unit: float, run: RunData, series: Series) -> Floats:
+    """Return training time in a ``unit`` of seconds."""
+    return series.seconds / unit
+
+
+def _at_episodes(run: RunData, series: Series) -> Floats:
+    """Return the number of training episodes that had finished at each place."""
+    if series is run.episodes:
+        return np.arange(1.0, len(series.steps) + 1)
+    return np.searchsorted(run.episodes.steps, series.steps, side="right").astype(np.float64)
 
 
 def _is_evaluated(run: RunData) -> bool:
@@ -283,7 +298,7 @@ def moving_average(values: Floats, window: int = WINDOW) -> Floats:
     return result
 
 
-def exponential_smoothing(values: Floats, weight: float = SMOOTHING) -> Floats:
+def exponential_smoothing(values: Floats, weight: float) -> Floats:
     """Return the exponentially weighted mean of the values so far, corrected for its start at 0, [N] → [N]."""
     smoothed = accumulate(values.tolist(), lambda past, value: weight * past + (1 - weight) * value, initial=0.0)
     result: Floats = np.fromiter(smoothed, np.float64)[1:] / (1 - weight ** np.arange(1, len(values) + 1))

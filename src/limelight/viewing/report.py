@@ -30,6 +30,7 @@ _RESULTS = {
     "algorithm": "algorithm",
     "seed": "seed",
     "total_timesteps": "environment steps",
+    "total_episodes": "training episodes",
     "wall_seconds": "training time, s",
     "steps_per_second": "steps per second",
     "best_eval_return": "best evaluation",
@@ -53,12 +54,13 @@ _EMBED_EACH, _EMBED_TOTAL = 2 << 20, 12 << 20
 _UNFINISHED = "no summary yet (still running, or killed)"
 
 
-def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
+def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing: float | None = None) -> Path:
     """Draw one or more runs; plots/ and report.html go into ``output``.
 
     By default, that is the given folder, of a run or of several. Several folders get one of their own beside the first,
     so that no run's own report is overwritten. An unfinished or interrupted run shows the data that it has written so
     far. Runs that differ by their seed alone begin with their interquartile mean.
+    ``smoothing``: weight of the exponential smoothing; None: the setting of the first run.
 
     Returns: the path of report.html.
     Raises: LimelightError when there is no run, a folder is not a run folder, or a file in it is damaged.
@@ -73,7 +75,7 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     except OSError as error:
         raise ConfigError(f"output = {folder}: cannot be made ({error.strerror})") from None
     with plots.style():
-        curve = plots.learning_curve(runs, labels)
+        curve = plots.learning_curve(runs, labels, runs[0].config.log.smoothing if smoothing is None else smoothing)
         plots.to_png(curve, folder / "plots" / "learning_curve.png")
         curve_svg = plots.to_svg(curve)
         figures = (plots.training_metrics(runs), plots.worker_metrics(runs))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from limelight.algo.episodes import Episode
+from limelight.runners.base import Budget
 from limelight.runs.folder import METRICS, MONITOR
 from limelight.viewing.console import ConsoleLogger
 
@@ -17,17 +18,18 @@ class SeedsProgress:
 
     Args:
         folders: of the runs, which may not exist yet.
-        total_timesteps: environment steps of each run.
+        budget: of each run.
         quiet: show nothing.
     """
 
-    def __init__(self, folders: Sequence[Path], total_timesteps: int, quiet: bool) -> None:
+    def __init__(self, folders: Sequence[Path], budget: Budget, quiet: bool) -> None:
         self._tails = [(Tail(folder / METRICS), Tail(folder / MONITOR)) for folder in folders]
         self._steps = [0] * len(folders)
-        self._read()
-        total = total_timesteps * len(folders)
+        episodes, _ = self._read()
+        of_all = None if budget.episodes is None else budget.episodes * len(folders)
+        total = Budget(budget.timesteps * len(folders), of_all)
         self._started = time.monotonic()
-        self._console = ConsoleLogger(total, sum(self._steps), quiet=quiet)
+        self._console = ConsoleLogger(total, sum(self._steps), len(episodes), quiet=quiet)
 
     def poll(self, status: str) -> None:
         """Read what the runs have written since the last call, and draw; ``status`` is a line below."""

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
 
 
+_OVER_EPISODES = ("ep_rew_mean", "ep_len_mean", "ep_rew_max")
+
+
 class TensorBoardLogger:
-    """Writes every metric as a scalar, one event per row.
+    """Writes every metric as a scalar, one event per row, and the statistics of episodes over episodes as well.
+
+    The latter are a second event whose step is the number of episodes, under ``over_episodes/``. TensorBoard drops
+    events by their step on resume, so those of the rows after the last checkpoint stay: the same episodes once more.
 
     Args:
         folder: where the new events file is made.
@@ -45,6 +51,10 @@ class TensorBoardLogger:
         value = self._summary.Value
         values = [value(tag=name, simple_value=float(metric)) for name, metric in metrics.items()]
         self._write(step=int(step), summary=self._summary(value=values))
+        if metrics.get("rollout/episodes"):
+            shared = {name: metrics[f"rollout/{name}"] for name in _OVER_EPISODES if f"rollout/{name}" in metrics}
+            values = [value(tag=f"over_episodes/{name}", simple_value=float(x)) for name, x in shared.items()]
+            self._write(step=int(metrics["rollout/episodes"]), summary=self._summary(value=values))
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Ignore episodes; the rows have their means."""

@@ -43,6 +43,8 @@ class Faulty(gym.Env[Any, Any]):
             return self._obs()
         if self.fault == "reset_info":
             return self._obs(), None
+        if self.fault == "late_space":
+            self.action_space = Discrete(9)
         return self._obs(), {}
 
     def _obs(self) -> Any:
@@ -68,13 +70,17 @@ class Faulty(gym.Env[Any, Any]):
             raise ZeroDivisionError
         if self.fault == "old_step":
             return self._obs(), 1.0, over, {}
-        reward: Any = {"reward_text": "1", "reward_array": np.ones(1), "reward_inf": np.inf}.get(
-            self.fault, self.reward
-        )
+        reward: Any = {
+            "reward_text": "1",
+            "reward_array": np.ones(1),
+            "reward_two": np.ones(2),
+            "reward_inf": np.inf,
+        }.get(self.fault, self.reward)
         if self.fault == "reward_inf" and self.t < 3:
             reward = 1.0
-        if self.fault == "flag":
-            return self._obs(), reward, 0, False, {}
+        flags = {"flag": 0, "flag_text": "no", "late_flag": None if self.t == 5 else False}
+        if self.fault in flags:
+            return self._obs(), reward, flags[self.fault], False, {}
         return self._obs(), reward, *ends, ["info"] if self.fault == "info" else {}
 
 
@@ -199,9 +205,11 @@ def findings(name: str = "Faulty", **kwargs: Any) -> dict[str, Finding]:
         ("step_raises", "step", ["step() raised ZeroDivisionError"]),
         ("old_step", "step", ["4 values", "terminated, truncated"]),
         ("reward_text", "reward", ["'1'", "must be a number"]),
-        ("reward_array", "reward", ["array", "must be a number"]),
+        ("reward_two", "reward", ["array", "must be a number"]),
         ("reward_inf", "reward", ["step 3", "inf", "must be finite"]),
-        ("flag", "terminated", ["terminated = 0", "True or False"]),
+        ("flag_text", "terminated", ["terminated = 'no'", "True or False"]),
+        ("late_flag", "terminated", ["step 5", "terminated = None", "True or False"]),
+        ("late_space", "reset", ["reset() changed action_space"]),
         ("info", "info", ["info = ['info']", "must be a dict"]),
         ("shape", "observation", ["shape (3,)", "(2,)"]),
         ("text", "observation", ["dtype <U1", "float32"]),
@@ -225,7 +233,11 @@ def test_a_breach_fails_and_says_what_to_change(fault: str, subject: str, parts:
         ("shape", "observation", ["step 3", "at ['inside'][1]['speed'] of shape (3,)", "has (2,)"]),
         ("nan", "observation", ["step 3", "at ['inside'][1]['speed'] with nan at (1,)", "must be finite"]),
         ("value", "observation", ["step 3", "at ['inside'][0] ", "not in Discrete(3)"]),
-        ("fractions", "observation", ["at ['camera'] with 0.5", "uint8", "cut it to 0", "float32"]),
+        (
+            "fractions",
+            "observation",
+            ["at ['camera'] with 0.5", "uint8", "cut it to 0", "(255 * obs).astype"],
+        ),
         ("text", "spaces", ["Text at ['inside'][1] is not supported", "wrap the environment"]),
     ],
 )
@@ -256,7 +268,7 @@ class ManyFaults(Faulty):
         if self.late:
             obs = np.full(2, np.nan) if self.t >= 5 else obs
             return obs, np.inf if self.t >= 9 else 1.0, terminated, truncated, info
-        return np.zeros(3, np.float32), "1", 0, truncated, None
+        return np.zeros(3, np.float32), "1", "no", truncated, None
 
 
 def test_all_faults_are_found_in_one_pass() -> None:
@@ -324,7 +336,7 @@ def test_a_composite_environment_without_a_fault_is_fine() -> None:
     found = findings("Nested")
     assert {f.level for f in found.values()} == {"ok"}
     assert found["spaces"].message.startswith("Dict(camera: Box(4, 5, 3) uint8, inside: Tuple(Discrete(3), Dict(")
-    assert "Box(4, 5, 3) uint8 through a small CNN" in found["network"].message
+    assert "Box(4, 5, 3) uint8 through the CNN universe" in found["network"].message
     assert found["backend"].message.startswith(("sync", "async"))
 
 
@@ -406,6 +418,8 @@ def test_random_play_takes_only_legal_actions_and_reports_their_number(where: st
     [
         ({"fault": "float64"}, "observations", "return obs.astype(np.float32)"),
         ({"fault": "outside"}, "observations", "with 1.5 at (0,): observation_space says [-1, 1]; widen it"),
+        ({"fault": "flag"}, "contract", "terminated = 0: taken as False; return bool(terminated)"),
+        ({"fault": "reward_array"}, "contract", "taken as 1; return float(reward)"),
         ({"fault": "unseeded"}, "seeding", "super().reset(seed=seed)"),
         ({"ends": "never"}, "time limit", "no episode ended in 300 random steps"),
         (

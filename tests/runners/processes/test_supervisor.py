@@ -41,7 +41,7 @@ def make_supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeSupervisor]
     yield make
     for supervisor in made:
         supervisor.close()
-        supervisor.shared.lock.close()
+        supervisor.shared.close()
 
 
 def exit_worker(

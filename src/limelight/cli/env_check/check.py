@@ -13,9 +13,21 @@ from gymnasium.utils.env_checker import check_env as check_by_gymnasium
 from gymnasium.utils.env_checker import data_equivalence
 
 from limelight.cli.env_check import findings
-from limelight.cli.env_check.contract import SEED, Env, Faults, call, check_contract, check_obs, check_reward, raised
-from limelight.cli.env_check.findings import BrokenError, Finding, RandomPlay
-from limelight.envs.faults import seed_spaces, what_happened
+from limelight.cli.env_check.contract import (
+    SEED,
+    Env,
+    Faults,
+    bare_env,
+    call,
+    check_contract,
+    check_ends,
+    check_obs,
+    check_reward,
+    odd_form,
+    raised,
+)
+from limelight.cli.env_check.findings import BrokenError, Finding, RandomPlay, warn_or_ok
+from limelight.envs.faults import one_number, seed_spaces, what_happened
 from limelight.envs.masks import choices, flat_mask, has_legal_action, random_action
 from limelight.envs.packing import PackActions, PackObservations
 from limelight.envs.source import EnvSource, resolve_env
@@ -103,7 +115,7 @@ def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
     if found[-1].level == "fail":
         return found
     found += findings.actions(env.action_space, run)
-    faults = Faults()
+    faults = Faults(env)
     if check_contract(env, faults):
         play = _random_play(env, source, faults)
     if faults.found:
@@ -111,7 +123,7 @@ def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
     try:
         return [
             *found,
-            Finding("ok", "contract", "reset and step return valid results"),
+            warn_or_ok("contract", [play.odd_form] * bool(play.odd_form), "reset and step return valid results"),
             _seeding(env),
             findings.time_limit(env, run.env, play),
             *findings.masks(env, source, play),
@@ -127,7 +139,7 @@ def _inspect(env: Env, run: TrainConfig) -> list[Finding]:
 def _gymnasium_checker(env: Env) -> list[Finding]:
     """Return what Gymnasium's own checker refuses, as a warning; nothing where it passes."""
     try:
-        check_by_gymnasium(env.unwrapped, skip_render_check=True, skip_close_check=True)
+        check_by_gymnasium(bare_env(env), skip_render_check=True, skip_close_check=True)
     except (Exception, SystemExit) as error:
         if "share an object" not in str(error):  # observations are copied at every step
             return [Finding("warn", "gymnasium", f"its check_env {what_happened(error)}")]
@@ -178,10 +190,14 @@ def _random_play(env: Env, mask_source: MaskSource | None, faults: Faults) -> Ra
             play.seconds += time.perf_counter() - before
             play.steps += 1
             length += 1
-            _record(play, env.observation_space, obs, reward, f"step {length} of an episode returned", faults)
-            if terminated or truncated:
-                play.terminated += bool(terminated)
-                play.truncated += bool(truncated)
+            what = f"step {length} of an episode returned"
+            _record(play, env.observation_space, obs, reward, what, faults)
+            ends = check_ends(terminated, truncated, what, faults)
+            if not play.odd_form and not faults.found:
+                play.odd_form = odd_form(reward, terminated, truncated, what)
+            if any(ends):
+                play.terminated += ends[0]
+                play.truncated += ends[1]
                 play.lengths.append(length)
                 length = 0
                 obs, info = call("reset", env.reset)
@@ -191,7 +207,7 @@ def _random_play(env: Env, mask_source: MaskSource | None, faults: Faults) -> Ra
 def _record(play: RandomPlay, space: Space[Any], obs: Any, reward: Any, what: str, faults: Faults) -> None:
     with faults.collect():
         check_reward(reward, what)
-        play.rewards.append(float(reward))
+        play.rewards.append(one_number(reward))
     with faults.collect():
         problem = check_obs(space, obs, f"{what} an observation")
         play.obs_problem = play.obs_problem or problem

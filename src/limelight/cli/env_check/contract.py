@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +13,20 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space, Tuple
 
 from limelight.cli.env_check.findings import BrokenError, Finding
-from limelight.envs.faults import what_happened
+from limelight.envs.faults import (
+    StepValueError,
+    one_end,
+    one_number,
+    place_of_function,
+    require_same_spaces,
+    spaces_of,
+    what_happened,
+)
 from limelight.envs.masks import random_action
-from limelight.errors import LimelightError
+from limelight.errors import EnvError, LimelightError
+from limelight.spaces.images import is_image
 from limelight.spaces.packed import Path, part_of, path_name, walk
+from limelight.spaces.values import first_misfit, is_share
 
 Env = gym.Env[Any, Any]
 
@@ -40,10 +52,15 @@ def call(subject: str, function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 class Faults:
-    """Collects faults, the first one of each subject, so that all are found in one pass."""
+    """Collects faults, the first one of each subject, so that all are found in one pass.
 
-    def __init__(self) -> None:
+    Args:
+        env: whose methods have the faults; a fault gets file and line of the method, unless it has those of a raise.
+    """
+
+    def __init__(self, env: Env) -> None:
         self.found: list[Finding] = []
+        self._env = env
 
     @contextmanager
     def collect(self) -> Iterator[None]:
@@ -52,7 +69,18 @@ class Faults:
             yield
         except BrokenError as broken:
             if broken.finding.subject not in [finding.subject for finding in self.found]:
-                self.found.append(broken.finding)
+                self.found.append(self._placed(broken.finding))
+
+    def _placed(self, fault: Finding) -> Finding:
+        if re.search(r"\(.+, line \d+\)", fault.message):
+            return fault
+        method = getattr(type(self._env.unwrapped), "reset" if fault.message.startswith("reset") else "step", None)
+        return dataclasses.replace(fault, message=fault.message + place_of_function(method))
+
+
+def bare_env(env: Env) -> Env:
+    """Return the environment without its wrappers, unless only these have spaces."""
+    return env.unwrapped if hasattr(env.unwrapped, "action_space") else env
 
 
 def check_contract(env: Env, faults: Faults) -> bool:
@@ -60,15 +88,17 @@ def check_contract(env: Env, faults: Faults) -> bool:
 
     Returns: whether the environment can be played.
     """
-    bare = env.unwrapped
+    bare = bare_env(env)
     bare.action_space.seed(SEED)
-    was_reset = False
+    was_reset, spaces = False, spaces_of(bare)
     with faults.collect():
         result = call("reset", bare.reset, seed=SEED)
         was_reset = True
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
             must = "must be (observation, info), info a dict"
             raise BrokenError("reset", f"reset() returned {_shape_of(result)}: {must}")
+        with faults.collect():
+            _require_same_spaces(bare, spaces)
     if not faults.found:
         with faults.collect():
             check_obs(bare.observation_space, result[0], "reset() returned an observation")
@@ -78,6 +108,13 @@ def check_contract(env: Env, faults: Faults) -> bool:
         with faults.collect():
             _check_step(bare, bare.action_space.sample(), faults)
     return False
+
+
+def _require_same_spaces(env: Env, before: tuple[Space[Any], Space[Any]]) -> None:
+    try:
+        require_same_spaces(env, before, "the environment")
+    except EnvError as error:
+        raise BrokenError("reset", str(error).partition(": ")[2].rpartition(";")[0]) from None
 
 
 def _check_step(bare: Env, action: Any, faults: Faults) -> bool:
@@ -94,10 +131,7 @@ def _check_step(bare: Env, action: Any, faults: Faults) -> bool:
         check_obs(bare.observation_space, obs, "step() returned an observation")
     with faults.collect():
         check_reward(reward, "step() returned")
-    for name, flag in (("terminated", terminated), ("truncated", truncated)):
-        with faults.collect():
-            if not isinstance(flag, bool | np.bool_):
-                raise BrokenError(name, f"step() returned {name} = {flag!r}: must be True or False")
+    check_ends(terminated, truncated, "step() returned", faults)
     if not isinstance(info, dict):
         raise BrokenError("info", f"step() returned info = {info!r}: must be a dict")
     return True
@@ -105,10 +139,35 @@ def _check_step(bare: Env, action: Any, faults: Faults) -> bool:
 
 def check_reward(reward: Any, what: str) -> None:
     """Check that a reward is one finite number; raises BrokenError."""
-    if np.ndim(reward) != 0 or not np.issubdtype(np.asarray(reward).dtype, np.number):
-        raise BrokenError("reward", f"{what} the reward {reward!r}: must be a number, e.g. float(reward)")
-    if not np.isfinite(reward):
+    try:
+        number = one_number(reward)
+    except StepValueError:
+        raise BrokenError("reward", f"{what} the reward {reward!r}: must be a number, e.g. float(reward)") from None
+    if not np.isfinite(number):
         raise BrokenError("reward", f"{what} the reward {reward}: must be finite")
+
+
+def check_ends(terminated: Any, truncated: Any, what: str, faults: Faults) -> tuple[bool, bool]:
+    """Return both ends of an episode as training takes them; one that is not true or false is a fault, and False."""
+    taken = []
+    for name, value in (("terminated", terminated), ("truncated", truncated)):
+        taken.append(False)
+        with faults.collect():
+            try:
+                taken[-1] = one_end(name, value)
+            except StepValueError:
+                raise BrokenError(name, f"{what} {name} = {value!r}: must be True or False") from None
+    return taken[0], taken[1]
+
+
+def odd_form(reward: Any, terminated: Any, truncated: Any, what: str) -> str:
+    """Return a warning about a value that training takes, but that is none of Gymnasium's; an empty string if none."""
+    if np.ndim(reward) != 0:
+        return f"{what} the reward {reward!r}: taken as {one_number(reward):g}; return float(reward)"
+    for name, value in (("terminated", terminated), ("truncated", truncated)):
+        if not isinstance(value, bool | np.bool_):
+            return f"{what} {name} = {value!r}: taken as {one_end(name, value)}; return bool({name})"
+    return ""
 
 
 def _shape_of(result: Any) -> str:
@@ -131,13 +190,18 @@ def check_obs(space: Space[Any], obs: Any, what: str) -> str:
         at = f"{what} at {path_name(path)}" if path else what
         if isinstance(part, Box):
             problems.append(_check_box(part, value, at))
-        elif not part.contains(value):
+        elif first_misfit(part, [value]) is not None:
             raise BrokenError("observation", f"{at} {value!r}: not in {part}")
+        elif not part.contains(value):
+            problems.append(f"{at} {value!r}: taken as a value of {part}; return it in dtype {part.dtype}")
     return next(filter(None, problems), "") or _unknown_part(space, obs, what)
 
 
 def _check_box(space: Box, value: Any, what: str) -> str:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, and what other libraries raise
+        raise BrokenError("observation", f"{what} that is no array ({type(error).__name__}: {error})") from None
     if array.shape != space.shape:
         raise BrokenError("observation", f"{what} of shape {array.shape}: observation_space has {space.shape}")
     if array.dtype.kind not in "biuf":
@@ -148,7 +212,9 @@ def _check_box(space: Box, value: Any, what: str) -> str:
     hint = f"return obs.astype(np.{space.dtype})"
     if space.dtype.kind in "biu" and array.dtype.kind == "f" and (array % 1 != 0).any():
         where = _first(array % 1 != 0)
-        cut = f"observation_space has {space.dtype}, which would cut it to {int(array[where])}; make it a float32 Box"
+        is_dim = is_share(array) and is_image(space)
+        instead = "return (255 * obs).astype(np.uint8)" if is_dim else "make it a float32 Box"
+        cut = f"observation_space has {space.dtype}, which would cut it to {int(array[where])}; {instead}"
         raise BrokenError("observation", f"{what} with {array[where]:g} at {where}: {cut}")
     outside = (array < space.low) | (array > space.high)
     if outside.any():

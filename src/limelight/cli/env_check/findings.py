@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Space
@@ -65,11 +65,14 @@ class RandomPlay:
     """The first difference between an observation and its space with which training still works."""
     legal_counts: list[int] = field(default_factory=list)
     """Number of actions that each mask allowed."""
+    odd_form: str = ""
+    """The first reward or end of an episode that training takes, though it has not Gymnasium's form."""
     info_keys: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
 
-def _warn_or_ok(subject: str, problems: list[str], fine: str) -> Finding:
+def warn_or_ok(subject: str, problems: list[str], fine: str) -> Finding:
+    """Return a warning of all problems, or a finding that says what is fine."""
     return Finding("warn", subject, "; ".join(problems)) if problems else Finding("ok", subject, fine)
 
 
@@ -88,7 +91,7 @@ def spaces(env: AnyEnv, env_id: str) -> list[Finding]:
         return faults
     seen = f"{describe_space(env.observation_space)} → {describe_space(env.action_space)}"
     flat = _flat_images(env.observation_space)
-    return [_warn_or_ok("spaces", [seen, *flat] if flat else [], seen)]
+    return [warn_or_ok("spaces", [seen, *flat] if flat else [], seen)]
 
 
 def _flat_images(space: Space[Any]) -> list[str]:
@@ -122,7 +125,7 @@ def actions(space: Space[Any], config: TrainConfig) -> list[Finding]:
         done = {"clip": "clipped", "rescale": "[-1, 1] rescaled", "squash": "squashed"}[bounds]
         mappings.append(f"{of}{done} to [{box.low.min():g}, {box.high.max():g}]")
         problems += [f"{of}{problem}" for problem in _odd_bounds(box)]
-    return [_warn_or_ok("actions", [*mappings, *problems] if problems else [], "; ".join(mappings))]
+    return [warn_or_ok("actions", [*mappings, *problems] if problems else [], "; ".join(mappings))]
 
 
 def _odd_bounds(box: Box) -> list[str]:
@@ -226,7 +229,7 @@ def observations(space: Space[Any], play: RandomPlay, config: EnvConfig) -> Find
         elif not config.normalize_obs:
             problems.append(f"{reach}: large; set normalize_obs")
     scale = "standardised in training" if config.normalize_obs else "of a suitable scale"
-    return _warn_or_ok("observations", problems, f"in their space, finite, {scale}")
+    return warn_or_ok("observations", problems, f"in their space, finite, {scale}")
 
 
 def wrappers(source: EnvSource) -> list[Finding]:
@@ -239,6 +242,18 @@ def speed(play: RandomPlay) -> Finding:
     """Report the speed of one environment."""
     per_step = play.seconds / len(play.rewards)
     return Finding("ok", "speed", f"{per_step * 1e6:,.0f} µs a step, {1 / per_step:,.0f} steps/s in one environment")
+
+
+def printed(output: IO[bytes]) -> list[Finding]:
+    """Report what the environment wrote to stdout, by its first line; return nothing without such."""
+    output.seek(0)
+    lines = sum(1 for line in output if line.strip())
+    if not lines:
+        return []
+    output.seek(0)
+    first = next(line for line in output if line.strip())[:200].decode("utf-8", "replace")
+    text = " ".join(first.split())[:60]
+    return [Finding("warn", "output", f"it printed {lines:,} lines, the first {text!r}; training shows them on stderr")]
 
 
 # --------------------------------------------------------------------------- training

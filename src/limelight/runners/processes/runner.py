@@ -14,7 +14,7 @@ from limelight.algo.episodes import Episode
 from limelight.algo.learner import Learner
 from limelight.algo.normalization import ObservationNormalizer
 from limelight.runners.actor_learner import running_statistics
-from limelight.runners.base import NOT_REPRODUCIBLE
+from limelight.runners.base import NOT_REPRODUCIBLE, budget_of
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.processes.supervisor import Supervisor
 from limelight.runners.processes.worker import Report, WorkerSpec
@@ -47,7 +47,9 @@ class ProcessRunner:
         self.control = self.shared.arrays["control"]
         self.control[Control.LIMIT] = config.total_timesteps
         self.counters = self.shared.arrays["counters"]
+        self.budget = budget_of(config)
         self.num_steps = 0
+        self.num_episodes = 0
         self.seconds = 0.0
         self._started_at: float | None = None
         self._seconds_before = 0.0
@@ -64,13 +66,13 @@ class ProcessRunner:
         if self._started_at is None and not self._start(seconds):
             return {}
         deadline = time.perf_counter() + seconds
-        while self._count_steps() < until and time.perf_counter() < deadline:
-            self.supervisor.wait_until(lambda: self._count_steps() >= until, _POLL_EVERY)
-        if self._count_steps() >= self.control[Control.LIMIT]:
+        while not self._has_reached(until) and time.perf_counter() < deadline:
+            self.supervisor.wait_until(lambda: self._has_reached(until), _POLL_EVERY)
+        if self._is_over():
             self.supervisor.collect_reports()
         self._copy_shared_state()
         self._take_reports()
-        return self._metrics() if self.num_steps >= until else {}
+        return self._metrics() if self.budget.has_reached(until, self.num_steps, self.num_episodes) else {}
 
     def _start(self, seconds: float) -> bool:
         """Start all workers, and let them train once all are ready; False if that takes longer than ``seconds``."""
@@ -81,14 +83,21 @@ class ProcessRunner:
         self._rates.start()
         return True
 
-    def _count_steps(self) -> int:
-        return int(self.counters[:, Counter.STEPS].sum())
+    def _count(self, column: Counter) -> int:
+        return int(self.counters[:, column].sum())
+
+    def _is_over(self) -> bool:
+        return self.budget.is_used_up(self._count(Counter.STEPS), self._count(Counter.EPISODES))
+
+    def _has_reached(self, until: int) -> bool:
+        return self.budget.has_reached(until, self._count(Counter.STEPS), self._count(Counter.EPISODES))
 
     def _copy_shared_state(self) -> None:
         """Copy step count, parameters and statistics into this process; the workers continue meanwhile."""
         if self._started_at is not None:
             self.seconds = self._seconds_before + time.perf_counter() - self._started_at
-        self.num_steps = self._count_steps()
+        self.num_steps = self._count(Counter.STEPS)
+        self.num_episodes = self._count(Counter.EPISODES)
         train_state = self.shared.train_state(0)
         with self.shared.update_order():
             self.learner.flat.params.copy_(train_state.params)
@@ -116,7 +125,7 @@ class ProcessRunner:
             "async/policy_lag": sum(report.lag_sum for report in reports) / updates,
             "async/policy_lag_max": max(report.lag_max for report in reports),
             "async/worker_restarts": self.supervisor.restart_policy.count,
-            "async/skipped_updates": int(self.counters[:, Counter.SKIPPED].sum()),
+            "async/skipped_updates": self._count(Counter.SKIPPED),
             **self._rates.metrics(),
         }
 
@@ -145,6 +154,7 @@ class ProcessRunner:
     def _state(self, workers: list[State | None]) -> State:
         return {
             "num_steps": self.num_steps,
+            "num_episodes": self.num_episodes,
             "seconds": self.seconds,
             "train_states": [self.shared.train_state(row).get_state() for row in range(self.shared.num_train_states)],
             "counters": self.counters.sum(0),
@@ -175,4 +185,4 @@ class ProcessRunner:
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`."""
         self.supervisor.close()
-        self.shared.lock.close()
+        self.shared.close()

@@ -1,18 +1,12 @@
-"""The shared state of worker processes: one block of shared memory and one lock.
-
-Both are unlinked files whose descriptors spawned processes inherit, so nothing is left behind however a process exits.
-"""
+"""The shared state of worker processes: one block of shared memory and one lock (runners/processes/portable.py)."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from enum import IntEnum
-from multiprocessing import reduction
 from multiprocessing.context import SpawnContext
 from typing import Any
 
@@ -23,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from limelight.algo.normalization import Moments
 from limelight.algo.optim import initial_state
 from limelight.algo.train_state import TrainState
+from limelight.runners.processes.portable import make_block, make_lock
 from limelight.settings.schema import TrainConfig
 
 _ALIGNMENT = 64
@@ -39,14 +34,14 @@ class SharedArrays:
             self._spans[name] = (offset, shape, np.dtype(dtype).str)
             nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
             offset += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
-        # An unlinked file in /dev/shm, or in the temporary folder where that is too small.
-        self._block = context.RawArray(ctypes.c_byte, offset + _ALIGNMENT)
+        self.block = make_block(context, offset + _ALIGNMENT)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         offset, shape, dtype = self._spans[name]
-        start = -ctypes.addressof(self._block) % _ALIGNMENT + offset
+        block = self.block.array
+        start = -ctypes.addressof(block) % _ALIGNMENT + offset
         count = int(np.prod(shape))
-        flat: NDArray[Any] = np.frombuffer(memoryview(self._block).cast("B"), dtype, count, start)
+        flat: NDArray[Any] = np.frombuffer(memoryview(block).cast("B"), dtype, count, start)
         return flat.reshape(shape)
 
     def __contains__(self, name: str) -> bool:
@@ -55,39 +50,6 @@ class SharedArrays:
     def names(self) -> list[str]:
         """Return the names of all arrays."""
         return list(self._spans)
-
-
-class ProcessLock:
-    """A lock between processes that the kernel releases if its holder exits. Not reentrant, not for threads."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the lock)
-        self._fd = self._file.fileno()
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        import fcntl
-
-        fcntl.lockf(self._fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _received_lock, (reduction.DupFd(self._fd),)
-
-
-def _received_lock(fd: Any) -> ProcessLock:
-    """Make the lock in the spawned process from an inherited descriptor."""
-    lock = ProcessLock.__new__(ProcessLock)
-    lock._file = os.fdopen(fd.detach(), "rb+")
-    lock._fd = lock._file.fileno()
-    return lock
 
 
 class Command(IntEnum):
@@ -143,7 +105,7 @@ class SharedState:
             fields[f"statistics.{name}"] = ((2, *mean.shape), np.float64)
             fields[f"count.{name}"] = ((1,), np.int64)
         self.arrays = SharedArrays(context, fields)
-        self.lock = ProcessLock()
+        self.lock = make_lock()
         """Held while running statistics are shared, and during updates where ``update_order`` is ``locked``."""
         self._locked = workers.shared_memory.update_order == "locked"
         for worker in range(self.num_train_states):
@@ -158,6 +120,11 @@ class SharedState:
             torch.from_numpy(self.arrays["target_params"]) if "target_params" in self.arrays else None,
             {name.removeprefix("optimizer."): torch.from_numpy(self.arrays[name][row : row + 1])[0] for name in names},
         )
+
+    def close(self) -> None:
+        """Close the lock and remove what has a name; the arrays stay as they are."""
+        self.arrays.block.close()
+        self.lock.remove()
 
     def update_order(self) -> AbstractContextManager[None]:
         """Return the context to pull or push parameters in: the lock where updates are ``locked``, else no lock."""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
@@ -25,6 +25,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from limelight.errors import ConfigError, LimelightError, WorkerError
 from limelight.runners.base import ENV_STATE_NOT_RESTORED
+from limelight.runners.processes.portable import stop_signals_held
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.processes.worker import Failure, Ready, Report, StateReply, WorkerSpec, run_worker
 from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, pop_due
@@ -296,22 +297,19 @@ def _stop(process: BaseProcess, seconds: float, kill: bool) -> None:
 def _inheritable() -> Iterator[None]:
     """Set up the state that a process spawned inside this context inherits, where multiprocessing does not.
 
-    A main module without a file ("<stdin>") is hidden: the spawned process could not import it. SIGINT and SIGTERM are
-    blocked: Ctrl-C reaches the whole process group, and a worker can ignore it only after its imports.
+    A main module without a file ("<stdin>") is hidden: the spawned process could not import it. Stop signals are held.
     """
     main = sys.modules["__main__"]
     script = getattr(main, "__file__", None)
     absent = script is not None and not Path(script).exists()
-    resource_tracker.ensure_running()  # first: if start() had to start it, that would unblock the signals
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        if absent:
-            del main.__file__
-        yield
-    finally:
-        if absent:
-            main.__file__ = script
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with stop_signals_held():
+        try:
+            if absent:
+                del main.__file__
+            yield
+        finally:
+            if absent:
+                main.__file__ = script
 
 
 def _exit_reason(exitcode: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
 import traceback
@@ -22,7 +21,8 @@ from limelight.algo.rollout import Rollout
 from limelight.envs.spawn import allow_children
 from limelight.errors import LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
-from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, stamp_episodes
+from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, budget_of, stamp_episodes
+from limelight.runners.processes.portable import Lock, ignore_stop_signals
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.worker_metrics import Counter
 from limelight.runners.worker_slots import ends_the_run
@@ -101,8 +101,10 @@ class Worker:
         self.shared = shared
         self.channel = channel
         self.running_statistics = running_statistics(actor_learner.normalizer, actor_learner.learner)
-        self.total_timesteps = spec.config.total_timesteps
-        self.first_env = spec.index * spec.config.env.num_envs
+        self.index = spec.index
+        self.num_envs = spec.config.env.num_envs
+        self.budget = budget_of(spec.config)
+        self.is_due = self._is_due if self.budget.episodes is None else self._is_due_by_episodes
         self.consecutive_skips = 0
         # Views of the shared counters
         counters = shared.arrays["counters"]
@@ -110,6 +112,7 @@ class Worker:
         self.own_counters = counters[spec.index]
         self.steps = counters[:, Counter.STEPS]
         self.updates = counters[:, Counter.UPDATES]
+        self.finished = counters[:, Counter.EPISODES]
         # Numbers of the last report and state that were sent
         self.last_report = 0
         self.last_state = int(self.control[Control.STATES_WANTED])
@@ -125,7 +128,7 @@ class Worker:
         idle_sleep = _IDLE_SLEEP_MIN
         while (command := control[Control.COMMAND]) != Command.STOP:
             number = int(control[Control.REPORTS_WANTED])
-            if command == Command.RUN and self.steps.sum() < control[Control.LIMIT]:
+            if command == Command.RUN and self.is_due():
                 self.update()
                 idle_sleep = _IDLE_SLEEP_MIN
             else:
@@ -135,6 +138,14 @@ class Worker:
                 self.report(number)
             if control[Control.STATES_WANTED] != self.last_state:
                 self.send_state()
+
+    def _is_due(self) -> bool:
+        """Return whether the workers have steps left."""
+        return bool(self.steps.sum() < self.control[Control.LIMIT])
+
+    def _is_due_by_episodes(self) -> bool:
+        """Return whether the workers have steps and episodes left."""
+        return self._is_due() and bool(self.finished.sum() < self.budget.episodes)
 
     def update(self) -> None:
         """Pull, collect, then compute and push the gradient of each update from the rollout."""
@@ -166,7 +177,8 @@ class Worker:
             episodes_ended: finished episodes that the update counts.
         """
         with self.shared.update_order():
-            progress = int(self.steps.sum()) / self.total_timesteps  # a Python float: the arithmetic depends on it
+            steps = int(self.steps.sum())  # Python numbers: the arithmetic depends on it
+            progress = self.budget.progress(steps, 0 if self.budget.episodes is None else int(self.finished.sum()))
             lag = self._updates_of_others() - version
             self._apply(progress, episodes_ended)
         self.recent_updates += 1
@@ -177,7 +189,8 @@ class Worker:
         """Count the steps and the finished episodes of a rollout that has been learnt from."""
         self.own_counters[Counter.STEPS] += rollout.num_valid
         if finished := self.actor_learner.collector.pop_episodes():
-            self.episodes += stamp_episodes(finished, int(self.steps.sum()), self.first_env)
+            self.own_counters[Counter.EPISODES] += len(finished)
+            self.episodes += stamp_episodes(finished, int(self.steps.sum()), self.index, self.num_envs)
 
     def _updates_of_others(self) -> int:
         return int(self.updates.sum()) - int(self.own_counters[Counter.UPDATES])
@@ -228,13 +241,8 @@ def run_worker(spec: WorkerSpec, factory: Any, shared: SharedState, channel: Con
 
     ``factory``: a CloudpickleWrapper of the environment's factory.
     """
-    # Ctrl-C and termination may reach the whole process group; the main process decides. Both signals were blocked
-    # until here, and are unblocked because environments may start processes that need them.
-    signals = {signal.SIGINT, signal.SIGTERM}
-    for number in signals:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    ignore_stop_signals()
+    threading.Thread(target=_exit_with_parent, args=(shared.lock,), daemon=True).start()
     allow_children()
     try:
         with single_threaded():
@@ -257,9 +265,10 @@ def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: SharedState, chan
         actor_learner.close()
 
 
-def _exit_with_parent() -> None:
-    """Exit this process when the main process has exited, for whatever reason."""
+def _exit_with_parent(lock: Lock) -> None:
+    """Exit this process when the main process has exited, for whatever reason; a lock with a name is removed."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
+    lock.remove()
     os._exit(1)

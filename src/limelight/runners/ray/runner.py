@@ -14,10 +14,10 @@ import numpy as np
 
 from limelight.algo.episodes import Episode
 from limelight.algo.learner import Learner
-from limelight.algo.normalization import ObservationNormalizer, no_moments
+from limelight.algo.normalization import ObservationNormalizer, RunningMeanStd, no_moments
 from limelight.errors import NonFiniteError
 from limelight.runners.actor_learner import running_statistics
-from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, stamp_episodes
+from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, budget_of, stamp_episodes
 from limelight.runners.ray.pool import WorkerPool
 from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
 from limelight.runners.ray.worker import ParameterSnapshot, WorkerResult
@@ -47,7 +47,9 @@ class RayRunner:
         self.schedule: Schedule = AsynchronousSchedule() if config.workers.asynchronous else SynchronousSchedule()
         self.pool = WorkerPool(config, factory, announce_inexact=not self.schedule.reproducible)
         self.mean_gradient = MeanGradient(learner)
+        self.budget = budget_of(config)
         self.num_steps = 0
+        self.num_episodes = 0
         self.seconds = 0.0
         self.version = 0
         """The version of the learner's parameters: how often it has learnt from rollouts."""
@@ -67,14 +69,14 @@ class RayRunner:
             return {}
         start = now = time.perf_counter()
         try:
-            while self.num_steps < until and now < start + seconds:
+            while not self.budget.has_reached(until, self.num_steps, self.num_episodes) and now < start + seconds:
                 self._step(until, start + seconds - now)
                 now = time.perf_counter()
         except BaseException:
             self._failed = True
             raise
         self.seconds += now - start
-        return self._pop_metrics() if self.num_steps >= until else {}
+        return self._pop_metrics() if self.budget.has_reached(until, self.num_steps, self.num_episodes) else {}
 
     def _start(self, seconds: float) -> bool:
         """Return whether the workers have started; measure their speed from then on."""
@@ -98,7 +100,8 @@ class RayRunner:
         idle = self.pool.idle_workers(self.config.workers.ray.prefetch)
         # Metrics take time: only rollouts of which one may reach ``until`` have them.
         rows = self.config.env.num_envs * self.config.algorithm.num_steps
-        with_metrics = self.num_steps + (self.pool.num_pending + len(idle)) * rows >= until
+        coming = (self.pool.num_pending + len(idle)) * rows  # steps, and no more episodes than these
+        with_metrics = self.budget.has_reached(until, self.num_steps + coming, self.num_episodes + coming)
         for worker in idle:
             is_old = worker.version < 0 or self.version - worker.version > self.config.workers.ray.max_policy_lag
             if is_old:
@@ -108,15 +111,7 @@ class RayRunner:
     def _snapshot(self) -> Any:
         """Return a reference to the newest parameters, which are stored once for all workers that need them."""
         if self._stored[0] != self.version:
-            train_state = self.learner.train_state
-            target = train_state.target_params
-            snapshot = ParameterSnapshot(
-                self.version,
-                train_state.params.cpu().numpy(),
-                None if target is None else target.cpu().numpy(),
-                {name: statistics.moments for name, statistics in self.running_statistics.items()},
-                self.learner.progress,
-            )
+            snapshot = _snapshot_of(self.learner, self.running_statistics, self.version)
             self._stored = self.version, self.pool.put(snapshot)
         return self._stored[1]
 
@@ -124,17 +119,19 @@ class RayRunner:
         """Make the updates that the schedule wants of these results."""
         for batch in self.schedule.batches(results):
             num_valid = sum(result.num_valid for result in batch)
+            num_episodes = self.num_episodes + sum(len(result.episodes) for result in batch)
             for result in batch:
                 self._record(result, self.num_steps + num_valid)
             if num_valid:  # otherwise there is no gradient, and momentum must not move the parameters
-                self._update(batch, with_metrics=self.num_steps + num_valid >= until)
+                self._update(batch, self.budget.has_reached(until, self.num_steps + num_valid, num_episodes))
             self.num_steps += num_valid
+            self.num_episodes = num_episodes
 
     def _record(self, result: WorkerResult, step: int) -> None:
         """Count a rollout, its episodes and its lag, and add its observations to the running statistics."""
         self.counters[result.worker, Counter.STEPS] += result.num_valid
         self._lags.append(self.version - result.version)
-        self._episodes += stamp_episodes(result.episodes, step, result.worker * self.config.env.num_envs)
+        self._episodes += stamp_episodes(result.episodes, step, result.worker, self.config.env.num_envs)
         for name, (new, total) in result.statistics.items():
             statistics = self.running_statistics[name]
             # With a single contributor, adopt its statistics unchanged (bit for bit).
@@ -148,8 +145,9 @@ class RayRunner:
         """
         workers = [result.worker for result in batch]
         before = self.learner.num_updates
+        progress = self.budget.progress(self.num_steps, self.num_episodes)
         try:
-            metrics = self.mean_gradient.update(batch, self.num_steps / self.config.total_timesteps, with_metrics)
+            metrics = self.mean_gradient.update(batch, progress, with_metrics)
         except NonFiniteError:
             self.version += self.learner.num_updates > before  # some have been made
             self.counters[workers, Counter.SKIPPED] += 1
@@ -190,6 +188,7 @@ class RayRunner:
         states = self._worker_states()
         return {
             "num_steps": self.num_steps,
+            "num_episodes": self.num_episodes,
             "seconds": self.seconds,
             "version": self.version,
             "train_state": self.learner.train_state.get_state(),
@@ -212,6 +211,7 @@ class RayRunner:
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
         """See :class:`limelight.runners.base.Runner`; a reproducible schedule waits for the workers to start."""
         self.num_steps = int(state["num_steps"])
+        self.num_episodes = int(state["num_episodes"])
         self.seconds = float(state["seconds"])
         self.version = int(state["version"])
         self.learner.train_state.set_state(state["train_state"])
@@ -229,3 +229,15 @@ class RayRunner:
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`."""
         self.pool.close()
+
+
+def _snapshot_of(learner: Learner, statistics: Mapping[str, RunningMeanStd], version: int) -> ParameterSnapshot:
+    """Return the parameters and the statistics as workers receive them."""
+    params, target = learner.train_state.params, learner.train_state.target_params
+    return ParameterSnapshot(
+        version,
+        params.cpu().numpy(),
+        None if target is None else target.cpu().numpy(),
+        {name: running.moments for name, running in statistics.items()},
+        learner.progress,
+    )

@@ -137,12 +137,14 @@ def still_rising(run: Evidence) -> Finding | None:
     late = float(fifths[4][half:].mean() - fifths[4][:half].mean())
     if rise <= 0.0 or means[4] - means[3] < max(RISING * rise, error) or late < 0.25 * RISING * rise:
         return None
+    by_episodes = run.setting("total_episodes") is not None
+    budget = "total_episodes" if by_episodes else "total_timesteps"
     return Finding(
         "still_rising",
         f"mean return {short(means[3])} in the fourth fifth of the run, {short(means[4])} in the last",
         "the run ended before the curve levelled off",
-        "total_timesteps",
-        2 * run.setting("total_timesteps"),
+        budget,
+        2 * run.setting(budget),
     )
 
 

@@ -79,8 +79,9 @@ class Evidence:
 
     @cached_property
     def progress(self) -> float:
-        """Return the share of the step budget that is used."""
-        return self.last_step / self.config.total_timesteps
+        """Return the share of the budget that is used, of steps or of episodes."""
+        share, episodes = self.last_step / self.config.total_timesteps, self.config.total_episodes
+        return share if episodes is None else max(share, len(self.returns) / episodes)
 
     @cached_property
     def num_envs(self) -> int:

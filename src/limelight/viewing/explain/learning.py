@@ -20,7 +20,7 @@ USELESS = 0.6
 def entropy_high(run: Evidence) -> Finding | None:
     """After a fifth of the budget the entropy of discrete actions is near its maximum, and the return is flat."""
     series = run.run.series(ENTROPY)
-    late = np.isfinite(series.values) & (series.steps >= 0.2 * run.setting("total_timesteps"))
+    late = np.isfinite(series.values) & (series.steps * run.progress >= 0.2 * run.last_step)
     steps, shares = series.steps[late], series.values[late]
     if len(shares) < LEAST_ROWS or np.median(shares) < NEAR_MAXIMUM or not run.has_not_risen:
         return None

@@ -63,7 +63,7 @@ def policy_lag(run: Evidence) -> Finding | None:
 
 def evaluation_slow(run: Evidence) -> Finding | None:
     """Evaluations take most of the time."""
-    seconds, training = float(run.values("eval/seconds")[1].sum()), _training_seconds(run)
+    seconds, training = float(run.values("time/eval_seconds")[1].sum()), _training_seconds(run)
     if training + seconds < LEAST_SECONDS or seconds / (training + seconds) <= EVALUATION_SHARE:
         return None
     return Finding(
