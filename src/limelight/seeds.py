@@ -19,6 +19,7 @@ class Stream(IntEnum):
     WORKER = 6
     VIDEO = 7
     MINIBATCHES = 8
+    NEXT_ACTIONS = 9
 
 
 def derive_seed(seed: int, stream: Stream, index: int = 0) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from helpers.learners import gradient_metrics, update_metrics
 from limelight.algo.learner import Learner
 from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer
-from limelight.algo.returns import discounts_and_traces, gae, standardize
+from limelight.algo.returns import discounts_and_traces, gae, n_step, standardize
 from limelight.algo.rollout import Rollout
 from limelight.algo.train_state import TrainState
 from limelight.errors import NonFiniteError
@@ -27,6 +27,7 @@ from limelight.nn.model import make_model
 from limelight.nn.network import Engine
 from limelight.nn.numpy_engine.network import NumpyNetwork
 from limelight.nn.torch_engine import TorchNetwork
+from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
 
@@ -93,6 +94,8 @@ def written_loss(learner: Learner, rollout: Rollout, returns: Any, weights: Any)
         if not rollout.valid[t, b]:
             continue
         logits, value = output.params[t, b].tolist(), float(output.values[t, b])
+        if output.action_values is not None:
+            value = float(output.action_values[t, b, rollout.actions[t, b]])
         log_sum = math.log(sum(math.exp(z) for z in logits))
         log_p = [z - log_sum for z in logits]
         error = abs(value - float(returns[t, b]))
@@ -105,7 +108,7 @@ def written_loss(learner: Learner, rollout: Rollout, returns: Any, weights: Any)
 
 
 def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
-    """Return targets and policy weights, with V(next) computed observation by observation."""
+    """Return targets and policy weights of V(s), with V(next) computed observation by observation."""
     a = learner.algorithm
 
     def online(obs: Any) -> float:
@@ -132,6 +135,33 @@ def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
     return values + advantages, weights
 
 
+def written_q_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
+    """Return targets and policy weights of q(s, a), with q(next, ·) and π computed observation by observation."""
+    a = learner.algorithm
+    critic = learner.network.target_critic
+    draws = np.random.default_rng(derive_seed(0, Stream.NEXT_ACTIONS)).random(rollout.valid.size, dtype=np.float32)
+    final = {}
+    if rollout.final_obs is not None:
+        final = {(t, b): obs for t, b, obs in zip(*rollout.final_obs[:3], strict=True)}
+    values, next_values, expected = np.zeros((3, *rollout.rewards.shape))
+    with torch.no_grad():
+        for t, b in np.ndindex(*values.shape):
+            here = learner.model(torch.from_numpy(rollout.obs[t, b])[None, None])
+            following = torch.from_numpy(final.get((t, b), rollout.obs[t + 1, b]))[None, None]
+            there = learner.model(following)
+            q = (there.action_values if critic is None else critic(following))[0, 0].numpy()
+            p = there.params[0, 0].softmax(-1).numpy()
+            values[t, b] = here.action_values[0, 0, rollout.actions[t, b]]
+            expected[t, b] = float(here.params[0, 0].softmax(-1) @ here.action_values[0, 0])
+            drawn = int(np.searchsorted(p.cumsum(), draws[t * values.shape[1] + b], side="right"))
+            next_values[t, b] = q[drawn] if a.q_bootstrap == "sarsa" else p @ q
+    ends = discounts_and_traces(*masks(rollout), a.gamma, 1.0 if a.returns == "n_step" else a.gae_lambda)
+    arrays = rollout.rewards.astype(float), values, next_values, *ends, rollout.valid
+    returns = n_step(*arrays, n=a.return_steps or 1) if a.returns == "n_step" else values + gae(*arrays)
+    weights = {"td_error": returns - values, "q": values, "advantage": values - expected}[a.policy_weight]
+    return returns, weights * rollout.valid
+
+
 @every_stream
 @pytest.mark.parametrize("critic", ["shared", "separate", "target"])
 @pytest.mark.parametrize(
@@ -140,6 +170,9 @@ def written_targets(learner: Learner, rollout: Rollout) -> tuple[Any, Any]:
         {"gae_lambda": 0.9},
         {"policy_weight": "q", "gae_lambda": 0.0, "value_loss": "huber", "huber_delta": 0.3},
         {"normalize_advantages": "batch", "ent_coef": 0.5, "vf_coef": 2.0},
+        {"critic_output": "q", "gae_lambda": 0.9, "policy_weight": "td_error"},
+        {"critic_output": "q", "gae_lambda": 0.0, "q_bootstrap": "sarsa", "policy_weight": "q"},
+        {"critic_output": "q", "returns": "n_step", "return_steps": 2, "q_bootstrap": "sarsa"},
     ],
 )
 def test_the_gradient_is_the_finite_difference_of_the_loss(
@@ -158,7 +191,8 @@ def test_the_gradient_is_the_finite_difference_of_the_loss(
     assert (rollout.truncated > rollout.terminated).any()
     assert rollout.final_obs is not None or stream == "next_step"
     metrics = gradient_metrics(learner, rollout)
-    returns, weights = written_targets(learner, rollout)
+    written = written_targets if config.model.critic_output == "v" else written_q_targets
+    returns, weights = written(learner, rollout)
 
     a = learner.algorithm
     parts = metrics["train/policy_loss"] + a.vf_coef * metrics["train/value_loss"]

@@ -41,6 +41,9 @@ EPOCHS: dict[str, Any] = {
         {"optimizer": "rmsprop_tf", "lr_schedule": "constant"},
         {"normalize_advantages": "running"},
         {"ent_schedule": "linear", "ent_coef": 0.2},
+        {"critic_output": "q", "q_bootstrap": "sarsa", "critic": "target", "autoreset_mode": "same_step"},
+        {"critic_output": "q", "q_bootstrap": "sarsa", "core": "gru", "core_size": 8, "policy_weight": "td_error"},
+        {"returns": "n_step", "return_steps": 2, "normalize_returns": True},
         {"num_envs": 1, "num_steps": 1},  # rollouts without any transition
         {"activation": "silu"},  # no written-out backward
         {"core": "lstm", "core_size": 8},
@@ -121,6 +124,7 @@ def test_a_whole_run_and_its_resumption_equal_the_synchronous_run(
 ) -> None:
     draw_no_report(monkeypatch)
     settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 200, "keep_last": 9}
+    settings |= {"critic_output": "q", "q_bootstrap": "sarsa"}  # whose draws are a part of the state
     whole = run(quick_config(update_order="locked", run_dir=str(tmp_path / "whole"), **settings), quiet=True).run_dir
     sync = run(quick_config("a2c", run_dir=str(tmp_path / "sync"), **settings), quiet=True).run_dir
     expected, state = state_of(sync), state_of(whole)

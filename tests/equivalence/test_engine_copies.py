@@ -42,7 +42,7 @@ MIXED = Packed(
 )
 SIGMAS = [
     {"action_std": std, "action_bounds": bounds}
-    for std, bounds in itertools.product(("parameter", "exp", "softplus"), ("clip", "squash"))
+    for std, bounds in itertools.product(("parameter", "exp", "softplus", "softplus_std"), ("clip", "squash"))
 ]
 DISTRIBUTIONS: list[tuple[Space[Any], dict[str, Any]]] = [
     (Discrete(4), {}),

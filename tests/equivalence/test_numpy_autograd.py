@@ -37,6 +37,12 @@ SETTINGS = [
         ("mse", "huber"), ("advantage", "q"), ("none", "batch", "running")
     )
 ]
+SETTINGS += [{"critic_output": "q", "q_bootstrap": "sarsa", "policy_weight": w} for w in ("advantage", "q", "td_error")]
+SETTINGS += [
+    {"critic_output": "q", "q_bootstrap": "expected_sarsa", "returns": "n_step"},
+    {"returns": "mc", "policy_weight": "q"},
+    {"returns": "td0"},
+]
 
 every_critic = pytest.mark.parametrize("critic", CRITICS)
 every_activation = pytest.mark.parametrize("activation", ["tanh", "relu"])
@@ -77,7 +83,7 @@ def test_gradients_and_metrics_agree(
             critic=critic,
             activation=activation,
             ent_coef=0.1,
-            gae_lambda=0.9,
+            **({"gae_lambda": 0.9} if "returns" not in settings else {"normalize_returns": True}),
             **settings,
         )
         for engine in ("numpy", "autograd")
@@ -217,6 +223,50 @@ def test_gradients_of_one_transition_agree(
     fast.gradients(rollout)
     slow.gradients(rollout)
     assert_same_gradients(fast, slow)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "leaky_relu"])
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize(("T", "B"), [(1, 1), (5, 3)])
+def test_gradients_of_every_activation_agree(
+    make_learner: Callable[..., Learner],
+    make_rollout: Callable[..., Rollout],
+    activation: str,
+    layer_norm: bool,
+    T: int,
+    B: int,
+) -> None:
+    for critic, (space, observations) in itertools.product(CRITICS, SPACES.items()):
+        settings = {"critic": critic, "activation": activation, "layer_norm": layer_norm, "num_steps": T}
+        fast, slow = (
+            make_learner(observations, engine, actions=ACTIONS[space], **settings) for engine in ("auto", "autograd")
+        )
+        assert isinstance(fast.network, NumpyNetwork)
+        rollout = make_rollout(observations, seed=1, T=T, B=B, actions=ACTIONS[space])
+        fast.gradients(rollout)
+        slow.gradients(rollout)
+        assert_same_gradients(fast, slow)
+
+
+@pytest.mark.parametrize(("num_steps", "known"), [(1, 3), (4, 0)])
+def test_layers_that_normalise_reuse_acting_where_it_is_the_whole_rollout(
+    make_runner: Callable[..., SyncRunner], num_steps: int, known: int
+) -> None:
+    settings = {"critic": "separate", "layer_norm": True, "activation": "leaky_relu"}
+    runner = make_runner(SyncBackend([Ring(4) for _ in range(3)], "next_step"), num_steps, **settings)
+    actor = runner.actor_learner
+    for _ in range(3):
+        rollout = actor.collect()
+        assert known_rows(actor.learner, rollout) == known
+        actor.learner.gradients(rollout)
+        reused = actor.learner.flat.grads.clone()
+        actor.learner.network.parameters_changed()
+        actor.learner.gradients(rollout)
+        torch.testing.assert_close(reused, actor.learner.flat.grads, rtol=1e-4, atol=1e-6)
+        actor.collect()
+        actor.policy.act(np.zeros(3, np.int64), np.zeros(3, np.float32))  # overwrites what backward would need
+        assert known_rows(actor.learner, rollout) == 0
+        actor.learner.apply(0.0)
 
 
 @every_space

@@ -70,6 +70,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"optimizer": "rmsprop_tf", "lr_schedule": "constant"},
     {"normalize_advantages": "running"},
     {"ent_schedule": "linear", "ent_coef": 0.2},
+    {"critic_output": "q", "q_bootstrap": "sarsa", "critic": "target", "autoreset_mode": "same_step"},
+    {"returns": "mc", "normalize_returns": True},
     {"num_envs": 1, "num_steps": 1},  # rollouts without any transition
     {"activation": "silu"},  # no written-out backward
     {"core": "lstm", "core_size": 8},

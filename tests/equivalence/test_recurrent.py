@@ -312,15 +312,17 @@ def captured(learner: Learner, rollout: Rollout) -> tuple[Any, ...]:
 @every_core
 @every_critic
 @pytest.mark.parametrize("mode", ["same_step", "disabled"])
+@pytest.mark.parametrize("output", ["v", "q"])
 def test_all_streams_give_the_same_targets_and_gradients(
-    make_learner: LearnerFactory, core: str, critic: str, mode: str
+    make_learner: LearnerFactory, core: str, critic: str, mode: str, output: str
 ) -> None:
     """Five transitions, with or without reset rows, give the same values, targets and gradients.
 
     In the second rollout they depend on the state at its first row, and V(final observation) on the state of an
     episode that has ended.
     """
-    learner = make_learner(SPACE, actions=ACTIONS, core=core, core_size=5, critic=critic, ent_coef=0.1, gae_lambda=0.9)
+    settings = {"core": core, "core_size": 5, "critic": critic, "critic_output": output}
+    learner = make_learner(SPACE, actions=ACTIONS, ent_coef=0.1, gae_lambda=0.9, **settings)
     collectors, policy = (make_collector(7), make_collector(5, mode)), ModelPolicy(make_network(learner.model), None)
     for _ in range(2):
         canonical, other = (c.collect(policy) for c in collectors)

@@ -99,6 +99,8 @@ def test_the_way_through_the_corridor(make_runner: RunnerOf, settings: dict[str,
         {"critic": "separate", "normalize_advantages": "running"},
         {"policy_weight": "q", "gae_lambda": 0.0},
         {"policy_weight": "q", "normalize_advantages": "batch"},
+        {"critic_output": "q"},
+        {"critic_output": "q", "policy_weight": "q", "normalize_advantages": "batch", "returns": "td0"},
     ],
 )
 @pytest.mark.parametrize("mode", ["next_step", "same_step"])
@@ -107,6 +109,51 @@ def test_the_best_arm_of_a_bandit(make_runner: RunnerOf, mode: str, settings: di
     envs = side_by_side(lambda: Bandit(means=(0.0, 1.0, 0.3), noise=1.0), 8, mode)
     runner = trained(make_runner, envs, 120, ent_coef=0.0, **settings)
     assert probabilities(runner, torch.ones(1, 1))[0, 1] > 0.9
+
+
+def corridor_q(to_the_right: NDArray[Any], gamma: float) -> NDArray[Any]:
+    """Q^π [places, 2] of the corridor, by solving Bellman's equation V = Σ π (r + γ V(next))."""
+    n = len(to_the_right)
+    after = np.stack([np.maximum(np.arange(n) - 1, 0), np.arange(n) + 1], -1)  # place n is the end, of value 0
+    policy = np.stack([1 - to_the_right, to_the_right], -1)
+    moves = np.zeros((n, n + 1))
+    np.add.at(moves, (np.arange(n)[:, None], after), policy)
+    rewards = (after == n).astype(float)
+    v = np.linalg.solve(np.eye(n) - gamma * moves[:, :n], (policy * rewards).sum(-1))
+    return rewards + gamma * np.append(v, 0.0)[after]
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("next_step", {"q_bootstrap": "sarsa", "returns": "td0", "critic": "target", "tau": 0.2}),
+        *(
+            pytest.param(mode, {"critic": "separate", **settings}, marks=pytest.mark.slow)
+            for mode, settings in (
+                ("same_step", {"q_bootstrap": "sarsa", "gae_lambda": 0.9}),
+                ("next_step", {"q_bootstrap": "expected_sarsa", "returns": "n_step", "return_steps": 3}),
+                ("disabled", {"q_bootstrap": "expected_sarsa", "returns": "mc", "engine": "autograd"}),
+            )
+        ),
+    ],
+)
+def test_action_values_of_a_fixed_policy_in_the_corridor(
+    make_runner: RunnerOf, mode: str, settings: dict[str, Any]
+) -> None:
+    """The policy hardly learns; q is that of its own probabilities, through ends and time limits of 7 steps."""
+
+    def make() -> gym.Env[Any, Any]:
+        return gym.wrappers.TimeLimit(Corridor(4), 7)
+
+    runner = trained(
+        make_runner, side_by_side(make, 16, mode), 300, critic_output="q", learning_rate=1e-9,
+        critic_learning_rate=0.02, policy_init_gain=1.0, **settings,
+    )  # fmt: skip
+    with torch.no_grad():
+        output = runner.actor_learner.learner.model(torch.arange(3)[None])
+    right = output.params[0].softmax(-1)[:, 1].numpy().astype(float)
+    assert output.action_values is not None
+    np.testing.assert_allclose(output.action_values[0].numpy(), corridor_q(right, GAMMA), atol=0.05)
 
 
 def test_entropy_bonus_keeps_a_policy_open(make_runner: RunnerOf) -> None:

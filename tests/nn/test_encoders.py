@@ -231,7 +231,7 @@ def test_an_unsupported_space_is_refused() -> None:
         FlattenObs(Text(3))
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "silu"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "silu", "leaky_relu"])
 def test_the_mlp_applies_its_layers_in_order(activation: Any) -> None:
     config = ModelConfig(hidden_sizes=(5, 4, 3), activation=activation)
     mlp = make_encoder(Box(-1.0, 1.0, (2, 3)), config)

@@ -12,6 +12,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 from torch import Tensor, nn
 
+from limelight.errors import ConfigError
 from limelight.nn.cores import FeedForward, Recurrent, make_core
 from limelight.nn.model import ActorCritic, Critic, ValueHead, make_model
 from limelight.settings.schema import ModelConfig
@@ -187,3 +188,26 @@ def test_parameters_are_float32_whatever_the_default_of_pytorch_is() -> None:
     for a, b in zip(model.parameters(), expected.parameters(), strict=True):
         assert a.dtype == torch.float32
         assert torch.equal(a, b)
+
+
+def test_sparse_weights_are_mostly_zero_and_small() -> None:
+    config = ModelConfig(orthogonal_init=False, sparse_init=0.9, hidden_sizes=(40, 30), critic="separate")
+    model = make_model(Box(-1.0, 1.0, (4,)), Discrete(3), config, seed=1)
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert len(linears) == 6
+    for linear in linears:
+        assert linear.bias.abs().max() == 0.0
+        fan_in = linear.in_features
+        zeros = (linear.weight == 0.0).sum(1)
+        assert (zeros == math.ceil(0.9 * fan_in)).all()  # of every unit
+        assert linear.weight.abs().max() <= 1.0 / math.sqrt(fan_in)
+    hidden = linears[1].weight
+    assert len({tuple(row) for row in (hidden == 0.0).tolist()}) > 20  # other weights for every unit
+    assert hidden.abs().max() > 0.8 / math.sqrt(40)
+    again = make_model(Box(-1.0, 1.0, (4,)), Discrete(3), config, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_layer_norm_is_refused_where_no_mlp_is() -> None:
+    with pytest.raises(ConfigError, match=r"layer_norm = true: is for the hidden layers of an MLP.*set it to false"):
+        make_model(Box(0, 255, (64, 64, 3), np.uint8), Discrete(3), ModelConfig(layer_norm=True), seed=1)

@@ -27,13 +27,17 @@ def edges(name: str) -> tuple[list[float], list[float]]:
     closed, open_ends = [(bounds.ge, step), (bounds.le, -step)], [(bounds.gt, step), (bounds.lt, -step)]
     inside = [bound for bound, _ in closed if bound is not None]
     inside += [bound + inward for bound, inward in open_ends if bound is not None]
-    outside = [bound - inward for bound, inward in closed if bound is not None]
+    outside = [bound - inward * max(1, abs(bound)) for bound, inward in closed if bound is not None]
     outside += [bound for bound, _ in open_ends if bound is not None]
     return inside, outside
 
 
+BY_VTRACE = {"runner": "ray", "asynchronous": True, "worker_output": "rollouts"}
 CASES_IN = [(name, value) for name in RANGES for value in edges(name)[0]]
 CASES_OUT = [(name, value) for name in RANGES for value in edges(name)[1]]
+STREAMING: dict[str, Any] = {
+    "optimizer": "obgd", "num_envs": 1, "num_steps": 1, "critic": "separate", "max_grad_norm": None, "vf_coef": 1.0,
+}  # fmt: skip
 # Other settings without which the run does not use this one.
 COMPANIONS: dict[str, dict[str, Any]] = {
     "tau": {"critic": "target"},
@@ -41,6 +45,7 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "critic_learning_rate": {"critic": "separate"},
     "core_size": {"core": "lstm"},
     "num_minibatches": {"num_steps": 65_536},
+    "return_steps": {"returns": "n_step", "num_steps": 65_536},
     "clip_ratio": {"num_epochs": 2},
     "value_clip": {"num_epochs": 2},
     "target_kl": {"num_minibatches": 2},
@@ -50,6 +55,9 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "prefetch": {"asynchronous": True, "runner": "ray"},
     "worker_cpus": {"runner": "ray"},
     "worker_gpus": {"runner": "ray"},
+    "sparse_init": {"orthogonal_init": False},
+    "actor_kappa": STREAMING,
+    "critic_kappa": STREAMING,
 }
 
 
@@ -144,6 +152,39 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
             {"runner": "ray", "asynchronous": True, "worker_output": "rollouts", "policy_weight": "q"},
             ["policy_weight = q", "V-trace", "set policy_weight to advantage, or worker_output to gradients"],
         ),
+        ({"q_bootstrap": "sarsa"}, ["q_bootstrap = sarsa", "set critic_output to q"]),
+        ({"policy_weight": "td_error"}, ["policy_weight = td_error", "set that, or policy_weight to advantage"]),
+        ({**BY_VTRACE, "critic_output": "q"}, ["critic_output = q", "V-trace", "worker_output to gradients"]),
+        ({**BY_VTRACE, "returns": "mc"}, ["returns = mc", "V-trace", "worker_output to gradients"]),
+        ({**BY_VTRACE, "normalize_returns": True}, ["normalize_returns = true", "V-trace", "leave it out"]),
+        ({"returns": "td0", "gae_lambda": 0.0}, ["gae_lambda = 0", "only returns gae", "returns = td0", "leave one"]),
+        ({"return_steps": 3}, ["return_steps = 3", "returns = gae", "set returns to n_step"]),
+        ({"returns": "mc", "return_steps": 3}, ["return_steps = 3", "returns = mc", "set returns to n_step"]),
+        (
+            {"returns": "n_step", "return_steps": 9},
+            ["return_steps = 9", "≤ num_steps = 8", "set num_steps higher"],
+        ),
+        (
+            {"normalize_returns": True, "num_envs": 1, "num_steps": 1},
+            ["normalize_returns = true", "num_envs × num_steps to at least 2"],
+        ),
+        ({"sparse_init": 0.9}, ["sparse_init = 0.9", "set orthogonal_init to false"]),
+        ({"actor_kappa": 4.0}, ["actor_kappa = 4", "optimizer = rmsprop", "use algo stream-ac"]),
+        ({**STREAMING, "num_envs": 4}, ["num_envs = 4", "one environment", "set it to 1"]),
+        ({**STREAMING, "num_steps": 5}, ["num_steps = 5", "every single step", "set it to 1"]),
+        ({**STREAMING, "num_epochs": 2}, ["num_epochs = 2", "set it to 1"]),
+        ({**STREAMING, "returns": "td0"}, ["returns = td0", "set it to gae"]),
+        ({**STREAMING, "critic_output": "q"}, ["critic_output = q", "set it to v"]),
+        ({**STREAMING, "critic": "shared"}, ["critic = shared", "set it to separate"]),
+        ({**STREAMING, "critic": "target"}, ["critic = target", "set it to separate"]),
+        ({**STREAMING, "core": "lstm"}, ["core = lstm", "recurrent", "set it to feedforward"]),
+        ({**STREAMING, "policy_weight": "q"}, ["policy_weight = q", "TD error", "set it to advantage"]),
+        ({**STREAMING, "normalize_advantages": "running"}, ["normalize_advantages = running", "set it to none"]),
+        ({**STREAMING, "value_loss": "huber"}, ["value_loss = huber", "set it to mse"]),
+        ({**STREAMING, "vf_coef": 0.5}, ["vf_coef = 0.5", "critic_kappa", "set it to 1"]),
+        ({**STREAMING, "max_grad_norm": 0.5}, ["max_grad_norm = 0.5", "set it to none"]),
+        ({**STREAMING, "asynchronous": True}, ["optimizer = obgd", "one process", "set asynchronous to false"]),
+        ({**STREAMING, "runner": "ray"}, ["optimizer = obgd", "runner to local"]),
     ],
 )
 def test_contradictions_are_refused_with_a_hint(values: dict[str, Any], parts: list[str]) -> None:
@@ -195,6 +236,11 @@ def test_every_setting_of_a_section_that_the_run_does_not_have_is_refused(used: 
             validate(train_config(**used, **{setting.name: setting.default}))
             with pytest.raises(ConfigError, match=f"{setting.name} = {value}: "):
                 validate(train_config(**used, **{setting.name: value}))
+
+
+def test_a_clipped_ratio_on_ray_makes_other_returns_than_vtrace() -> None:
+    config = train_config(**BY_VTRACE, clip_ratio=0.2, critic_output="q", returns="n_step", num_epochs=2)
+    assert validate(config) is config
 
 
 def test_a_clip_acts_on_one_update_where_an_older_policy_acted() -> None:

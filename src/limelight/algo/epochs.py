@@ -87,7 +87,7 @@ class Epochs:
         network = self.learner.network
         if rollout.image_scale is not None:
             network.set_image_scale(rollout.image_scale)
-        values, next_values = network.values(rollout)
+        values, next_values = self.learner.values(rollout)
         values = values.copy()  # the next forward pass may overwrite it
         log_probs = None
         if self._has_ratio:  # of the policy that acted: the present one, unless the rollout has come from elsewhere

@@ -12,10 +12,13 @@ import torch
 from limelight.algo import losses
 from limelight.algo.epochs import Epochs, has_epochs
 from limelight.algo.last_update import LastUpdate, Targets, joined, loss_metrics
+from limelight.algo.next_actions import make_next_actions
 from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer, learning_rewards
-from limelight.algo.optim import clip_by_norm, initial_state, make_optimizer, schedule
-from limelight.algo.returns import discounts_and_traces, gae, standardize, vtrace
+from limelight.algo.optim import ObGD, clipping, initial_state, make_optimizer, schedule
+from limelight.algo.returns import standardize
 from limelight.algo.rollout import Float, Rollout
+from limelight.algo.streaming import Streaming
+from limelight.algo.targets import estimator_inputs, make_targets, vtrace_targets
 from limelight.algo.train_state import FlatParameters, TargetClock, TrainState, copy_into
 from limelight.errors import NonFiniteError
 from limelight.nn.model import ActorCritic
@@ -25,6 +28,8 @@ from limelight.typing import FloatArray, Metrics, State
 
 CLIPPED, CLIPPED_WEIGHT = "train/grads_clipped", 0.01
 """Metric of the running share of clipped gradients, and the weight of an update in it."""
+_PARTS = ("advantage_normalizer", "reward_normalizer", "epochs", "next_actions")
+"""Attributes of a learner with a state of their own; None where the run has no such part."""
 
 
 class Learner:
@@ -38,7 +43,7 @@ class Learner:
         algorithm, optim: settings.
         train_state: what updates move; None is the model's own parameters and a new optimizer state.
         engine: see :func:`limelight.nn.network.make_network`.
-        seed: of the order of rows in minibatches.
+        seed: of the order of rows in minibatches, and of next actions that are drawn for bootstrapping.
     """
 
     def __init__(
@@ -63,17 +68,22 @@ class Learner:
         self.train_state = train_state or TrainState(params, target, initial_state(optim, params))
         is_elsewhere = self.flat.params.device != self.train_state.params.device
         self._grads = torch.zeros_like(self.train_state.params) if is_elsewhere else self.flat.grads
-        self.optimizer = make_optimizer(optim, self.train_state.params, self._grads, self.train_state.optimizer_state)
+        vectors = self.train_state.params, self._grads, self.train_state.optimizer_state
         critic = self.flat.span(model.critic.parameters())
+        self.optimizer = make_optimizer(optim, *vectors, critic, algorithm.gamma * algorithm.gae_lambda)
+        self._clip = clipping(self.optimizer, self._grads, optim.max_grad_norm)
         self._critic_params = self.train_state.params[critic]
         self._learning_rates = learning_rates(optim, critic)
         self.huber_delta = algorithm.huber_delta if algorithm.value_loss == "huber" else None
+        # Targets
+        self._expected_values = self.network.expected_values if model.config.critic_output == "q" else None
+        self.next_actions = make_next_actions(model, algorithm, seed)
         # The updates from one rollout
         self.epochs = Epochs(self, seed) if has_epochs(algorithm) else None
-        self.successive_gradients: Callable[[Rollout], Iterable[int]] = self.epochs or self._single_gradient
+        single = Streaming(self) if isinstance(self.optimizer, ObGD) else self._single_gradient
+        self.successive_gradients: Callable[[Rollout], Iterable[int]] = self.epochs or single
         """Writes the gradient of each update from a rollout, to be applied before the next is asked for; yields the
         finished episodes that each counts."""
-        # Running statistics and counters
         running = algorithm.normalize_advantages == "running"
         self._standardizes = algorithm.normalize_advantages == "batch" and self.epochs is None
         self.advantage_normalizer = AdvantageNormalizer(algorithm.running_decay) if running else None
@@ -120,16 +130,18 @@ class Learner:
         """Write the gradient of the loss on one rollout into ``flat.grads``."""
         if rollout.image_scale is not None:
             self.network.set_image_scale(rollout.image_scale)
-        # Values, and what they and the policy are compared with
-        values, next_values = self.network.values(rollout)
+        values, next_values = self.values(rollout)
         ratios = None if rollout.log_probs is None else np.exp(self.network.log_probs() - rollout.log_probs)
         targets = self.targets(rollout, values, next_values, ratios)
-        # The derivative of each term of the loss, a weighted sum over rows
         w = losses.mask_weights(rollout.valid)
         d_log_probs = losses.policy_gradient_loss_grad(targets.advantages, w)
         d_values = losses.value_loss_grad(values, targets.returns, w, self.huber_delta)
         log_probs, entropies = self.write_gradients(d_log_probs, d_values, w)
         self.last_updates = [LastUpdate(log_probs, entropies, values, targets, w)]
+
+    def values(self, rollout: Rollout) -> tuple[FloatArray, FloatArray]:
+        """Return V(sₜ) and V(sₜ₊₁) as :meth:`limelight.nn.network.Network.values`, each [T, B]; draw next actions."""
+        return self.network.values(rollout, None if self.next_actions is None else self.next_actions.noise(rollout))
 
     def write_gradients(self, d_log_probs: Any, d_values: Any, w: Any) -> tuple[FloatArray, FloatArray]:
         """Write the gradient from the derivatives of the policy's loss and of the values' loss, each [T, B]."""
@@ -151,7 +163,7 @@ class Learner:
         self.network.parameters_changed()
         if self._grads is not self.flat.grads:
             self._grads.copy_(self.flat.grads)
-        norm = clip_by_norm(self._grads, self.optim.max_grad_norm)
+        norm = self._clip()
         if not math.isfinite(norm):
             raise NonFiniteError(not_finite_message(self.optim.learning_rate, self.num_updates))
         self.progress = progress
@@ -176,17 +188,13 @@ class Learner:
 
         ``ratios`` π(aₜ|sₜ)/μ(aₜ|sₜ): given where an older policy μ acted, which V-trace corrects.
         """
-        a, valid = self.algorithm, rollout.valid
         rewards = self.rewards(rollout)
         self._reward_max = max(self._reward_max, float(rewards.max()), -float(rewards.min()))
-        discounts, traces = discounts_and_traces(rollout.terminated, rollout.truncated, valid, a.gamma, a.gae_lambda)
-        if ratios is not None:
-            returns, advantages = vtrace(rewards, values, next_values, discounts, traces, valid, ratios)
-            return Targets(returns, self._normalized(advantages, valid))
-        advantages = gae(rewards, values, next_values, discounts, traces, valid)
-        returns = values + advantages
-        weights = advantages if a.policy_weight == "advantage" else returns * valid
-        return Targets(returns, self._normalized(weights, valid))
+        x = estimator_inputs(rollout, rewards, values, next_values, self.algorithm)
+        targets = (
+            make_targets(x, self.algorithm, self._expected_values) if ratios is None else vtrace_targets(x, ratios)
+        )
+        return Targets(targets.returns, self._normalized(targets.advantages, rollout.valid))
 
     def _normalized(self, advantages: FloatArray, valid: FloatArray) -> FloatArray:
         if self._standardizes:
@@ -206,9 +214,7 @@ class Learner:
         """Return running statistics and counters; parameters and optimizer are the :class:`TrainState`'s."""
         return {
             "target_clock": self._target_clock.count,
-            "advantage_normalizer": self.advantage_normalizer and self.advantage_normalizer.get_state(),
-            "reward_normalizer": self.reward_normalizer and self.reward_normalizer.get_state(),
-            "epochs": self.epochs and self.epochs.get_state(),
+            **{name: (part := getattr(self, name)) and part.get_state() for name in _PARTS},
             "num_updates": self.num_updates,
             "progress": self.progress,
             "reward_max": self._reward_max,
@@ -218,9 +224,9 @@ class Learner:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state`, after the train state has been restored."""
         self.network.parameters_changed()
-        for name in ("advantage_normalizer", "reward_normalizer", "epochs"):
-            if (part := getattr(self, name)) is not None:
-                part.set_state(state[name])
+        for name in _PARTS:
+            if getattr(self, name) is not None:
+                getattr(self, name).set_state(state[name])
         self._target_clock.count = int(state["target_clock"])
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
@@ -248,6 +254,7 @@ def not_finite_message(learning_rate: float, update: int) -> str:
 
 def learning_rates(optim: OptimConfig, critic: slice) -> list[tuple[slice, float]]:
     """Return the step size of each part of the parameter vector; ``critic`` is the last part."""
-    if optim.critic_learning_rate is None:
+    critic_rate = optim.learning_rate if optim.critic_learning_rate is None else optim.critic_learning_rate
+    if optim.critic_learning_rate is None and optim.optimizer != "obgd":  # which bounds the step of each part
         return [(slice(0, critic.stop), optim.learning_rate)]
-    return [(slice(0, critic.start), optim.learning_rate), (critic, optim.critic_learning_rate)]
+    return [(slice(0, critic.start), optim.learning_rate), (critic, critic_rate)]

@@ -51,6 +51,8 @@ def no_moments(shape: tuple[int, ...]) -> Moments:
 
 def moments_of(samples: NDArray[Any], dtype: type = np.float64) -> Moments:
     """Return the moments of ``samples`` [N, *shape], N ≥ 1, summed in ``dtype``, without those that are not finite."""
+    if len(samples) == 1 and np.isfinite(samples).all():  # one sample is its own mean
+        return Moments(samples[0].astype(np.float64), np.zeros(samples.shape[1:]), 1)
     # Written out, because ndarray.mean and ndarray.var are slow for few rows (benchmarks/throughput.py, 8 × 5).
     rows: NDArray[Any] = samples.astype(dtype)
     mean = np.add.reduce(rows) / len(rows)
@@ -246,6 +248,12 @@ class RewardNormalizer:
         if self._returns is None:
             self._returns = np.zeros(rewards.shape[1])
         returns = self._returns
+        if rewards.size == 1:  # the same in fewer calls, for learning step by step
+            returns *= self.gamma * (1.0 - rollout.episode_start[0])
+            returns += rewards[0]
+            if rollout.num_valid:
+                self.statistics.update(Moments(np.asarray(returns[0]), np.zeros(()), 1))
+            return self._scaled(rewards)
         history = np.empty(rewards.shape)
         keep = self.gamma * (1.0 - rollout.episode_start[:-1])  # invalid rows have reward 0 and are left out below
         for t, reward in enumerate(rewards):
@@ -255,6 +263,9 @@ class RewardNormalizer:
         valid = history[rollout.valid > 0.0]
         if len(valid):
             self.statistics.update(moments_of(valid))
+        return self._scaled(rewards)
+
+    def _scaled(self, rewards: FloatArray) -> FloatArray:
         scale = 1.0 / math.sqrt(float(self.statistics.moments.var) + _EPSILON)
         return np.clip(rewards * np.float32(scale), -_CLIP, _CLIP)
 

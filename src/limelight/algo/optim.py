@@ -6,7 +6,7 @@ As all parameters are views of one vector, clipping is one norm and an optimizer
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -101,6 +101,66 @@ class Adam:
             self._step(params, grads, m, v, lr=learning_rate)
 
 
+class ObGD:
+    """Overshooting-bounded gradient descent, on the actor and on the critic each:
+
+    e ← γλ e + ∇,   η′ = min(η, 1 / (κ max(|δ|, 1) ‖e‖₁)),   θ ← θ − η′ δ e,   and e ← 0 where the episode ended.
+
+    δ is the TD error of the step and ∇ the gradient of −log π (with its entropy bonus) and of −V. The bound keeps a
+    step from moving the prediction of its own sample beyond the target.
+    Source: Elsayed, Vasan & Mahmood 2024, algorithm 3.
+
+    Args:
+        params, grads, state: as of every optimizer; the state is the trace e.
+        parts: the slice of each part of the vector, and its κ: the actor's, then the critic's.
+        decay: γλ.
+    """
+
+    def __init__(
+        self,
+        params: Tensor,
+        grads: Tensor,
+        state: dict[str, Tensor],
+        parts: Sequence[tuple[slice, float]],
+        decay: float,
+    ) -> None:
+        self.state = state
+        self._decay = decay
+        self._grads, self._trace = grads, state["trace"]
+        self._parts = [(params[span], self._trace[span], kappa) for span, kappa in parts]
+        self._norms = [0.0] * len(self._parts)
+        self._td_error = 0.0
+        self._ended = False
+
+    def observe(self, td_error: float, episode_ended: bool) -> None:
+        """Take the TD error δ of the step whose gradient is applied next, and whether it ended the episode."""
+        self._td_error, self._ended = td_error, episode_ended
+
+    def accumulate(self) -> float:
+        """Add the gradient to the traces; return ‖e‖₁ of all, which is not finite if a gradient or δ is not."""
+        torch.add(self._grads, self._trace, alpha=self._decay, out=self._trace)
+        self._norms = [float(torch.linalg.vector_norm(trace, 1)) for _, trace, _ in self._parts]
+        return sum(self._norms) + 0.0 * self._td_error
+
+    def step(self, learning_rates: Sequence[tuple[slice, float]]) -> None:
+        """Make one update, after :meth:`accumulate`; see :class:`Optimizer`."""
+        td_error = self._td_error
+        for (params, trace, kappa), norm, (_, rate) in zip(self._parts, self._norms, learning_rates, strict=True):
+            bound = kappa * max(abs(td_error), 1.0) * norm
+            step_size = rate if rate * bound <= 1.0 else 1.0 / bound
+            params.add_(trace, alpha=-step_size * td_error)
+        if self._ended:
+            self._trace.zero_()
+
+
+def clipping(optimizer: Optimizer, grads: Tensor, max_norm: float | None) -> Callable[[], float]:
+    """Return the function that prepares ``grads`` [n] for a step: it clips them, or adds them to the traces.
+
+    The function returns a norm that is not finite if any gradient is not.
+    """
+    return optimizer.accumulate if isinstance(optimizer, ObGD) else partial(clip_by_norm, grads, max_norm)
+
+
 def as_arrays(*tensors: Tensor) -> tuple[Any, ...]:
     """Return the same memory as NumPy arrays on the CPU, where their arithmetic is faster; else the tensors."""
     return tuple(t.numpy() for t in tensors) if tensors[0].device.type == "cpu" else tensors
@@ -124,6 +184,8 @@ def apply_step(params: Any, step: Any, learning_rates: Sequence[tuple[slice, flo
 
 def initial_state(config: OptimConfig, params: Tensor) -> dict[str, Tensor]:
     """Return the optimizer state of ``config`` before the first step on ``params`` [n]."""
+    if config.optimizer == "obgd":
+        return {"trace": torch.zeros_like(params)}
     if config.optimizer == "adam":
         return {
             "exp_avg": torch.zeros_like(params),
@@ -133,8 +195,21 @@ def initial_state(config: OptimConfig, params: Tensor) -> dict[str, Tensor]:
     return {"square_avg": torch.ones_like(params) if config.optimizer == "rmsprop_tf" else torch.zeros_like(params)}
 
 
-def make_optimizer(config: OptimConfig, params: Tensor, grads: Tensor, state: dict[str, Tensor]) -> Optimizer:
-    """Make the optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n] and keeps its state in ``state``."""
+def make_optimizer(
+    config: OptimConfig,
+    params: Tensor,
+    grads: Tensor,
+    state: dict[str, Tensor],
+    critic: slice = slice(0),
+    trace_decay: float = 0.0,
+) -> Optimizer:
+    """Make the optimizer of ``config`` that moves ``params`` [n] by ``grads`` [n] and keeps its state in ``state``.
+
+    ``critic``, ``trace_decay``: the critic's slice, the last, and γλ, for an optimizer with eligibility traces.
+    """
+    if config.optimizer == "obgd":
+        parts = [(slice(0, critic.start), config.actor_kappa), (critic, config.critic_kappa)]
+        return ObGD(params, grads, state, parts, trace_decay)
     if config.optimizer == "adam":
         return Adam(params, grads, state, config.adam_beta1, config.adam_beta2, config.optim_eps)
     return RMSprop(params, grads, state, config.rms_alpha, config.optim_eps, tf=config.optimizer == "rmsprop_tf")

@@ -149,10 +149,11 @@ class Gaussian:
     """Independent normal distributions N(μ, σ²) in A dimensions; ``params`` are μ and a raw number for σ, [..., 2A].
 
     log σ is the raw number r, or with ``softplus`` ½ log softplus(r) (softplus(r) is the variance, as in Mnih et al.
-    2016, section 9), clipped to :data:`LOG_STD_MIN` and :data:`LOG_STD_MAX`. Actions [..., A] are stored as sampled;
-    log π and entropy are those of the sampled actions, before ``to_env`` clips or rescales them. If ``to_env`` squashes
-    them, ``log_scale`` is Σ log ½ (high − low), and log π and entropy are those of the environment's actions
-    low + ½ (high − low)(1 + tanh u): a change of variables whose factor does not depend on the parameters.
+    2016, section 9), or with ``softplus_std`` log softplus(r), clipped to :data:`LOG_STD_MIN` and :data:`LOG_STD_MAX`.
+    Actions [..., A] are stored as sampled; log π and entropy are those of the sampled actions, before ``to_env`` clips
+    or rescales them. If ``to_env`` squashes them, ``log_scale`` is Σ log ½ (high − low), and log π and entropy are
+    those of the environment's actions low + ½ (high − low)(1 + tanh u): a change of variables whose factor does not
+    depend on the parameters.
     """
 
     action_dtype: ActionDtype = np.float32
@@ -163,12 +164,13 @@ class Gaussian:
         self.log_scale = log_scale
         self.action_shape: tuple[int, ...] = (size,)
         self.num_outputs = size if config.action_std in ("parameter", "gsde") else 2 * size
-        self.softplus = config.action_std == "softplus"
+        self.power = {"softplus": 0.5, "softplus_std": 1.0}.get(config.action_std)
+        """σ is this power of softplus(r); None where log σ is r."""
         self.gsde_init = config.log_std_init if config.action_std == "gsde" else None
         """Initial parameters of :class:`~limelight.nn.policy_head.Gsde`; None if σ is not computed by it."""
         start = config.log_std_init
-        if self.softplus:
-            start = math.log(math.expm1(math.exp(2.0 * start)))
+        if self.power is not None:
+            start = math.log(math.expm1(math.exp(start / self.power)))
         self.initial = np.repeat(np.array([0.0, start], np.float32), size)
         if self.gsde_init is not None:
             self.initial = self.initial[:size]
@@ -180,7 +182,7 @@ class Gaussian:
     def split(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Return μ and log σ, each [..., A]."""
         mean, raw = params[..., : self.size], params[..., self.size :]
-        log_std = 0.5 * nn.functional.softplus(raw).clamp_min(1e-8).log() if self.softplus else raw
+        log_std = raw if self.power is None else self.power * nn.functional.softplus(raw).clamp_min(1e-8).log()
         bounded: Tensor = _Bounded.apply(log_std)  # type: ignore[no-untyped-call]
         return mean, bounded
 

@@ -20,7 +20,13 @@ from limelight.spaces.describe import describe_space
 from limelight.spaces.images import MIN_CNN_SIZE, is_categorical_image, is_image
 from limelight.spaces.packed import Leaf, Packed
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+}
 
 
 class FlattenObs(nn.Module):
@@ -145,10 +151,11 @@ class FeaturesMLP(nn.Module):
 
 
 def hidden_layers(num_features: int, config: ModelConfig) -> nn.Sequential:
-    """Return a linear layer and an activation for every width of ``hidden_sizes``."""
+    """Return a linear layer, a normalisation if there is one, and an activation for every width of ``hidden_sizes``."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise((num_features, *config.hidden_sizes)):
-        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[config.activation]()]
+        norm = [nn.LayerNorm(fan_out, elementwise_affine=False)] if config.layer_norm else []
+        layers += [nn.Linear(fan_in, fan_out), *norm, ACTIVATIONS[config.activation]()]
     return nn.Sequential(*layers)
 
 
@@ -210,6 +217,11 @@ def make_encoder(space: Space[Any], config: ModelConfig) -> nn.Module:
     """
     builtin = is_builtin(config.encoder)
     encoder = builtin_encoder(space, config) if builtin else _load_custom_encoder(space, str(config.encoder))
+    if config.layer_norm and (not builtin or image_encoders(encoder)):
+        raise ConfigError(
+            "layer_norm = true: is for the hidden layers of an MLP, and these observations pass an encoder for images "
+            "or of your own; set it to false"
+        )
     if config.precision == "bfloat16" and not (builtin and image_encoders(encoder)):
         raise ConfigError(
             "precision = bfloat16: is for the convolutional layers of built-in encoders, and this one has none; "

@@ -15,11 +15,13 @@ import torch
 from gymnasium.spaces import Space
 from torch import Tensor, nn
 
+from limelight.errors import ConfigError
 from limelight.nn.cores import Core, Recurrent, make_core
-from limelight.nn.distributions import ActionDistribution, make_distribution
+from limelight.nn.distributions import ActionDistribution, Categorical, make_distribution
 from limelight.nn.encoders import is_builtin, make_encoder
 from limelight.nn.policy_head import PolicyHead
 from limelight.settings.schema import ModelConfig
+from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import Packed
 
 ILLEGAL = -1e9
@@ -32,33 +34,43 @@ class Output(NamedTuple):
     params: Tensor
     """Parameters of the action distribution, [T, B, K]."""
     values: Tensor
-    """V(s), [T, B]."""
+    """V(s), [T, B]; of an action-value critic Σ π(a|s) q(s, a)."""
     recurrent_state: Tensor | None
     """State of the cores after the last row, [B, S]; None without memory."""
     features: Tensor
     """Inputs of the policy head, [T, B, F]."""
+    action_values: Tensor | None = None
+    """q(s, ·) of an action-value critic, [T, B, n]; None where the critic computes V(s)."""
 
 
 class ValueHead(nn.Module):
-    """Computes V(s) [...] of features [..., F]."""
+    """Computes V(s) [...], or q(s, ·) [..., n] of n actions, of features [..., F].
 
-    def __init__(self, num_features: int) -> None:
+    ``num_actions``: n; None computes V(s).
+    """
+
+    def __init__(self, num_features: int, num_actions: int | None = None) -> None:
         super().__init__()
-        self.linear = nn.Linear(num_features, 1)
+        self.num_actions = num_actions
+        self.linear = nn.Linear(num_features, num_actions or 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return V(s), [...]."""
-        return nn.functional.linear(features, self.linear.weight, self.linear.bias).squeeze(-1)
+        """Return V(s), [...], or q(s, ·), [..., n]."""
+        outputs = nn.functional.linear(features, self.linear.weight, self.linear.bias)
+        return outputs.squeeze(-1) if self.num_actions is None else outputs
 
 
 class Critic(nn.Module):
-    """A value network that shares no layer with the policy: encoder → core → value head."""
+    """A value network that shares no layer with the policy: encoder → core → value head.
 
-    def __init__(self, encoder: nn.Module, core: Core) -> None:
+    ``num_actions``: of :class:`ValueHead`; where it is given, q(s, ·) [T, B, n] replaces V(s) [T, B] throughout.
+    """
+
+    def __init__(self, encoder: nn.Module, core: Core, num_actions: int | None = None) -> None:
         super().__init__()
         self.encoder = encoder
         self.core: Core = core
-        self.value_head = ValueHead(core.num_features)
+        self.value_head = ValueHead(core.num_features, num_actions)
 
     def forward(
         self, obs: Tensor, recurrent_state: Tensor | None = None, episode_start: Tensor | None = None
@@ -93,15 +105,19 @@ class ActorCritic(nn.Module):
         self.mask = mask.part if mask is not None else None
         """Columns of packed observations that are the mask of legal actions; None without one."""
         self._params: Callable[[Tensor, Tensor], Tensor] = self._all_params if mask is None else self._legal_params
+        num_actions = _num_actions(self.distribution, action_space) if config.critic_output == "q" else None
+        self._output = Output if num_actions is None else _expected_output
         self.critic: ValueHead | Critic = (
-            ValueHead(self.core.num_features)
+            ValueHead(self.core.num_features, num_actions)
             if config.critic == "shared"
-            else Critic(*make_trunk(observation_space, config))
+            else Critic(*make_trunk(observation_space, config), num_actions)
         )
         self.state_size = self.core.state_size + (self.critic.core.state_size if isinstance(self.critic, Critic) else 0)
         """S, the size of a recurrent state; 0 without memory."""
         if config.orthogonal_init:
             self._initialize()
+        elif config.sparse_init:
+            initialize_sparsely(self, config.sparse_init)
         self.policy_head.add_initial_bias()
 
     def forward(
@@ -123,10 +139,10 @@ class ActorCritic(nn.Module):
         encoded = self.encoder(obs) if features is None else features
         features, actor_state = self.core(encoded, actor_state, episode_start)
         if isinstance(self.critic, ValueHead):
-            return Output(self._params(features, obs), self.critic(features), actor_state, features)
+            return self._output(self._params(features, obs), self.critic(features), actor_state, features)
         values, critic_state = self.critic.unroll(obs, critic_state, episode_start)
         both = None if actor_state is None or critic_state is None else torch.cat((actor_state, critic_state), -1)
-        return Output(self._params(features, obs), values, both, features)
+        return self._output(self._params(features, obs), values, both, features)
 
     def split_state(self, recurrent_state: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Return the actor's part of a state [B, S] and the critic's part, of width 0 if the trunk is shared."""
@@ -172,6 +188,42 @@ class ActorCritic(nn.Module):
         for module in self.modules():
             if isinstance(module, Recurrent):
                 module.initialize()
+
+
+def _num_actions(distribution: ActionDistribution, space: Space[Any]) -> int:
+    """Return the number of actions, each with a value of its own.
+
+    Raises: ConfigError where the actions are not one choice among a few.
+    """
+    if type(distribution) is not Categorical:
+        raise ConfigError(
+            "critic_output = q: needs Discrete actions, as it is one value per action, but the action space is "
+            f"{describe_space(space)}; set critic_output to v, or algo to one with V(s)"
+        )
+    return distribution.num_outputs
+
+
+def _expected_output(params: Tensor, action_values: Tensor, state: Tensor | None, features: Tensor) -> Output:
+    """Return the output of a model whose critic has computed q(s, ·) [T, B, n]."""
+    values = (params.softmax(-1) * action_values).sum(-1)
+    return Output(params, values, state, features, action_values)
+
+
+def initialize_sparsely(module: nn.Module, sparsity: float) -> None:
+    """Set biases to 0 and weights uniform in ±1/√fan_in, of which ⌈sparsity · fan_in⌉ at random of each unit are 0.
+
+    Of all linear and convolutional layers. Source: Elsayed, Vasan & Mahmood 2024, algorithm 1.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            weights = layer.weight.data.flatten(1)
+            fan_in = weights.shape[1]
+            nn.init.uniform_(weights, -1.0 / math.sqrt(fan_in), 1.0 / math.sqrt(fan_in))
+            for unit in weights:
+                order = nn.init.uniform_(torch.empty(fan_in)).argsort()
+                unit[order[: math.ceil(sparsity * fan_in)]] = 0.0
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def make_trunk(space: Space[Any], config: ModelConfig) -> tuple[nn.Module, Core]:

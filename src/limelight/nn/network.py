@@ -49,12 +49,16 @@ class Network(Protocol):
             noise: the randomness of the actions; None takes the most probable ones.
         """
 
-    def values(self, rollout: Rollout) -> tuple[FloatArray, FloatArray]:
+    def values(self, rollout: Rollout, next_noise: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
         """Run the network over a rollout; return V(sₜ) and V(sₜ₊₁), each [T, B].
 
         V(sₜ₊₁) is for bootstrapping: of the target critic where there is one, of the final observation where the
-        episode was truncated.
+        episode was truncated. An action-value critic has q(sₜ, aₜ) for V(sₜ), and for V(sₜ₊₁) the expectation
+        Σ π(a|sₜ₊₁) q(sₜ₊₁, a), or q(sₜ₊₁, ã) of the action that ``next_noise`` [T B, 1] draws from the policy.
         """
+
+    def expected_values(self) -> FloatArray:
+        """Return Σ π(a|sₜ) q(sₜ, a), [T, B], of the rollout last given to :meth:`values`, by an action-value critic."""
 
     def log_probs(self) -> FloatArray:
         """Return log π(aₜ|sₜ), [T, B], of the rollout last given to :meth:`values`."""
@@ -64,7 +68,7 @@ class Network(Protocol):
     ) -> tuple[FloatArray, FloatArray]:
         """Write the gradients of all parameters; return log π(aₜ|sₜ) and the entropies, each [T, B].
 
-        Args: ∂L/∂ log π(aₜ|sₜ), ∂L/∂H(π(·|sₜ)) and ∂L/∂V(sₜ), each [T, B], for the rollout last given to
+        Args: ∂L/∂ log π(aₜ|sₜ), ∂L/∂H(π(·|sₜ)) and ∂L/∂V(sₜ) (or q(sₜ, aₜ)), each [T, B], for the rollout last given to
         :meth:`values`.
         """
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from limelight.nn.action_values import make_action_values
 from limelight.nn.activation_cache import CachingEncoder
 from limelight.nn.bootstrap import with_final_values
 from limelight.nn.images import set_image_scale
@@ -47,6 +48,7 @@ class TorchNetwork:
         self._grads = grads
         self._encoder = encoder
         self._actor = actor
+        self._action_values = make_action_values(model, target_critic)
         # Of the rollout last given to values, with the graph that leads to the parameters
         self._params: Tensor | None = None
         self._values: Tensor | None = None
@@ -84,7 +86,7 @@ class TorchNetwork:
                 actions = self.model.distribution.sample(params, drawn)
             return actions.cpu().numpy(), state
 
-    def values(self, rollout: Rollout) -> tuple[FloatArray, FloatArray]:
+    def values(self, rollout: Rollout, next_noise: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
         """Run the model over the rollout and keep the graph."""
         obs = torch.from_numpy(rollout.obs).to(self.device)
         state, episode_start = self._tensor(rollout.recurrent_state), None
@@ -92,18 +94,26 @@ class TorchNetwork:
             episode_start = torch.from_numpy(rollout.episode_start).to(self.device)
         features = None if self._encoder is None else self._encoder.unroll(rollout.obs)
         output = self.model(obs, state, episode_start, features)
-        self._params, self._values = output.params[:-1], output.values[:-1]
+        outputs = output.values if output.action_values is None else output.action_values
+        self._params, self._values = output.params[:-1], outputs[:-1]
         self._actions = torch.from_numpy(rollout.actions).to(self.device)
         with torch.no_grad():
             if self.target_critic is None:
-                values = output.values.detach().cpu().numpy()
-                return values[:-1], with_final_values(values[1:], rollout.final_obs, self.model, None)
-            if state is None:
+                next_values = outputs[1:]
+            elif state is None:
                 next_values = self.target_critic(obs[1:])
             else:  # the recurrent state at obs[1] is the one after obs[0]
                 next_values = self.target_critic(obs, self.model.split_state(state)[1], episode_start)[1:]
-        final = with_final_values(next_values.cpu().numpy(), rollout.final_obs, self.model, self.target_critic)
-        return self._values.detach().cpu().numpy(), final
+        values, next_values = self._values.detach().cpu().numpy(), next_values.detach().cpu().numpy()
+        if self._action_values is not None:
+            params = output.params.detach().cpu().numpy()
+            return self._action_values.read(params, values, next_values, rollout, next_noise)
+        return values, with_final_values(next_values, rollout.final_obs, self.model, self.target_critic)
+
+    def expected_values(self) -> FloatArray:
+        """Compute Σ π q in NumPy."""
+        assert self._action_values is not None
+        return self._action_values.expected()
 
     def log_probs(self) -> FloatArray:
         """Compute log π of the rollout's actions without gradient."""
@@ -123,6 +133,8 @@ class TorchNetwork:
         assert self._actions is not None
         log_probs = self.model.distribution.log_prob(self._params, self._actions)
         entropies = self.model.distribution.entropy(self._params)
+        if self._action_values is not None:
+            d_values = self._action_values.spread(d_values)
         derivatives = [torch.from_numpy(d).to(self.device) for d in (d_log_probs, d_entropies, d_values)]
         self._grads.zero_()
         torch.autograd.backward((log_probs, entropies, self._values), derivatives)

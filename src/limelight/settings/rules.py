@@ -30,6 +30,9 @@ def validate(config: TrainConfig) -> TrainConfig:
     _check_workers(config)
     _check_model(config)
     _check_updates(config)
+    _check_action_values(config)
+    _check_returns(config)
+    _check_streaming(config)
     evaluation = config.eval
     if evaluation.stop_at_return is not None and evaluation.eval_every == 0:
         raise ConfigError("stop_at_return: needs evaluations, but eval_every = 0; set eval_every, e.g. 10000")
@@ -111,7 +114,7 @@ def _check_workers(config: TrainConfig) -> None:
         refuse_unused(ray, newest, "max_policy_lag", "prefetch")
     if ray.ray_address is not None and workers.num_workers is None:
         raise ConfigError("num_workers: is required with ray_address; set it, e.g. --num-workers 8")
-    if workers.asynchronous and ray.worker_output == "rollouts" and config.algorithm.policy_weight != "advantage":
+    if _learns_from_older_policies(config) and config.algorithm.policy_weight != "advantage":
         raise ConfigError(
             f"policy_weight = {config.algorithm.policy_weight}: V-trace weights by advantages; "
             "set policy_weight to advantage, or worker_output to gradients"
@@ -136,7 +139,7 @@ def _check_updates(config: TrainConfig) -> None:
             "set normalize_advantages to running"
         )
     is_ray = workers.runner == "ray"
-    acts_older = is_ray and workers.asynchronous and workers.ray.worker_output == "rollouts"
+    acts_older = _learns_from_older_policies(config)
     has_one_update = a.num_epochs == parts == 1
     if has_one_update:
         one = "it never acts on the one update per rollout; set num_epochs or num_minibatches above 1, or this to none"
@@ -154,6 +157,58 @@ def _check_updates(config: TrainConfig) -> None:
         )
 
 
+def _check_action_values(config: TrainConfig) -> None:
+    """Refuse settings of an action-value critic without one, and V-trace with one."""
+    a = config.algorithm
+    if config.model.critic_output == "v":
+        refuse_unused(a, "only an action-value critic bootstraps so; set critic_output to q", "q_bootstrap")
+        if a.policy_weight == "td_error":
+            raise ConfigError(
+                "policy_weight = td_error: only with critic_output q; set that, or policy_weight to advantage, which "
+                "is the TD error of V(s) where gae_lambda = 0"
+            )
+    elif _corrects_by_vtrace(config):
+        raise ConfigError(
+            "critic_output = q: V-trace corrects values of states; set critic_output to v, or worker_output to "
+            "gradients"
+        )
+
+
+def _check_returns(config: TrainConfig) -> None:
+    """Refuse settings of a return estimator that the run does not have, and returns that V-trace does not make."""
+    a, rows = config.algorithm, config.env.num_envs * config.algorithm.num_steps
+    if a.returns != "gae":
+        refuse_unused(a, f"only returns gae has λ, but returns = {a.returns}; leave one of the two out", "gae_lambda")
+    if a.returns != "n_step":
+        refuse_unused(
+            a, f"only n-step returns use it, but returns = {a.returns}; set returns to n_step", "return_steps"
+        )
+    if a.return_steps is not None and a.return_steps > a.num_steps:
+        raise ConfigError(
+            f"return_steps = {a.return_steps}: must be ≤ num_steps = {a.num_steps}, the rows of a rollout; "
+            "set num_steps higher"
+        )
+    if a.normalize_returns and rows < 2:
+        raise ConfigError(
+            "normalize_returns = true: one row has no deviation; set num_envs × num_steps to at least 2, or it to false"
+        )
+    if _corrects_by_vtrace(config):
+        vtrace = "V-trace makes the returns; leave it out, or set worker_output to gradients"
+        refuse_unused(a, vtrace, "returns", "normalize_returns")
+
+
+def _learns_from_older_policies(config: TrainConfig) -> bool:
+    """Return whether rollouts may be of older parameters than the learner's."""
+    workers = config.workers
+    return workers.runner == "ray" and workers.asynchronous and workers.ray.worker_output == "rollouts"
+
+
+def _corrects_by_vtrace(config: TrainConfig) -> bool:
+    """Return whether the learner corrects rollouts of older policies by V-trace, and not by a clipped ratio."""
+    a = config.algorithm
+    return _learns_from_older_policies(config) and a.clip_ratio is None and a.target_kl is None
+
+
 def _check_model(config: TrainConfig) -> None:
     """Refuse a network without hidden layers, and settings of a critic or core that it does not have."""
     model = config.model
@@ -166,6 +221,42 @@ def _check_model(config: TrainConfig) -> None:
     if model.critic != "target":
         critic = f"only a target critic uses it, but critic = {model.critic}; set critic target"
         refuse_unused(model, critic, "tau", "target_update_every", "target_update_at")
+    if model.sparse_init and model.orthogonal_init:
+        raise ConfigError(
+            f"sparse_init = {to_text(model.sparse_init)}: replaces orthogonal weights; set orthogonal_init to false"
+        )
     if model.critic == "shared":
         own = "needs a critic of its own, but critic = shared; set critic to separate or target"
         refuse_unused(config.optim, own, "critic_learning_rate")
+
+
+def _check_streaming(config: TrainConfig) -> None:
+    """Refuse what the optimizer with eligibility traces cannot learn from, and its settings where it is not used."""
+    a, optim, workers = config.algorithm, config.optim, config.workers
+    if optim.optimizer != "obgd":
+        only = f"only obgd uses it, but optimizer = {optim.optimizer}; leave it out, or use algo stream-ac"
+        refuse_unused(optim, only, "actor_kappa", "critic_kappa")
+        return
+    if workers.asynchronous or workers.runner == "ray":
+        raise ConfigError(
+            "optimizer = obgd: its traces follow one stream of steps in one process; set asynchronous to false and "
+            "runner to local"
+        )
+    needs: dict[str, tuple[Any, Any, str]] = {
+        "num_envs": (config.env.num_envs, 1, "its traces follow the steps of one environment"),
+        "num_steps": (a.num_steps, 1, "it learns from every single step"),
+        "num_epochs": (a.num_epochs, 1, "it learns from every single step, once"),
+        "returns": (a.returns, "gae", "its traces are those of TD(λ)"),
+        "normalize_returns": (a.normalize_returns, False, "it learns from one return at a time"),
+        "critic_output": (config.model.critic_output, "v", "its TD error is that of V(s)"),
+        "core": (config.model.core, "feedforward", "its traces do not reach back through a recurrent state"),
+        "critic": (config.model.critic, "separate", "it bounds the steps of actor and critic each"),
+        "policy_weight": (a.policy_weight, "advantage", "its steps are the TD error times the trace"),
+        "normalize_advantages": (a.normalize_advantages, "none", "its steps are the TD error times the trace"),
+        "value_loss": (a.value_loss, "mse", "its steps are the TD error times the trace"),
+        "vf_coef": (a.vf_coef, 1.0, "critic_kappa bounds the critic's steps instead"),
+        "max_grad_norm": (optim.max_grad_norm, None, "it bounds the steps itself"),
+    }
+    for name, (value, needed, reason) in needs.items():
+        if value != needed:
+            raise ConfigError(f"{name} = {to_text(value)}: with optimizer obgd, {reason}; set it to {to_text(needed)}")

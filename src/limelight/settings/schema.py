@@ -80,11 +80,20 @@ class AlgorithmConfig:
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
     """Discount factor γ."""
     gae_lambda: Annotated[float, Range(ge=0, le=1)] = 0.95
-    """λ of the return estimator: 0 is TD(0), 1 is the n-step return up to the end of the rollout."""
+    """λ of ``returns = gae``: 0 is TD(0), 1 is the n-step return up to the end of the rollout."""
+    returns: Literal["gae", "n_step", "mc", "td0"] = "gae"
+    """Return estimator: GAE(λ); n-step; Monte Carlo up to the end of episode or rollout; TD(0) (docs/returns.md)."""
+    return_steps: Annotated[int | None, Range(ge=1, le=65_536)] = None
+    """n of ``returns = n_step``, the rewards summed before bootstrapping; none: up to the end of the rollout."""
+    normalize_returns: bool = False
+    """Standardise the returns over each rollout, as targets of the values and in the policy weights."""
     noise_correlation: Annotated[float, Range(ge=0, lt=1)] = 0.0
     """Correlation of the noise of continuous actions between consecutive steps: 0 is white noise."""
-    policy_weight: Literal["advantage", "q"] = "advantage"
-    """Weight of ∇log π: the advantage, or the return estimate (``q``, plain actor-critic)."""
+    policy_weight: Literal["advantage", "q", "td_error"] = "advantage"
+    """Weight of ∇log π: the advantage, or the return estimate (``q``, plain actor-critic). With ``critic_output = q``
+    q(s, a) − Σπq, q(s, a), or the return estimate − q(s, a) (``td_error``)."""
+    q_bootstrap: Literal["expected_sarsa", "sarsa"] = "expected_sarsa"
+    """Bootstrap of ``critic_output = q``: Σ π(a|s') q(s', a), or q(s', a) of one action that is drawn, not executed."""
     normalize_advantages: Literal["none", "batch", "running"] = "none"
     """Standardisation of the policy weights: over each rollout (minibatch), by running mean and variance, or none."""
     running_decay: Annotated[float, Range(ge=0, lt=1)] = 0.99
@@ -123,17 +132,23 @@ class ModelConfig:
 
     critic: Literal["shared", "separate", "target"] = "shared"
     """One network with two heads; two networks; or two networks and a slow copy of the critic for the targets."""
+    critic_output: Literal["v", "q"] = "v"
+    """Values of the critic: V(s), or q(s, a), one for each of Discrete actions (docs/algorithms/qac.md)."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers."""
-    activation: Literal["tanh", "relu", "elu", "silu"] = "tanh"
+    activation: Literal["tanh", "relu", "elu", "silu", "leaky_relu"] = "tanh"
     """Nonlinearity between layers."""
+    layer_norm: bool = False
+    """Normalise the outputs of each hidden layer to mean 0 and variance 1, before the nonlinearity; no parameters."""
     orthogonal_init: bool = True
     """Orthogonal initial weights with gain √2 (1 for the value head) and zero biases; otherwise PyTorch's default."""
+    sparse_init: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    """Share of the initial weights of each unit that are 0; the others are uniform in ±1/√fan_in, biases 0. 0: off."""
     policy_init_gain: Annotated[float, Range(gt=0, le=1e9)] = 0.01
     """Gain of the last policy layer; a small one makes the initial policy nearly uniform."""
-    action_std: Literal["parameter", "exp", "softplus", "gsde"] = "parameter"
+    action_std: Literal["parameter", "exp", "softplus", "softplus_std", "gsde"] = "parameter"
     """σ of continuous actions: one parameter per dimension; or a function of the state: e^output, variance
-    softplus(output), or gsde, noise weights on features of the state (docs/spaces.md)."""
+    softplus(output), σ softplus(output), or gsde, noise weights on features of the state (docs/spaces.md)."""
     log_std_init: Annotated[float, Range(ge=-5, le=2)] = 0.0
     """Initial log σ of continuous actions."""
     action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"
@@ -159,8 +174,9 @@ class ModelConfig:
 class OptimConfig:
     """The optimizer."""
 
-    optimizer: Literal["rmsprop", "rmsprop_tf", "adam"] = "rmsprop"
-    """Optimizer of all parameters; ``rmsprop_tf`` has ε inside the root and a second moment that starts at 1."""
+    optimizer: Literal["rmsprop", "rmsprop_tf", "adam", "obgd"] = "rmsprop"
+    """Optimizer of all parameters; ``rmsprop_tf`` has ε inside the root and a second moment that starts at 1; ``obgd``
+    learns from single steps with eligibility traces and bounded steps (docs/algorithms/stream-ac.md)."""
     learning_rate: Annotated[float, Range(gt=0, le=10)] = 7e-4
     """Step size (of the actor alone if ``critic_learning_rate`` is set)."""
     critic_learning_rate: Annotated[float | None, Range(gt=0, le=10)] = None
@@ -177,6 +193,10 @@ class OptimConfig:
     """ε of the optimizer."""
     max_grad_norm: Annotated[float | None, Range(gt=0, le=1e30)] = 0.5
     """L2 norm to which gradients are clipped; none: no clipping."""
+    actor_kappa: Annotated[float, Range(gt=0, le=1e6)] = 3.0
+    """κ of ``obgd`` for the actor: a larger one makes smaller steps."""
+    critic_kappa: Annotated[float, Range(gt=0, le=1e6)] = 2.0
+    """κ of ``obgd`` for the critic."""
 
 
 @dataclass(frozen=True)

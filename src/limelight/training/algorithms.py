@@ -22,6 +22,10 @@ class Algorithm:
     """The algorithm whose settings it takes from a preset (training/presets.py): itself, or one that is tuned alike."""
     untuned_reals: dict[str, Any] = field(default_factory=dict)
     """Settings over ``untuned`` where actions are continuous."""
+    reals: dict[str, Any] = field(default_factory=dict)
+    """Settings over ``settings`` where actions are continuous."""
+    universal: bool = False
+    """The settings are for every environment: presets and rules add evaluations and budgets alone."""
 
 
 _ROWS = (
@@ -32,6 +36,19 @@ _ROWS = (
         untuned={
             "num_envs": 1, "num_steps": 1, "learning_rate": 7e-4, "normalize_advantages": "running",
             "running_decay": 0.9,
+        },
+        presets="ac",
+    ),
+    Algorithm(
+        "qac",
+        "one-step action-value actor-critic: as ac, but the critic is q(s, a), with a target critic and SARSA's target",
+        {
+            "num_envs": 1, "num_steps": 1, "gae_lambda": 0.0, "policy_weight": "q", "critic_output": "q",
+            "q_bootstrap": "sarsa", "critic": "target",
+        },
+        untuned={
+            "num_envs": 1, "num_steps": 1, "learning_rate": 7e-4, "normalize_advantages": "running",
+            "running_decay": 0.9, "critic": "target",
         },
         presets="ac",
     ),
@@ -61,6 +78,20 @@ _ROWS = (
         },
         untuned={"num_envs": 8, "num_steps": 64, "num_epochs": 10, "num_minibatches": 8, "learning_rate": 1e-3},
         presets="ppo",
+    ),
+    Algorithm(
+        "stream-ac",
+        "Stream AC(λ): one environment, an update every step with eligibility traces and steps that cannot overshoot",
+        {
+            "num_envs": 1, "num_steps": 1, "gae_lambda": 0.8, "policy_weight": "advantage", "optimizer": "obgd",
+            "learning_rate": 1.0, "lr_schedule": "constant", "max_grad_norm": None, "vf_coef": 1.0, "ent_coef": 0.01,
+            "critic": "separate", "hidden_sizes": (32, 32), "activation": "leaky_relu", "layer_norm": True,
+            "orthogonal_init": False, "sparse_init": 0.9, "normalize_obs": True, "normalize_rewards": True,
+        },
+        untuned={"num_envs": 1, "num_steps": 1},
+        presets="stream-ac",
+        reals={"hidden_sizes": (128, 128), "action_std": "softplus_std", "log_std_init": -0.3665},
+        universal=True,
     ),
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import ALIASES, with_settings
 from limelight.settings.schema import NO_STEP_BUDGET, TrainConfig
-from limelight.training.algorithms import AUTO, choose_algorithm, get_algorithm
+from limelight.training.algorithms import AUTO, Algorithm, choose_algorithm, get_algorithm
 from limelight.training.structure import Facts, choose_settings, explain, has_images
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def _has_reals(space: Space[Any]) -> bool:
     return any(real_parts(space))
 
 
+OF_EVALUATIONS = {"eval_every", "eval_episodes", "final_episodes", "log_every", "checkpoint_every", "total_timesteps"}
+"""Settings that a universal algorithm takes from presets and rules."""
 _FOR_REAL_ACTIONS = {"log_std_init", "action_std", "action_bounds", "noise_correlation"}
 
 
@@ -493,7 +495,13 @@ def resolve_config(
         algo = row.algorithm if algo == AUTO else algo
         tuned = {**row.settings.get("*", {}), **row.settings.get(get_algorithm(algo).presets, {})}
     algorithm = get_algorithm(algo)
-    merged = {**algorithm.settings, **tuned, **settings}
+    own = algorithm.settings
+    if algorithm.universal:
+        tuned = {name: value for name, value in tuned.items() if name in OF_EVALUATIONS}
+        own = _for_spaces(algorithm, *resolve_env(asked.env, factory).spaces())
+    if own.get("critic") == "target":  # what makes it this algorithm
+        tuned.pop("critic", None)
+    merged = _with_one_estimator({**own, **tuned}, settings)
     if merged.get("runner") == "ray" and max(merged.get("num_epochs", 1), merged.get("num_minibatches", 1)) > 1:
         # A worker's gradient is one update; several need the rows themselves
         merged = {"worker_output": "rollouts", **merged}
@@ -507,6 +515,27 @@ def names_by_rule(config: TrainConfig, source: EnvSource, given: Mapping[str, An
     return {
         name for choice in choose_settings(_facts(config, source, given)) for name in choice.settings
     } - given.keys()
+
+
+def _with_one_estimator(tuned: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``tuned`` with ``settings`` over it, without the tuned λ where other returns than GAE(λ) are asked for.
+
+    Raises: ConfigError where both are asked for.
+    """
+    returns = settings.get("returns", "gae")
+    if returns == "gae":
+        return {**tuned, **settings}
+    if "gae_lambda" in settings:
+        raise ConfigError(
+            f"gae_lambda = {settings['gae_lambda']}: only returns gae has λ, but returns = {returns}; leave one out"
+        )
+    return {**{name: value for name, value in tuned.items() if name != "gae_lambda"}, **settings}
+
+
+def _for_spaces(algorithm: Algorithm, observations: Space[Any], actions: Space[Any]) -> dict[str, Any]:
+    """Return the settings of a universal algorithm, without those that the spaces have no use for."""
+    settings = {**algorithm.settings, **(algorithm.reals if _has_reals(actions) else {})}
+    return settings if _has_reals(observations) else {**settings, "normalize_obs": False}
 
 
 def _algorithm(source: EnvSource) -> tuple[str, str]:

@@ -232,6 +232,8 @@ def remedies(kind: str, config: TrainConfig) -> list[tuple[str, Any]]:
     algorithm, model = config.algorithm, config.model
     more_entropy = ("ent_coef", max(0.01, 2.0 * algorithm.ent_coef))
     slower = ("learning_rate", float(f"{config.optim.learning_rate / 2.0:.2g}"))
+    if config.optim.optimizer == "obgd":  # whose bound, and not the step size, decides
+        slower = ("actor_kappa", 2.0 * config.optim.actor_kappa)
     own_critic: list[tuple[str, Any]] = [("critic", "separate")] if model.critic == "shared" else []
     scaled: list[tuple[str, Any]] = [] if algorithm.normalize_rewards else [("normalize_rewards", True)]
     norm = config.optim.max_grad_norm

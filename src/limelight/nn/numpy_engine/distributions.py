@@ -101,7 +101,7 @@ class NumpyGaussian:
 
     def __init__(self, distribution: Gaussian) -> None:
         self.size = distribution.size
-        self.softplus = distribution.softplus
+        self.power = distribution.power
         self.constant = self.size * 0.5 * math.log(2.0 * math.pi)
         self.log_scale = distribution.log_scale
 
@@ -151,11 +151,11 @@ class NumpyGaussian:
 
     def _log_std(self, raw: FloatArray) -> tuple[FloatArray, FloatArray | float]:
         """Return log σ [N, A] of the raw numbers, before its limits, and its derivative."""
-        if not self.softplus:
+        if self.power is None:
             return raw, 1.0
-        variance = np.logaddexp(raw, np.float32(0.0))
-        slope = np.where(variance > 1e-8, -0.5 * np.expm1(-variance) / np.maximum(variance, 1e-8), 0.0)
-        return 0.5 * np.log(np.maximum(variance, np.float32(1e-8))), slope.astype(np.float32)
+        softplus = np.logaddexp(raw, np.float32(0.0))
+        slope = np.where(softplus > 1e-8, -self.power * np.expm1(-softplus) / np.maximum(softplus, 1e-8), 0.0)
+        return self.power * np.log(np.maximum(softplus, np.float32(1e-8))), slope.astype(np.float32)
 
 
 def inwards(log_std: FloatArray, grad: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -20,28 +21,42 @@ MAX_WIDTH = 256
 
 
 def has_small_mlp(model: ActorCritic) -> bool:
-    """Whether encoder and distribution have a NumPy form: the built-in MLP with tanh or ReLU, narrow, on the CPU."""
+    """Whether encoder and distribution have a NumPy form: the built-in MLP of :data:`NAMES`, narrow, on the CPU."""
     return (
         numpy_distribution(model.distribution) is not None
         and model.config.encoder is None  # a custom encoder may derive from the MLP
         and has_layout(model.encoder)
-        and model.config.activation in ("tanh", "relu")
+        and model.config.activation in NAMES.values()
         and max(model.config.hidden_sizes) <= MAX_WIDTH
         and next(model.parameters()).device.type == "cpu"
     )
 
 
-class Layer:
-    """Computes y = f(x Wᵀ + b) with f tanh, ReLU or None; x [N, fan_in], W [fan_out, fan_in] a view of PyTorch's."""
+NAMES: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu"}
+"""The activations that have a NumPy form."""
+_LEAK = np.float32(0.01)  # nn.LeakyReLU's slope below 0
+_NORM_EPS = 1e-5  # nn.LayerNorm's
 
-    def __init__(self, linear: nn.Linear, activation: str | None) -> None:
+
+class Layer:
+    """Computes y = f(x Wᵀ + b) with an activation f of :data:`NAMES` or None; W [fan_out, fan_in] a view of PyTorch's.
+
+    With ``normalizes`` f is of x Wᵀ + b less its mean and divided by its deviation, over the fan_out numbers of a row.
+    """
+
+    def __init__(self, linear: nn.Linear, activation: str | None, normalizes: bool = False) -> None:
         self.weight: FloatArray = linear.weight.detach().numpy()
         self.bias: FloatArray = linear.bias.detach().numpy()
         self.activation = activation
+        self.normalizes = normalizes
         if linear.weight.grad is not None and linear.bias.grad is not None:
             self.weight_grad: FloatArray = linear.weight.grad.numpy()
             self.bias_grad: FloatArray = linear.bias.grad.numpy()
         self._buffers: dict[tuple[int, int], FloatArray] = {}
+        # Of the last forward pass that normalised: the rows z and 1 / deviation
+        self._mean_weights = np.full(len(self.bias), 1.0 / len(self.bias), np.float32)
+        self._normalized: FloatArray = np.zeros((0, 0), np.float32)
+        self._inverse: FloatArray | float = 1.0
 
     def forward(self, x: FloatArray, out: FloatArray | None = None) -> FloatArray:
         """Return y [N, fan_out], in ``out`` or in a buffer that the next forward of as many rows overwrites."""
@@ -51,16 +66,23 @@ class Layer:
     def backward(self, x: FloatArray, y: FloatArray, dy: FloatArray, need_dx: bool) -> FloatArray | None:
         """Write ∂L/∂W and ∂L/∂b from ∂L/∂y [N, fan_out], which is overwritten; return ∂L/∂x [N, fan_in] if needed."""
         self.through_activation(y, dy)
-        np.matmul(dy.T, x, out=self.weight_grad)
+        if len(dy) == 1:  # an outer product, which matmul makes more slowly
+            np.multiply(dy.T, x, out=self.weight_grad)
+        else:
+            np.matmul(dy.T, x, out=self.weight_grad)
         return dy @ self.weight if need_dx else None
 
     def activate(self, y: FloatArray) -> FloatArray:
         """Turn x Wᵀ into f(x Wᵀ + b), in place."""
         y += self.bias
+        if self.normalizes:
+            self._normalize(y)
         if self.activation == "tanh":
             np.tanh(y, out=y)
         elif self.activation == "relu":
             np.maximum(y, 0.0, out=y)
+        elif self.activation == "leaky_relu":
+            np.maximum(y, np.multiply(y, _LEAK, out=self.buffer(len(y), 1)), out=y)
         return y
 
     def through_activation(self, y: FloatArray, dy: FloatArray) -> None:
@@ -70,13 +92,57 @@ class Layer:
             dy *= np.subtract(1.0, slope, out=slope)
         elif self.activation == "relu":
             dy *= y > 0.0
-        np.matmul(ones(len(dy)), dy, out=self.bias_grad)  # a product with ones is faster than np.add.reduce over rows
+        elif self.activation == "leaky_relu":
+            np.multiply(dy, _LEAK, out=dy, where=y <= 0.0)
+        if self.normalizes:
+            self._through_norm(dy)
+        if len(dy) == 1:
+            np.copyto(self.bias_grad, dy[0])
+        else:  # a product with ones is faster than np.add.reduce over rows
+            np.matmul(ones(len(dy)), dy, out=self.bias_grad)
+
+    def _normalize(self, y: FloatArray) -> None:
+        """Subtract the mean of each row of y [N, fan_out] and divide by its deviation, in place; keep both results."""
+        mean = self._mean_weights
+        if len(y) == 1:  # fewer calls: acting and learning step by step spend their time in them
+            row, z = y[0], self.buffer(1, 2)
+            row -= row @ mean
+            self._inverse = 1.0 / math.sqrt(float(row @ row) / len(row) + _NORM_EPS)
+            row *= self._inverse
+            np.copyto(z, y)
+            self._normalized = z
+            return
+        y -= (y @ mean)[:, None]
+        square = np.multiply(y, y, out=self.buffer(len(y), 2))
+        variance = square @ mean
+        variance += np.float32(_NORM_EPS)
+        self._inverse = (np.float32(1.0) / np.sqrt(variance, out=variance))[:, None]
+        y *= self._inverse
+        np.copyto(square, y)
+        self._normalized = square
+
+    def _through_norm(self, dy: FloatArray) -> None:
+        """Turn ∂L/∂(normalised rows z) into that of the rows before: (dy − mean dy − z mean(dy z)) / deviation."""
+        z, mean = self._normalized[: len(dy)], self._mean_weights
+        inverse = self._inverse if isinstance(self._inverse, float) else self._inverse[: len(dy)]
+        if len(dy) == 1:
+            row = dy[0]
+            shift = np.multiply(z[0], (row @ z[0]) / np.float32(len(row)), out=self.buffer(1, 3)[0])
+            shift += row @ mean
+            row -= shift
+            row *= inverse if isinstance(inverse, float) else inverse[0]
+            return
+        product = np.multiply(dy, z, out=self.buffer(len(dy), 3))
+        along = (product @ mean)[:, None]
+        dy -= (dy @ mean)[:, None]
+        dy -= np.multiply(z, along, out=product)
+        dy *= inverse
 
     def buffer(self, rows: int, number: int = 0) -> FloatArray:
         """Return a buffer [rows, fan_out], allocated once: new pages cost as much as the arithmetic."""
         buffer = self._buffers.get((rows, number))
         if buffer is None:
-            buffer = self._buffers[rows, number] = np.empty((rows, len(self.bias)), np.float32)
+            buffer = self._buffers[rows, number] = np.zeros((rows, len(self.bias)), np.float32)
         return buffer
 
 
@@ -116,20 +182,26 @@ class Trunk:
 
     def __init__(self, encoder: MLP | FeaturesMLP) -> None:
         linears = [m for m in encoder.layers if isinstance(m, nn.Linear)]
-        activation = "tanh" if isinstance(encoder.layers[1], nn.Tanh) else "relu"
-        self.layers: list[Layer | MixedLayer] = [Layer(linear, activation) for linear in linears]
+        activation = NAMES[type(encoder.layers[-1])]
+        self.normalizes = isinstance(encoder.layers[1], nn.LayerNorm)
+        """Whether layers normalise: their backward pass then is of the last forward pass, whatever rows it had."""
+        self.layers: list[Layer | MixedLayer] = [Layer(linear, activation, self.normalizes) for linear in linears]
         layout = input_layout(encoder)
         if layout.offsets.size:
-            self.layers[0] = MixedLayer(Layer(linears[0], activation), layout)
+            self.layers[0] = MixedLayer(Layer(linears[0], activation, self.normalizes), layout)
         self.activations: list[Any] = []
 
-    def forward(self, x: Inputs, known: int = 0) -> FloatArray:
-        """Return features [N, F'] of inputs [N, F]; the first ``known`` rows are in the buffers already."""
+    def forward(self, x: Inputs, known: int = 0, end: int | None = None) -> FloatArray:
+        """Return features [N, F'] of inputs [N, F]; the first ``known`` rows are in the buffers already.
+
+        ``end``: rows from here on are not computed; what they hold is meaningless.
+        """
         self.activations = [x]
         y: Any = x
         for layer in self.layers:
             x, y = y, layer.buffer(len(x))
-            layer.forward(x[known:], y[known:])  # type: ignore[arg-type]
+            if known != end:
+                layer.forward(x[known:end], y[known:end])  # type: ignore[arg-type]
             self.activations.append(y)
         return cast(FloatArray, y)
 

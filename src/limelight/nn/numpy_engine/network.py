@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from limelight.nn.action_values import make_action_values
 from limelight.nn.activation_cache import CachingEncoder, RolloutRows
 from limelight.nn.bootstrap import with_final_values
 from limelight.nn.cores import FeedForward
@@ -59,7 +60,9 @@ class NumpyNetwork:
         self.model = model
         self.target_critic = target_critic
         self._front: _MlpFront | _CachedFront = (
-            _MlpFront(cast(MLP | FeaturesMLP, model.encoder), num_steps) if encoder is None else _CachedFront(encoder)
+            _CachedFront(encoder)
+            if encoder is not None
+            else _MlpFront(cast(MLP | FeaturesMLP, model.encoder), num_steps, isinstance(model.critic, Critic))
         )
         self.policy_head = make_head(model.policy_head)
         distribution = numpy_distribution(model.distribution)
@@ -67,6 +70,7 @@ class NumpyNetwork:
         self.distribution = distribution
         self.critic = NumpyCritic(model.critic)
         self.target = None if target_critic is None else NumpyCritic(target_critic)
+        self._action_values = make_action_values(model, target_critic)
         self._illegal: NDArray[np.bool_] | None = None  # [T B, K], of the rollout last given to values
         self._params_of = self._all_params if model.mask is None else self._legal_params
         # Of the rollout last given to values: features [N, F], parameters [T B, K], actions [T B, *action_shape]
@@ -92,7 +96,7 @@ class NumpyNetwork:
         return self.distribution.act(params, None if noise is None else noise(features)), state
 
     def forward(self, obs: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-        """Return distribution parameters [N, K] and values [N] of observations [N, *obs_shape]."""
+        """Return distribution parameters [N, K] and values [N], or [N, n], of observations [N, *obs_shape]."""
         x, self._features = self._front.forward(obs)
         return self._params_of(self._features, obs), self.critic.forward(x, self._features)
 
@@ -107,18 +111,26 @@ class NumpyNetwork:
         hide(params, self._illegal)
         return params
 
-    def values(self, rollout: Rollout) -> tuple[FloatArray, FloatArray]:
+    def values(self, rollout: Rollout, next_noise: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
         """Run the forward pass over the rollout; rows that acting has computed are not computed again."""
         T, B = self._shape = rollout.rewards.shape
         obs = rollout.obs.reshape((T + 1) * B, *rollout.obs.shape[2:])
         params, flat_values = self.forward(obs)
         self._params = params[: T * B]
         self._actions = rollout.actions.reshape(T * B, *rollout.actions.shape[2:])
-        values = flat_values.reshape(T + 1, B)
+        values = flat_values.reshape(T + 1, B, *flat_values.shape[1:])
         next_values = values[1:]
         if self.target is not None:
-            next_values = self.target.forward(self._front.read(obs[B:])).reshape(T, B)
+            next_values = self.target.forward(self._front.read(obs[B:])).reshape(next_values.shape)
+        if self._action_values is not None:
+            params = params.reshape(T + 1, B, -1)
+            return self._action_values.read(params, values[:-1], next_values, rollout, next_noise)
         return values[:-1], with_final_values(next_values, rollout.final_obs, self.model, self.target_critic)
+
+    def expected_values(self) -> FloatArray:
+        """Compute Σ π q."""
+        assert self._action_values is not None
+        return self._action_values.expected()
 
     def log_probs(self) -> FloatArray:
         """Compute log π of the rollout's actions; their derivatives are discarded."""
@@ -134,14 +146,16 @@ class NumpyNetwork:
         )
         if self._illegal is not None:  # no gradient reaches the logit of an illegal action
             np.putmask(d_params, self._illegal[: len(d_params)], np.float32(0.0))
-        self.backward_heads(d_params, d_values.reshape(-1))
+        if self._action_values is not None:
+            d_values = self._action_values.spread(d_values)
+        self.backward_heads(d_params, d_values.reshape(len(d_params), -1))
         return log_probs.reshape(self._shape), entropies.reshape(self._shape)
 
-    def backward_heads(self, d_params: FloatArray, d_values: FloatArray) -> None:
-        """Write all gradients from ∂L/∂params [n, K] and ∂L/∂values [n] of the first n rows of the last forward."""
+    def backward_heads(self, d_params: FloatArray, d_outputs: FloatArray) -> None:
+        """Write all gradients from ∂L/∂params [n, K] and ∂L/∂outputs of the critic, [n] or [n, m], of n rows."""
         features = self._features[: len(d_params)]
         d_features = cast(FloatArray, self.policy_head.backward(features, features, d_params, need_dx=True))
-        d_shared = self.critic.backward(features, d_values)
+        d_shared = self.critic.backward(features, d_outputs)
         if d_shared is not None:
             d_features += d_shared
         self._front.backward(d_features)
@@ -156,17 +170,25 @@ class NumpyNetwork:
 
 
 class _MlpFront:
-    """The shared part before the heads: an MLP whose activations stay where acting wrote them."""
+    """The shared part before the heads: an MLP whose activations stay where acting wrote them.
 
-    def __init__(self, encoder: MLP | FeaturesMLP, num_steps: int) -> None:
-        self.rows = RolloutRows(num_steps)
+    ``actor_only``: the critic has a network of its own, so nothing reads the features of a rollout's last observations.
+    """
+
+    def __init__(self, encoder: MLP | FeaturesMLP, num_steps: int, actor_only: bool) -> None:
         self.read = make_input_reader(encoder)
         self.trunk = Trunk(encoder)
+        self.actor_only = actor_only
+        # Layers that normalise keep what backward needs of one pass, which acting is only if it is all of the rollout
+        keeps = not self.trunk.normalizes or (actor_only and num_steps == 1)
+        self.rows = RolloutRows(num_steps if keeps else 0)
 
     def act(self, obs: NDArray[Any]) -> FloatArray:
         """Return features [B, F]."""
         x: Any = self.read(obs)
         rows = self.rows.next(len(x))
+        if rows is None and self.trunk.normalizes:
+            self.rows.clear()
         total = (self.rows.num_steps + 1) * len(x)
         for layer in self.trunk.layers:
             x = layer.forward(x, None if rows is None else layer.buffer(total)[rows])
@@ -174,8 +196,8 @@ class _MlpFront:
 
     def forward(self, obs: NDArray[Any]) -> tuple[Inputs, FloatArray]:
         """Return the inputs of the first layer and features [N, F]."""
-        x = self.read(obs)
-        return x, self.trunk.forward(x, self.rows.known(len(obs)))
+        x, known = self.read(obs), self.rows.known(len(obs))
+        return x, self.trunk.forward(x, known, known if known and self.actor_only else None)
 
     def backward(self, d_features: FloatArray) -> None:
         """Write the gradients of the trunk."""
@@ -222,17 +244,23 @@ class NumpyCritic:
         self.trunk = Trunk(cast(MLP | FeaturesMLP, critic.encoder)) if isinstance(critic, Critic) else None
         head = critic.value_head if isinstance(critic, Critic) else critic
         self.head = Layer(cast(ValueHead, head).linear, None)
+        self._is_state_value = cast(ValueHead, head).num_actions is None
         self._features: FloatArray = np.zeros((0, 0), np.float32)
 
     def forward(self, x: Inputs, shared_features: FloatArray | None = None) -> FloatArray:
-        """Return values [N] of N inputs (or of the shared trunk's features [N, F])."""
+        """Return values [N], or action values [N, n], of N inputs (or of the shared trunk's features [N, F])."""
         self._features = cast(FloatArray, shared_features) if self.trunk is None else self.trunk.forward(x)
-        return self.head.forward(self._features)[:, 0]
+        outputs = self.head.forward(self._features)
+        return outputs[:, 0] if self._is_state_value else outputs
 
-    def backward(self, shared_features: FloatArray, d_values: FloatArray) -> FloatArray | None:
-        """Write the critic's gradients; return ∂L/∂(shared features) where the trunk is shared, else None."""
-        features = self._features[: len(d_values)]
-        d_features = cast(FloatArray, self.head.backward(features, features, d_values[:, None], need_dx=True))
+    def backward(self, shared_features: FloatArray, d_outputs: FloatArray) -> FloatArray | None:
+        """Write the critic's gradients from ∂L/∂outputs, [n] or [n, m].
+
+        Returns: ∂L/∂(shared features) where the trunk is shared, else None.
+        """
+        features = self._features[: len(d_outputs)]
+        dy = d_outputs.reshape(len(d_outputs), -1)
+        d_features = cast(FloatArray, self.head.backward(features, features, dy, need_dx=True))
         if self.trunk is None:
             return d_features
         self.trunk.backward(d_features)
