@@ -239,7 +239,10 @@ def test_the_mlp_applies_its_layers_in_order(activation: Any) -> None:
     assert mlp.num_features == 3
     x = torch.randn(7, 2, 2, 3, generator=torch.Generator().manual_seed(0))
     features = x.reshape(7, 2, 6)
-    functions = {"tanh": torch.tanh, "relu": torch.relu, "elu": nn.functional.elu, "silu": nn.functional.silu}
+    functions = {
+        "tanh": torch.tanh, "relu": torch.relu, "elu": nn.functional.elu, "silu": nn.functional.silu,
+        "leaky_relu": nn.functional.leaky_relu,
+    }  # fmt: skip
     linears = [m for m in mlp.modules() if isinstance(m, nn.Linear)]
     assert [m.out_features for m in linears] == [5, 4, 3]
     for linear in linears:
