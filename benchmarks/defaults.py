@@ -27,8 +27,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
-from stats import RESULTS, bootstrap_interval, git_commit, iqm, machine, markdown_table, median_or_never, save_json
+from stats import RESULTS, git_commit, machine, markdown_table, save_json
 from study_envs import STUDY, Study
+
+from limelight.runs.statistics import bootstrap_interval, iqm, median_or_never
 
 Row = dict[str, Any]
 

@@ -21,21 +21,10 @@ from typing import Any
 
 import numpy as np
 from jobs import BASE_JOBS, JOBS, Job, with_variants
-from stats import (
-    bootstrap_interval,
-    flat_settings,
-    git_commit,
-    iqm,
-    machine,
-    markdown_table,
-    median_or_never,
-    number,
-    results_path,
-    save_json,
-    short_commit,
-)
+from stats import flat_settings, git_commit, machine, markdown_table, number, results_path, save_json, short_commit
 
 from limelight.errors import ConfigError
+from limelight.runs.statistics import bootstrap_interval, iqm, median_or_never
 from limelight.training.presets import resolve_config
 
 Row = dict[str, Any]

@@ -15,7 +15,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from stats import markdown_table, median_or_never, number, provenance, results_path, save_json
+from stats import markdown_table, number, provenance, results_path, save_json
+
+from limelight.runs.statistics import median_or_never
 
 Row = dict[str, float]
 

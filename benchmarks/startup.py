@@ -18,7 +18,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stats import markdown_table, median_or_never, number, provenance, results_path, save_json
+from stats import markdown_table, number, provenance, results_path, save_json
+
+from limelight.runs.statistics import median_or_never
 
 # The message of a run once fresh greedy episodes have reached --stop-at-return.
 CONFIRMED = re.compile(r"(?<!do not )confirm a return of")

@@ -1,4 +1,4 @@
-"""Tools of the benchmark scripts: statistics over seeds, the machine, results as JSON, tables as Markdown.
+"""Tools of the benchmark scripts: the machine, results as JSON, tables as Markdown.
 
 The module imports neither PyTorch nor the heavy parts of Limelight, so every script's ``--help`` is quick.
 """
@@ -8,83 +8,18 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import limelight
 from limelight.runs.folder import system_info
 from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import TrainConfig
+from limelight.viewing.tables import markdown_table as markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-
-Array = NDArray[np.float64]
-
-
-# --------------------------------------------------------------------------- statistics
-
-
-def iqm(values: Array) -> Array:
-    """Return the interquartile mean over the last axis: the mean without the lowest and the highest quarter.
-
-    Raises: ValueError if the last axis is empty.
-    """
-    count = values.shape[-1]
-    if count == 0:
-        raise ValueError("the interquartile mean of an empty axis")
-    cut = count // 4
-    middle: Array = np.sort(np.asarray(values), axis=-1)[..., cut : count - cut].mean(axis=-1)
-    return middle
-
-
-def bootstrap_interval(
-    groups: Sequence[Sequence[float]],
-    statistic: Callable[[Array], Array] = iqm,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile interval of ``statistic`` over all values, by a stratified bootstrap of equal groups.
-
-    Groups are resampled first, then values within each resampled group, so each group keeps its weight.
-    Resampling groups matters, since episodes of one seed resemble each other: without it, an interval over
-    seeds × episodes would describe the precision of these seeds, not the spread over seeds.
-
-    Args:
-        groups: values by group (seed), each of the same length ≥ 1.
-        statistic: maps [..., n] to [...].
-        confidence: probability mass between the two ends, 0 to 1.
-        resamples: the number of bootstrap samples.
-        seed: of the random generator.
-    Raises: ValueError if there are no groups, or they differ in length or are empty.
-    """
-    if not groups or len({len(group) for group in groups}) != 1 or not len(groups[0]):
-        raise ValueError(f"groups of {[len(group) for group in groups]} values: must be equally many, at least one")
-    values = np.asarray(groups, np.float64)
-    num_groups, size = values.shape
-    rng = np.random.default_rng(seed)
-    results = np.empty(resamples)
-    for i in range(resamples):
-        chosen = rng.integers(num_groups, size=(num_groups, 1))
-        results[i] = statistic(values[chosen, rng.integers(size, size=values.shape)].reshape(-1))
-    low, high = np.quantile(results, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
-    return float(low), float(high)
-
-
-def median_or_never(values: Sequence[float | None]) -> float | None:
-    """Return the median, where None means never and counts as later than all else; None if the median is never."""
-    if not values:
-        return None
-    middle = median(float("inf") if value is None else value for value in values)
-    return None if middle == float("inf") else middle
 
 
 # --------------------------------------------------------------------------- provenance
@@ -159,15 +94,6 @@ def save_json(path: Path, data: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(one_line + "\n", encoding="utf-8")
     temporary.replace(path)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
 
 
 def number(value: float | None, digits: int = 0, missing: str = "–") -> str:

@@ -30,18 +30,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from stats import (
-    ROOT,
-    git_commit,
-    machine,
-    markdown_table,
-    median_or_never,
-    number,
-    results_path,
-    save_json,
-    short_commit,
-)
+from stats import ROOT, git_commit, machine, markdown_table, number, results_path, save_json, short_commit
 from zoo import hyperparameters, is_tuned, train_until
+
+from limelight.runs.statistics import median_or_never
 
 Row = dict[str, Any]
 """The result of one run."""

@@ -13,7 +13,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stats import flat_settings, markdown_table, median_or_never, number, provenance, results_path, save_json
+from stats import flat_settings, markdown_table, number, provenance, results_path, save_json
+
+from limelight.runs.statistics import median_or_never
 
 ENV_ID, THRESHOLD, EPISODES = "CartPole-v1", 475.0, 100
 Run = dict[str, Any]

@@ -1,4 +1,4 @@
-"""The benchmark scripts: their statistics, and that they measure, save, go on and print with tiny budgets."""
+"""The benchmark scripts: that they measure, save, go on and print with tiny budgets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import torch
 import limelight
 from limelight.cli.arguments import train_request
 from limelight.nn.numpy_engine.network import NumpyNetwork
-from limelight.runs.evaluation import Evaluation
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 Script = Callable[[str], ModuleType]
@@ -49,67 +48,6 @@ def throughput(script: Script) -> ModuleType:
 @pytest.fixture
 def startup(script: Script) -> ModuleType:
     return script("startup")
-
-
-# --------------------------------------------------------------------------- statistics
-
-
-def test_iqm_is_the_mean_of_the_middle_half(stats: ModuleType, rng: np.random.Generator) -> None:
-    assert stats.iqm(np.array([8.0, 1, 2, 3, 4, 5, 6, 7])) == 4.5
-    assert stats.iqm(np.array([-1e9, 2.0, 4.0, 1e9])) == 3.0
-    assert stats.iqm(np.array([7.0])) == 7.0
-    values = rng.standard_normal((3, 101))
-    ours = [Evaluation(list(row), [1] * 101).iqm_return for row in values]
-    np.testing.assert_allclose(stats.iqm(values), ours)
-
-
-def test_iqm_of_an_empty_axis_is_refused(stats: ModuleType) -> None:
-    with pytest.raises(ValueError, match="of an empty axis"):
-        stats.iqm(np.empty((4, 0)))
-
-
-def test_bootstrap_is_seeded_and_grows_with_confidence(stats: ModuleType, rng: np.random.Generator) -> None:
-    groups = rng.normal(100.0, 20.0, (6, 30))
-    low, high = stats.bootstrap_interval(groups.tolist())
-    assert (low, high) == stats.bootstrap_interval(groups.tolist())
-    assert (low, high) != stats.bootstrap_interval(groups.tolist(), seed=1)
-    assert low < stats.iqm(groups.ravel()) < high
-    narrow = stats.bootstrap_interval(groups.tolist(), confidence=0.5)
-    assert low < narrow[0] < narrow[1] < high
-
-
-def test_bootstrap_of_equal_values_has_no_width(stats: ModuleType) -> None:
-    assert stats.bootstrap_interval([[500.0] * 4] * 3) == (500.0, 500.0)
-
-
-def test_bootstrap_knows_that_seeds_differ(stats: ModuleType) -> None:
-    """Seeds that each repeat one score: were only episodes drawn anew, the interval would have no width."""
-    low, high = stats.bootstrap_interval([[10.0] * 50, [20.0] * 50, [30.0] * 50, [40.0] * 50], np.mean)
-    assert low <= 16.0
-    assert high >= 34.0
-
-
-def test_bootstrap_covers_the_truth_as_often_as_it_says(stats: ModuleType, rng: np.random.Generator) -> None:
-    """Seeds spread around the true mean 0, and their episodes around them."""
-    covered = 0
-    for _ in range(150):
-        groups = rng.normal(0.0, 1.0, (12, 1)) + rng.normal(0.0, 1.0, (12, 10))
-        low, high = stats.bootstrap_interval(groups.tolist(), np.mean, resamples=150)
-        covered += low <= 0.0 <= high
-    assert 0.85 < covered / 150 <= 1.0
-
-
-@pytest.mark.parametrize("groups", [[], [[]], [[1.0, 2.0], [1.0]]])
-def test_bootstrap_refuses_unequal_groups(stats: ModuleType, groups: list[list[float]]) -> None:
-    with pytest.raises(ValueError, match="equally many"):
-        stats.bootstrap_interval(groups)
-
-
-def test_never_is_later_than_everything(stats: ModuleType) -> None:
-    assert stats.median_or_never([30.0, None, 10.0]) == 30.0
-    assert stats.median_or_never([10.0, None, None]) is None
-    assert stats.median_or_never([10.0, None]) is None
-    assert stats.median_or_never([]) is None
 
 
 # --------------------------------------------------------------------------- provenance and output

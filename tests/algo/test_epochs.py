@@ -252,7 +252,8 @@ def test_metrics_are_means_over_the_minibatches_of_the_last_epoch(
         learner.apply(0.25)
     metrics = learner.metrics()
     assert set(metrics) == {
-        "train/policy_loss", "train/value_loss", "train/entropy", "train/explained_variance", "train/value_mean",
+        "train/policy_loss", "train/value_loss", "train/entropy", "train/explained_variance", "train/advantage_std",
+        "train/value_mean", "train/grads_clipped",
         "train/approx_kl", "train/clip_fraction", "train/epochs", "train/grad_norm", "train/learning_rate",
         "train/reward_max",
     }  # fmt: skip

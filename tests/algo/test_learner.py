@@ -255,7 +255,8 @@ def test_metrics_describe_the_last_update(
     metrics = update_metrics(learner, rollout, progress=0.25)
     assert set(metrics) == {
         "train/policy_loss", "train/value_loss", "train/entropy", "train/explained_variance",
-        "train/value_mean", "train/reward_max", "train/grad_norm", "train/learning_rate",
+        "train/value_mean", "train/advantage_std", "train/grads_clipped", "train/reward_max", "train/grad_norm",
+        "train/learning_rate",
     }  # fmt: skip
     assert all(type(value) is float for value in metrics.values())
     valid = torch.from_numpy(rollout.valid) > 0

@@ -119,6 +119,8 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
         "train [ENV_ID] [--NAME VALUE ...]",
         "evaluate RUN_DIR [--NAME VALUE ...]",
         "report RUN_DIR... [--NAME VALUE ...]",
+        "compare RUN_DIR... [--NAME VALUE ...]",
+        "explain RUN_DIR",
         "list envs|algos|presets [TEXT]",
         "check ENV_ID [--NAME VALUE ...]",
     ]

@@ -171,6 +171,13 @@ def test_a_mistake_is_one_line_and_status_2(argv: str, message: str, capsys: pyt
         ("train --frame-size 42", "frame_size = 42: only Atari games use it, CartPole-v1 is none; leave it out"),
         ("evaluate nowhere", "nowhere: no such folder"),
         ("report nowhere", "nowhere: no such folder"),
+        ("compare nowhere", "nowhere: no such folder; give the folder of a run, or a folder of runs"),
+        ("compare a b --difference x", "difference = x: must be"),
+        ("train --parallel 2", "parallel = 2: runs of several seeds go in parallel; add --seeds"),
+        ("train --seeds 0", "seeds = 0: must be"),
+        ("train --seeds 2 --resume nowhere", "seeds = 2: nowhere is not a folder of --seeds"),
+        ("train --config nowhere.yaml", "config = nowhere.yaml: no such file"),
+        ("train --config c.yaml --resume r", "config = c.yaml: a run that is resumed has its settings; leave --config"),
         ("list envs zzzzzz", "zzzzzz: no environment"),
     ],
 )

@@ -486,7 +486,7 @@ def parameters(run_dir: Path) -> dict[str, Any]:
 
 def rows(run_dir: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "time/fps")} for line in lines]
+    return [{k: v for k, v in line.items() if k != "seconds" and not k.startswith("time/")} for line in lines]
 
 
 @pytest.mark.parametrize("settings", [{}, {"normalize_obs": True, "core": "lstm", "core_size": 8}], ids=["mlp", "lstm"])

@@ -488,7 +488,7 @@ def test_exponential_smoothing_is_a_weighted_mean() -> None:
     ],
 )
 def test_tick_labels_are_short(value: float, text: str) -> None:
-    assert plots._short_number(value) == text
+    assert plots.short_number(value) == text
 
 
 @pytest.mark.parametrize(("seconds", "unit"), [(0, "seconds"), (179, "seconds"), (180, "minutes"), (10_800, "hours")])

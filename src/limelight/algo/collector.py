@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Protocol
 
 import numpy as np
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from limelight.algo.episodes import Episode, EpisodeTracker
@@ -56,6 +58,8 @@ class RolloutCollector:
         self.num_steps = num_steps
         self.normalizer = normalizer
         self.env_id = env_id
+        self.env_seconds = 0.0
+        """Seconds that steps of the environments have taken in this process."""
         self.tracker = EpisodeTracker(envs.num_envs)
         self._in_network = normalizer is not None and normalizer.in_network
         guarded = normalizer if normalizer is not None and not normalizer.images else None
@@ -105,7 +109,7 @@ class RolloutCollector:
             actions = policy.act(obs[t], episode_start[t])
             self._action_buffer(actions)[t] = actions
             # Step the environments
-            step = self.envs.step(policy.to_env(actions))
+            step = self._step(policy.to_env(actions))
             obs[t + 1] = step.obs if self._keep_raw else self._normalized(step.obs, step.valid)
             self._rewards[t] = step.rewards
             self._terminated[t] = step.terminated
@@ -135,6 +139,22 @@ class RolloutCollector:
         require_finite(rollout, self.tracker.lengths, self.env_id, self._rewards, self.envs.single_observation_space)
         self.tracker.add(rollout, self._life_lost, self._rewards)
         return rollout
+
+    def _step(self, actions: NDArray[Any]) -> Step:
+        """Step the environments, and count the seconds it takes."""
+        start = time.perf_counter()
+        step = self.envs.step(actions)
+        self.env_seconds += time.perf_counter() - start
+        return step
+
+    def clipped_share(self, policy: Policy) -> float:
+        """Return the share of the last rollout's action components that ``to_env`` took to a bound of a Box, 0 to 1."""
+        if self._actions is None:
+            return 0.0
+        space = self.envs.single_action_space
+        assert isinstance(space, Box)
+        actions = policy.to_env(self._actions.reshape(-1, *self._actions.shape[2:]))
+        return float(np.mean((actions <= space.low) | (actions >= space.high)))
 
     def pop_episodes(self) -> list[Episode]:
         """Return the episodes finished since the last call, oldest first."""

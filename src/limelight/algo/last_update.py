@@ -59,7 +59,7 @@ def joined(updates: Sequence[LastUpdate]) -> LastUpdate:
 
 
 def loss_metrics(last: LastUpdate, a: AlgorithmConfig) -> Metrics:
-    """Return the terms of the loss, the mean value and the explained variance of an update.
+    """Return the terms of the loss, the mean value, the explained variance and the spread of G − V of an update.
 
     With a ratio there are the estimate of KL(π_old ‖ π) and the share of clipped rows, too.
     """
@@ -82,6 +82,7 @@ def loss_metrics(last: LastUpdate, a: AlgorithmConfig) -> Metrics:
     }
     if w.size > 1:  # one transition has no variance to explain
         metrics["train/explained_variance"] = float(losses.explained_variance(values, returns, w))
+        metrics["train/advantage_std"] = float(np.sqrt(losses.variance(returns - values, w)))
     if ratios is not None and last.log_ratios is not None:
         metrics["train/approx_kl"] = float(losses.approx_kl(last.log_ratios, ratios, w))
         if a.clip_ratio is not None:

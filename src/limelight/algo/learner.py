@@ -26,6 +26,8 @@ from limelight.nn.network import Engine, make_network
 from limelight.settings.schema import AlgorithmConfig, OptimConfig
 from limelight.typing import FloatArray, Metrics, State
 
+CLIPPED, CLIPPED_WEIGHT = "train/grads_clipped", 0.01
+"""Metric of the running share of clipped gradients, and the weight of an update in it."""
 _PARTS = ("advantage_normalizer", "reward_normalizer", "epochs", "next_actions")
 """Attributes of a learner with a state of their own; None where the run has no such part."""
 
@@ -93,7 +95,7 @@ class Learner:
         self._reward_max = 0.0
         self.last_updates: list[LastUpdate] = []  # the minibatches of the last epoch; one, where there are none
         self.apply_metrics: Metrics = {}
-        """Gradient norm and step size of the last :meth:`apply`."""
+        """Gradient norm and step size of the last :meth:`apply`, and the share of clipped gradients."""
 
     def pull(self) -> None:
         """Copy the train state's parameters into the model and the target critic."""
@@ -171,7 +173,7 @@ class Learner:
         target = self.train_state.target_params
         if target is not None and self._target_clock.is_due(episodes_ended):
             target.lerp_(self._critic_params, self.model.config.tau)
-        self.apply_metrics = {"train/grad_norm": norm, "train/learning_rate": self.optim.learning_rate * factor}
+        self.apply_metrics = apply_metrics(self.apply_metrics, norm, factor, self.optim)
 
     def rewards(self, rollout: Rollout) -> FloatArray:
         """Return the rewards to learn from, [T, B]: raw, then clipped, normalised and scaled; once per rollout."""
@@ -216,6 +218,7 @@ class Learner:
             "num_updates": self.num_updates,
             "progress": self.progress,
             "reward_max": self._reward_max,
+            "clipped": self.apply_metrics.get(CLIPPED),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -228,6 +231,17 @@ class Learner:
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
         self._reward_max = float(state["reward_max"])
+        self.apply_metrics = {} if state["clipped"] is None else {CLIPPED: float(state["clipped"])}
+
+
+def apply_metrics(before: Metrics, norm: float, factor: float, optim: OptimConfig) -> Metrics:
+    """Return the metrics of an update; ``before`` are those of the last one, with the share of clipped gradients."""
+    metrics = {"train/grad_norm": norm, "train/learning_rate": optim.learning_rate * factor}
+    if optim.max_grad_norm is not None:
+        clipped = float(norm > optim.max_grad_norm)
+        share = before.get(CLIPPED, clipped)
+        metrics[CLIPPED] = share + CLIPPED_WEIGHT * (clipped - share)
+    return metrics
 
 
 def not_finite_message(learning_rate: float, update: int) -> str:

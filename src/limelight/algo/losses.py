@@ -124,10 +124,12 @@ def entropy_loss_grad(w: Array) -> Array:
 
 def explained_variance(values: Array, returns: Array, w: Array) -> Array:
     """1 − Var(G − V) / Var(G) over valid rows, a scalar metric: 1 is a perfect critic, 0 as good as a constant."""
-    error = returns - values
-    variance = ((returns - (returns * w).sum()) ** 2 * w).sum()
-    residual = ((error - (error * w).sum()) ** 2 * w).sum()
-    return 1.0 - residual / (variance + 1e-8)
+    return 1.0 - variance(returns - values, w) / (variance(returns, w) + 1e-8)
+
+
+def variance(x: Array, w: Array) -> Array:
+    """Var(x) over valid rows, scalar. x, w: [T, B]."""
+    return ((x - (x * w).sum()) ** 2 * w).sum()
 
 
 def approx_kl(log_ratios: Array, ratios: Array, w: Array) -> Array:

@@ -29,6 +29,12 @@ class TrainArguments:
 
     resume: Path | None = None
     """Continue the run in this folder; only budget, evaluation, checkpoint and log settings can change."""
+    seeds: Annotated[int | None, Range(ge=1, le=10_000)] = None
+    """Train so many seeds, from --seed on: a run each in one folder, with one report (docs/seeds.md)."""
+    parallel: Annotated[int | None, Range(ge=1, le=1024)] = None
+    """Runs of --seeds at the same time; default: one per core, or one in all if each takes all cores."""
+    config: Path | None = None
+    """Take all settings from this file, such as the config.yaml of a run; flags win."""
     quiet: bool = False
     """Print only the last line."""
 
@@ -72,11 +78,33 @@ class ReportArguments:
     """Draw learning curves and write report.html for runs."""
 
     run_dirs: tuple[Path, ...]
-    """Folders of runs."""
+    """Folders of runs, or of several runs each."""
     output: Path | None = None
     """Folder of report.html and plots; default: that of the run, or for several runs a new one beside the first."""
     smoothing: Annotated[float | None, Range(ge=0, lt=1)] = None
     """Weight of the previous value in the exponential smoothing; default: the setting of the first run."""
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Compare groups of runs over seeds: curves, scores, probability of improvement, seeds needed, settings."""
+
+    run_dirs: tuple[Path, ...]
+    """Folders of runs, a group each; single runs with equal settings, apart from the seed, form one group."""
+    difference: Annotated[float | None, Range()] = None
+    """Difference of scores for which the number of seeds is given; default: the one between the groups."""
+    score: Annotated[float | None, Range()] = None
+    """Return to which the steps are given; default: the target of the runs."""
+    output: Path | None = None
+    """Folder of the tables and figures; default: a new one beside the first."""
+
+
+@dataclass(frozen=True)
+class ExplainArguments:
+    """Say what is wrong with a run, finished or not, and one setting to try for each finding."""
+
+    run_dir: Path
+    """Folder of a run, or of several runs."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +128,8 @@ class CheckArguments:
 TRAIN = Syntax("limelight train", TrainArguments, ("env_id",), settings=tuple(all_settings()))
 EVALUATE = Syntax("limelight evaluate", EvaluateArguments, ("run_dir",))
 REPORT = Syntax("limelight report", ReportArguments, ("run_dirs",))
+COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
+EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
 LIST = Syntax("limelight list", ListArguments, ("what", "text"))
 CHECK = Syntax(
     "limelight check", CheckArguments, ("env_id",), settings=("env_kwargs", "env_module", "max_episode_steps")
@@ -117,6 +147,17 @@ class TrainRequest:
     quiet: bool
     given: dict[str, Any]
     """The settings on the command line, by their plain names."""
+    seeds: SeedsRequest | None = None
+    """None for a single run."""
+
+
+@dataclass(frozen=True)
+class SeedsRequest:
+    """The runs of several seeds that a command line asks for."""
+
+    num_seeds: int | None
+    """None: as many as the folder that is resumed has."""
+    parallel: int | None
 
 
 def train_request(argv: list[str], notice: Notice) -> TrainRequest:
@@ -128,17 +169,41 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     from limelight.training.presets import resolve_config
 
     parsed = parse(TRAIN, argv, notice)
-    folder, quiet, settings = parsed.arguments.resume, parsed.arguments.quiet, parsed.settings
+    arguments, settings = parsed.arguments, parsed.settings
+    folder, quiet = arguments.resume, arguments.quiet
+    has_seeds = arguments.seeds is not None or (folder is not None and (folder / "seeds.json").exists())
+    _require_fitting(arguments, has_seeds)
+    seeds = SeedsRequest(arguments.seeds, arguments.parallel) if has_seeds else None
     if folder is not None:
-        return TrainRequest(
-            validate(for_resume(load_valid(folder / "config.yaml"), settings)), None, folder, quiet, settings
-        )
+        saved = load_valid(folder / ("settings.yaml" if seeds else "config.yaml"))
+        return TrainRequest(validate(for_resume(saved, settings)), None, folder, quiet, settings, seeds)
+    if arguments.config is not None:
+        start = dataclasses.replace(load_valid(arguments.config), run_dir=None)
+        return TrainRequest(validate(with_settings(start, settings)), None, None, quiet, settings, seeds)
     from limelight.envs.source import resolve_env
 
     start = with_settings(TrainConfig(), settings)
     source = resolve_env(start.env)
     config = resolve_config(start.env.env_id, settings.get("algo", AUTO), start.preset, settings, source)
-    return TrainRequest(validate(config), source, None, quiet, settings)
+    return TrainRequest(validate(config), source, None, quiet, settings, seeds)
+
+
+def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:
+    """Refuse arguments that say nothing together.
+
+    Raises: ConfigError.
+    """
+    folder = arguments.resume
+    if arguments.config is not None and folder is not None:
+        raise ConfigError(f"config = {arguments.config}: a run that is resumed has its settings; leave --config out")
+    if arguments.config is not None and not arguments.config.is_file():
+        raise ConfigError(f"config = {arguments.config}: no such file; give a config.yaml or settings.yaml")
+    if arguments.parallel is not None and not has_seeds:
+        raise ConfigError(f"parallel = {arguments.parallel}: runs of several seeds go in parallel; add --seeds")
+    if arguments.seeds is not None and folder is not None and not (folder / "seeds.json").exists():
+        raise ConfigError(
+            f"seeds = {arguments.seeds}: {folder} is not a folder of --seeds; leave --seeds or --resume out"
+        )
 
 
 def evaluate_arguments(argv: list[str], notice: Notice) -> EvaluateArguments:

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from limelight.cli import views
+from limelight.cli.output import HELP_FLAGS, notice, print_help
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from limelight.cli.arguments import EvaluateArguments
-    from limelight.cli.flags import Syntax
+    from limelight.cli.arguments import EvaluateArguments, TrainRequest
     from limelight.runs.agent import Agent
     from limelight.runs.evaluation import Evaluation
     from limelight.training.run import RunResult
@@ -111,23 +113,6 @@ def _help() -> str:
     )
 
 
-_HELP = ("--help", "-h", "--help-all")
-
-
-def _print_help(argv: Sequence[str], syntax: Syntax[Any]) -> bool:
-    """Print the help of a subcommand if ``argv`` asks for it; whether it does."""
-    if not {*argv} & {*_HELP}:
-        return False
-    from limelight.cli.help import help_text
-
-    print(help_text(syntax))
-    return True
-
-
-def _notice(text: str) -> None:
-    print(f"limelight: note: {text}", file=sys.stderr)
-
-
 # --------------------------------------------------------------------------- the subcommands
 
 
@@ -135,18 +120,31 @@ def _train(argv: list[str]) -> int:
     from limelight.cli.arguments import train_request
     from limelight.cli.output import stdout_reserved
 
-    if {*argv} & {*_HELP}:
+    if {*argv} & {*HELP_FLAGS}:
         return _train_help(argv)
     command = shlex.join(["limelight", "train", *argv])
     with stdout_reserved("--quiet" in argv):
-        request = train_request(argv, _notice)
-        from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
+        request = train_request(argv, notice)
+        status, line = _train_seeds(request, command) if request.seeds is not None else _train_one(request, command)
+    print(line)
+    return status
 
-        result = run(
-            request.config, factory=request.source, resume_from=request.resume, quiet=request.quiet, command=command
-        )
-    print(_last_line(result))
-    return 128 + result.signal_number if result.signal_number else 0
+
+def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
+    """Train one run; return the exit status and the last line."""
+    from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
+
+    result = run(
+        request.config, factory=request.source, resume_from=request.resume, quiet=request.quiet, command=command
+    )
+    return (128 + result.signal_number if result.signal_number else 0), _last_line(result)
+
+
+def _train_seeds(request: TrainRequest, command: str) -> tuple[int, str]:
+    """Train the runs of several seeds; return the exit status and the last line."""
+    from limelight.cli.seeds import train_seeds
+
+    return train_seeds(request, command)
 
 
 def _train_help(argv: list[str]) -> int:
@@ -156,10 +154,10 @@ def _train_help(argv: list[str]) -> int:
     from limelight.errors import LimelightError
 
     try:
-        request = train_request([word for word in argv if word not in _HELP], _notice)
+        request = train_request([word for word in argv if word not in HELP_FLAGS], notice)
         hidden = [] if "--help-all" in argv else hidden_sections(request.config)
     except LimelightError as error:
-        _notice(f"{error}; these are the general defaults")
+        notice(f"{error}; these are the general defaults")
         print(help_text(TRAIN))
     else:
         from limelight.training.presets import names_by_rule
@@ -196,9 +194,9 @@ def _evaluate(argv: list[str]) -> int:
     from limelight.cli.arguments import EVALUATE, evaluate_arguments
     from limelight.cli.output import stdout_reserved
 
-    if _print_help(argv, EVALUATE):
+    if print_help(argv, EVALUATE):
         return 0
-    arguments = evaluate_arguments(argv, _notice)
+    arguments = evaluate_arguments(argv, notice)
     from limelight.runs.checkpoint import has_state
     from limelight.viewing.numbers import decimal, with_spread
 
@@ -276,26 +274,13 @@ def _evaluate_and_show(arguments: EvaluateArguments) -> tuple[Agent, Evaluation,
     return agent, evaluate(agent, env, **options), video
 
 
-def _report(argv: list[str]) -> int:
-    from limelight.cli.arguments import REPORT
-    from limelight.cli.flags import parse
-
-    if _print_help(argv, REPORT):
-        return 0
-    arguments = parse(REPORT, argv, _notice).arguments
-    from limelight.viewing.report import write_report
-
-    print(write_report(arguments.run_dirs, arguments.output, arguments.smoothing))
-    return 0
-
-
 def _list(argv: list[str]) -> int:
     from limelight.cli.arguments import LIST
     from limelight.cli.flags import parse
 
-    if _print_help(argv, LIST):
+    if print_help(argv, LIST):
         return 0
-    arguments = parse(LIST, argv, _notice).arguments
+    arguments = parse(LIST, argv, notice).arguments
     from limelight.cli.catalog import CATALOGUES
     from limelight.cli.output import stdout_reserved
 
@@ -310,9 +295,9 @@ def _check(argv: list[str]) -> int:
     from limelight.cli.arguments import CHECK, check_config
     from limelight.cli.output import flush_stdout, stdout_collected
 
-    if _print_help(argv, CHECK):
+    if print_help(argv, CHECK):
         return 0
-    config = check_config(argv, _notice)
+    config = check_config(argv, notice)
     from limelight.cli.env_check.check import check_env
     from limelight.cli.env_check.findings import printed
 
@@ -328,7 +313,9 @@ def _check(argv: list[str]) -> int:
 COMMANDS: dict[str, Command] = {
     "train": Command("train [ENV_ID] [--algo NAME] ...", "train and evaluate an agent", _train),
     "evaluate": Command("evaluate RUN_DIR [--video] ...", "evaluate a trained agent, or watch it", _evaluate),
-    "report": Command("report RUN_DIR...", "learning curves and report.html", _report),
+    "report": Command("report RUN_DIR...", "learning curves and report.html", views.report),
+    "compare": Command("compare RUN_DIR...", "two or more groups of runs over their seeds", views.compare),
+    "explain": Command("explain RUN_DIR", "why does this run not learn?", views.explain),
     "list": Command("list envs|algos|presets [TEXT]", "environments, algorithms or presets", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
 }

@@ -1,4 +1,4 @@
-"""Standard output that only the command itself writes to."""
+"""What every subcommand prints: notices, its help, and standard output that only the command itself writes to."""
 
 from __future__ import annotations
 
@@ -7,8 +7,28 @@ import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from limelight.cli.flags import Syntax
+
+HELP_FLAGS = ("--help", "-h", "--help-all")
+
+
+def print_help(argv: Sequence[str], syntax: Syntax[Any]) -> bool:
+    """Print the help of a subcommand if ``argv`` asks for it; whether it does."""
+    if not {*argv} & {*HELP_FLAGS}:
+        return False
+    from limelight.cli.help import help_text
+
+    print(help_text(syntax))
+    return True
+
+
+def notice(text: str) -> None:
+    """Print a note on stderr."""
+    print(f"limelight: note: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Space
+from gymnasium.spaces import Box, Space
 
 from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner
@@ -14,13 +14,14 @@ from limelight.algo.normalization import ObservationNormalizer, RunningMeanStd, 
 from limelight.algo.rollout import Rollout
 from limelight.algo.train_state import TrainState
 from limelight.envs.make import make_envs
+from limelight.nn.bounds import choose_bounds
 from limelight.nn.encoders import is_builtin
 from limelight.nn.model import make_model
 from limelight.nn.policy import ModelPolicy
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.images import PixelScale
-from limelight.typing import EnvFactory, State
+from limelight.typing import EnvFactory, Metrics, State
 
 
 class ActorLearner:
@@ -33,6 +34,9 @@ class ActorLearner:
         self.image_scale: PixelScale | None = None
         """Mean and scale by which the network normalised images in the last rollout; None where it does not."""
         self._is_whole = True  # the last rollout was completed
+        space = collector.envs.single_action_space
+        bounds = learner.model.config.action_bounds
+        self._clips_actions = isinstance(space, Box) and choose_bounds(space, bounds) != "squash"
         self.saves_envs = True
         """Whether :meth:`get_state` has the state of the environments."""
 
@@ -50,6 +54,15 @@ class ActorLearner:
         rollout = self.collector.collect(self.policy)
         self._is_whole = True
         return rollout
+
+    def metrics(self) -> Metrics:
+        """Compute the learner's metrics, the share of clipped actions, and the seconds of environments, on demand."""
+        metrics = self.learner.metrics()
+        if metrics:
+            metrics["time/env_seconds"] = self.collector.env_seconds
+            if self._clips_actions:
+                metrics["train/actions_clipped"] = self.collector.clipped_share(self.policy)
+        return metrics
 
     def get_state(self) -> State:
         """Return the state that only this process has; ``envs`` is None where environments cannot be saved.

@@ -47,7 +47,8 @@ class SyncRunner:
                 self._episodes += stamp_episodes(finished, self.num_steps)
             now = time.perf_counter()
         self.seconds += now - start
-        return learner.metrics() if self.num_steps >= until or self.num_episodes >= most_episodes else {}
+        is_due = self.num_steps >= until or self.num_episodes >= most_episodes
+        return self.actor_learner.metrics() if is_due else {}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""

@@ -21,6 +21,7 @@ from limelight.envs.games import for_other
 from limelight.envs.make import make_envs
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError, NonFiniteError
+from limelight.runs.statistics import iqm
 from limelight.settings.schema import EnvConfig, EvalConfig
 from limelight.settings.values import Range, coerce
 from limelight.spaces.describe import describe_space, space_difference
@@ -86,9 +87,7 @@ class Evaluation:
     @property
     def iqm_return(self) -> float:
         """Return the interquartile mean of the episode returns: the mean of the middle half."""
-        ordered = np.sort(self.returns)
-        cut = len(ordered) // 4
-        return float(ordered[cut : len(ordered) - cut].mean())
+        return float(iqm(np.asarray(self.returns)))
 
     @property
     def mean_length(self) -> float:

@@ -88,22 +88,31 @@ def create_run_folder(config: TrainConfig, command: str) -> Path:
 
     Raises: ConfigError if the folder is not empty or cannot be made.
     """
-    require_empty(config)
-    folder = Path(config.run_dir) if config.run_dir is not None else _default_folder(config)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"run_dir = {folder}: cannot be made ({error.strerror})") from None
+    folder = new_folder(config, f"{config.algorithm.algo}-{config.seed}")
     save_yaml(config, folder / CONFIG)
     (folder / COMMAND).write_text(command + "\n", encoding="utf-8")
     write_json(folder / SYSTEM, system_info())
     return folder
 
 
-def _default_folder(config: TrainConfig) -> Path:
-    """Return ``runs/<env>/<algo>-<seed>-<time>``, with a number appended if two runs start in the same second."""
+def new_folder(config: TrainConfig, name: str) -> Path:
+    """Make the folder ``run_dir``, or ``runs/<env>/<name>-<time>`` where that is not set.
+
+    Raises: ConfigError if the folder is not empty or cannot be made.
+    """
+    require_empty(config)
+    folder = Path(config.run_dir) if config.run_dir is not None else _default_folder(config, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run_dir = {folder}: cannot be made ({error.strerror})") from None
+    return folder
+
+
+def _default_folder(config: TrainConfig, name: str) -> Path:
+    """Return ``runs/<env>/<name>-<time>``, with a number appended if two runs start in the same second."""
     env = re.sub(r"[^\w.-]+", "_", config.env.env_id)
-    stem = f"{config.algorithm.algo}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path("runs") / env / stem
     n = 2
     while folder.exists():

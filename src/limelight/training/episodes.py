@@ -25,7 +25,7 @@ class ReportedEpisodes:
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.count = 0
-        self._recent: deque[tuple[float, int]] = deque(maxlen=100)  # (return, length) of the latest ones
+        self._recent: deque[tuple[float, int, bool]] = deque(maxlen=100)  # (return, length, terminated) of the latest
         self._largest_return: float | None = None
         self._surplus: list[Episode] = []
 
@@ -36,7 +36,7 @@ class ReportedEpisodes:
         episodes, self._surplus = episodes[:left], episodes[left:]
         if episodes:
             self.count += len(episodes)
-            self._recent.extend((e.episode_return, e.length) for e in episodes)
+            self._recent.extend((e.episode_return, e.length, e.terminated) for e in episodes)
             largest = max(e.episode_return for e in episodes)
             self._largest_return = largest if self._largest_return is None else max(largest, self._largest_return)
         return episodes
@@ -45,9 +45,10 @@ class ReportedEpisodes:
         """Return the means of the last 100 episodes, the largest return of all, and their number."""
         row: dict[str, float] = {}
         if self._recent:
-            returns, lengths = zip(*self._recent, strict=True)
+            returns, lengths, terminated = zip(*self._recent, strict=True)
             row["rollout/ep_rew_mean"] = float(np.mean(returns))
             row["rollout/ep_len_mean"] = float(np.mean(lengths))
+            row["rollout/truncated_share"] = 1.0 - float(np.mean(terminated))
         if self._largest_return is not None:
             row["rollout/ep_rew_max"] = self._largest_return
         return {**row, "rollout/episodes": self.count}
@@ -55,7 +56,7 @@ class ReportedEpisodes:
     def get_state(self) -> State:
         """Return everything as plain data."""
         return {
-            "recent": [list(pair) for pair in self._recent],
+            "recent": [list(episode) for episode in self._recent],
             "count": self.count,
             "largest_return": self._largest_return,
             "surplus": [list(episode) for episode in self._surplus],
@@ -63,7 +64,7 @@ class ReportedEpisodes:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state`."""
-        self._recent.extend((float(r), int(n)) for r, n in state["recent"])
+        self._recent.extend((float(r), int(n), bool(t)) for r, n, t in state["recent"])
         self.count = int(state["count"])
         self._largest_return = state["largest_return"]
         self._surplus = [Episode(*episode) for episode in state["surplus"]]

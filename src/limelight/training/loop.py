@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
-from limelight.training.collapse import CollapseWatch, has_action_mask
+from limelight.spaces.exploration import has_action_mask
 from limelight.training.episodes import ReportedEpisodes
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
 from limelight.typing import Metrics, State
+from limelight.viewing.collapse import CollapseWatch
 from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.numbers import with_spread
 from limelight.viewing.record import MAX_TRAINING_FRAMES, record_to_run
@@ -178,6 +180,7 @@ class TrainingLoop:
 
     def _write(self, step: int, row: Metrics) -> None:
         """Pass a row to the loggers, followed by a line if it shows that the run collapses."""
+        row = {**row, **self.collapse.measure(row)}
         self.logger.log(step, self.seconds, row)
         for line in self.collapse.row(step, row):
             self.notes.message(line)
@@ -191,9 +194,10 @@ class TrainingLoop:
                 "as long as training; set max_episode_steps, eval_every or eval_episodes"
             )
             return False
+        started = time.monotonic()
         result = self.evaluator.evaluate(step, self.seconds)
         self._last_evaluated_step = step
-        self._write(step, result.to_metrics())
+        self._write(step, {**result.to_metrics(), "time/eval_seconds": time.monotonic() - started})
         if result.cut:
             cut = result.describe_cut(self.config.eval.eval_episodes)
             hint = "set max_episode_steps if that is too short or too long"

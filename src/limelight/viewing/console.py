@@ -126,6 +126,10 @@ class ConsoleLogger:
             self._print_line()
         self._next_drawing = now + (REDRAW_SECONDS if self._live else LINE_SECONDS)
 
+    def status(self, text: str) -> None:
+        """Receive the line below the numbers."""
+        self._worker_status = text
+
     def message(self, text: str) -> None:
         """Print a line, above the bar."""
         self._console.print(Text(text), soft_wrap=True)

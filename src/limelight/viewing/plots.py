@@ -128,7 +128,7 @@ def learning_curve(runs: Sequence[RunData], labels: Sequence[str], smoothing: fl
     axes[0].set_ylabel("episode return")
     for ax, label in ((axes[0], "environment steps"), (axes[2], "training episodes")):
         ax.set_xlabel(label)
-        ax.xaxis.set_major_formatter(FuncFormatter(_short_number))
+        ax.xaxis.set_major_formatter(FuncFormatter(short_number))
     axes[1].set_xlabel(f"wall-clock time of training ({unit_name})")
     if not any(len(run.episodes.values) or _is_evaluated(run) for run in runs):
         axes[0].text(0.5, 0.5, "no episode has finished yet", ha="center", transform=axes[0].transAxes)
@@ -281,7 +281,7 @@ def _finish_panel(ax: Axes, title: str, labels_below: bool) -> None:
     ax.set_title(title)
     ax.set_xlim(left=0)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(FuncFormatter(_short_number))
+        axis.set_major_formatter(FuncFormatter(short_number))
         axis.set_major_locator(MaxNLocator(4))
     ax.tick_params(labelsize=8, labelbottom=labels_below)
 
@@ -324,7 +324,7 @@ def _time_unit(longest: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def _short_number(value: float, _position: int | None = None) -> str:
+def short_number(value: float, _position: int | None = None) -> str:
     """Return 1500000 as ``1.5M``, 20000 as ``20k``, 0.0004 as ``0.0004``."""
     scales = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e3, 1e3, "k"), (0.0, 1.0, ""))
     unit, letter = next((unit, letter) for least, unit, letter in scales if abs(value) >= least)

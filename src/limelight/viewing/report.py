@@ -18,6 +18,10 @@ from limelight.runs.reader import RunData, read_run
 from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import TrainConfig
 from limelight.viewing import plots
+from limelight.viewing.compare import score_table
+from limelight.viewing.explain.diagnosis import as_html
+from limelight.viewing.group_plots import group_curves, save_figure
+from limelight.viewing.groups import Group, common_score, differ_by_seed_only, run_folders
 from limelight.viewing.numbers import compact, decimal, with_spread
 
 _RESULTS = {
@@ -53,8 +57,9 @@ _UNFINISHED = "no summary yet (still running, or killed)"
 def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing: float | None = None) -> Path:
     """Draw one or more runs; plots/ and report.html go into ``output``.
 
-    By default, that is the folder of a single run. Several runs get a folder of their own beside the first one, so that
-    no run's own report is overwritten. An unfinished or interrupted run shows the data that it has written so far.
+    By default, that is the given folder, of a run or of several. Several folders get one of their own beside the first,
+    so that no run's own report is overwritten. An unfinished or interrupted run shows the data that it has written so
+    far. Runs that differ by their seed alone begin with their interquartile mean.
     ``smoothing``: weight of the exponential smoothing; None: the setting of the first run.
 
     Returns: the path of report.html.
@@ -62,9 +67,9 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
     """
     if not run_dirs:
         raise ConfigError("run_dirs: empty; give at least one run folder")
-    runs = [read_run(Path(folder)) for folder in run_dirs]
+    runs = [read_run(path) for folder in run_dirs for path in run_folders(Path(folder))]
     labels = _labels(runs)
-    folder = output or (runs[0].folder if len(runs) == 1 else _common_folder(runs))
+    folder = output or (Path(run_dirs[0]) if len(run_dirs) == 1 else _common_folder(runs))
     try:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,9 +80,10 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
         curve_svg = plots.to_svg(curve)
         figures = (plots.training_metrics(runs), plots.worker_metrics(runs))
         metrics_svg, workers_svg = (plots.to_svg(figure) if figure else None for figure in figures)
+        over_seeds = _over_seeds(runs, folder)
     (folder / "plots" / "learning_curve.svg").write_text(curve_svg, encoding="utf-8")
     path = folder / "report.html"
-    path.write_text(_page(runs, labels, folder, curve_svg, metrics_svg, workers_svg), encoding="utf-8")
+    path.write_text(_page(runs, labels, folder, over_seeds, curve_svg, metrics_svg, workers_svg), encoding="utf-8")
     return path
 
 
@@ -97,11 +103,14 @@ def _labels(runs: Sequence[RunData]) -> list[str]:
 
 
 def _page(
-    runs: Sequence[RunData], labels: Sequence[str], folder: Path, curve: str, metrics: str | None, workers: str | None
-) -> str:
+    runs: Sequence[RunData], labels: Sequence[str], folder: Path, over_seeds: str, curve: str,
+    metrics: str | None, workers: str | None,
+) -> str:  # fmt: skip
     environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
     parts = [
         _header(runs, environments),
+        _section("What to look at", _diagnosis(runs, labels)),
+        over_seeds,
         _section("Learning curve", plots.inline_svg(curve, "learning curve")),
     ]
     if metrics:
@@ -126,6 +135,27 @@ def _page(
         f"<title>{escape(environments)} · Limelight</title>\n<style>\n{css}</style>\n</head>\n<body>\n{body}\n"
         f"<footer>Limelight {escape(__version__)}</footer>\n</body>\n</html>\n"
     )
+
+
+def _diagnosis(runs: Sequence[RunData], labels: Sequence[str]) -> str:
+    """Return the diagnosis of every run, named if there are several."""
+    names = [f"<h3>{escape(label)}</h3>" if len(runs) > 1 else "" for label in labels]
+    return "".join(name + as_html(run) for name, run in zip(names, runs, strict=True))
+
+
+def _over_seeds(runs: Sequence[RunData], folder: Path) -> str:
+    """Return the section on runs that differ by their seed alone, and save its figure; nothing for other runs."""
+    if not differ_by_seed_only(runs):
+        return ""
+    group = Group(folder.resolve().name, tuple(runs))
+    svg = save_figure(group_curves([group]), folder / "plots" / "seeds")
+    content = plots.inline_svg(svg, "interquartile mean over seeds over environment steps")
+    try:
+        table = score_table([group], common_score([group]), None)
+    except ConfigError as error:  # no score yet
+        return _section("Over seeds", f"{content}<p>{escape(str(error))}</p>")
+    rows = [(name, [(text, False)]) for name, text in zip(table.header, table.rows[0], strict=True)]
+    return _section("Over seeds", f'{content}<p class="note">{escape(table.title)}</p>{_table([""], rows)}')
 
 
 def _header(runs: Sequence[RunData], environments: str) -> str:

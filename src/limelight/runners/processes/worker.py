@@ -219,7 +219,7 @@ class Worker:
 
     def report(self, number: int) -> None:
         """Send the episodes, metrics and lags since the last report."""
-        metrics = self.actor_learner.learner.metrics() if self.recent_updates else {}
+        metrics = self.actor_learner.metrics() if self.recent_updates else {}
         self.channel.send(Report(number, self.episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max))
         self.last_report = number
         self.recent_updates = 0

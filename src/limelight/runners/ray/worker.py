@@ -118,7 +118,7 @@ class RayWorker:
         gradients, metrics = None, {}
         if rollout.num_valid and not self.sends_rollouts:
             learner.gradients(rollout)
-            metrics = learner.metrics() if with_metrics else {}
+            metrics = self.actor_learner.metrics() if with_metrics else {}
             gradients = learner.flat.grads.cpu().numpy()
         return WorkerResult(
             self.index,

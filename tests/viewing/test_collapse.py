@@ -16,8 +16,9 @@ import limelight
 from helpers.manual_workers import draw_no_report
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
+from limelight.spaces.exploration import greatest_entropy, num_actions
 from limelight.spaces.packed import Packed
-from limelight.training.collapse import FIRST_EPISODES, CollapseWatch, greatest_entropy, num_actions
+from limelight.viewing.collapse import FIRST_EPISODES, CollapseWatch
 
 LEVER = Discrete(4)
 FIRST = [float(i % 5) for i in range(FIRST_EPISODES)]

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 
 from limelight.settings.schema import TrainConfig
-from limelight.spaces.packed import Packed
-from limelight.typing import Metrics, State
+from limelight.settings.values import to_text
 from limelight.viewing.numbers import compact
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Space
+
+    from limelight.typing import Metrics, State
 
 FIRST_EPISODES = 20
 """Episodes whose returns are those of a policy that has learnt nothing yet."""
@@ -34,8 +37,24 @@ BEYOND = 3.0
 """Multiple of max|r| / (1 − γ) above which values diverge."""
 LEAST_VALUE = 10.0
 """Mean |V| below which nothing is said: a network that has learnt nothing yet may have a few units."""
+ENTROPY, STD = "train/entropy_share", "train/std_share"
+"""Metrics of the share of exploration that is left: of discrete and of continuous actions."""
 LOST, RECOVERED = 0.3, 0.6
 """Shares of the way from the first to the best return below which the best is lost, above which it is found again."""
+
+
+class Notice(NamedTuple):
+    """A sign that a run collapses."""
+
+    kind: str
+    """entropy, values or best."""
+    evidence: str
+    remedies: list[tuple[str, Any]]
+    """Settings to try, with values."""
+
+    def __str__(self) -> str:
+        """Return the line that is shown while a run goes on."""
+        return f"{self.evidence}; {advice(self.remedies)}"
 
 
 @dataclass
@@ -63,15 +82,19 @@ class CollapseWatch:
 
     Args:
         config: the settings of the run.
-        action_space: of its environment.
+        action_space: of its environment; None: the rows have the shares of entropy already (:meth:`measure`).
         has_mask: observations contain an action mask, so that the greatest entropy is not that of all actions.
     """
 
-    def __init__(self, config: TrainConfig, action_space: Space[Any], has_mask: bool = False) -> None:
+    def __init__(self, config: TrainConfig, action_space: Space[Any] | None, has_mask: bool = False) -> None:
         self.config = config
         self.has_mask = has_mask
-        self.limit = greatest_entropy(action_space)
-        self.size = num_actions(action_space)
+        self.limit: float | None = None
+        self.size = 0
+        if action_space is not None:  # a diagnosis of files has none, and need not load Gymnasium
+            from limelight.spaces.exploration import greatest_entropy, num_actions
+
+            self.limit, self.size = greatest_entropy(action_space), num_actions(action_space)
         self.evidence = Evidence()
 
     def episodes(self, returns: Sequence[float]) -> None:
@@ -85,22 +108,35 @@ class CollapseWatch:
 
     def row(self, step: int, metrics: Metrics) -> list[str]:
         """Return a line for every kind of collapse that this row of metrics completes."""
-        lines = (
+        return [f"step {step:,}: {notice}" for notice in self.notices(metrics)]
+
+    def notices(self, metrics: Metrics) -> list[Notice]:
+        """Return every kind of collapse that this row of metrics completes."""
+        found = (
             self._entropy(metrics),
             self._values(metrics),
             self._best(metrics, "rollout/ep_rew_mean", "mean return of the last 100 episodes"),
             self._best(metrics, "eval/mean_reward", "mean return of evaluations"),
         )
-        return [f"step {step:,}: {line}" for line in lines if line is not None]
+        return [notice for notice in found if notice is not None]
 
-    def _entropy(self, metrics: Metrics) -> str | None:
-        entropy, now = metrics.get("train/entropy"), metrics.get("rollout/ep_rew_mean")
-        evidence = self.evidence
-        if entropy is None or not math.isfinite(entropy):
-            return None
+    def measure(self, metrics: Metrics) -> Metrics:
+        """Return which share of exploration is left, by the name of the metric; nothing for a row without entropy."""
+        entropy, evidence = metrics.get("train/entropy"), self.evidence
+        if entropy is None or not math.isfinite(entropy) or (self.limit is None and not self.size):
+            return {}
         evidence.greatest_entropy = max(entropy, evidence.greatest_entropy or entropy)
         limit = evidence.greatest_entropy if self.has_mask and self.limit is not None else self.limit
-        share, least = entropy_share(entropy, limit, evidence.greatest_entropy, self.size)
+        share = entropy_share(entropy, limit, evidence.greatest_entropy, self.size)
+        return {ENTROPY if limit is not None else STD: share}
+
+    def _entropy(self, metrics: Metrics) -> Notice | None:
+        row = {**metrics, **({} if ENTROPY in metrics or STD in metrics else self.measure(metrics))}
+        now, evidence = metrics.get("rollout/ep_rew_mean"), self.evidence
+        is_discrete = ENTROPY in row
+        share, least = (row.get(ENTROPY), ENTROPY_SHARE) if is_discrete else (row.get(STD), STD_SHARE)
+        if share is None:
+            return None
         evidence.shares = [*evidence.shares[1 - ENTROPY_ROWS :], share]
         risen = has_risen(evidence.first, now)
         if risen is None or len(evidence.shares) < ENTROPY_ROWS:
@@ -108,14 +144,15 @@ class CollapseWatch:
         share = float(np.median(evidence.shares))
         if not self._shows("entropy", "entropy", share < least and not risen, risen or share > 2 * least):
             return None
-        what = "entropy" if self.limit is not None else "σ"
-        return (
+        what = "entropy" if is_discrete else "σ"
+        text = (
             f"the {what} is gone before the return rose ({what} {share:.1%} of "
-            f"{'the greatest' if self.limit is not None else 'the first'}, mean return {compact(now or 0.0)}, at first "
-            f"{compact(float(np.mean(evidence.first)))}); {advice('entropy', self.config)}"
+            f"{'the greatest' if is_discrete else 'the first'}, mean return {compact(now or 0.0)}, at first "
+            f"{compact(float(np.mean(evidence.first)))})"
         )
+        return Notice("entropy", text, remedies("entropy", self.config))
 
-    def _values(self, metrics: Metrics) -> str | None:
+    def _values(self, metrics: Metrics) -> Notice | None:
         value, gamma = metrics.get("train/value_mean"), self.config.algorithm.gamma
         evidence = self.evidence
         evidence.reward_max = max(evidence.reward_max, metrics.get("train/reward_max", 0.0))
@@ -125,13 +162,13 @@ class CollapseWatch:
         beyond = abs(value) > max(BEYOND * bound, LEAST_VALUE)
         if not self._shows("values", "values", beyond, not beyond):
             return None
-        return (
+        text = (
             f"the values diverge (mean V {compact(value)}, where the largest reward learnt from, "
-            f"{compact(evidence.reward_max)}, and gamma {gamma:g} allow ±{compact(bound)}); "
-            f"{advice('values', self.config)}"
+            f"{compact(evidence.reward_max)}, and gamma {gamma:g} allow ±{compact(bound)})"
         )
+        return Notice("values", text, remedies("values", self.config))
 
-    def _best(self, metrics: Metrics, name: str, noun: str) -> str | None:
+    def _best(self, metrics: Metrics, name: str, noun: str) -> Notice | None:
         now, evidence = metrics.get(name), self.evidence
         if now is None or not math.isfinite(now) or len(evidence.first) < FIRST_EPISODES:
             return None
@@ -143,7 +180,8 @@ class CollapseWatch:
         way = (now - first) / (best - first)
         if not self._shows("best", name, way < LOST, way > RECOVERED):
             return None
-        return f"the best is lost ({noun} {compact(now)}, it was {compact(best)}); {advice('best', self.config)}"
+        text = f"the best is lost ({noun} {compact(now)}, it was {compact(best)})"
+        return Notice("best", text, remedies("best", self.config))
 
     def _shows(self, kind: str, sign: str, there: bool, recovered: bool) -> bool:
         """Count a sign of a kind; return whether the kind is to be reported now."""
@@ -166,45 +204,15 @@ class CollapseWatch:
         self.evidence = Evidence(**state)
 
 
-def greatest_entropy(space: Space[Any]) -> float | None:
-    """Return the entropy of equally likely actions in nats; None if a part of them is continuous."""
-    total = 0.0
-    for part in parts_of(space):
-        if isinstance(part, Discrete):
-            total += math.log(int(part.n))
-        elif isinstance(part, MultiDiscrete):
-            total += float(np.log(part.nvec).sum())
-        elif isinstance(part, MultiBinary):
-            total += math.prod(part.shape) * math.log(2.0)
-        else:
-            return None
-    return total
-
-
-def num_actions(space: Space[Any]) -> int:
-    """Return the number of continuous actions."""
-    return sum(math.prod(part.shape) for part in parts_of(space) if isinstance(part, Box))
-
-
-def parts_of(space: Space[Any]) -> list[Space[Any]]:
-    """Return the leaves of a packed space, or the space itself."""
-    return [leaf.space for leaf in space.leaves] if isinstance(space, Packed) else [space]
-
-
-def has_action_mask(space: Space[Any]) -> bool:
-    """Return whether observations contain an action mask."""
-    return isinstance(space, Packed) and space.mask is not None
-
-
-def entropy_share(entropy: float, limit: float | None, greatest: float, size: int) -> tuple[float, float]:
-    """Return which share of exploration is left, and the share below which it is gone.
+def entropy_share(entropy: float, limit: float | None, greatest: float, size: int) -> float:
+    """Return which share of exploration is left.
 
     Discrete actions: the entropy's share of ``limit``. Continuous (``limit`` None): the share of σ, the geometric mean
     over ``size`` actions, as H = Σ log σ + constant. 1 if there is no entropy to lose.
     """
     if limit is not None:
-        return (entropy / limit if limit > 1e-3 else 1.0), ENTROPY_SHARE
-    return math.exp((entropy - greatest) / size), STD_SHARE
+        return entropy / limit if limit > 1e-3 else 1.0
+    return math.exp((entropy - greatest) / size)
 
 
 def deviation(number: float, total: float, squares: float) -> float:
@@ -219,19 +227,25 @@ def has_risen(first: Sequence[float], now: float | None) -> bool | None:
     return now > float(np.mean(first)) + 2.0 * float(np.std(first)) / math.sqrt(len(first))
 
 
-def advice(kind: str, config: TrainConfig) -> str:
-    """Return ``try …`` with the settings that help against a kind, and values beside those of the run."""
+def remedies(kind: str, config: TrainConfig) -> list[tuple[str, Any]]:
+    """Return settings that help against a kind, with values beside those of the run."""
     algorithm, model = config.algorithm, config.model
-    more_entropy = f"ent_coef {max(0.01, 2.0 * algorithm.ent_coef):g}"
-    slower = f"learning_rate {config.optim.learning_rate / 2.0:.2g}"
+    more_entropy = ("ent_coef", max(0.01, 2.0 * algorithm.ent_coef))
+    slower = ("learning_rate", float(f"{config.optim.learning_rate / 2.0:.2g}"))
     if config.optim.optimizer == "obgd":  # whose bound, and not the step size, decides
-        slower = f"actor_kappa {2.0 * config.optim.actor_kappa:g}"
-    own_critic = ["critic separate"] if model.critic == "shared" else []
-    scaled = [] if algorithm.normalize_rewards else ["normalize_rewards true"]
-    clipped = [f"max_grad_norm {config.optim.max_grad_norm / 2.0:g}"] if config.optim.max_grad_norm else []
-    tries = {
+        slower = ("actor_kappa", 2.0 * config.optim.actor_kappa)
+    own_critic: list[tuple[str, Any]] = [("critic", "separate")] if model.critic == "shared" else []
+    scaled: list[tuple[str, Any]] = [] if algorithm.normalize_rewards else [("normalize_rewards", True)]
+    norm = config.optim.max_grad_norm
+    clipped: list[tuple[str, Any]] = [("max_grad_norm", norm / 2.0)] if norm else []
+    return {
         "entropy": [more_entropy, slower, *scaled],
         "values": [slower, *own_critic, *scaled],
         "best": [slower, *own_critic, *(clipped if not own_critic else []), more_entropy],
     }[kind]
+
+
+def advice(settings: Sequence[tuple[str, Any]]) -> str:
+    """Return ``try …`` with these settings and values."""
+    tries = [f"{name} {f'{value:g}' if isinstance(value, float) else to_text(value)}" for name, value in settings]
     return f"try {' or '.join([text for text in (', '.join(tries[:-1]), tries[-1]) if text])}"

@@ -1,0 +1,97 @@
+"""Rules about workers, numbers that are not finite, and where the time goes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from limelight.viewing.explain.evidence import Evidence, Finding, short, times
+
+LAG_PER_WORKER = 4.0
+"""Mean policy lag per worker above which updates are old."""
+LEAST_SECONDS = 60.0
+"""Seconds of training from which it matters where they go."""
+EVALUATION_SHARE, ENVIRONMENT_SHARE = 0.6, 0.9
+
+
+def not_finite(run: Evidence) -> Finding | None:
+    """Updates were skipped, or metrics are not finite."""
+    skipped = run.run.total("async/skipped_updates") or 0
+    rows = [row["step"] for row in run.run.metrics if any(v is None for k, v in row.items() if k.startswith("train/"))]
+    if not skipped and not rows:
+        return None
+    texts = [f"{skipped} updates were skipped"] if skipped else []
+    texts += [f"metrics of training are not finite from step {rows[0]:,} on, in {len(rows)} rows"] if rows else []
+    return Finding(
+        "not_finite",
+        "; ".join(texts),
+        "gradients overflow: the steps or the rewards are too large",
+        "learning_rate",
+        times(run.setting("learning_rate"), 0.3),
+    )
+
+
+def workers_restarted(run: Evidence) -> Finding | None:
+    """Workers have failed and were restarted."""
+    restarts = run.run.total("async/worker_restarts") or 0
+    if not restarts:
+        return None
+    steps = run.run.series("async/worker_restarts")
+    first = steps.steps[np.flatnonzero(steps.values > 0)[0]]
+    return Finding(
+        "workers_restarted",
+        f"{restarts} workers were restarted, the first before step {first:,.0f}",
+        "the environment fails now and then, and its episodes are lost; the first failure shows its traceback",
+        "on_worker_error",
+        "raise",
+    )
+
+
+def policy_lag(run: Evidence) -> Finding | None:
+    """Gradients are made of parameters that are many updates old."""
+    workers = run.setting("num_workers") or 1
+    _, lags = run.values("async/policy_lag", after=0.2)
+    if len(lags) < 3 or np.median(lags) <= LAG_PER_WORKER * workers:
+        return None
+    return Finding(
+        "policy_lag",
+        f"mean policy lag {short(float(np.median(lags)))} updates with {workers} workers",
+        "some workers are much slower than others, or there are more of them than cores",
+        "num_workers",
+        max(1, workers // 2),
+    )
+
+
+def evaluation_slow(run: Evidence) -> Finding | None:
+    """Evaluations take most of the time."""
+    seconds, training = float(run.values("time/eval_seconds")[1].sum()), _training_seconds(run)
+    if training + seconds < LEAST_SECONDS or seconds / (training + seconds) <= EVALUATION_SHARE:
+        return None
+    return Finding(
+        "evaluation_slow",
+        f"evaluations took {short(seconds)} s, training {short(training)} s",
+        "evaluations are frequent or their episodes long",
+        "eval_every",
+        4 * run.setting("eval_every"),
+    )
+
+
+def environment_slow(run: Evidence) -> Finding | None:
+    """Steps of the environment take most of the training time, in this process alone."""
+    series = run.run.series("time/env_seconds")
+    training = _training_seconds(run)
+    if not len(series.values) or training < LEAST_SECONDS:
+        return None
+    seconds = float(np.diff(series.values, prepend=0.0).clip(min=0.0).sum())
+    if seconds / training <= ENVIRONMENT_SHARE or run.setting("backend") not in ("auto", "sync"):
+        return None
+    return Finding(
+        "environment_slow",
+        f"steps of the environment took {short(seconds)} of {short(training)} s",
+        "the environment is slow and is stepped in one process",
+        "backend",
+        "async",
+    )
+
+
+def _training_seconds(run: Evidence) -> float:
+    return float(max((row["seconds"] for row in run.run.metrics), default=0.0))
