@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stats import RESULTS, bootstrap_interval, iqm, markdown_table, provenance, save_json, short_commit
+from stats import RESULTS, markdown_table, provenance, save_json, short_commit
+
+from limelight.runs.statistics import bootstrap_interval, iqm
 
 BINS = 10
 Variant = dict[str, Any]

@@ -80,7 +80,7 @@ def explode() -> Any:
 def test_list_algos_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "algos"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == ["ac", "qac", "a2c", "a3c", "ppo"]
+    assert names == ["ac", "qac", "a2c", "a3c", "ppo", "stream-ac"]
     assert cli.main(["list", "presets"]) == 0
     assert capsys.readouterr().err == ""
     assert refusal(capsys, "list", "algos", "dqn").startswith("dqn: not in any name")

@@ -129,8 +129,8 @@ def test_a_notice_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --gamma 1.5", "gamma = 1.5: must be ≥ 0 and ≤ 1"),
         ("train --gamma nan", "gamma = nan: must be ≥ 0 and ≤ 1"),
         ("train --stop-at-return inf", "stop_at_return = inf: must be finite"),
-        ("train --algo A4C", "algo = 'A4C': must be ac | a2c | a3c | ppo; did you mean a"),
-        ("train --algo a4c", "algo = 'a4c': must be ac | a2c | a3c | ppo; did you mean "),
+        ("train --algo A4C", "algo = 'A4C': must be ac | qac | a2c | a3c | ppo | stream-ac; did you mean a"),
+        ("train --algo a4c", "algo = 'a4c': must be ac | qac | a2c | a3c | ppo | stream-ac; did you mean "),
         ("train --num-workers 4", "num_workers = 4: a2c trains in one process; use algo a3c"),
         ("train --workers.update-order locked", "update_order = locked: a2c trains in one process; use algo a3c"),
         ("train --algo a3c --num-workers 0", "num_workers = 0: must be ≥ 1 and ≤ 1024"),
@@ -365,6 +365,8 @@ def test_evaluate_json_is_one_object_and_the_same_for_the_same_seed(
         "episodes",
         "mean_length",
         "cut_episodes",
+        "returns",
+        "lengths",
     }
     assert answers[0]["episodes"] == 4
     assert answers[0]["mean_return"] == answers[0]["mean_length"]  # CartPole's reward is 1 a step

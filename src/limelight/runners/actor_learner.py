@@ -21,6 +21,7 @@ from limelight.nn.policy import ModelPolicy
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.images import PixelScale
+from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, Metrics, State
 
 
@@ -36,7 +37,9 @@ class ActorLearner:
         self._is_whole = True  # the last rollout was completed
         space = collector.envs.single_action_space
         bounds = learner.model.config.action_bounds
-        self._clips_actions = isinstance(space, Box) and choose_bounds(space, bounds) != "squash"
+        self._clips_actions = (
+            isinstance(space, Box) and not isinstance(space, Packed) and choose_bounds(space, bounds) != "squash"
+        )
         self.saves_envs = True
         """Whether :meth:`get_state` has the state of the environments."""
 

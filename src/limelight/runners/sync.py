@@ -72,6 +72,8 @@ class SyncRunner:
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
         """See :class:`limelight.runners.base.Runner`."""
+        self.actor_learner.collector.pop_episodes()
+        self._episodes = []
         self.num_steps = int(state["num_steps"])
         self.num_episodes = int(state["num_episodes"])
         self.seconds = float(state["seconds"])

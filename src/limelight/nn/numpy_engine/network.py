@@ -59,10 +59,12 @@ class NumpyNetwork:
     ) -> None:
         self.model = model
         self.target_critic = target_critic
+        # SARSA draws the action after the rollout's last from the policy there
+        actor_only = isinstance(model.critic, Critic) and model.config.critic_output == "v"
         self._front: _MlpFront | _CachedFront = (
             _CachedFront(encoder)
             if encoder is not None
-            else _MlpFront(cast(MLP | FeaturesMLP, model.encoder), num_steps, isinstance(model.critic, Critic))
+            else _MlpFront(cast(MLP | FeaturesMLP, model.encoder), num_steps, actor_only)
         )
         self.policy_head = make_head(model.policy_head)
         distribution = numpy_distribution(model.distribution)
