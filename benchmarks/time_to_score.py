@@ -334,7 +334,8 @@ def section(data: Row, path: Path) -> str:
         "confirm it: median [lowest–highest], and how many seeds reached it. `zoo-…` is Stable-Baselines3\n"
         f"{info['stable-baselines3']} with the settings of RL Baselines3 Zoo (\\*: there with the defaults of\n"
         f"Stable-Baselines3, normalization aside). {info['processor']}, {info['cpu_count']} cores, one thread per\n"
-        f"process; `a3c` uses a process per core, and its seconds include evaluations. Commit {commits}.\n"
+        f"process; `a3c` uses a process per core, and its seconds include evaluations. `never (> s)`: not within\n"
+        f"the time given, which for the zoo is a multiple of our median. Commit {commits}.\n"
         f"`python benchmarks/time_to_score.py`, `{name}`:\n\n{table(rows)}"
     )
 

@@ -97,9 +97,10 @@ def test_the_algorithm_follows_from_actions_and_images(observations: Any, action
     assert choose_algorithm(any(real_parts(actions)), has_images(observations))[0] == algo
 
 
-def test_images_and_memories_share_one_network() -> None:
+def test_large_images_and_memories_share_one_network() -> None:
     assert chosen()["critic"] == "separate"
     assert chosen(Box(0, 255, (64, 64, 3), np.uint8))["critic"] == "shared"
+    assert chosen(Box(0, 255, (16, 16, 3), np.uint8))["critic"] == "separate"
     assert chosen(recurrent=True)["critic"] == "shared"
 
 

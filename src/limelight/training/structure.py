@@ -128,8 +128,10 @@ def _rewards(facts: Facts) -> Choice | None:
 
 def _critic(facts: Facts) -> Choice | None:
     """Give the critic its own network, unless it is expensive."""
-    if _images(facts.observations) or facts.recurrent:
-        return Choice({"critic": "shared"}, "images and memories are expensive, so one network serves both heads")
+    from limelight.spaces.images import MIN_CNN_SIZE, image_size
+
+    if facts.recurrent or any(min(image_size(image)[1:]) >= MIN_CNN_SIZE for image in _images(facts.observations)):
+        return Choice({"critic": "shared"}, "large images and memories are expensive, so one network serves both heads")
     return Choice({"critic": "separate"}, "a value loss that is larger than the policy's would drown it in one network")
 
 
