@@ -40,7 +40,7 @@ def cluster() -> Iterator[None]:
 
 
 def config_of(algo: str = "a3c", **settings: Any) -> TrainConfig:
-    return quick_config(algo, **{"runner": "ray", "num_workers": 2, "total_timesteps": 1_000, **settings})
+    return quick_config(algo, **{"runner": "ray", "num_workers": 2, "total_timesteps": 1_000_000, **settings})
 
 
 def advance(runner: RayRunner, until: int) -> list[str]:
