@@ -1,6 +1,6 @@
 """Throughput of two source trees, side by side: the ratio after / before, case by case.
 
-python benchmarks/before_after.py --before ../before/src [--after src] [--repeats 5] [--seconds 4]
+python benchmarks/before_after.py --before ../before/src [--after src] [--repeats 5]
 
 Each measurement is a process of its own that trains through the public interface (``limelight.train``), so that both
 trees may be arranged as they like. It counts steps per second of its own processor time between the first and the last
@@ -78,6 +78,8 @@ if __name__ == "__main__":
     has_workers, clock = "num_workers" in settings, Clock()
     with tempfile.TemporaryDirectory() as folder:
         env = settings.pop("env")
+        if "plain" not in __import__("limelight.training.presets", fromlist=["CHOICES"]).__dict__.get("CHOICES", ()):
+            settings["preset"] = "none"  # its name in older trees
         result = limelight.train(env, quiet=True, run_dir=folder + "/run", loggers=[clock], **settings)
         (first, start), (last, end) = [tick for tick in clock.ticks if tick[0]][0], clock.ticks[-1]
         print(result.summary["steps_per_second"] if has_workers else (last - first) / (end - start))
