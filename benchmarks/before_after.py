@@ -63,6 +63,7 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 CODE = """
 import json, sys, tempfile, time, limelight
+from limelight.training import presets
 
 class Clock:
     def __init__(self):
@@ -78,7 +79,7 @@ if __name__ == "__main__":
     has_workers, clock = "num_workers" in settings, Clock()
     with tempfile.TemporaryDirectory() as folder:
         env = settings.pop("env")
-        if "plain" not in __import__("limelight.training.presets", fromlist=["CHOICES"]).__dict__.get("CHOICES", ()):
+        if "plain" not in getattr(presets, "CHOICES", ()):
             settings["preset"] = "none"  # its name in older trees
         result = limelight.train(env, quiet=True, run_dir=folder + "/run", loggers=[clock], **settings)
         (first, start), (last, end) = [tick for tick in clock.ticks if tick[0]][0], clock.ticks[-1]
