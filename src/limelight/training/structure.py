@@ -162,7 +162,7 @@ def _updates(facts: Facts) -> Choice | None:
         most = num_envs if facts.recurrent else batch // 2
         settings["num_minibatches"] = max(1, min(settings["num_minibatches"], most))
     if facts.total_timesteps >= NO_STEP_BUDGET:
-        return Choice(settings, "as for a budget of many rollouts, where only episodes end the run")
+        return Choice(settings, f"{reason}as for a budget of many rollouts, where only episodes end the run")
     updates = max(1, facts.total_timesteps // batch)
     return Choice(settings, f"{reason}about {updates:,} rollouts in the budget of {facts.total_timesteps:,} steps")
 
