@@ -10,7 +10,7 @@ import pytest
 from limelight.cli import main as cli
 from limelight.cli.arguments import CHECK, EVALUATE, LIST, REPORT, TRAIN
 from limelight.cli.flags import Syntax
-from limelight.cli.help import field_docs, help_text, hidden_sections
+from limelight.cli.help import field_docs, help_text, unused_by
 from limelight.settings.io import all_settings, sections_of, settings_of, with_settings
 from limelight.settings.schema import TrainConfig
 
@@ -71,7 +71,7 @@ def test_train_help_shows_the_sections_that_the_run_uses(
     assert {"atari", "ray", "shared_memory"} - titles(out) == hidden
     named = re.search(r"Not shown, as this run does not use them: (.*?)\. limelight train --help-all", out)
     assert named is not None
-    assert set(named[1].split(", ")) == hidden
+    assert set(named[1].split(", ")) & {*sections_of(TrainConfig), "atari", "ray", "shared_memory"} == hidden
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -92,9 +92,9 @@ def test_a_short_terminal_shows_the_settings_of_one_run_on_a_few_pages(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert len(text(capsys, "train", "Pendulum-v1", "--help").splitlines()) < 340
+    assert len(text(capsys, "train", "Pendulum-v1", "--help").splitlines()) < 280
     monkeypatch.setenv("COLUMNS", "140")
-    assert len(text(capsys, "train", "Pendulum-v1", "--help").splitlines()) < 220
+    assert len(text(capsys, "train", "Pendulum-v1", "--help").splitlines()) < 180
 
 
 def test_defaults_are_those_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,9 +140,30 @@ def test_every_argument_is_documented(syntax: Syntax[Any]) -> None:
 
 
 def test_sections_are_hidden_by_what_the_configuration_says() -> None:
-    assert hidden_sections(TrainConfig()) == ["env.atari", "workers.ray", "workers.shared_memory"]
+    assert unused_by(TrainConfig())[:3] == ["env.atari", "workers.ray", "workers.shared_memory"]
     config = with_settings(TrainConfig(), {"runner": "ray"})
-    assert hidden_sections(config) == ["env.atari", "workers.shared_memory"]
+    assert unused_by(config)[:2] == ["env.atari", "workers.shared_memory"]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"core": "gru"}, {"core_size"}),
+        ({"critic": "target"}, {"tau", "target_update_every", "target_update_at"}),
+        ({"num_epochs": 2}, {"clip_ratio", "value_clip", "target_kl"}),
+        ({"optimizer": "adam"}, {"adam_beta1", "adam_beta2"}),
+        ({"value_loss": "huber"}, {"huber_delta"}),
+        ({"returns": "n_step"}, {"return_steps"}),
+        ({"normalize_advantages": "running"}, {"running_decay"}),
+        ({"stop_at_return": 3.0}, {"stop_patience", "confirm_episodes"}),
+        ({"runner": "ray"}, {"num_workers", "on_worker_error", "max_worker_restarts"}),
+    ],
+)
+def test_settings_are_hidden_until_what_uses_them_is_chosen(given: dict[str, Any], shown: set[str]) -> None:
+    before = {*unused_by(with_settings(TrainConfig(), {"num_workers": 2}))}
+    after = {*unused_by(with_settings(TrainConfig(), {"num_workers": 2, **given}))}
+    assert shown <= before
+    assert not shown & after
 
 
 def test_defaults_by_the_structure_of_the_environment_are_marked(capsys: pytest.CaptureFixture[str]) -> None:

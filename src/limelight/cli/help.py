@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from limelight.cli.flags import Syntax, dashed
 from limelight.settings.io import Setting, all_settings, get_setting, sections_of, settings_of
-from limelight.settings.rules import unused_sections
+from limelight.settings.rules import settings_without_effect, unused_sections, unused_settings
 from limelight.settings.schema import EnvConfig, TrainConfig
 from limelight.settings.values import Range, options, takes_many, to_text
 
@@ -35,14 +35,14 @@ def help_text(
     Args:
         syntax: its arguments.
         config: the values to show as defaults; the general ones if not given.
-        hidden: sections to leave out, by path.
+        hidden: sections to leave out, by path, and settings, by name.
         by_rule: settings whose values come from the structure of the environment.
     """
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     lines = [f"usage: {_usage(syntax)}", "", *_paragraphs(inspect.getdoc(syntax.kind) or "", width)]
     lines += ["", *_rows(_own_rows(syntax), width)]
     for section, kind in sections_of(TrainConfig).items():
-        rows = _section_rows(syntax, section, kind, config or TrainConfig(), by_rule)
+        rows = _section_rows(syntax, section, kind, config or TrainConfig(), by_rule, hidden)
         if rows and section not in hidden:
             title = f"{section.rpartition('.')[2]}: {plain(inspect.getdoc(kind) or '')}".removeprefix(": ")
             lines += ["", *textwrap.wrap(title, width), *_rows(rows, width)]
@@ -56,12 +56,14 @@ def help_text(
     return "\n".join(lines)
 
 
-def hidden_sections(config: TrainConfig) -> list[str]:
-    """Return paths of the sections that a run does not use: of Atari games, or of another runner."""
+def unused_by(config: TrainConfig) -> list[str]:
+    """Return what a run does not use: paths of sections (Atari games, another runner), then names of settings."""
     from limelight.envs.games import game_of  # here, as it may load Gymnasium
 
     atari = ["env.atari"] if game_of(config.env.env_id) is None else []
-    return [*atari, *(f"workers.{section}" for section in unused_sections(config))]
+    sections = [*atari, *(f"workers.{section}" for section in unused_sections(config))]
+    settings = [name for _, _, names in unused_settings(config) for name in names]
+    return [*sections, *settings, *settings_without_effect(config)]
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:
@@ -132,10 +134,16 @@ def _own_rows(syntax: Syntax[Any]) -> list[tuple[str, str]]:
 
 
 def _section_rows(
-    syntax: Syntax[Any], section: str, kind: type[Any], config: TrainConfig, by_rule: Collection[str]
+    syntax: Syntax[Any],
+    section: str,
+    kind: type[Any],
+    config: TrainConfig,
+    by_rule: Collection[str],
+    hidden: Collection[str],
 ) -> list[tuple[str, str]]:
     """Return the settings of a section that the subcommand takes, with their descriptions."""
-    shown = [s for s in all_settings().values() if s.section == section and s.name in syntax.settings]
+    taken = {*syntax.settings} - {*hidden}
+    shown = [s for s in all_settings().values() if s.section == section and s.name in taken]
     docs = field_docs(kind)
     return [
         (_spelling(s), _description(docs[s.name], s, get_setting(config, s.name), s.name in by_rule)) for s in shown

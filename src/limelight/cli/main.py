@@ -150,12 +150,12 @@ def _train_seeds(request: TrainRequest, command: str) -> tuple[int, str]:
 def _train_help(argv: list[str]) -> int:
     """Print the help with the defaults and the sections of the run that the rest of ``argv`` asks for."""
     from limelight.cli.arguments import TRAIN, train_request
-    from limelight.cli.help import help_text, hidden_sections
+    from limelight.cli.help import help_text, unused_by
     from limelight.errors import LimelightError
 
     try:
         request = train_request([word for word in argv if word not in HELP_FLAGS], notice)
-        hidden = [] if "--help-all" in argv else hidden_sections(request.config)
+        hidden = [] if "--help-all" in argv else unused_by(request.config)
     except LimelightError as error:
         notice(f"{error}; these are the general defaults")
         print(help_text(TRAIN))

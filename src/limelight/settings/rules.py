@@ -26,6 +26,8 @@ def validate(config: TrainConfig) -> TrainConfig:
             setting.range.check(setting.name, value)
     for section, reason in unused_sections(config).items():
         refuse_unused(getattr(config.workers, section), reason)
+    for owner, reason, names in unused_settings(config):
+        refuse_unused(owner, reason, *names)
     _check_env(config)
     _check_workers(config)
     _check_model(config)
@@ -81,6 +83,72 @@ def unused_sections(config: TrainConfig) -> dict[str, str]:
     return unused
 
 
+def unused_settings(config: TrainConfig) -> list[tuple[Any, str, tuple[str, ...]]]:
+    """Return the settings that a run does not use: the section of each group, the reason for an error, their names."""
+    a, model, optim = config.algorithm, config.model, config.optim
+    unused: list[tuple[Any, str, tuple[str, ...]]] = []
+    if not config.env.normalize_obs:
+        only = "only normalize_obs uses it; set that to true, or leave this out"
+        unused.append((config.env, only, ("image_statistics",)))
+    if a.num_epochs == a.num_minibatches == 1:
+        only = "it never acts on the one update per rollout; set num_epochs or num_minibatches above 1, or this to none"
+        ratios = () if _learns_from_older_policies(config) else ("clip_ratio", "target_kl")
+        unused.append((a, only, ("value_clip", *ratios)))
+    if model.critic_output == "v":
+        only = "only an action-value critic bootstraps so; set critic_output to q"
+        unused.append((a, only, ("q_bootstrap",)))
+    if a.returns != "gae":
+        only = f"only returns gae has λ, but returns = {a.returns}; leave one of the two out"
+        unused.append((a, only, ("gae_lambda",)))
+    if a.returns != "n_step":
+        only = f"only n-step returns use it, but returns = {a.returns}; set returns to n_step"
+        unused.append((a, only, ("return_steps",)))
+    if a.value_loss != "huber":
+        only = f"only the Huber loss has it, but value_loss = {a.value_loss}; set value_loss to huber"
+        unused.append((a, only, ("huber_delta",)))
+    if model.core == "feedforward":
+        only = "only a recurrent core uses it, but core = feedforward; set core to lstm or gru"
+        unused.append((model, only, ("core_size",)))
+    if model.critic != "target":
+        only = f"only a target critic uses it, but critic = {model.critic}; set critic target"
+        unused.append((model, only, ("tau", "target_update_every", "target_update_at")))
+    if model.critic == "shared":
+        only = "needs a critic of its own, but critic = shared; set critic to separate or target"
+        unused.append((optim, only, ("critic_learning_rate",)))
+    workers = config.workers
+    if workers.runner == "local" and not workers.asynchronous:
+        number = () if workers.num_workers == 1 else ("num_workers",)
+        unused.append((workers, _one_process(config), ("on_worker_error", "max_worker_restarts", *number)))
+    return unused + _unused_by_optimizer(config)
+
+
+def _unused_by_optimizer(config: TrainConfig) -> list[tuple[Any, str, tuple[str, ...]]]:
+    """Return the settings of other optimizers, as :func:`unused_settings`."""
+    optim, name = config.optim, config.optim.optimizer
+    own = {"rmsprop": ("rms_alpha",), "adam": ("adam_beta1", "adam_beta2"), "obgd": ("actor_kappa", "critic_kappa")}
+    help_to = {
+        "rmsprop": "set optimizer to rmsprop",
+        "adam": "set optimizer to adam",
+        "obgd": "leave it out, or use algo stream-ac",
+    }
+    return [
+        (optim, f"only {other} uses it, but optimizer = {name}; {help_to[other]}", names)
+        for other, names in own.items()
+        if other != name.removesuffix("_tf")
+    ]
+
+
+def settings_without_effect(config: TrainConfig) -> list[str]:
+    """Return the settings that depend on another one that is off; a preset may set them, so they are not refused."""
+    depends = {
+        "running_decay": config.algorithm.normalize_advantages == "running",
+        "ent_schedule": config.algorithm.ent_coef > 0.0,
+        "stop_patience": config.eval.stop_at_return is not None,
+        "confirm_episodes": config.eval.stop_at_return is not None,
+    }
+    return [name for name, has_effect in depends.items() if not has_effect]
+
+
 def _one_process(config: TrainConfig) -> str:
     """Return the reason for an error where a run has no workers."""
     return f"{config.algorithm.algo} trains in one process; use algo a3c, set asynchronous to true, or runner to ray"
@@ -95,8 +163,6 @@ def _check_env(config: TrainConfig) -> None:
     if env.backend in ("envpool", "ale") and env.autoreset_mode != "next_step":
         stepper = "EnvPool" if env.backend == "envpool" else "ALE"
         raise ConfigError(f"autoreset_mode = {env.autoreset_mode}: {stepper} has only next_step; set that")
-    if not env.normalize_obs:
-        refuse_unused(env, "only normalize_obs uses it; set that to true, or leave this out", "image_statistics")
     if env.backend == "async" and (workers.asynchronous or workers.runner == "ray"):
         raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
 
@@ -105,9 +171,6 @@ def _check_workers(config: TrainConfig) -> None:
     """Refuse settings of workers where there are none, and those that exclude each other on Ray."""
     workers, ray = config.workers, config.workers.ray
     if workers.runner == "local":
-        if not workers.asynchronous:
-            number = ("num_workers",) if workers.num_workers != 1 else ()
-            refuse_unused(workers, _one_process(config), "on_worker_error", "max_worker_restarts", *number)
         return
     if not workers.asynchronous:
         newest = "synchronous workers always have the newest parameters; use algo a3c"
@@ -122,7 +185,7 @@ def _check_workers(config: TrainConfig) -> None:
 
 
 def _check_updates(config: TrainConfig) -> None:
-    """Refuse minibatches that would be empty, and bounds that a single update per rollout never reaches."""
+    """Refuse minibatches that would be empty, and several updates where a rollout makes one."""
     a, workers = config.algorithm, config.workers
     parts, sequences = a.num_minibatches, config.env.num_envs
     rows = sequences * a.num_steps
@@ -140,17 +203,15 @@ def _check_updates(config: TrainConfig) -> None:
         )
     is_ray = workers.runner == "ray"
     acts_older = _learns_from_older_policies(config)
-    has_one_update = a.num_epochs == parts == 1
-    if has_one_update:
-        one = "it never acts on the one update per rollout; set num_epochs or num_minibatches above 1, or this to none"
-        refuse_unused(a, one, "value_clip", *(() if acts_older else ("clip_ratio", "target_kl")))
-    elif is_ray and workers.ray.worker_output == "gradients":
+    if a.num_epochs == parts == 1:
+        return
+    if is_ray and workers.ray.worker_output == "gradients":
         name = "num_epochs" if a.num_epochs > 1 else "num_minibatches"
         raise ConfigError(
             f"{name} = {getattr(a, name)}: on Ray needs the rollouts themselves, as a worker's gradient is one update; "
             "set worker_output to rollouts"
         )
-    elif acts_older and a.clip_ratio is None:
+    if acts_older and a.clip_ratio is None:
         name = "num_epochs" if a.num_epochs > 1 else "num_minibatches"
         raise ConfigError(
             f"{name} = {getattr(a, name)}: V-trace corrects one update per rollout; set clip_ratio, e.g. 0.2"
@@ -158,10 +219,9 @@ def _check_updates(config: TrainConfig) -> None:
 
 
 def _check_action_values(config: TrainConfig) -> None:
-    """Refuse settings of an action-value critic without one, and V-trace with one."""
+    """Refuse weights of an action-value critic without one, and V-trace with one."""
     a = config.algorithm
     if config.model.critic_output == "v":
-        refuse_unused(a, "only an action-value critic bootstraps so; set critic_output to q", "q_bootstrap")
         if a.policy_weight == "td_error":
             raise ConfigError(
                 "policy_weight = td_error: only with critic_output q; set that, or policy_weight to advantage, which "
@@ -175,14 +235,8 @@ def _check_action_values(config: TrainConfig) -> None:
 
 
 def _check_returns(config: TrainConfig) -> None:
-    """Refuse settings of a return estimator that the run does not have, and returns that V-trace does not make."""
+    """Refuse returns of too few rows, and returns that V-trace does not make."""
     a, rows = config.algorithm, config.env.num_envs * config.algorithm.num_steps
-    if a.returns != "gae":
-        refuse_unused(a, f"only returns gae has λ, but returns = {a.returns}; leave one of the two out", "gae_lambda")
-    if a.returns != "n_step":
-        refuse_unused(
-            a, f"only n-step returns use it, but returns = {a.returns}; set returns to n_step", "return_steps"
-        )
     if a.return_steps is not None and a.return_steps > a.num_steps:
         raise ConfigError(
             f"return_steps = {a.return_steps}: must be ≤ num_steps = {a.num_steps}, the rows of a rollout; "
@@ -210,32 +264,21 @@ def _corrects_by_vtrace(config: TrainConfig) -> bool:
 
 
 def _check_model(config: TrainConfig) -> None:
-    """Refuse a network without hidden layers, and settings of a critic or core that it does not have."""
+    """Refuse a network without hidden layers, and two ways of initial weights."""
     model = config.model
     if not model.hidden_sizes or min(model.hidden_sizes) < 1 or max(model.hidden_sizes) > _WIDEST:
         must = f"must be one or more widths, each at least 1 and at most {_WIDEST}"
         raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: {must}")
-    if model.core == "feedforward":
-        core = "only a recurrent core uses it, but core = feedforward; set core to lstm or gru"
-        refuse_unused(model, core, "core_size")
-    if model.critic != "target":
-        critic = f"only a target critic uses it, but critic = {model.critic}; set critic target"
-        refuse_unused(model, critic, "tau", "target_update_every", "target_update_at")
     if model.sparse_init and model.orthogonal_init:
         raise ConfigError(
             f"sparse_init = {to_text(model.sparse_init)}: replaces orthogonal weights; set orthogonal_init to false"
         )
-    if model.critic == "shared":
-        own = "needs a critic of its own, but critic = shared; set critic to separate or target"
-        refuse_unused(config.optim, own, "critic_learning_rate")
 
 
 def _check_streaming(config: TrainConfig) -> None:
-    """Refuse what the optimizer with eligibility traces cannot learn from, and its settings where it is not used."""
+    """Refuse what the optimizer with eligibility traces cannot learn from."""
     a, optim, workers = config.algorithm, config.optim, config.workers
     if optim.optimizer != "obgd":
-        only = f"only obgd uses it, but optimizer = {optim.optimizer}; leave it out, or use algo stream-ac"
-        refuse_unused(optim, only, "actor_kappa", "critic_kappa")
         return
     if workers.asynchronous or workers.runner == "ray":
         raise ConfigError(
