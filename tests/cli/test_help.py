@@ -69,9 +69,10 @@ def test_train_help_shows_the_sections_that_the_run_uses(
         pytest.importorskip("ale_py")
     out = text(capsys, "train", *argv, "--help")
     assert {"atari", "ray", "shared_memory"} - titles(out) == hidden
-    named = re.search(r"Not shown, as this run does not use them: (.*?)\. limelight train --help-all", out)
+    words = " ".join(out.split())
+    named = re.search(r"Not shown, as this run does not use them: (.*?)\. limelight train --help-all", words)
     assert named is not None
-    assert set(named[1].split(", ")) & {*sections_of(TrainConfig), "atari", "ray", "shared_memory"} == hidden
+    assert set(named[1].split(", ")) & {"atari", "ray", "shared_memory"} == hidden
 
 
 @pytest.mark.parametrize("width", [80, 140])

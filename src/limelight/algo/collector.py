@@ -129,14 +129,15 @@ class RolloutCollector:
         self._recurrent_state = policy.recurrent_state
         if initial_state is None and self._recurrent_state is not None:
             initial_state = np.zeros_like(self._recurrent_state)
-        with np.errstate(over="ignore"):  # refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # refused by require_finite, whose sums may overflow too
             np.copyto(self._float_rewards, self._rewards, casting="same_kind")
-        rollout = Rollout(
-            obs, self._action_buffer(actions), self._float_rewards, self._terminated, self._truncated, self._valid,
-            episode_start, num_valid=int(np.count_nonzero(self._valid)),
-            final_obs=self._final_obs(final) if final else None, recurrent_state=initial_state,
-        )  # fmt: skip
-        require_finite(rollout, self.tracker.lengths, self.env_id, self._rewards, self.envs.single_observation_space)
+            rollout = Rollout(
+                obs, self._action_buffer(actions), self._float_rewards, self._terminated, self._truncated, self._valid,
+                episode_start, num_valid=int(np.count_nonzero(self._valid)),
+                final_obs=self._final_obs(final) if final else None, recurrent_state=initial_state,
+            )  # fmt: skip
+            space = self.envs.single_observation_space
+            require_finite(rollout, self.tracker.lengths, self.env_id, self._rewards, space)
         self.tracker.add(rollout, self._life_lost, self._rewards)
         return rollout
 

@@ -23,7 +23,8 @@ def require_finite(
 ) -> None:
     """Raise for the first reward, observation or continuous action of a rollout that is not finite.
 
-    The check is one sum per array; only where a sum is not finite follows the search.
+    The check is one sum per array; only where a sum is not finite follows the search. A sum may overflow, of which
+    NumPy warns unless its caller has turned that off.
 
     Args:
         rollout: the rollout to check.
@@ -35,14 +36,13 @@ def require_finite(
     """
     real_obs, real_actions = rollout.obs.dtype.kind == "f", rollout.actions.dtype.kind == "f"
     final = rollout.final_obs
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(np.add.reduce(rollout.rewards, axis=None))
-        if real_obs:
-            total += float(np.add.reduce(rollout.obs, axis=None))
-            if final is not None:
-                total += float(np.add.reduce(final.obs, axis=None))
-        if real_actions:
-            total += float(np.add.reduce(rollout.actions, axis=None))
+    total = float(np.add.reduce(rollout.rewards, axis=None))
+    if real_obs:
+        total += float(np.add.reduce(rollout.obs, axis=None))
+        if final is not None:
+            total += float(np.add.reduce(final.obs, axis=None))
+    if real_actions:
+        total += float(np.add.reduce(rollout.actions, axis=None))
     if math.isfinite(total):
         return
     fix_env = f"fix the environment (limelight check {env_id})"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import numpy as np
 
 from limelight.algo import losses
 from limelight.settings.schema import AlgorithmConfig
 from limelight.typing import FloatArray, Metrics
+
+CLIPPED_WEIGHT = 0.01
+"""Weight of an update in the running share of clipped gradients."""
 
 
 class Targets(NamedTuple):
@@ -36,6 +39,33 @@ class LastUpdate(NamedTuple):
     """Their exponentials."""
     old_values: FloatArray | None = None
     """V(sₜ) before the first update from the rollout; None where the loss does not clip values."""
+
+
+@final
+class Applied:
+    """Gradient norm and step size of the last update that was applied, and the running share of clipped gradients.
+
+    ``max_norm``: gradients of a larger norm are clipped; None: none are.
+    """
+
+    def __init__(self, max_norm: float | None) -> None:
+        self.max_norm = max_norm
+        self.clipped: float | None = None
+        """Weighted mean over updates, the last one with weight ``CLIPPED_WEIGHT``; None before the first."""
+        self._last: tuple[float, float] | None = None
+
+    def note(self, norm: float, learning_rate: float) -> None:
+        """Note an update by its gradient's norm before clipping, and its step size."""
+        self._last = norm, learning_rate
+        if self.max_norm is not None:
+            clipped = float(norm > self.max_norm)
+            share = clipped if self.clipped is None else self.clipped
+            self.clipped = share + CLIPPED_WEIGHT * (clipped - share)
+
+    def metrics(self) -> Metrics:
+        """Return the metrics of the last update."""
+        last = {} if self._last is None else {"train/grad_norm": self._last[0], "train/learning_rate": self._last[1]}
+        return last if self.clipped is None else {**last, "train/grads_clipped": self.clipped}
 
 
 def joined(updates: Sequence[LastUpdate]) -> LastUpdate:

@@ -11,7 +11,7 @@ import torch
 
 from limelight.algo import losses
 from limelight.algo.epochs import Epochs, has_epochs
-from limelight.algo.last_update import LastUpdate, Targets, joined, loss_metrics
+from limelight.algo.last_update import Applied, LastUpdate, Targets, joined, loss_metrics
 from limelight.algo.next_actions import make_next_actions
 from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer, learning_rewards
 from limelight.algo.optim import ObGD, clipping, initial_state, make_optimizer, schedule
@@ -26,8 +26,6 @@ from limelight.nn.network import Engine, make_network
 from limelight.settings.schema import AlgorithmConfig, OptimConfig
 from limelight.typing import FloatArray, Metrics, State
 
-CLIPPED, CLIPPED_WEIGHT = "train/grads_clipped", 0.01
-"""Metric of the running share of clipped gradients, and the weight of an update in it."""
 _PARTS = ("advantage_normalizer", "reward_normalizer", "epochs", "next_actions")
 """Attributes of a learner with a state of their own; None where the run has no such part."""
 
@@ -94,8 +92,7 @@ class Learner:
         self._target_clock = TargetClock(model.config)
         self._reward_max = 0.0
         self.last_updates: list[LastUpdate] = []  # the minibatches of the last epoch; one, where there are none
-        self.apply_metrics: Metrics = {}
-        """Gradient norm and step size of the last :meth:`apply`, and the share of clipped gradients."""
+        self.applied = Applied(optim.max_grad_norm)
 
     def pull(self) -> None:
         """Copy the train state's parameters into the model and the target critic."""
@@ -173,7 +170,7 @@ class Learner:
         target = self.train_state.target_params
         if target is not None and self._target_clock.is_due(episodes_ended):
             target.lerp_(self._critic_params, self.model.config.tau)
-        self.apply_metrics = apply_metrics(self.apply_metrics, norm, factor, self.optim)
+        self.applied.note(norm, self.optim.learning_rate * factor)
 
     def rewards(self, rollout: Rollout) -> FloatArray:
         """Return the rewards to learn from, [T, B]: raw, then clipped, normalised and scaled; once per rollout."""
@@ -189,7 +186,7 @@ class Learner:
         ``ratios`` π(aₜ|sₜ)/μ(aₜ|sₜ): given where an older policy μ acted, which V-trace corrects.
         """
         rewards = self.rewards(rollout)
-        self._reward_max = max(self._reward_max, float(rewards.max()), -float(rewards.min()))
+        self._reward_max = max(self._reward_max, float(np.maximum.reduce(abs(rewards), axis=None)))
         x = estimator_inputs(rollout, rewards, values, next_values, self.algorithm)
         targets = (
             make_targets(x, self.algorithm, self._expected_values) if ratios is None else vtrace_targets(x, ratios)
@@ -208,7 +205,7 @@ class Learner:
         metrics = loss_metrics(joined(self.last_updates), self.algorithm) | {"train/reward_max": self._reward_max}
         epochs = None if self.epochs is None else self.epochs.num_done
         optional = {"train/epochs": epochs, "train/dead_filters": self.network.dead_filters()}
-        return metrics | {name: x for name, x in optional.items() if x is not None} | self.apply_metrics
+        return metrics | {name: x for name, x in optional.items() if x is not None} | self.applied.metrics()
 
     def get_state(self) -> State:
         """Return running statistics and counters; parameters and optimizer are the :class:`TrainState`'s."""
@@ -218,7 +215,7 @@ class Learner:
             "num_updates": self.num_updates,
             "progress": self.progress,
             "reward_max": self._reward_max,
-            "clipped": self.apply_metrics.get(CLIPPED),
+            "clipped": self.applied.clipped,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -231,17 +228,7 @@ class Learner:
         self.num_updates = int(state["num_updates"])
         self.progress = float(state["progress"])
         self._reward_max = float(state["reward_max"])
-        self.apply_metrics = {} if state["clipped"] is None else {CLIPPED: float(state["clipped"])}
-
-
-def apply_metrics(before: Metrics, norm: float, factor: float, optim: OptimConfig) -> Metrics:
-    """Return the metrics of an update; ``before`` are those of the last one, with the share of clipped gradients."""
-    metrics = {"train/grad_norm": norm, "train/learning_rate": optim.learning_rate * factor}
-    if optim.max_grad_norm is not None:
-        clipped = float(norm > optim.max_grad_norm)
-        share = before.get(CLIPPED, clipped)
-        metrics[CLIPPED] = share + CLIPPED_WEIGHT * (clipped - share)
-    return metrics
+        self.applied.clipped = None if state["clipped"] is None else float(state["clipped"])
 
 
 def not_finite_message(learning_rate: float, update: int) -> str:

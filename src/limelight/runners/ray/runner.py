@@ -159,7 +159,7 @@ class RayRunner:
         self.counters[workers, Counter.UPDATES] += self.learner.num_updates - before
         self._consecutive_skips = 0
         if metrics:
-            self._metrics = {**metrics, **self.learner.apply_metrics}
+            self._metrics = {**metrics, **self.learner.applied.metrics()}
 
     def _pop_metrics(self) -> Metrics:
         """Return the metrics of the last update that has any, and those of the workers since the last call."""
