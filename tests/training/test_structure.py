@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space, Tuple
 
 from limelight.envs.probe import Probe, real_parts
 from limelight.envs.toy import Aim
@@ -86,15 +86,20 @@ def test_small_images_are_learned_from_in_larger_steps_and_ppo_passes_over_image
 @pytest.mark.parametrize(
     ("observations", "actions", "algo"),
     [
-        (NUMBERS, Discrete(3), "a2c"),
+        (NUMBERS, Discrete(3), "ppo"),
+        (Discrete(5), Discrete(3), "a2c"),
+        (Discrete(5), FORCE, "ppo"),
+        (Packed(Dict(calls=MultiBinary(6), floor=Discrete(6))), Discrete(3), "a2c"),
+        (Packed(Dict(speed=NUMBERS, floor=Discrete(6))), Discrete(3), "ppo"),
         (NUMBERS, FORCE, "ppo"),
         (Box(0, 255, (16, 16, 3), np.uint8), Discrete(3), "ppo"),
         (Box(0, 1, (10, 10, 4), bool), Discrete(3), "ppo"),
         (Packed(Dict(map=Box(0, 10, (7, 7, 3), np.uint8), speed=NUMBERS)), Discrete(3), "ppo"),
     ],
 )
-def test_the_algorithm_follows_from_actions_and_images(observations: Any, actions: Any, algo: str) -> None:
-    assert choose_algorithm(any(real_parts(actions)), has_images(observations))[0] == algo
+def test_the_algorithm_follows_from_the_spaces(observations: Any, actions: Any, algo: str) -> None:
+    kinds = any(real_parts(actions)), has_images(observations), any(real_parts(observations))
+    assert choose_algorithm(*kinds)[0] == algo
 
 
 def test_large_images_and_memories_share_one_network() -> None:
@@ -141,11 +146,10 @@ def test_one_step_actor_critic_keeps_its_rollouts(recurrent: bool) -> None:
     assert (settings["num_envs"], settings["num_steps"]) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("actions", "algo"), [(FORCE, "ppo"), (Discrete(3), "a2c"), (REALS_AND_CHOICE, "ppo"), (CHOICES, "a2c")]
-)
-def test_auto_takes_ppo_for_continuous_actions_where_nothing_is_tuned(actions: Space[Any], algo: str) -> None:
-    assert resolve_config("my:Env", "auto", "auto", {}, lambda: Aim(actions)).algorithm.algo == algo
+@pytest.mark.parametrize("actions", [FORCE, Discrete(3), REALS_AND_CHOICE, CHOICES])
+def test_auto_takes_ppo_where_nothing_is_tuned_unless_observations_are_codes(actions: Space[Any]) -> None:
+    assert resolve_config("my:Env", "auto", "auto", {}, lambda: Aim(actions)).algorithm.algo == "ppo"
+    assert resolve_config("FrozenLake-v1", "auto", "none", {}).algorithm.algo == "a2c"
     assert resolve_config("Pendulum-v1", "auto", "auto", {}).algorithm.algo == "a2c"
     assert resolve_config("Swimmer-v5", "auto", "auto", {}).algorithm.algo == "ppo"
     assert resolve_config("my:Env", "auto", "plain", {}, lambda: Aim(actions)).algorithm.algo == "a2c"

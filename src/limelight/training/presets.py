@@ -541,7 +541,7 @@ def _for_spaces(algorithm: Algorithm, observations: Space[Any], actions: Space[A
 def _algorithm(source: EnvSource) -> tuple[str, str]:
     """Return the algorithm for an environment without a preset, and the reason."""
     observations, actions = source.spaces()
-    return choose_algorithm(_has_reals(actions), has_images(observations))
+    return choose_algorithm(_has_reals(actions), has_images(observations), _has_reals(observations))
 
 
 def _facts(config: TrainConfig, source: EnvSource, given: Mapping[str, Any] | None = None) -> Facts:
