@@ -121,7 +121,7 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
         "report RUN_DIR... [--NAME VALUE ...]",
         "compare RUN_DIR... [--NAME VALUE ...]",
         "explain RUN_DIR",
-        "list envs|algos|presets [TEXT]",
+        "list envs|algos|presets|runs [TEXT] [--NAME VALUE ...]",
         "check ENV_ID [--NAME VALUE ...]",
     ]
 

@@ -109,12 +109,14 @@ class ExplainArguments:
 
 @dataclass(frozen=True)
 class ListArguments:
-    """List environments, algorithms or presets."""
+    """List environments, algorithms, presets or runs."""
 
-    what: Literal["envs", "algos", "presets"]
-    """Environments, algorithms or presets."""
+    what: Literal["envs", "algos", "presets", "runs"]
+    """Environments, algorithms, presets, or the runs in a folder."""
     text: str = ""
-    """Only names that contain this."""
+    """Only names that contain this; of runs, the folder (default: runs)."""
+    json: bool = False
+    """Print runs as a JSON list."""
 
 
 @dataclass(frozen=True)

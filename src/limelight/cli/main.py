@@ -281,6 +281,12 @@ def _list(argv: list[str]) -> int:
     if print_help(argv, LIST):
         return 0
     arguments = parse(LIST, argv, notice).arguments
+    if arguments.what == "runs":
+        return views.list_runs(arguments.text or "runs", arguments.json)
+    if arguments.json:
+        from limelight.errors import ConfigError
+
+        raise ConfigError(f"json: only runs are listed as JSON; leave it out with {arguments.what}")
     from limelight.cli.catalog import CATALOGUES
     from limelight.cli.output import stdout_reserved
 
@@ -316,6 +322,6 @@ COMMANDS: dict[str, Command] = {
     "report": Command("report RUN_DIR...", "learning curves and report.html", views.report),
     "compare": Command("compare RUN_DIR...", "two or more groups of runs over their seeds", views.compare),
     "explain": Command("explain RUN_DIR", "why does this run not learn?", views.explain),
-    "list": Command("list envs|algos|presets [TEXT]", "environments, algorithms or presets", _list),
+    "list": Command("list envs|algos|presets|runs [TEXT]", "environments, algorithms, presets or runs", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
 }

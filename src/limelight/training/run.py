@@ -415,15 +415,14 @@ def read_checkpoint(run_dir: Path, notify: Callable[[str], None] = lambda note: 
 
 
 def require_budget(config: TrainConfig, state: dict[str, Any]) -> None:
-    """Refuse a budget that the checkpoint has passed already; the very same one is a finished run, evaluated again.
+    """Refuse another budget that the checkpoint has passed already; the same one is a finished run, evaluated again.
 
     Raises: ConfigError.
     """
     done = {"total_timesteps": _step_of(state), "total_episodes": int(state["training"]["episodes"]["count"])}
     for name, number in done.items():
         budget, before = getattr(config, name), state["config"][name]
-        is_smaller = budget is not None and (before is None or budget < before)
-        if is_smaller and budget <= number:
+        if budget is not None and budget != before and budget <= number:
             unit = name.removeprefix("total_").replace("timesteps", "steps")
             raise ConfigError(f"{name} = {budget}: the run has done {number} {unit} already; give a larger number")
 
