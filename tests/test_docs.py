@@ -103,6 +103,7 @@ def check_command(words: list[str]) -> None:
         return
     parsed = parse(SYNTAXES[name], argv, refuse_notice)
     needs_more = {"ENV_ID", "--env-module"} & {*argv} or argv[0].startswith(("my_package.", *minigrid.PREFIXES))
+    needs_more = needs_more or {"--from", "--init-agent", "--config"} & {*argv}
     if name == "train" and not needs_more and parsed.arguments.resume is None:
         train_request(argv, refuse_notice)
 
@@ -134,7 +135,7 @@ def test_environments_exist(page: Path) -> None:
 
 @per_page(OURS)
 def test_mentioned_flags_exist(page: Path) -> None:
-    known = {name for syntax in SYNTAXES.values() for name in syntax.flags()} | {
+    known = {name.rstrip("_") for syntax in SYNTAXES.values() for name in syntax.flags()} | {
         *ALIASES,
         *SWITCHES,
         "help",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from limelight.cli.arguments import EvaluateArguments, TrainRequest
     from limelight.runs.agent import Agent
     from limelight.runs.evaluation import Evaluation
+    from limelight.runs.origin import Origin
+    from limelight.training.init_agent import Donor
     from limelight.training.run import RunResult
 
 # Exit statuses: 0 is done, 128 + n is interrupted by signal n, and an unforeseen error is Python's own 1.
@@ -134,9 +136,15 @@ def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
     """Train one run; return the exit status and the last line."""
     from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
 
+    begin: Origin | Donor | None = request.origin
+    if request.init_agent is not None:
+        from limelight.training.init_agent import read_donor
+
+        begin = read_donor(request.init_agent)
     result = run(
-        request.config, factory=request.source, resume_from=request.resume, quiet=request.quiet, command=command
-    )
+        request.config, factory=request.source, resume_from=request.resume, begin=begin, quiet=request.quiet,
+        command=command,
+    )  # fmt: skip
     return (128 + result.signal_number if result.signal_number else 0), _last_line(result)
 
 

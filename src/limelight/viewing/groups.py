@@ -12,6 +12,7 @@ import numpy as np
 
 from limelight.errors import CheckpointError, ConfigError
 from limelight.runs.folder import CONFIG
+from limelight.runs.origin import has_other_env
 from limelight.runs.reader import Floats, RunData, Series, read_run
 from limelight.settings.io import all_settings, get_setting
 from limelight.viewing.plots import WINDOW, moving_average
@@ -151,8 +152,16 @@ def common_score(groups: Sequence[Group]) -> Score:
     return scores[-1]
 
 
+def _own_evaluations(run: RunData) -> Series:
+    """Return the evaluations of a run; those of its parent too, unless that learnt in another environment."""
+    series = run.series("eval/mean_reward")
+    if run.parent is None or not has_other_env(run.parent):
+        return series
+    return Series(*(column[series.steps > run.parent["step"]] for column in series))
+
+
 def _best_evaluation(run: RunData) -> float | None:
-    values = run.series("eval/mean_reward").values
+    values = _own_evaluations(run).values
     return float(np.nanmax(values)) if np.isfinite(values).any() else None
 
 
@@ -167,7 +176,7 @@ def steps_to(run: RunData, score: float | None) -> float | None:
     """
     if score is None:
         return run.summary.get("solved_at_step")
-    series = run.series("eval/mean_reward")
+    series = _own_evaluations(run)
     reached = np.flatnonzero(series.values >= score)
     return float(series.steps[reached[0]]) if len(reached) else None
 
