@@ -121,6 +121,7 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
         "report RUN_DIR... [--NAME VALUE ...]",
         "compare RUN_DIR... [--NAME VALUE ...]",
         "explain RUN_DIR",
+        "replay RUN_DIR [--NAME VALUE ...]",
         "list envs|algos|presets|runs [TEXT] [--NAME VALUE ...]",
         "check ENV_ID [--NAME VALUE ...]",
     ]

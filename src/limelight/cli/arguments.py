@@ -113,6 +113,16 @@ class ExplainArguments:
 
 
 @dataclass(frozen=True)
+class ReplayArguments:
+    """Replay a run to the first number that is not finite: its layer, environment, step, and the actions before it."""
+
+    run_dir: Path
+    """Folder of a run."""
+    at: Annotated[int | None, Range(ge=0)] = None
+    """Step of the checkpoint to begin at; 0: the beginning of the run; default: the last one before an error."""
+
+
+@dataclass(frozen=True)
 class ListArguments:
     """List environments, algorithms, presets or runs."""
 
@@ -137,6 +147,7 @@ EVALUATE = Syntax("limelight evaluate", EvaluateArguments, ("run_dir",))
 REPORT = Syntax("limelight report", ReportArguments, ("run_dirs",))
 COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
 EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
+REPLAY = Syntax("limelight replay", ReplayArguments, ("run_dir",))
 LIST = Syntax("limelight list", ListArguments, ("what", "text"))
 CHECK = Syntax(
     "limelight check", CheckArguments, ("env_id",), settings=("env_kwargs", "env_module", "max_episode_steps")

@@ -330,6 +330,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("report RUN_DIR...", "learning curves and report.html", views.report),
     "compare": Command("compare RUN_DIR...", "two or more groups of runs over their seeds", views.compare),
     "explain": Command("explain RUN_DIR", "why does this run not learn?", views.explain),
+    "replay": Command("replay RUN_DIR", "where did this run's NaN begin?", views.replay),
     "list": Command("list envs|algos|presets|runs [TEXT]", "environments, algorithms, presets or runs", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
 }

@@ -1,4 +1,4 @@
-"""The subcommands that show runs: report, compare, explain, list runs."""
+"""The subcommands that show runs: report, compare, explain, replay, list runs."""
 
 from __future__ import annotations
 
@@ -56,6 +56,25 @@ def explain(argv: list[str]) -> int:
         name = f"{folder.name}: " if len(folders) > 1 else ""
         first, *others = diagnosis.explain(read_run(folder))
         print(("\n" if i and others else "") + name + first, *others, sep="\n")
+    return 0
+
+
+def replay(argv: list[str]) -> int:
+    """Replay a run, and print the first number that is not finite."""
+    from limelight.cli.arguments import REPLAY
+    from limelight.cli.flags import parse
+    from limelight.cli.output import stdout_reserved
+
+    if print_help(argv, REPLAY):
+        return 0
+    arguments = parse(REPLAY, argv, notice).arguments
+    from limelight.training.replay import replay as replay_run
+    from limelight.viewing.replay_text import replay_lines
+
+    with stdout_reserved():  # environments may print
+        end = replay_run(arguments.run_dir, at=arguments.at, notify=notice)
+    for line in replay_lines(end.found, end.step, end.update, end.num_envs, end.env, end.actions):
+        print(line)
     return 0
 
 
