@@ -60,7 +60,7 @@ def parameters(agent: limelight.Agent) -> dict[str, Any]:
     return {name: p.detach().numpy() for name, p in agent.model.named_parameters()}
 
 
-@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+@pytest.mark.parametrize("algo", ["a2c", pytest.param("a3c", marks=pytest.mark.slow)])
 def test_all_of_an_equal_network_and_its_normalisation_are_taken_over(algo: str, donor: Path, tmp_path: Path) -> None:
     workers = {"num_workers": 1} if algo == "a3c" else {}
     agent, lines = begin(donor, tmp_path / "r", algo=algo, critic="separate", **workers)

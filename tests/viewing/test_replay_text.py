@@ -16,7 +16,7 @@ def test_a_number_has_its_place_environment_step_and_actions() -> None:
     assert replay_lines(found, 1_234, 56, 2, 1, [row]) == [
         "first number that is not finite: inf",
         "  place        layer encoder.layers.0 (Linear)",
-        "  environment  1 of 0 to 1",
+        "  environment  1 (of 2, counted from 0)",
         "  step         1,234, after 56 updates",
         "last 1 actions of environment 1, oldest first:",
         "  2  reward -1  end of episode",

@@ -119,7 +119,7 @@ class ReplayArguments:
     run_dir: Path
     """Folder of a run."""
     at: Annotated[int | None, Range(ge=0)] = None
-    """Step of the checkpoint to begin at; 0: the beginning of the run; default: the last one before an error."""
+    """Step of the checkpoint to begin at; 0: the beginning of the run; default: the last one before the error."""
 
 
 @dataclass(frozen=True)

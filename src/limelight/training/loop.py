@@ -237,7 +237,7 @@ class TrainingLoop:
 
         ``error``: the one that ended the run; the checkpoints before are kept, as a replay begins at one of them.
         """
-        training = self.get_state()  # first: it gives the agent the parameters that are saved
+        training = dict(self.get_state())  # first: it gives the agent the parameters that are saved
         if error is not None:
             training[ERROR] = f"{type(error).__name__}: {error}"[:500]
         state = {**self.agent.get_state(), "training": training}

@@ -65,7 +65,8 @@ def replay(
     Args:
         run_dir: the folder of the run.
         env: the callable that makes the environment, where the run was given one that has no name.
-        at: the step of the checkpoint to begin at; 0: the beginning of the run; None: the last one before any error.
+        at: the step of the checkpoint to begin at; 0: the beginning of the run; None: the last one before the error,
+            or the first there is of a run that has not failed.
         notify: called with a line about the checkpoint, what is not exact, and the progress.
     Raises: LimelightError where there is nothing to begin with, or the environment cannot be made.
     """
@@ -88,7 +89,8 @@ def replay(
         try:
             inexact = None if state is None else _restore(runner, state, config, has_workers)
             start = runner.num_steps
-            notify(f"replaying from step {start:,}" + (f", not exactly: {inexact}" if inexact else ""))
+            whole = "" if start == 0 or _has_failed(folder) else "; it has not failed, and --at 0 replays all of it"
+            notify(f"replaying from step {start:,}" + (f", not exactly: {inexact}" if inexact else whole))
             if has_workers:
                 end += end - start
             return _run_to(runner, end, notify)
@@ -110,7 +112,7 @@ def _checkpoint(folder: Path, at: int | None) -> dict[str, Any] | None:
         raise CheckpointError(
             f"at = {at}: no checkpoint at this step; there are {_list(found)}, and 0 is the beginning"
         )
-    for step in sorted(found, reverse=True) if at is None else [at]:
+    for step in sorted(found, reverse=_has_failed(folder)) if at is None else [at]:
         try:
             state = read_state(found[step])
         except CheckpointError:
@@ -128,12 +130,16 @@ def _list(found: dict[int, Path]) -> str:
     return ", ".join(map(str, found)) or "none"
 
 
+def _has_failed(folder: Path) -> bool:
+    return read_json(folder / SUMMARY).get("status") == "failed"
+
+
 def _last_step(folder: Path) -> int:
     """Return the last step from which a rollout of the run has begun."""
     summary = read_json(folder / SUMMARY)
     steps = [int(path.name.removeprefix("step_")) for path in checkpoints(folder)]
     end = max([int(summary.get("total_timesteps") or 0), *steps])
-    return end if summary.get("status") == "failed" else end - 1
+    return end if _has_failed(folder) else end - 1
 
 
 def _restore(runner: SyncRunner, state: dict[str, Any], config: TrainConfig, has_workers: bool) -> str | None:

@@ -113,13 +113,23 @@ def _settings_of(run: RunData) -> str:
 
 
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[list[Any]]]]:
-    """Return the settings that are not the same in all runs, by name, with the distinct values of each group."""
+    """Return the settings that are not the same in all runs, by name, with the distinct values of each group.
+
+    The parents of branches are a row of their own.
+    """
     found = []
     for name in all_settings():
         values = [_distinct([get_setting(run.config, name) for run in group.runs]) for group in groups]
         if name not in _NOT_COMPARED and len(_distinct([v for group in values for v in group])) > 1:
             found.append((name, values))
+    parents = [_distinct([_parent_of(run) for run in group.runs]) for group in groups]
+    if any(parent is not None for values in parents for parent in values):
+        found.append(("branched from", parents))
     return found
+
+
+def _parent_of(run: RunData) -> str | None:
+    return None if run.parent is None else f"{run.parent['from']}, step {run.parent['step']:,}"
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:

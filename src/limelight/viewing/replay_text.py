@@ -31,7 +31,7 @@ def replay_lines(
     if found is None:
         return [f"every number is finite up to step {step:,} (update {update:,}), where the run has ended"]
     place = found.place.rstrip(",")
-    where = f"{found.env} of 0 to {num_envs - 1}" if found.env is not None else "none: it is of all of them"
+    where = f"{found.env} (of {num_envs}, counted from 0)" if found.env is not None else "none: it is of all of them"
     lines = [
         f"first number that is not finite: {found.value}",
         f"  place        {place}",
