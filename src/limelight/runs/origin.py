@@ -75,7 +75,9 @@ def _parts(text: str) -> tuple[Path, str]:
         return Path(found["run"]), found["which"].replace("_", "").replace(",", "") or "last"
     run, colon, which = text.rpartition(":")
     if colon and run and not Path(text).exists() and Path(run).exists():
-        raise ConfigError(f"from = {text}: {which or 'nothing'} is no checkpoint; give {run}, {run}:best, {run}:last or {run}:STEP")
+        raise ConfigError(
+            f"from = {text}: {which or 'nothing'} is no checkpoint; give {run}, {run}:best, {run}:last or {run}:STEP"
+        )
     return Path(text), "last"
 
 
