@@ -166,7 +166,7 @@ ENGINES = {"nn.torch_engine", "nn.numpy_engine.network", "nn.numpy_engine.layers
 
 
 def test_who_calls_backward_and_the_optimizer() -> None:
-    assert callers_of_method("backward") <= ENGINES | {"algo.learner"}
+    assert callers_of_method("backward") <= ENGINES | {"algo.learner", "nn.checked_network"}
     assert callers_of_method("autograd.backward") <= {"nn.torch_engine"}
     optimizer_steps = {m for m in TREES if any(name.endswith("optimizer.step") for name in called_names(m))}
     assert optimizer_steps == {"algo.learner"}

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import limelight
-from limelight.cli.arguments import CHECK, COMPARE, EVALUATE, EXPLAIN, LIST, REPORT, TRAIN, train_request
+from limelight.cli.arguments import CHECK, COMPARE, EVALUATE, EXPLAIN, LIST, REPLAY, REPORT, TRAIN, train_request
 from limelight.cli.flags import Syntax, parse
 from limelight.cli.main import COMMANDS, main
 from limelight.envs import minigrid
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
 SYNTAXES: dict[str, Syntax[Any]] = {
-    s.prog.split()[1]: s for s in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, LIST, CHECK)
+    s.prog.split()[1]: s for s in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK)
 }
 SHELL = ("sh", "bash", "console")
 # Flags that are mentioned and belong to other programs.
@@ -103,6 +103,7 @@ def check_command(words: list[str]) -> None:
         return
     parsed = parse(SYNTAXES[name], argv, refuse_notice)
     needs_more = {"ENV_ID", "--env-module"} & {*argv} or argv[0].startswith(("my_package.", *minigrid.PREFIXES))
+    needs_more = needs_more or {"--from", "--init-agent", "--config"} & {*argv}
     if name == "train" and not needs_more and parsed.arguments.resume is None:
         train_request(argv, refuse_notice)
 
@@ -134,7 +135,7 @@ def test_environments_exist(page: Path) -> None:
 
 @per_page(OURS)
 def test_mentioned_flags_exist(page: Path) -> None:
-    known = {name for syntax in SYNTAXES.values() for name in syntax.flags()} | {
+    known = {name.rstrip("_") for syntax in SYNTAXES.values() for name in syntax.flags()} | {
         *ALIASES,
         *SWITCHES,
         "help",

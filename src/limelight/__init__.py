@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from limelight.runs.agent import Agent, load
     from limelight.runs.evaluation import evaluate
     from limelight.settings.schema import TrainConfig
-    from limelight.training.run import resume, train
+    from limelight.training.run import branch, resume, train
 
 _HOMES = {
     "Agent": "runs.agent",
@@ -23,6 +23,7 @@ _HOMES = {
     "NonFiniteError": "errors",
     "TrainConfig": "settings.schema",
     "WorkerError": "errors",
+    "branch": "training.run",
     "evaluate": "runs.evaluation",
     "load": "runs.agent",
     "make_envs": "envs.fresh",
@@ -31,7 +32,7 @@ _HOMES = {
 }
 __all__ = [
     "Agent", "CheckpointError", "ConfigError", "EnvError", "LimelightError", "NonFiniteError", "TrainConfig",
-    "WorkerError", "__version__", "evaluate", "load", "make_envs", "resume", "train",
+    "WorkerError", "__version__", "branch", "evaluate", "load", "make_envs", "resume", "train",
 ]  # fmt: skip
 
 

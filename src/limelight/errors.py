@@ -33,6 +33,18 @@ class NonFiniteError(LimelightError, ArithmeticError):
     """A number that is NaN or infinite, in a reward, an observation, an action or a gradient."""
 
 
+class FirstNonFiniteError(NonFiniteError):
+    """The first number of a replayed run that is NaN or infinite, and its place."""
+
+    def __init__(self, place: str, value: float, row: int | None = None, env: int | None = None) -> None:
+        super().__init__(f"{place} = {value}")
+        self.place = place
+        self.value = value
+        self.row = row
+        """Of the recorded steps for an environment, otherwise of the rollout; None: no row has it."""
+        self.env = env
+
+
 class WorkerError(LimelightError, RuntimeError):
     """Workers have failed and the run cannot go on; the message has their traceback."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import gymnasium as gym
 import pytest
 
 from helpers.commands import refusal
+from helpers.settings import train_config
 from limelight.cli import catalog
 from limelight.cli import main as cli
+from limelight.settings.io import save_yaml
 
 
 def test_list_envs_by_family_with_what_prevents_training(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,3 +89,19 @@ def test_list_algos_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert refusal(capsys, "list", "algos", "dqn").startswith("dqn: not in any name")
     assert [line.split()[0] for line in catalog.algorithms("2")] == ["a2c"]
     assert "asynchronous" in catalog.algorithms("a3c")[0]
+
+
+def test_runs_are_listed_as_a_table_and_as_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "runs: no such folder" in refusal(capsys, "list", "runs")
+    save_yaml(train_config(env_id="Acrobot-v1"), tmp_path / "config.yaml")
+    assert cli.main(["list", "runs", "."]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[-1] == "run"
+    assert row.split()[:4] == ["Acrobot-v1", "a2c", "0", "stopped"]
+    assert cli.main(["list", "runs", str(tmp_path), "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["path"], entry["status"], entry["best_return"]) == (str(tmp_path), "stopped", None)
+    assert "json: only runs" in refusal(capsys, "list", "algos", "--json")

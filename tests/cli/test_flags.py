@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from helpers.commands import refusal
 from limelight.cli.arguments import EVALUATE, TRAIN, train_request
 from limelight.cli.flags import parse
 from limelight.errors import ConfigError
@@ -207,3 +208,25 @@ def test_resume_takes_the_config_of_the_run(tmp_path: Path) -> None:
     assert config == saved
     config, _ = request("Acrobot-v1", "--resume", str(tmp_path), "--total-timesteps", "9", "--eval-every", "7")
     assert (config.total_timesteps, config.eval.eval_every, config.algorithm.gamma) == (9, 7, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--from", "a", "--resume", "b"], "from = a: begins a new run, --resume continues one"),
+        (["--from", "a", "--seeds", "3"], "from = a: begins one run; leave --seeds out"),
+        (
+            ["--from", "a", "--config", "b.yaml"],
+            "from = a: has all settings and weights of its run; leave --config out",
+        ),
+        (["--from", "a", "--init-agent", "b"], "leave --init-agent out"),
+        (["--from"], "from: needs a value, text"),
+        (["--from", "nowhere"], "from = nowhere: nowhere is no folder of a run"),
+        (["--init-agent", "a", "--resume", "b"], "init_agent = a: begins a new run"),
+        (["--form", "a"], "--form: no such setting; did you mean --from"),
+    ],
+)
+def test_arguments_that_begin_a_run_exclude_each_other(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refusal(capsys, "train", *argv)

@@ -122,7 +122,8 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
         "report RUN_DIR... [--NAME VALUE ...]",
         "compare RUN_DIR... [--NAME VALUE ...]",
         "explain RUN_DIR",
-        "list envs|algos|presets [TEXT]",
+        "replay RUN_DIR [--NAME VALUE ...]",
+        "list envs|algos|presets|runs [TEXT] [--NAME VALUE ...]",
         "check ENV_ID [--NAME VALUE ...]",
     ]
 

@@ -253,6 +253,10 @@ def test_a_budget_that_is_used_up_already_is_refused(tmp_path: Path) -> None:
     limelight.train(Plain, total_timesteps=300, run_dir=str(tmp_path / "r"), **QUICK)
     with pytest.raises(ConfigError, match=r"total_timesteps = 100: the run has done 3.. steps already"):
         limelight.resume(tmp_path / "r", total_timesteps=100, quiet=True)
+    done = limelight.resume(tmp_path / "r", quiet=True).summary["total_timesteps"]
+    assert done > 300, "the rollout goes beyond the budget"
+    with pytest.raises(ConfigError, match=rf"total_timesteps = {done}: the run has done {done} steps already"):
+        limelight.resume(tmp_path / "r", total_timesteps=done, quiet=True)
 
 
 def test_spaces_from_which_an_environment_draws_are_seeded(tmp_path: Path) -> None:

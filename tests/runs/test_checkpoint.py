@@ -22,6 +22,7 @@ from limelight.errors import CheckpointError
 from limelight.runs import checkpoint
 from limelight.runs.checkpoint import (
     checkpoints,
+    describe_skipped,
     has_state,
     latest_checkpoint,
     read_state,
@@ -417,3 +418,13 @@ def test_what_does_not_change_in_environments_is_on_the_disk_once(
     files[1].write_bytes(data)
     with pytest.raises(CheckpointError, match=r"array_.*damaged"):
         read_state(kept[1])
+
+
+def test_the_file_of_a_damaged_checkpoint_and_the_one_used_instead_are_named(tmp_path: Path) -> None:
+    older, newer = (save_checkpoint(tmp_path, step, {"a": np.arange(step)}, keep_last=5) for step in (10, 20))
+    assert describe_skipped(tmp_path, newer) is None
+    (newer / "tensors.safetensors").write_bytes(b"")
+    line = describe_skipped(tmp_path, older)
+    assert line is not None
+    assert f"{newer / 'tensors.safetensors'}: damaged" in line
+    assert line.endswith(f"goes on from {older.name}, the newest that is intact")

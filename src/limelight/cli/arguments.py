@@ -17,6 +17,7 @@ from limelight.settings.values import Range
 if TYPE_CHECKING:
     from limelight.envs.source import EnvSource
     from limelight.runs.agent import Agent
+    from limelight.runs.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class TrainArguments:
     """Runs of --seeds at the same time; default: one per core, or one in all if each takes all cores."""
     config: Path | None = None
     """Take all settings from this file, such as the config.yaml of a run; flags win."""
+    from_: str | None = None
+    """Begin a new run from a checkpoint, RUN[:best|:last|:STEP], with any setting changed (docs/branches.md)."""
+    init_agent: Path | None = None
+    """Begin with the weights and the normalisation of the agent in this folder, where they fit."""
     quiet: bool = False
     """Print only the last line."""
 
@@ -108,13 +113,25 @@ class ExplainArguments:
 
 
 @dataclass(frozen=True)
-class ListArguments:
-    """List environments, algorithms or presets."""
+class ReplayArguments:
+    """Replay a run to the first number that is not finite: its layer, environment, step, and the actions before it."""
 
-    what: Literal["envs", "algos", "presets"]
-    """Environments, algorithms or presets."""
+    run_dir: Path
+    """Folder of a run."""
+    at: Annotated[int | None, Range(ge=0)] = None
+    """Step of the checkpoint to begin at; 0: the beginning of the run; default: the last one before the error."""
+
+
+@dataclass(frozen=True)
+class ListArguments:
+    """List environments, algorithms, presets or runs."""
+
+    what: Literal["envs", "algos", "presets", "runs"]
+    """Environments, algorithms, presets, or the runs in a folder."""
     text: str = ""
-    """Only names that contain this."""
+    """Only names that contain this; of runs, the folder (default: runs)."""
+    json: bool = False
+    """Print runs as a JSON list."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,7 @@ EVALUATE = Syntax("limelight evaluate", EvaluateArguments, ("run_dir",))
 REPORT = Syntax("limelight report", ReportArguments, ("run_dirs",))
 COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
 EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
+REPLAY = Syntax("limelight replay", ReplayArguments, ("run_dir",))
 LIST = Syntax("limelight list", ListArguments, ("what", "text"))
 CHECK = Syntax(
     "limelight check", CheckArguments, ("env_id",), settings=("env_kwargs", "env_module", "max_episode_steps")
@@ -149,6 +167,10 @@ class TrainRequest:
     """The settings on the command line, by their plain names."""
     seeds: SeedsRequest | None = None
     """None for a single run."""
+    origin: Origin | None = None
+    """The checkpoint of another run to begin from."""
+    init_agent: Path | None = None
+    """The folder of the agent to begin with."""
 
 
 @dataclass(frozen=True)
@@ -176,16 +198,24 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     seeds = SeedsRequest(arguments.seeds, arguments.parallel) if has_seeds else None
     if folder is not None:
         saved = load_valid(folder / ("settings.yaml" if seeds else "config.yaml"))
-        return TrainRequest(validate(for_resume(saved, settings)), None, folder, quiet, settings, seeds)
+        return TrainRequest(validate(for_resume(saved, settings, folder)), None, folder, quiet, settings, seeds)
+    if arguments.from_ is not None:
+        from limelight.runs.origin import read_origin
+        from limelight.training.branch import branched
+
+        origin = read_origin(arguments.from_)
+        return TrainRequest(validate(branched(origin, settings)), None, None, quiet, settings, None, origin)
+    donor = arguments.init_agent
     if arguments.config is not None:
         start = dataclasses.replace(load_valid(arguments.config), run_dir=None)
-        return TrainRequest(validate(with_settings(start, settings)), None, None, quiet, settings, seeds)
+        config = validate(with_settings(start, settings))
+        return TrainRequest(config, None, None, quiet, settings, seeds, None, donor)
     from limelight.envs.source import resolve_env
 
     start = with_settings(TrainConfig(), settings)
     source = resolve_env(start.env)
     config = resolve_config(start.env.env_id, settings.get("algo", AUTO), start.preset, settings, source)
-    return TrainRequest(validate(config), source, None, quiet, settings, seeds)
+    return TrainRequest(validate(config), source, None, quiet, settings, seeds, None, donor)
 
 
 def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:
@@ -194,6 +224,16 @@ def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:
     Raises: ConfigError.
     """
     folder = arguments.resume
+    for name, value in (("from", arguments.from_), ("init_agent", arguments.init_agent)):
+        if value is None:
+            continue
+        if folder is not None:
+            raise ConfigError(f"{name} = {value}: begins a new run, --resume continues one; leave one of the two out")
+        if has_seeds:
+            raise ConfigError(f"{name} = {value}: begins one run; leave --seeds out, and start one for each --seed")
+    if arguments.from_ is not None and (arguments.config or arguments.init_agent) is not None:
+        other = "config" if arguments.config is not None else "init-agent"
+        raise ConfigError(f"from = {arguments.from_}: has all settings and weights of its run; leave --{other} out")
     if arguments.config is not None and folder is not None:
         raise ConfigError(f"config = {arguments.config}: a run that is resumed has its settings; leave --config out")
     if arguments.config is not None and not arguments.config.is_file():

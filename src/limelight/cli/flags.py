@@ -63,8 +63,8 @@ def parse(syntax: Syntax[T], argv: Sequence[str], notice: Notice) -> Parsed[T]:
 
 
 def dashed(name: str) -> str:
-    """Return ``--num-envs`` for ``num_envs``."""
-    return "--" + name.replace("_", "-")
+    """Return ``--num-envs`` for ``num_envs``, and ``--from`` for ``from_``, which Python would not allow otherwise."""
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 def _sort(
@@ -97,7 +97,7 @@ def _sort(
         if not values and flag.annotation is bool:
             values = [str(not negated)]
         if not values and not takes_many(flag.annotation):
-            raise ConfigError(f"{flag.name}: needs a value, {describe_type(flag.annotation)}")
+            raise ConfigError(f"{flag.name.rstrip('_')}: needs a value, {describe_type(flag.annotation)}")
         given[flag.name] = values
     return given, words
 
@@ -146,6 +146,8 @@ def _find(flags: Mapping[str, Setting], spelling: str, prog: str, notice: Notice
     negated = name not in flags and switch is not None and switch.annotation is bool
     if negated:
         name = name.removeprefix("no_")
+    if f"{name}_" in flags:
+        name += "_"
     if name not in flags and (own := plain_name(name)) in flags:
         value = f" {SWITCHES[name][1]}" if name in SWITCHES else ""
         notice(f"{spelling} is called {dashed(own)}{value} here")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from limelight.cli.arguments import EvaluateArguments, TrainRequest
     from limelight.runs.agent import Agent
     from limelight.runs.evaluation import Evaluation
+    from limelight.runs.origin import Origin
+    from limelight.training.init_agent import Donor
     from limelight.training.run import RunResult
 
 # Exit statuses: 0 is done, 128 + n is interrupted by signal n, and an unforeseen error is Python's own 1.
@@ -134,9 +136,15 @@ def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
     """Train one run; return the exit status and the last line."""
     from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
 
+    begin: Origin | Donor | None = request.origin
+    if request.init_agent is not None:
+        from limelight.training.init_agent import read_donor
+
+        begin = read_donor(request.init_agent)
     result = run(
-        request.config, factory=request.source, resume_from=request.resume, quiet=request.quiet, command=command
-    )
+        request.config, factory=request.source, resume_from=request.resume, begin=begin, quiet=request.quiet,
+        command=command,
+    )  # fmt: skip
     return (128 + result.signal_number if result.signal_number else 0), _last_line(result)
 
 
@@ -281,6 +289,12 @@ def _list(argv: list[str]) -> int:
     if print_help(argv, LIST):
         return 0
     arguments = parse(LIST, argv, notice).arguments
+    if arguments.what == "runs":
+        return views.list_runs(arguments.text or "runs", arguments.json)
+    if arguments.json:
+        from limelight.errors import ConfigError
+
+        raise ConfigError(f"json: only runs are listed as JSON; leave it out with {arguments.what}")
     from limelight.cli.catalog import CATALOGUES
     from limelight.cli.output import stdout_reserved
 
@@ -316,6 +330,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("report RUN_DIR...", "learning curves and report.html", views.report),
     "compare": Command("compare RUN_DIR...", "two or more groups of runs over their seeds", views.compare),
     "explain": Command("explain RUN_DIR", "why does this run not learn?", views.explain),
-    "list": Command("list envs|algos|presets [TEXT]", "environments, algorithms or presets", _list),
+    "replay": Command("replay RUN_DIR", "where did this run's NaN begin?", views.replay),
+    "list": Command("list envs|algos|presets|runs [TEXT]", "environments, algorithms, presets or runs", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
 }

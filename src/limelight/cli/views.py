@@ -1,6 +1,11 @@
-"""The subcommands that show runs: report, compare, explain."""
+"""The subcommands that show runs: report, compare, explain, replay, list runs."""
 
 from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
 
 from limelight.cli.output import notice, print_help
 
@@ -51,4 +56,40 @@ def explain(argv: list[str]) -> int:
         name = f"{folder.name}: " if len(folders) > 1 else ""
         first, *others = diagnosis.explain(read_run(folder))
         print(("\n" if i and others else "") + name + first, *others, sep="\n")
+    return 0
+
+
+def replay(argv: list[str]) -> int:
+    """Replay a run, and print the first number that is not finite."""
+    from limelight.cli.arguments import REPLAY
+    from limelight.cli.flags import parse
+    from limelight.cli.output import stdout_reserved
+
+    if print_help(argv, REPLAY):
+        return 0
+    arguments = parse(REPLAY, argv, notice).arguments
+    from limelight.training.replay import replay as replay_run
+    from limelight.viewing.replay_text import replay_lines
+
+    with stdout_reserved():  # environments may print
+        end = replay_run(arguments.run_dir, at=arguments.at, notify=notice)
+    for line in replay_lines(end.found, end.step, end.update, end.num_envs, end.env, end.actions):
+        print(line)
+    return 0
+
+
+def list_runs(folder: str, as_json: bool) -> int:
+    """Print the runs in a folder: a table as wide as the terminal, of any width where it is piped, or JSON."""
+    from limelight.runs import listing
+    from limelight.runs.folder import as_json as plain
+    from limelight.viewing.run_table import run_table
+
+    entries = listing.list_runs(Path(folder))
+    if as_json:
+        print(json.dumps(plain([entry.to_json() for entry in entries]), indent=2, ensure_ascii=False))
+        return 0
+    columns = shutil.get_terminal_size((0, 0)).columns
+    width = columns if columns or not sys.stdout.isatty() else 80
+    for line in run_table(entries, width or 10_000):
+        print(line)
     return 0

@@ -127,11 +127,18 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
 
 
 def describe_skipped(run_dir: Path, newest: Path) -> str | None:
-    """Return a line about the checkpoints after ``newest``, the newest intact one; None if there are none."""
-    damaged = [path.name for path in checkpoints(run_dir) if path.name > newest.name]
-    if not damaged:
-        return None
-    return f"checkpoint {', '.join(damaged)} is damaged and left out; {newest.name} is the newest that is intact"
+    """Return a line about the checkpoints after ``newest``, the newest intact one; None if there are none.
+
+    It names the file of each that is damaged, and the checkpoint that is used instead.
+    """
+    faults = []
+    for folder in checkpoints(run_dir):
+        if folder.name > newest.name:
+            try:
+                read_state(folder)
+            except CheckpointError as error:
+                faults.append(str(error).partition("; use another")[0])
+    return f"{'; '.join(faults)}; goes on from {newest.name}, the newest that is intact" if faults else None
 
 
 # --------------------------------------------------------------------------- state ↔ JSON and tensors

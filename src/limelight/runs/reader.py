@@ -26,6 +26,7 @@ from limelight.runs.folder import (
     read_json,
     read_lines,
 )
+from limelight.runs.origin import read_parent
 from limelight.settings.io import load_yaml
 from limelight.settings.schema import TrainConfig
 
@@ -67,6 +68,8 @@ class RunData:
     """Rows of metrics.jsonl."""
     videos: tuple[Video, ...]
     """Those of training by step, then the others by name."""
+    parent: dict[str, Any] | None = None
+    """The content of parent.json of a branch; its rows and episodes up to that step are the parent's."""
 
     def series(self, name: str) -> Series:
         """Return the metric ``name`` over the rows that have it."""
@@ -102,6 +105,7 @@ def read_run(folder: Path) -> RunData:
         episodes=_read_episodes(folder / MONITOR),
         metrics=_read_rows(folder / METRICS),
         videos=_read_videos(folder / VIDEOS),
+        parent=read_parent(folder),
     )
 
 

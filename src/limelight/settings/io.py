@@ -140,10 +140,11 @@ _CHANGEABLE = (
 )  # fmt: skip
 
 
-def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
+def for_resume(saved: TrainConfig, settings: dict[str, Any], folder: Path | str = "RUN") -> TrainConfig:
     """Return ``saved`` with the given settings, of which only some may change when a run is continued.
 
-    Raises: ConfigError naming a setting that may not change.
+    ``folder``: of the run, for the message.
+    Raises: ConfigError naming a setting that may not change, those that may, and how to change it all the same.
     """
     config = with_settings(saved, settings)
     for name in map(plain_name, settings):
@@ -153,7 +154,7 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
                 "only total_timesteps, total_episodes, device, backend, workers, env_module, eval, checkpoint and log "
-                "settings can"
+                f"settings can; train --from {folder} begins a new run from its checkpoint with any setting changed"
             )
     return config
 

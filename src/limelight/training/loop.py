@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from limelight.errors import NonFiniteError
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import stop_signals
 from limelight.runs.agent import Agent, load
@@ -30,6 +31,8 @@ from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.numbers import with_spread
 from limelight.viewing.record import MAX_TRAINING_FRAMES, record_to_run
 
+ERROR = "error"
+"""Key of a checkpoint that was saved after an error: the error's text."""
 HEARTBEAT = 0.2
 """Seconds after which a runner returns, for the progress display and for signals."""
 
@@ -115,8 +118,11 @@ class TrainingLoop:
             status = self._run(interrupt)
         except InterruptedRun:
             status = "interrupted"
-        except BaseException:
-            self.save_checkpoint()  # what was learnt before the error stays loadable
+        except NonFiniteError as error:
+            self.save_checkpoint(error)
+            raise NonFiniteError(f"{error}; limelight replay {self.run_dir} shows where it began") from error
+        except BaseException as error:
+            self.save_checkpoint(error)  # what was learnt before the error stays loadable
             raise
         self.save_checkpoint()
         self.logger.tick(self.runner.num_steps, self.seconds)  # workers may have finished rollouts meanwhile
@@ -226,11 +232,17 @@ class TrainingLoop:
         agent.env_factory = self.agent.env_factory
         return agent
 
-    def save_checkpoint(self) -> Path:
-        """Save everything that is needed to continue, and to load the agent."""
-        training = self.get_state()  # first: it gives the agent the parameters that are saved
+    def save_checkpoint(self, error: BaseException | None = None) -> Path:
+        """Save everything that is needed to continue, and to load the agent.
+
+        ``error``: the one that ended the run; the checkpoints before are kept, as a replay begins at one of them.
+        """
+        training = dict(self.get_state())  # first: it gives the agent the parameters that are saved
+        if error is not None:
+            training[ERROR] = f"{type(error).__name__}: {error}"[:500]
         state = {**self.agent.get_state(), "training": training}
-        folder = save_checkpoint(self.run_dir, self.runner.num_steps, state, self.config.checkpoint.keep_last)
+        keep = self.config.checkpoint.keep_last + (error is not None)
+        folder = save_checkpoint(self.run_dir, self.runner.num_steps, state, keep)
         if self.config.checkpoint.checkpoint_envs:
             others = nbytes_of(state)
             heavy = sum(file.stat().st_size for file in folder.iterdir()) - others

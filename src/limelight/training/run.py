@@ -41,6 +41,7 @@ from limelight.runs.folder import (
     require_empty,
     write_json,
 )
+from limelight.runs.origin import Origin, read_origin, read_parent, write_parent
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import for_resume, from_dict, save_yaml, with_settings
 from limelight.settings.rules import load_valid, validate
@@ -50,7 +51,9 @@ from limelight.spaces.describe import describe_space
 from limelight.spaces.images import explain_flat_image, is_flat_image
 from limelight.spaces.packed import Packed, path_name, walk
 from limelight.threads import single_threaded
+from limelight.training.branch import begin_branch, branched, changed_settings, require_fitting
 from limelight.training.evaluator import Evaluator
+from limelight.training.init_agent import Donor, begin_with, read_donor, require_some
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
 from limelight.training.precision import choose_device, choose_precision
 from limelight.training.presets import explain_preset, resolve_config
@@ -92,6 +95,7 @@ def train(
     *,
     algo: str = "auto",
     preset: str = "auto",
+    init_agent: str | Path | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
     **settings: Any,
@@ -102,6 +106,7 @@ def train(
         env: a Gymnasium id, ``"package.module:callable"``, or a callable that makes an environment.
         algo: a row of :mod:`limelight.training.algorithms`; ``auto``: a2c, or ppo (docs/defaults.md).
         preset: ``auto`` (by environment), ``none`` or a name.
+        init_agent: a run or an agent's folder to take weights and normalisation from, where they fit.
         quiet: show no progress.
         loggers: further loggers beside the run's own.
         settings: any setting of :class:`limelight.TrainConfig` by its plain name.
@@ -114,7 +119,8 @@ def train(
     env_id = env if isinstance(env, str) else qualified_name(env)
     source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
     config = resolve_config(env_id, algo, preset, settings, source)
-    return run(config, factory=source, quiet=quiet, loggers=loggers)
+    donor = None if init_agent is None else read_donor(as_folder(init_agent))
+    return run(config, factory=source, begin=donor, quiet=quiet, loggers=loggers)
 
 
 def resume(
@@ -130,8 +136,28 @@ def resume(
     ``env``: the callable that makes the environment, where the run was given one that has no name.
     """
     folder = as_folder(run_dir)
-    config = for_resume(load_valid(folder / CONFIG), settings)
+    config = for_resume(load_valid(folder / CONFIG), settings, folder)
     return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers)
+
+
+def branch(
+    parent: str | Path,
+    *,
+    env: Callable[[], gym.Env[Any, Any]] | None = None,
+    quiet: bool = False,
+    loggers: Sequence[Logger] = (),
+    **settings: Any,
+) -> RunResult:
+    """Begin a new run from a checkpoint of another one, with any setting changed; ``settings`` as for :func:`train`.
+
+    Args:
+        parent: the folder of the run: its newest checkpoint; ``"RUN:best"`` and ``"RUN:STEP"`` name another one.
+        env: the callable that makes the environment, where the run was given one that has no name.
+        quiet, loggers: as for :func:`train`.
+    Raises: LimelightError where the checkpoint does not fit the settings.
+    """
+    origin = read_origin(str(as_folder(parent)))
+    return run(branched(origin, settings), factory=env, begin=origin, quiet=quiet, loggers=loggers)
 
 
 def run(
@@ -139,6 +165,7 @@ def run(
     *,
     factory: EnvFactory | None = None,
     resume_from: Path | None = None,
+    begin: Origin | Donor | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
     command: str | None = None,
@@ -148,7 +175,7 @@ def run(
     Args:
         config: the settings; those that are ``auto`` are filled in.
         factory: makes the environment, where it is not the one that ``env_id`` names.
-        resume_from: the folder of the run to continue.
+        resume_from: the folder of the run to continue; ``begin``: a checkpoint or an agent to begin a new run with.
         quiet: show no progress.
         loggers: further loggers beside the run's own.
         command: the command line, for ``command.txt``.
@@ -159,18 +186,18 @@ def run(
     notes: list[str] = []
     require_loggers(loggers)
     source, was_auto = resolve_env(config.env, factory), config.env.backend == "auto"
-    config = prepare(config, source, notes.append, resume_from is not None)
+    config = prepare(config, source, notes.append, resume_from is not None or isinstance(begin, Origin))
     with ExitStack() as stack:
-        state = _open_folder(config, resume_from, stack, notes.append)
+        state = _open_folder(config, resume_from, begin, stack, notes.append)
         stack.enter_context(single_threaded())
         interrupt = stack.enter_context(catch_signals())
         # Environments, network, learner, runner and agent
         config, runner, agent = _build_or_fall_back(config, source, was_auto, notes)
         stack.callback(runner.close)
-        if resume_from is None:
+        if resume_from is None and not isinstance(begin, Origin):
             notes = explain_run(config, source, agent, notes)
         # The folder, the evaluations and the loggers
-        run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
+        run_dir = resume_from or _new_run(config, agent, begin, command)
         if resume_from is None:
             stack.enter_context(only_process(run_dir))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
@@ -179,24 +206,53 @@ def run(
         stack.callback(logger.close)
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, Loggers(loggers) if quiet else logger)
         _pass_on(notes, loop.notes)
-        if state is not None:
-            restore(loop, state)
+        _begin(loop, state, begin)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
-    kept = None if source.factory is None else source
+    kept = source if source.factory is not None else None
     return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number, kept)
 
 
 def _open_folder(
-    config: TrainConfig, resume_from: Path | None, stack: ExitStack, notify: Callable[[str], None]
+    config: TrainConfig,
+    resume_from: Path | None,
+    begin: Origin | Donor | None,
+    stack: ExitStack,
+    notify: Callable[[str], None],
 ) -> dict[str, Any] | None:
-    """Refuse a new folder that is not empty; lock the folder to resume from and return its checkpoint."""
+    """Refuse a new folder that is not empty; lock the folder to resume from. Return the checkpoint to begin with."""
     if resume_from is None:
         require_empty(config)
-        return None
+        if not isinstance(begin, Origin):
+            return None
+        if begin.note is not None:
+            notify(begin.note)
+        return begin.state
     stack.enter_context(only_process(resume_from))
     state = read_checkpoint(resume_from, notify)
     require_budget(config, state)
     return state
+
+
+def _new_run(config: TrainConfig, agent: Agent, begin: Origin | Donor | None, command: str | None) -> Path:
+    """Make the folder of a new run, once it is known that what it begins with fits."""
+    if isinstance(begin, Origin):
+        require_fitting(begin, agent, config)
+    elif begin is not None:
+        require_some(begin, agent)
+    run_dir = create_run_folder(config, command or " ".join(sys.argv))
+    if isinstance(begin, Origin):
+        write_parent(run_dir, begin, changed_settings(begin.config, config))
+    return run_dir
+
+
+def _begin(loop: TrainingLoop, state: dict[str, Any] | None, begin: Origin | Donor | None) -> None:
+    """Continue from a checkpoint, of this run or of another one, or begin with an agent."""
+    if isinstance(begin, Origin):
+        begin_branch(loop, begin)
+    elif begin is not None:
+        begin_with(loop, begin)
+    elif state is not None:
+        restore(loop, state)
 
 
 def _pass_on(notes: Sequence[str], logger: Logger) -> None:
@@ -415,15 +471,14 @@ def read_checkpoint(run_dir: Path, notify: Callable[[str], None] = lambda note: 
 
 
 def require_budget(config: TrainConfig, state: dict[str, Any]) -> None:
-    """Refuse a budget that the checkpoint has passed already; the very same one is a finished run, evaluated again.
+    """Refuse another budget that the checkpoint has passed already; the same one is a finished run, evaluated again.
 
     Raises: ConfigError.
     """
     done = {"total_timesteps": _step_of(state), "total_episodes": int(state["training"]["episodes"]["count"])}
     for name, number in done.items():
         budget, before = getattr(config, name), state["config"][name]
-        is_smaller = budget is not None and (before is None or budget < before)
-        if is_smaller and budget <= number:
+        if budget is not None and budget != before and budget <= number:
             unit = name.removeprefix("total_").replace("timesteps", "steps")
             raise ConfigError(f"{name} = {budget}: the run has done {number} {unit} already; give a larger number")
 
@@ -475,7 +530,7 @@ def final_evaluation(loop: TrainingLoop, quiet: bool) -> Evaluation | None:
 
 def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict[str, Any]:
     """Return the content of ``summary.json``."""
-    config, solved_at = loop.config, loop.evaluator.solved_at
+    config, solved_at, parent = loop.config, loop.evaluator.solved_at, read_parent(loop.run_dir)
     return {
         "env_id": config.env.env_id,
         "algorithm": config.algorithm.algo,
@@ -492,6 +547,7 @@ def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict
         "solved_at_step": solved_at[0] if solved_at else None,
         "solved_at_seconds": solved_at[1] if solved_at else None,
         "status": status,
+        **({} if parent is None else {"parent": parent["from"], "parent_step": parent["step"]}),
     }
 
 

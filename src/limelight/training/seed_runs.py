@@ -27,7 +27,6 @@ from limelight.training.loop import catch_signals
 from limelight.viewing.seeds_progress import SeedsProgress
 
 SEEDS, SETTINGS = "seeds.json", "settings.yaml"
-FINISHED = ("completed", "reached_return")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from limelight.errors import CheckpointError, ConfigError
 from limelight.runs.folder import CONFIG
+from limelight.runs.origin import has_other_env
 from limelight.runs.reader import Floats, RunData, Series, read_run
 from limelight.settings.io import all_settings, get_setting
 from limelight.viewing.plots import WINDOW, moving_average
@@ -112,13 +113,23 @@ def _settings_of(run: RunData) -> str:
 
 
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[list[Any]]]]:
-    """Return the settings that are not the same in all runs, by name, with the distinct values of each group."""
+    """Return the settings that are not the same in all runs, by name, with the distinct values of each group.
+
+    The parents of branches are a row of their own.
+    """
     found = []
     for name in all_settings():
         values = [_distinct([get_setting(run.config, name) for run in group.runs]) for group in groups]
         if name not in _NOT_COMPARED and len(_distinct([v for group in values for v in group])) > 1:
             found.append((name, values))
+    parents = [_distinct([_parent_of(run) for run in group.runs]) for group in groups]
+    if any(parent is not None for values in parents for parent in values):
+        found.append(("branched from", parents))
     return found
+
+
+def _parent_of(run: RunData) -> str | None:
+    return None if run.parent is None else f"{run.parent['from']}, step {run.parent['step']:,}"
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
@@ -151,8 +162,16 @@ def common_score(groups: Sequence[Group]) -> Score:
     return scores[-1]
 
 
+def _own_evaluations(run: RunData) -> Series:
+    """Return the evaluations of a run; those of its parent too, unless that learnt in another environment."""
+    series = run.series("eval/mean_reward")
+    if run.parent is None or not has_other_env(run.parent):
+        return series
+    return Series(*(column[series.steps > run.parent["step"]] for column in series))
+
+
 def _best_evaluation(run: RunData) -> float | None:
-    values = run.series("eval/mean_reward").values
+    values = _own_evaluations(run).values
     return float(np.nanmax(values)) if np.isfinite(values).any() else None
 
 
@@ -167,7 +186,7 @@ def steps_to(run: RunData, score: float | None) -> float | None:
     """
     if score is None:
         return run.summary.get("solved_at_step")
-    series = run.series("eval/mean_reward")
+    series = _own_evaluations(run)
     reached = np.flatnonzero(series.values >= score)
     return float(series.steps[reached[0]]) if len(reached) else None
 

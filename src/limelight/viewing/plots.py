@@ -108,6 +108,7 @@ _RANGE: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.7}
 _BEST: dict[str, Any] = {"marker": "*", "markersize": 14, "linestyle": "", "markeredgecolor": INK}
 _LARGEST: dict[str, Any] = {"linewidth": 0.9, "linestyle": "--"}
 _TARGET: dict[str, Any] = {"color": INK, "alpha": 0.6, "linewidth": 1, "linestyle": (0, (4, 3))}
+_BRANCH: dict[str, Any] = {"color": INK, "alpha": 0.6, "linewidth": 1, "linestyle": ":"}
 
 
 def learning_curve(runs: Sequence[RunData], labels: Sequence[str], smoothing: float) -> Figure:
@@ -121,6 +122,7 @@ def learning_curve(runs: Sequence[RunData], labels: Sequence[str], smoothing: fl
         for run, color in zip(runs, cycle(COLORS), strict=False):
             _draw_episodes(ax, run, color, x_of(run, run.episodes), MAX_DOTS // len(runs), smoothing)
             _draw_evaluations(ax, run, COLORS[1] if len(runs) == 1 else color, x_of)
+            _draw_branch(ax, run, x_of)
         if (target := runs[0].config.eval.stop_at_return) is not None:
             ax.axhline(target, **_TARGET)
         ax.set_xlim(left=0)
@@ -163,6 +165,14 @@ def _draw_evaluations(ax: Axes, run: RunData, color: str, x_of: _Places) -> None
         ax.plot(x[best], mean.values[best], color=color, zorder=5, **_BEST)
 
 
+def _draw_branch(ax: Axes, run: RunData, x_of: _Places) -> None:
+    """Draw where a run began from its parent: the curve before is the parent's."""
+    if run.parent is not None:
+        step = np.array([float(run.parent["step"])])
+        seconds = np.array([max((row["seconds"] for row in run.metrics if row["step"] <= step[0]), default=0.0)])
+        ax.axvline(x_of(run, Series(step, seconds, step))[0], **_BRANCH)
+
+
 def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str], smoothing: float) -> None:
     """Add the title and the legends above the panels: the marks, and the colours of several runs."""
     several = len(runs) > 1
@@ -177,6 +187,8 @@ def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str], 
         marks += [Line2D([], [], color=eval_color, label=name, **mark) for name, mark in evaluation.items()]
     if runs[0].config.eval.stop_at_return is not None:
         marks.append(Line2D([], [], label="target", **_TARGET))
+    if any(run.parent is not None for run in runs):
+        marks.append(Line2D([], [], label="branched from its parent", **_BRANCH))
     environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
     title = environments if several else f"{environments} · {labels[0]}"
     figure.text(0.05, 0.945, title, fontsize=13, fontweight="bold")

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from limelight import __version__
 from limelight.errors import ConfigError
 from limelight.runs.folder import VideoInfo
+from limelight.runs.origin import describe_parent
 from limelight.runs.reader import RunData, read_run
 from limelight.settings.io import all_settings, get_setting
 from limelight.settings.schema import TrainConfig
@@ -40,6 +41,8 @@ _RESULTS = {
     "final_eval_cut": "episodes of it that were cut",
     "solved_at_step": "solved at step",
     "solved_at_seconds": "solved after, s",
+    "parent": "branched from",
+    "parent_step": "branched at step",
 }
 _TILES = (
     "final_eval_return",
@@ -161,6 +164,7 @@ def _over_seeds(runs: Sequence[RunData], folder: Path) -> str:
 def _header(runs: Sequence[RunData], environments: str) -> str:
     """Return the title and the command lines; for one run also its status and main results."""
     commands = "\n".join(f"<p><code>{escape(run.command)}</code></p>" for run in runs if run.command)
+    commands += "".join(f"\n<p>{escape(describe_parent(run.parent))}</p>" for run in runs if run.parent is not None)
     if len(runs) > 1:
         return f"<header><h1>{escape(environments)}</h1>\n<p>{len(runs)} runs</p>\n{commands}</header>"
     run = runs[0]

@@ -1,0 +1,59 @@
+"""The runs in a folder: their status, steps, returns and age."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import limelight
+from helpers.settings import one_line
+from limelight.errors import CheckpointError
+from limelight.runs.folder import only_process, read_json, write_json
+from limelight.runs.listing import list_runs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, and copies of it with other ends."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = {"eval_every": 200, "eval_episodes": 1, "final_episodes": 1, "tensorboard": False, "log_every": 100}
+    limelight.train("Acrobot-v1", quiet=True, total_timesteps=400, run_dir=str(folder / "a" / "done"), **settings)
+    for name in ("killed", "broken", "odd", "going"):
+        shutil.copytree(folder / "a" / "done", folder / "b" / name)
+    (folder / "b" / "killed" / "summary.json").unlink()
+    summary = read_json(folder / "b" / "broken" / "summary.json")
+    write_json(folder / "b" / "broken" / "summary.json", {**summary, "status": "failed"})
+    (folder / "b" / "odd" / "config.yaml").write_text("[", encoding="utf-8")
+    return folder
+
+
+def test_every_run_has_its_status(runs: Path) -> None:
+    with only_process(runs / "b" / "going"):
+        found = {entry.path.name: entry.status for entry in list_runs(runs)}
+    assert found == {
+        "done": "finished", "killed": "stopped", "broken": "failed", "odd": "damaged", "going": "running"
+    }  # fmt: skip
+
+
+def test_a_finished_run_has_the_numbers_of_its_summary(runs: Path) -> None:
+    (entry,) = list_runs(runs / "a")
+    summary = read_json(runs / "a" / "done" / "summary.json")
+    assert (entry.env, entry.algo, entry.steps) == ("Acrobot-v1", summary["algorithm"], summary["total_timesteps"])
+    assert entry.best_return == summary["best_eval_return"]
+    assert 0 <= entry.age < 600
+
+
+def test_a_killed_run_has_the_steps_and_the_best_evaluation_of_its_rows(runs: Path) -> None:
+    entry = next(entry for entry in list_runs(runs) if entry.path.name == "killed")
+    assert entry.steps >= 400
+    assert entry.best_return is not None
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as error:
+        list_runs(tmp_path / "nowhere")
+    assert "no such folder" in one_line(error)
+    with pytest.raises(CheckpointError, match="no run in it"):
+        list_runs(tmp_path)
