@@ -701,6 +701,6 @@ def test_the_cost_of_viewing_is_measured_without_clocks_too(script: Script) -> N
     assert viewing_cost.speed(case, viewing_cost.WAYS[2], 0.05, 0) > 0.0
     assert Stopwatch.__call__ is before
     with viewing_cost.clocks(False):
-        timed = Stopwatch(lambda x: x + 1, 100)
+        timed = Stopwatch(lambda x: x + 1)
         assert timed(1) == 2
         assert timed.seconds == 0.0

@@ -28,24 +28,47 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.mark.parametrize(("steps", "every"), [(1, 7), (2, 4), (5, 2), (7, 1), (640, 1)])
-def test_calls_of_few_steps_are_measured_rarely_and_count_for_all(steps: int, every: int, clock: Clock) -> None:
+def test_long_calls_are_all_measured(clock: Clock) -> None:
     def work(seconds: float) -> float:
         clock.now += seconds
         return seconds
 
-    timed = Stopwatch(work, steps)
-    assert [timed(0.5) for _ in range(28)] == [0.5] * 28
-    assert timed.every == every
-    assert timed.seconds == pytest.approx(14.0)
-    assert clock.reads == 2 * (28 // every)
+    timed = Stopwatch(work)
+    calls = [1e-6 if i % 10 == 9 else 0.001 * (1 + i % 5) for i in range(100)]  # as rows that only reset
+    assert [timed(seconds) for seconds in calls] == calls
+    assert timed.seconds == pytest.approx(sum(calls))
+    assert clock.reads == 200
+
+
+@pytest.mark.parametrize("period", [2, 7, 8, 13])
+def test_short_calls_are_measured_one_in_seven_without_following_a_period(period: int, clock: Clock) -> None:
+    """Every so many steps an episode restarts, which takes much longer or shorter than a step."""
+
+    def work(number: int) -> None:
+        clock.now += 50e-6 if number % period == 0 else 10e-6
+
+    timed, calls = Stopwatch(work), 50_000
+    for number in range(calls):
+        timed(number)
+    assert timed.seconds == pytest.approx(clock.now, rel=0.1)
+    assert clock.reads == pytest.approx(2 * calls / stopwatch.BLOCK, rel=0.01)
+
+
+def test_calls_that_become_long_are_all_measured_from_then_on(clock: Clock) -> None:
+    def work(seconds: float) -> None:
+        clock.now += seconds
+
+    timed = Stopwatch(work)
+    for seconds in [1e-5] * 70 + [1e-2] * 70:
+        timed(seconds)
+    assert timed.seconds == pytest.approx(clock.now, rel=0.1)
 
 
 def test_a_call_that_fails_counts_nothing(clock: Clock) -> None:
     def fail(_: Any) -> None:
         raise RuntimeError("no")
 
-    timed = Stopwatch(fail, 100)
+    timed = Stopwatch(fail)
     with pytest.raises(RuntimeError, match="no"):
         timed(1)
     assert timed.seconds == 0.0

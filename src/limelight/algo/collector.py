@@ -58,7 +58,7 @@ class RolloutCollector:
         self.num_steps = num_steps
         self.normalizer = normalizer
         self.env_id = env_id
-        self.timed_step = Stopwatch(self._step, envs.num_envs)
+        self.timed_step = Stopwatch(self._step)
         """Steps the environments, and adds up the seconds that it takes."""
         self.tracker = EpisodeTracker(envs.num_envs)
         self._in_network = normalizer is not None and normalizer.in_network

@@ -31,7 +31,7 @@ class ActorLearner:
 
     def __init__(self, collector: RolloutCollector, learner: Learner, rng: np.random.Generator) -> None:
         self.collector = collector
-        self._timed_collect = Stopwatch(self._collect, collector.num_steps * collector.envs.num_envs)
+        self._timed_collect = Stopwatch(self._collect)
         self.learner = learner
         self.policy = ModelPolicy(learner.network, rng, learner.algorithm.noise_correlation)
         self.image_scale: PixelScale | None = None
