@@ -23,7 +23,7 @@ const element = (name, attributes, parent) => {
 const short = (v) => {
   if (v === null || v === undefined) return "–";
   const a = Math.abs(v);
-  if (a > 0 && a < 1e-3) return v.toExponential(2).replace("e", " e").replaceAll("-", "−");
+  if (a > 0 && a < 1e-3) return v.toExponential(2).replaceAll("-", "−");
   const [unit, letter] = a >= 1e9 ? [1e9, "G"] : a >= 1e6 ? [1e6, "M"] : a >= 1e4 ? [1e3, "k"] : [1, ""];
   return String(Number((v / unit).toPrecision(4))).replace("-", "−") + letter;
 };
