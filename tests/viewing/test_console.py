@@ -11,6 +11,7 @@ from rich.console import Console
 
 from limelight.algo.episodes import Episode
 from limelight.runners.base import Budget
+from limelight.runners.time_shares import KINDS
 from limelight.settings.schema import NO_STEP_BUDGET
 from limelight.viewing import console as module
 from limelight.viewing.console import ConsoleLogger
@@ -330,3 +331,49 @@ def test_a_line_per_episode(clock: Clock) -> None:
         console = plain_console()
         ConsoleLogger(1_000, console=console, **options).episodes(100, 1.0, finished(1.0))
         assert "episode" not in output(console)
+
+
+def shares(wall: float, *values: float) -> dict[str, float]:
+    """A row with the shares of the time in the order in which they are shown."""
+    return {"time/wall": wall, **dict(zip(KINDS, values, strict=True))}
+
+
+def test_a_terminal_shows_the_curve_the_best_evaluation_and_where_the_time_goes(clock: Clock) -> None:
+    console = terminal(80)
+    logger = ConsoleLogger(10_000, has_workers=True, console=console)
+    for i in range(100):
+        logger.log(
+            100 * i, float(i), {"rollout/ep_rew_mean": float(i), **ASYNC, **shares(1.0, 0.5, 0.2, 0.3, 0.1, 0.0)}
+        )
+    logger.log(9_900, 100.0, {"eval/mean_reward": 90.0, "eval/std_reward": 1.0, "time/eval_seconds": 25.0})
+    clock.now += 1.0
+    start = len(output(console))
+    logger.log(9_900, 100.0, {"eval/mean_reward": 80.0, "eval/std_reward": 1.0})
+    lines = [line.strip() for line in output(console)[start:].split("\x1b[2K")[-1].splitlines()]
+    assert len(lines) == 5
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[2].startswith("curve  ▁▁")
+    assert lines[2].endswith("█  best eval 90.0")
+    assert lines[3] == "time  environment 40%  acting 16%  learning 24%  evaluation 20%"
+    assert lines[4].startswith("policy lag")
+    logger.close()
+
+
+def test_a_plain_line_says_where_the_time_goes(clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(1_000, console=console)
+    logger.tick(0, 0.0)
+    clock.now += 10
+    logger.log(100, 1.0, {"rollout/ep_rew_mean": 1.0, **shares(10.0, 0.25, 0.25, 0.5, 0.0, 0.0)})
+    assert output(console).splitlines()[-1].endswith(" left  environment 25%  acting 25%  learning 50%")
+    assert "▁" not in output(console)
+    logger.close()
+
+
+@pytest.mark.parametrize(("seconds", "is_given"), [(59.0, False), (61.0, True)])
+def test_a_run_of_a_minute_ends_with_advice(seconds: float, is_given: bool, clock: Clock) -> None:
+    console = plain_console()
+    logger = ConsoleLogger(1_000, console=console, advise=lambda found: f"environment {found[KINDS[0]]:.0%}; try x")
+    logger.log(100, 1.0, shares(seconds, 0.75, 0.25, 0.0, 0.0, 0.0))
+    logger.close()
+    assert (output(console).splitlines()[-1] == "environment 75%; try x") == is_given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from limelight.algo.finite import require_finite
 from limelight.algo.normalization import ObservationNormalizer
 from limelight.algo.outliers import OutlierGuard
 from limelight.algo.rollout import FinalObs, Float, Rollout
+from limelight.algo.stopwatch import Stopwatch
 from limelight.envs.base import EnvBackend, Step
 from limelight.typing import State
 
@@ -58,8 +58,8 @@ class RolloutCollector:
         self.num_steps = num_steps
         self.normalizer = normalizer
         self.env_id = env_id
-        self.env_seconds = 0.0
-        """Seconds that steps of the environments have taken in this process."""
+        self.timed_step = Stopwatch(self._step)
+        """Steps the environments, and adds up the seconds that it takes."""
         self.tracker = EpisodeTracker(envs.num_envs)
         self._in_network = normalizer is not None and normalizer.in_network
         guarded = normalizer if normalizer is not None and not normalizer.images else None
@@ -109,7 +109,7 @@ class RolloutCollector:
             actions = policy.act(obs[t], episode_start[t])
             self._action_buffer(actions)[t] = actions
             # Step the environments
-            step = self._step(policy.to_env(actions))
+            step: Step = self.timed_step(policy.to_env(actions))
             obs[t + 1] = step.obs if self._keep_raw else self._normalized(step.obs, step.valid)
             self._rewards[t] = step.rewards
             self._terminated[t] = step.terminated
@@ -142,11 +142,8 @@ class RolloutCollector:
         return rollout
 
     def _step(self, actions: NDArray[Any]) -> Step:
-        """Step the environments, and count the seconds it takes."""
-        start = time.perf_counter()
-        step = self.envs.step(actions)
-        self.env_seconds += time.perf_counter() - start
-        return step
+        """Step the environments."""
+        return self.envs.step(actions)
 
     def clipped_share(self, policy: Policy) -> float:
         """Return the share of the last rollout's action components that ``to_env`` took to a bound of a Box, 0 to 1."""

@@ -12,7 +12,7 @@ from limelight.errors import ConfigError
 from limelight.settings.io import all_settings, for_resume, with_settings
 from limelight.settings.rules import load_valid, validate
 from limelight.settings.schema import EnvConfig, EnvKwargs, TrainConfig
-from limelight.settings.values import Range
+from limelight.settings.values import Range, shown
 
 if TYPE_CHECKING:
     from limelight.envs.source import EnvSource
@@ -140,6 +140,8 @@ class CheckArguments:
 
     env_id: str
     """A Gymnasium id, or package.module:callable that returns an environment."""
+    throughput: bool = False
+    """Instead, train for 20 s with several num_envs, backends and workers, and print the fastest flags."""
 
 
 TRAIN = Syntax("limelight train", TrainArguments, ("env_id",), settings=tuple(all_settings()))
@@ -149,9 +151,12 @@ COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
 EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
 REPLAY = Syntax("limelight replay", ReplayArguments, ("run_dir",))
 LIST = Syntax("limelight list", ListArguments, ("what", "text"))
+THROUGHPUT_SETTINGS = ("algo", "preset", "num_envs", "num_steps", "hidden_sizes", "core", "encoder", "device")
+"""Settings of ``limelight check`` that only ``--throughput`` uses."""
 CHECK = Syntax(
-    "limelight check", CheckArguments, ("env_id",), settings=("env_kwargs", "env_module", "max_episode_steps")
-)
+    "limelight check", CheckArguments, ("env_id",),
+    settings=("env_kwargs", "env_module", "max_episode_steps", *THROUGHPUT_SETTINGS),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -282,5 +287,30 @@ def check_config(argv: list[str], notice: Notice) -> EnvConfig:
     Raises: ConfigError for a setting out of its range.
     """
     parsed = parse(CHECK, argv, notice)
+    for name in THROUGHPUT_SETTINGS:
+        if name in parsed.settings:
+            raise ConfigError(
+                f"{name} = {shown(parsed.settings[name])}: only --throughput trains; add it or leave it out"
+            )
     settings = {"env_id": parsed.arguments.env_id, **parsed.settings}
     return validate(with_settings(TrainConfig(), settings)).env
+
+
+def throughput_request(argv: list[str], notice: Notice) -> TrainRequest | None:
+    """Return the run whose speed ``limelight check ARGV`` asks about; None without ``--throughput``.
+
+    Raises: ConfigError or EnvError about anything that cannot work.
+    """
+    from limelight.envs.source import resolve_env
+    from limelight.training.algorithms import AUTO
+    from limelight.training.presets import resolve_config
+
+    parsed = parse(CHECK, argv, notice)
+    if not parsed.arguments.throughput:
+        return None
+    settings = {"env_id": parsed.arguments.env_id, **parsed.settings}
+    start = with_settings(TrainConfig(), settings)
+    source = resolve_env(start.env)
+    given = {name: value for name, value in settings.items() if name != "env_id"}
+    config = resolve_config(start.env.env_id, given.get("algo", AUTO), start.preset, given, source)
+    return TrainRequest(validate(config), source, None, True, given)

@@ -311,6 +311,8 @@ def _check(argv: list[str]) -> int:
 
     if print_help(argv, CHECK):
         return 0
+    if any(word.startswith("--throughput") for word in argv) and (status := _check_throughput(argv)) is not None:
+        return status
     config = check_config(argv, notice)
     from limelight.cli.env_check.check import check_env
     from limelight.cli.env_check.findings import printed
@@ -322,6 +324,22 @@ def _check(argv: list[str]) -> int:
     for finding in findings:
         print(f"{finding.level:4}  {finding.subject:12} {finding.message}")
     return USAGE_ERROR if any(finding.level == "fail" for finding in findings) else 0
+
+
+def _check_throughput(argv: list[str]) -> int | None:
+    """Print the table of trials; None where it is switched off."""
+    from limelight.cli.arguments import throughput_request
+    from limelight.cli.output import stdout_reserved
+
+    with stdout_reserved(), _exit_on_sigterm():
+        request = throughput_request(argv, notice)
+        if request is None or request.source is None:
+            return None
+        from limelight.cli.env_check.throughput import as_lines, try_settings
+
+        trials = try_settings(request.config, request.source)
+    print("\n".join(as_lines(trials, request.config, request.given)))
+    return 0
 
 
 COMMANDS: dict[str, Command] = {

@@ -12,6 +12,7 @@ from limelight.algo.collector import RolloutCollector
 from limelight.algo.learner import Learner
 from limelight.algo.normalization import ObservationNormalizer, RunningMeanStd, make_normalizer
 from limelight.algo.rollout import Rollout
+from limelight.algo.stopwatch import Stopwatch
 from limelight.algo.train_state import TrainState
 from limelight.envs.make import make_envs
 from limelight.nn.bounds import choose_bounds
@@ -30,6 +31,7 @@ class ActorLearner:
 
     def __init__(self, collector: RolloutCollector, learner: Learner, rng: np.random.Generator) -> None:
         self.collector = collector
+        self._timed_collect = Stopwatch(self._collect)
         self.learner = learner
         self.policy = ModelPolicy(learner.network, rng, learner.algorithm.noise_correlation)
         self.image_scale: PixelScale | None = None
@@ -54,17 +56,22 @@ class ActorLearner:
             self.image_scale = self.normalizer.image_scale()
             self.learner.network.set_image_scale(self.image_scale)
         self._is_whole = False
-        rollout = self.collector.collect(self.policy)
+        rollout: Rollout = self._timed_collect(self.policy)
         self._is_whole = True
         return rollout
 
+    def _collect(self, policy: ModelPolicy) -> Rollout:
+        return self.collector.collect(policy)
+
+    def spent(self) -> tuple[float, float]:
+        """Return the seconds of steps of the environments so far, and of collecting, which contains them."""
+        return self.collector.timed_step.seconds, self._timed_collect.seconds
+
     def metrics(self) -> Metrics:
-        """Compute the learner's metrics, the share of clipped actions, and the seconds of environments, on demand."""
+        """Compute the learner's metrics and the share of clipped actions, on demand."""
         metrics = self.learner.metrics()
-        if metrics:
-            metrics["time/env_seconds"] = self.collector.env_seconds
-            if self._clips_actions:
-                metrics["train/actions_clipped"] = self.collector.clipped_share(self.policy)
+        if metrics and self._clips_actions:
+            metrics["train/actions_clipped"] = self.collector.clipped_share(self.policy)
         return metrics
 
     def get_state(self) -> State:

@@ -10,6 +10,7 @@ from typing import Any
 from limelight.algo.episodes import Episode
 from limelight.runners.actor_learner import ActorLearner
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, Budget, stamp_episodes
+from limelight.runners.time_shares import ShareMeter
 from limelight.typing import Metrics, State
 
 
@@ -23,6 +24,7 @@ class SyncRunner:
         self.num_episodes = 0
         self.seconds = 0.0
         self._episodes: list[Episode] = []
+        self._shares = ShareMeter(actor_learner)
 
     def advance(self, until: int, seconds: float) -> Metrics:
         """See :class:`limelight.runners.base.Runner`."""
@@ -48,7 +50,7 @@ class SyncRunner:
             now = time.perf_counter()
         self.seconds += now - start
         is_due = self.num_steps >= until or self.num_episodes >= most_episodes
-        return self.actor_learner.metrics() if is_due else {}
+        return {**self.actor_learner.metrics(), **self._shares.metrics(self.seconds)} if is_due else {}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
@@ -77,6 +79,7 @@ class SyncRunner:
         self.num_steps = int(state["num_steps"])
         self.num_episodes = int(state["num_episodes"])
         self.seconds = float(state["seconds"])
+        self._shares.start(self.seconds)
         self.actor_learner.learner.train_state.set_state(state["train_state"])
         return None if self.actor_learner.set_state(state["actor"], seed) else ENV_STATE_NOT_RESTORED
 

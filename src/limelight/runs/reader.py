@@ -145,10 +145,10 @@ def _read_episodes(path: Path) -> Series:
         raise CheckpointError(f"{path}: damaged (not lines of {','.join(MONITOR_COLUMNS)})") from None
     order = np.argsort(steps, kind="stable")  # reports of asynchronous workers may overlap
     returns, seconds, steps = returns[order], seconds[order], steps[order]
-    return Series(_spread(steps), _spread(seconds), returns)
+    return Series(spread(steps), spread(seconds), returns)
 
 
-def _spread(values: Floats) -> Floats:
+def spread(values: Floats) -> Floats:
     """Place episodes with equal values in a row evenly between these and the values before, [N] → [N]."""
     first = np.flatnonzero(np.diff(values, prepend=np.nan))  # nan differs from everything
     counts = np.diff(first, append=len(values))

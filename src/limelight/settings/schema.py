@@ -295,6 +295,8 @@ class LogConfig:
     """Environment steps between two videos of the best agent so far (docs/watching.md); 0: never."""
     episode_lines: bool = False
     """Print a line per finished training episode: worker, environment, return, length, mean return of the last 100."""
+    report_every: Annotated[float, Range(ge=0, le=86_400)] = 10.0
+    """Seconds between two updates of report.html while the run goes on (docs/watching.md); 0: only at its end."""
     smoothing: Annotated[float, Range(ge=0, lt=1)] = 0.95
     """Weight of the previous value in the report's exponential smoothing of returns."""
     verbose: bool = False

@@ -18,6 +18,7 @@ from typing import Any
 from limelight.errors import NonFiniteError
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import stop_signals
+from limelight.runners.time_shares import RowClock
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
@@ -103,8 +104,7 @@ class TrainingLoop:
         self._noted: set[str] = set()
         self._last_reported_step = 0
         self._last_evaluated_step = 0
-        self._last_logged_step = 0
-        self._last_logged_seconds = 0.0
+        self._clock = RowClock(config.workers.asynchronous and config.workers.runner == "local")
 
     @property
     def seconds(self) -> float:
@@ -175,14 +175,9 @@ class TrainingLoop:
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
 
     def _log(self, metrics: Metrics) -> None:
-        """Log a row: statistics of the latest episodes, speed since the row before, and ``metrics``."""
+        """Log a row: statistics of the latest episodes, ``metrics``, speed and shares of the time since."""
         step = self.runner.num_steps
-        row = dict(self.episodes.metrics())
-        elapsed = max(self.seconds - self._last_logged_seconds, 1e-9)
-        row["time/fps"] = (step - self._last_logged_step) / elapsed
-        self._last_logged_step = step
-        self._last_logged_seconds = self.seconds
-        self._write(step, {**row, **metrics})
+        self._write(step, {**self.episodes.metrics(), **self._clock.row(step, self.seconds, metrics)})
 
     def _write(self, step: int, row: Metrics) -> None:
         """Pass a row to the loggers, followed by a line if it shows that the run collapses."""
@@ -203,7 +198,9 @@ class TrainingLoop:
         started = time.monotonic()
         result = self.evaluator.evaluate(step, self.seconds)
         self._last_evaluated_step = step
-        self._write(step, {**result.to_metrics(), "time/eval_seconds": time.monotonic() - started})
+        seconds = time.monotonic() - started
+        self._clock.evaluation += seconds
+        self._write(step, {**result.to_metrics(), "time/eval_seconds": seconds})
         if result.cut:
             cut = result.describe_cut(self.config.eval.eval_episodes)
             hint = "set max_episode_steps if that is too short or too long"
@@ -270,8 +267,7 @@ class TrainingLoop:
         """Continue from :meth:`get_state`; return a phrase on what is not exact (restarts use ``seed``), or None."""
         inexact = self.runner.set_state(state["runner"], seed)
         self.evaluator.set_state(state["evaluator"])
-        self._last_logged_seconds = self.seconds
-        self._last_logged_step = self.runner.num_steps
+        self._clock.start(self.runner.num_steps, self.seconds)
         self._last_reported_step = self.runner.num_steps
         self.episodes.set_state(state["episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])

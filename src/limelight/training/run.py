@@ -31,6 +31,7 @@ from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import describe_skipped, latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import (
+    COMMAND,
     CONFIG,
     METRICS,
     MONITOR,
@@ -60,10 +61,12 @@ from limelight.training.presets import explain_preset, resolve_config
 from limelight.typing import EnvFactory
 from limelight.viewing.console import ConsoleLogger
 from limelight.viewing.jsonl import JsonlLogger
+from limelight.viewing.live import LivePage
 from limelight.viewing.logger import Logger, Loggers, require_loggers
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.record import check_video
 from limelight.viewing.tensorboard import TensorBoardLogger
+from limelight.viewing.time_spent import advice
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ def run(
         logger = make_loggers(config, run_dir, state, quiet, loggers)
         stack.callback(logger.close)
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, Loggers(loggers) if quiet else logger)
-        _pass_on(notes, loop.notes)
+        _pass_on([*([] if quiet else [_where(config, run_dir)]), *notes], loop.notes)
         _begin(loop, state, begin)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
     kept = source if source.factory is not None else None
@@ -253,6 +256,12 @@ def _begin(loop: TrainingLoop, state: dict[str, Any] | None, begin: Origin | Don
         begin_with(loop, begin)
     elif state is not None:
         restore(loop, state)
+
+
+def _where(config: TrainConfig, run_dir: Path) -> str:
+    """Return the line on the folder of a run, and on the page that shows it."""
+    page = "report.html there shows the run while it goes on" if config.log.report_every else "report.html at its end"
+    return f"run {run_dir}: {page}"
 
 
 def _pass_on(notes: Sequence[str], logger: Logger) -> None:
@@ -442,12 +451,15 @@ def make_loggers(
     ]
     if config.log.tensorboard:
         own.append(TensorBoardLogger(run_dir, resume_step))
+    if config.log.report_every:
+        command = (run_dir / COMMAND).read_text(encoding="utf-8").strip()
+        own.append(LivePage(config, run_dir, command, resumed=state is not None))
     has_workers = config.workers.asynchronous or config.workers.runner == "ray"
     episodes = 0 if state is None else int(state["training"]["episodes"]["count"])
     own.append(
         ConsoleLogger(
             budget_of(config), resume_step or 0, episodes, quiet=quiet, has_workers=has_workers,
-            episode_lines=config.log.episode_lines,
+            episode_lines=config.log.episode_lines, advise=functools.partial(advice, config=config),
         )
     )  # fmt: skip
     return Loggers([*own, *loggers])

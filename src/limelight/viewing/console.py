@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from limelight.runners.base import Budget
+from limelight.viewing.history import History
 from limelight.viewing.numbers import clock, decimal, with_spread
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 10.0
 EPISODES_WINDOW = 100
+ADVICE_SECONDS = 60.0
+"""Seconds that a run takes at least before its last line is advice on where they went."""
 
 
 class ConsoleLogger:
     """Shows steps, steps/s, mean return of the last 100 episodes, latest evaluation, elapsed and remaining time.
 
+    On a terminal there are further lines once there is something to show: the return over the run and the best
+    evaluation, where the time goes, the workers.
     While the run goes on, steps/s are of the last few drawings; at its end they are the mean of the whole run.
 
     Args:
@@ -40,6 +45,7 @@ class ConsoleLogger:
         quiet: show only messages, no progress.
         has_workers: the first steps wait for worker processes, and the display says so.
         episode_lines: print a line per finished episode, unless ``quiet``.
+        advise: returns a line of advice for the shares of the time, if there is any to give.
         console: where to draw; standard error by default, so that a command's output stays clean.
     """
 
@@ -52,6 +58,7 @@ class ConsoleLogger:
         quiet: bool = False,
         has_workers: bool = False,
         episode_lines: bool = False,
+        advise: Callable[[Mapping[str, float]], str | None] = lambda shares: None,
         console: Console | None = None,
     ) -> None:
         self._console = console or Console(stderr=True)
@@ -67,6 +74,8 @@ class ConsoleLogger:
         self._started = time.monotonic()
         self._returns: deque[float] = deque(maxlen=EPISODES_WINDOW)
         self._evaluation = "–"
+        self._history = History()
+        self._advise = advise
         self._worker_status = ""
         self._samples: deque[tuple[float, int]] = deque(maxlen=16)  # (seconds, step) of the latest drawings
         self._active = not quiet
@@ -78,6 +87,7 @@ class ConsoleLogger:
         """Receive a row of metrics; an evaluation is shown at once."""
         if "async/policy_lag" in metrics:
             self._worker_status = _worker_status(metrics)
+        self._history.add(metrics)
         if "eval/mean_reward" in metrics:
             self._evaluation = with_spread(metrics["eval/mean_reward"], metrics.get("eval/std_reward", 0.0))
             self._next_drawing = 0.0 if self._live else self._next_drawing
@@ -143,6 +153,9 @@ class ConsoleLogger:
                 self._live.stop()
             else:
                 self._print_line()
+            is_long = self._history.seconds() >= ADVICE_SECONDS
+            if is_long and (line := self._advise(self._history.time_shares())):
+                self.message(line)
 
     def _start_live(self) -> Live:
         live = Live(
@@ -200,7 +213,12 @@ class ConsoleLogger:
             no_wrap=True, overflow="ellipsis",
         )  # fmt: skip
         status = "starting workers" if self._is_starting() else self._worker_status
-        return Group(bar, numbers, *([Text(status, no_wrap=True, overflow="ellipsis")] if status else []))
+        time_line = self._history.time_line()
+        curve = self._history.returns_line(self._console.width, self._console.encoding)
+        others = [curve, Text(f"time  {time_line}" if time_line else ""), Text(status)]
+        for line in others:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return Group(bar, numbers, *(line for line in others if line))
 
     def _print_line(self) -> None:
         n = self._numbers()
@@ -208,7 +226,8 @@ class ConsoleLogger:
         times = f"{n['elapsed']} elapsed  {n['left']} left"
         status = "starting workers" if self._is_starting() else progress
         text = f"{n['percent']}  {n['episodes']}{n['steps']}  {status}  {times}"
-        text += f"  {self._worker_status}" if self._worker_status else ""
+        further = (self._history.time_line(), self._worker_status)
+        text += "".join(f"  {line}" for line in further if line)
         self._console.print(Text(text), soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ from limelight.runs.folder import CONFIG
 from limelight.runs.origin import has_other_env
 from limelight.runs.reader import Floats, RunData, Series, read_run
 from limelight.settings.io import all_settings, get_setting
-from limelight.viewing.plots import WINDOW, moving_average
+from limelight.viewing.smoothing import WINDOW, moving_average
 
 POINTS = 200
 """Most points of a curve over seeds."""

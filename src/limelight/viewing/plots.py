@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import accumulate, cycle
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from limelight.runs.reader import Floats, RunData, Series
+from limelight.viewing.smoothing import (
+    MAX_DOTS,
+    MAX_POINTS,
+    WINDOW,
+    exponential_smoothing,
+    moving_average,
+    thinned,
+)
 
-WINDOW = 100
-"""Episodes in the moving average."""
-MAX_DOTS, MAX_POINTS = 2000, 500
-"""Most episodes drawn as dots, and most points of a line; longer series are thinned out evenly."""
 PAPER, INK = "#ffffff", "#1f2328"
 COLORS = ("#2f7fd6", "#d9730d", "#2a9d6a", "#a05fd6", "#d6455d", "#1b98a6", "#8a7a1f", "#7a869a")
 """Colours of the runs, in order; each is clearly visible on white and on near-black paper."""
@@ -142,7 +146,7 @@ def _draw_episodes(ax: Axes, run: RunData, color: str, x: Floats, most: int, smo
     """Draw the training episodes of one run: at most ``most`` dots, and their two averages."""
     values = run.episodes.values
     if len(values):
-        dots, line = _thinned(len(x), most), _thinned(len(x), MAX_POINTS)
+        dots, line = thinned(len(x), most), thinned(len(x), MAX_POINTS)
         # The dots of all runs lie below all lines and become one embedded image within the SVG.
         ax.plot(x[dots], values[dots], color=color, rasterized=True, zorder=1, **_EPISODE)
         ax.plot(x[line], exponential_smoothing(values, smoothing)[line], color=color, **_SMOOTHED)
@@ -282,7 +286,7 @@ def worker_metrics(runs: Sequence[RunData]) -> Figure | None:
 
 def _draw_series(ax: Axes, series: Series, color: str, **line: Any) -> None:
     """Draw one metric as a thinned line; a single value as a dot."""
-    points = _thinned(len(series.values), MAX_POINTS)
+    points = thinned(len(series.values), MAX_POINTS)
     marker = "o" if len(points) < 2 else None
     line = {"linewidth": 1.3, **line}
     ax.plot(series.steps[points], series.values[points], color=color, marker=marker, markersize=4, **line)
@@ -299,27 +303,6 @@ def _finish_panel(ax: Axes, title: str, labels_below: bool) -> None:
 
 
 # --------------------------------------------------------------------------- arithmetic
-
-
-def moving_average(values: Floats, window: int = WINDOW) -> Floats:
-    """Return the mean of the last ``window`` values (of all, as long as there are fewer) at each place, [N] → [N]."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
-    result: Floats = (sums[ends] - sums[starts]) / (ends - starts)
-    return result
-
-
-def exponential_smoothing(values: Floats, weight: float) -> Floats:
-    """Return the exponentially weighted mean of the values so far, corrected for its start at 0, [N] → [N]."""
-    smoothed = accumulate(values.tolist(), lambda past, value: weight * past + (1 - weight) * value, initial=0.0)
-    result: Floats = np.fromiter(smoothed, np.float64)[1:] / (1 - weight ** np.arange(1, len(values) + 1))
-    return result
-
-
-def _thinned(length: int, most: int) -> Any:
-    """Return the indices of at most ``most`` of ``length`` places, evenly spread, both ends included."""
-    return np.arange(length) if length <= most else np.linspace(0, length - 1, most).astype(np.intp)
 
 
 def _last_second(run: RunData) -> float:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from limelight import __version__
 from limelight.errors import ConfigError
 from limelight.runs.folder import VideoInfo
 from limelight.runs.origin import describe_parent
 from limelight.runs.reader import RunData, read_run
-from limelight.settings.io import all_settings, get_setting
-from limelight.settings.schema import TrainConfig
-from limelight.viewing import plots
+from limelight.viewing import curves, page, plots
 from limelight.viewing.compare import score_table
 from limelight.viewing.explain.diagnosis import as_html
 from limelight.viewing.group_plots import group_curves, save_figure
 from limelight.viewing.groups import Group, common_score, differ_by_seed_only, run_folders
-from limelight.viewing.numbers import compact, decimal, with_spread
+from limelight.viewing.numbers import decimal, with_spread
+from limelight.viewing.page import chart_section, section, table, text
+from limelight.viewing.smoothing import MAX_DOTS
+from limelight.viewing.time_spent import advice, shares, spent
 
 _RESULTS = {
     "status": "status",
@@ -78,7 +77,8 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
     except OSError as error:
         raise ConfigError(f"output = {folder}: cannot be made ({error.strerror})") from None
     with plots.style():
-        curve = plots.learning_curve(runs, labels, runs[0].config.log.smoothing if smoothing is None else smoothing)
+        weight = runs[0].config.log.smoothing if smoothing is None else smoothing
+        curve = plots.learning_curve(runs, labels, weight)
         plots.to_png(curve, folder / "plots" / "learning_curve.png")
         curve_svg = plots.to_svg(curve)
         figures = (plots.training_metrics(runs), plots.worker_metrics(runs))
@@ -86,7 +86,9 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
         over_seeds = _over_seeds(runs, folder)
     (folder / "plots" / "learning_curve.svg").write_text(curve_svg, encoding="utf-8")
     path = folder / "report.html"
-    path.write_text(_page(runs, labels, folder, over_seeds, curve_svg, metrics_svg, workers_svg), encoding="utf-8")
+    path.write_text(
+        _page(runs, labels, weight, folder, over_seeds, curve_svg, metrics_svg, workers_svg), encoding="utf-8"
+    )
     return path
 
 
@@ -106,38 +108,55 @@ def _labels(runs: Sequence[RunData]) -> list[str]:
 
 
 def _page(
-    runs: Sequence[RunData], labels: Sequence[str], folder: Path, over_seeds: str, curve: str,
+    runs: Sequence[RunData], labels: Sequence[str], smoothing: float, folder: Path, over_seeds: str, curve: str,
     metrics: str | None, workers: str | None,
 ) -> str:  # fmt: skip
     environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
+    data = curves.page_data(
+        [curves.page_run(run, label, smoothing, MAX_DOTS // len(runs)) for run, label in zip(runs, labels, strict=True)]
+    )
     parts = [
         _header(runs, environments),
-        _section("What to look at", _diagnosis(runs, labels)),
+        section("What to look at", _diagnosis(runs, labels)),
         over_seeds,
-        _section("Learning curve", plots.inline_svg(curve, "learning curve")),
-    ]
-    if metrics:
-        parts.append(_section("Training", plots.inline_svg(metrics, "training metrics over environment steps")))
-    videos = _videos(runs, labels, folder)
-    if videos:
-        parts.append(_section("Videos", videos))
+        page.controls(),
+        *_curves(data, {
+            "returns": plots.inline_svg(curve, "learning curve"),
+            "training": plots.inline_svg(metrics, "training metrics over environment steps") if metrics else "",
+        }),
+    ]  # fmt: skip
+    if bars := _time_bars(runs, labels):
+        parts.append(chart_section(page.GROUPS["time"], bars + page.charts(data, "time")))
     if workers:
         figure = plots.inline_svg(workers, "policy lag and updates per second of workers over environment steps")
-        parts.append(_section("Workers", figure + _workers_table(runs, labels)))
-    parts.append(_section("Result", _result_table(runs, labels)))
-    parts.append(_section("Settings", _settings_table(runs, labels)))
+        shown = page.charts(data, "workers", figure) + f'<div class="wide">{_workers_table(runs, labels)}</div>'
+        parts.append(chart_section(page.GROUPS["workers"], shown))
+    videos = _videos(runs, labels, folder)
+    if videos:
+        parts.append(section("Videos", videos))
+    parts.append(section("Result", _result_table(runs, labels)))
+    parts.append(section("Settings", page.settings_table([run.config for run in runs], labels)))
     names = dict.fromkeys(name for run in runs for name in run.system)
     if names:
-        rows = [(name, [(_text(run.system.get(name)), False) for run in runs]) for name in names]
-        parts.append(_section("System", _table(labels, rows)))
-    body = "\n".join(parts)
-    css = files("limelight.viewing").joinpath("report.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(environments)} · Limelight</title>\n<style>\n{css}</style>\n</head>\n<body>\n{body}\n"
-        f"<footer>Limelight {escape(__version__)}</footer>\n</body>\n</html>\n"
-    )
+        rows = [(name, [(text(run.system.get(name)), False) for run in runs]) for name in names]
+        parts.append(section("System", table(labels, rows)))
+    return page.document(environments, "\n".join(parts), data)
+
+
+def _curves(data: Mapping[str, Any], static: Mapping[str, str]) -> list[str]:
+    """Return the sections of returns, training metrics and numbers of the environment that there are."""
+    found = [(group, page.charts(data, group, static.get(group, ""))) for group in ("returns", "training", "env")]
+    return [chart_section(page.GROUPS[group], content) for group, content in found if content]
+
+
+def _time_bars(runs: Sequence[RunData], labels: Sequence[str]) -> str:
+    """Return where the time of each run went, named if there are several."""
+    bars = []
+    for run, name in zip(runs, labels, strict=True):
+        found = shares(spent(run.metrics))
+        bar = page.time_bar(found, advice(found, run.config))
+        bars.append(f"<h3>{escape(name)}</h3>{bar}" if bar and len(runs) > 1 else bar)
+    return "".join(bars)
 
 
 def _diagnosis(runs: Sequence[RunData], labels: Sequence[str]) -> str:
@@ -154,11 +173,11 @@ def _over_seeds(runs: Sequence[RunData], folder: Path) -> str:
     svg = save_figure(group_curves([group]), folder / "plots" / "seeds")
     content = plots.inline_svg(svg, "interquartile mean over seeds over environment steps")
     try:
-        table = score_table([group], common_score([group]), None)
+        scores = score_table([group], common_score([group]), None)
     except ConfigError as error:  # no score yet
-        return _section("Over seeds", f"{content}<p>{escape(str(error))}</p>")
-    rows = [(name, [(text, False)]) for name, text in zip(table.header, table.rows[0], strict=True)]
-    return _section("Over seeds", f'{content}<p class="note">{escape(table.title)}</p>{_table([""], rows)}')
+        return section("Over seeds", f"{content}<p>{escape(str(error))}</p>")
+    rows = [(name, [(value, False)]) for name, value in zip(scores.header, scores.rows[0], strict=True)]
+    return section("Over seeds", f'{content}<p class="note">{escape(scores.title)}</p>{table([""], rows)}')
 
 
 def _header(runs: Sequence[RunData], environments: str) -> str:
@@ -169,15 +188,11 @@ def _header(runs: Sequence[RunData], environments: str) -> str:
         return f"<header><h1>{escape(environments)}</h1>\n<p>{len(runs)} runs</p>\n{commands}</header>"
     run = runs[0]
     status = escape(str(run.summary.get("status", _UNFINISHED)).replace("_", " "))
-    tiles = "\n".join(
-        f"<div><b>{escape(_tile(run.summary, key))}</b><span>{escape(_RESULTS[key])}</span></div>"
-        for key in _TILES
-        if run.summary.get(key) is not None
-    )
+    shown = [(_tile(run.summary, key), _RESULTS[key]) for key in _TILES if run.summary.get(key) is not None]
     title = f"{environments} · {run.config.algorithm.algo} · seed {run.config.seed}"
     return (
         f'<header><h1>{escape(title)}<span class="status">{status}</span></h1>\n{commands}\n'
-        f'<div class="tiles">{tiles}</div></header>'
+        f"{page.tiles(shown)}</header>"
     )
 
 
@@ -185,7 +200,7 @@ def _tile(summary: dict[str, Any], key: str) -> str:
     """Return a main result as text; the final evaluation with its standard deviation."""
     value = summary[key]
     if key != "final_eval_return":
-        return _text(value)
+        return text(value)
     spread = summary.get("final_eval_std")
     return decimal(value) if spread is None else with_spread(value, spread)
 
@@ -195,8 +210,8 @@ def _result_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
     rows = []
     for key in keys:
         if any(key in run.summary for run in runs):
-            rows.append((_RESULTS.get(key, key), [(_text(run.summary.get(key)), False) for run in runs]))
-    return _table(labels, rows) if rows else f"<p>{_UNFINISHED}</p>"
+            rows.append((_RESULTS.get(key, key), [(text(run.summary.get(key)), False) for run in runs]))
+    return table(labels, rows) if rows else f"<p>{_UNFINISHED}</p>"
 
 
 def _videos(runs: Sequence[RunData], labels: Sequence[str], folder: Path) -> str:
@@ -210,8 +225,8 @@ def _videos(runs: Sequence[RunData], labels: Sequence[str], folder: Path) -> str
                 source = f"data:video/mp4;base64,{b64encode(video.path.read_bytes()).decode()}"
             else:
                 source = quote(Path(os.path.relpath(video.path, folder)).as_posix())
-            text = _caption(video.info) if video.info else video.path.stem
-            caption = f"{label} · {text}" if len(runs) > 1 else text
+            words = _caption(video.info) if video.info else video.path.stem
+            caption = f"{label} · {words}" if len(runs) > 1 else words
             figures.append(
                 f'<figure><video controls muted playsinline preload="metadata" src="{source}"></video>'
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
@@ -223,7 +238,7 @@ def _caption(info: VideoInfo) -> str:
     """Return which agent was recorded when, and its results."""
     when = f"{info.which} agent, seed {info.seed}" if info.step is None else f"step {info.step:,}"
     when += ", sampled actions" if info.sampled else ""
-    score = f"return{'s' if len(info.returns) > 1 else ''} {_text(info.returns)}"
+    score = f"return{'s' if len(info.returns) > 1 else ''} {text(info.returns)}"
     return " · ".join([when, score, f"{sum(info.lengths):,} steps", *(["cut"] if info.cut else [])])
 
 
@@ -233,48 +248,5 @@ def _workers_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
     rows = []
     for title, name in counts.items():
         totals = [run.total(name) for run in runs]
-        rows.append((title, [(_text(total), bool(total)) for total in totals]))
-    return _table(labels, rows)
-
-
-def _settings_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
-    """Return all settings; those that differ from the default are coloured."""
-    defaults = TrainConfig()
-    rows = []
-    for name, setting in all_settings().items():
-        usual = get_setting(defaults, name)
-        cells = [(value := get_setting(run.config, name), value != usual) for run in runs]
-        rows.append((f"{setting.section}.{name}".strip("."), [(_text(value), changed) for value, changed in cells]))
-    note = '<p class="note">Coloured: differs from the default.</p>'
-    return note + _table(labels, rows)
-
-
-def _section(title: str, content: str) -> str:
-    return f'<section><h2>{escape(title)}</h2>\n<div class="wide">{content}</div></section>'
-
-
-def _table(labels: Sequence[str], rows: Iterable[tuple[str, list[tuple[str, bool]]]]) -> str:
-    """Return a row per name with a cell (text, marked) per run; the header names the runs if there are several."""
-    head = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels)
-    lines = [f"<thead><tr><td></td>{head}</tr></thead>"] if len(labels) > 1 else []
-    for name, cells in rows:
-        values = "".join(f"<td{' class=changed' if marked else ''}>{escape(text)}</td>" for text, marked in cells)
-        lines.append(f'<tr><th scope="row">{escape(name)}</th>{values}</tr>')
-    return "<table>" + "\n".join(lines) + "</table>"
-
-
-def _text(value: Any) -> str:
-    """Return any value of a configuration, summary or system as text for a table."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    if isinstance(value, float):
-        return compact(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {_text(item)}" for name, item in value.items()) or "–"
-    return str(value)
+        rows.append((title, [(text(total), bool(total)) for total in totals]))
+    return table(labels, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from enum import IntEnum
@@ -17,11 +18,27 @@ from numpy.typing import DTypeLike, NDArray
 from limelight.algo.normalization import Moments
 from limelight.algo.optim import initial_state
 from limelight.algo.train_state import TrainState
-from limelight.runners.processes.portable import make_block, make_lock
+from limelight.runners.processes.portable import Lock, make_block, make_lock
 from limelight.settings.schema import TrainConfig
 
 _ALIGNMENT = 64
 """Bytes of a cache line: arrays start at its multiples, so that two processes rarely write to the same line."""
+
+
+class WaitedLock:
+    """A lock that adds up the seconds that this process waits for it."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        start = time.perf_counter()
+        self._lock.__enter__()
+        self.seconds += time.perf_counter() - start
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.__exit__(*error)
 
 
 class SharedArrays:
@@ -108,6 +125,7 @@ class SharedState:
         self.lock = make_lock()
         """Held while running statistics are shared, and during updates where ``update_order`` is ``locked``."""
         self._locked = workers.shared_memory.update_order == "locked"
+        self._waited_lock = WaitedLock(self.lock)
         for worker in range(self.num_train_states):
             self.train_state(worker).set_state({**train_state.get_state(), "optimizer": state})
 
@@ -128,7 +146,12 @@ class SharedState:
 
     def update_order(self) -> AbstractContextManager[None]:
         """Return the context to pull or push parameters in: the lock where updates are ``locked``, else no lock."""
-        return self.lock if self._locked else contextlib.nullcontext()
+        return self._waited_lock if self._locked else contextlib.nullcontext()
+
+    @property
+    def waited_seconds(self) -> float:
+        """The seconds that this process has waited for the lock, where updates are ``locked``."""
+        return self._waited_lock.seconds
 
     def read_statistics(self, name: str) -> Moments:
         """Return the shared statistics of this name; the caller holds ``lock``."""

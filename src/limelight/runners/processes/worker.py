@@ -24,6 +24,7 @@ from limelight.runners.actor_learner import ActorLearner, make_actor_learner, ru
 from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, budget_of, stamp_episodes
 from limelight.runners.processes.portable import Lock, ignore_stop_signals
 from limelight.runners.processes.shared import Command, Control, SharedState
+from limelight.runners.time_shares import ShareMeter
 from limelight.runners.worker_metrics import Counter
 from limelight.runners.worker_slots import ends_the_run
 from limelight.seeds import worker_seed
@@ -106,6 +107,9 @@ class Worker:
         self.budget = budget_of(spec.config)
         self.is_due = self._is_due if self.budget.episodes is None else self._is_due_by_episodes
         self.consecutive_skips = 0
+        self.idle_seconds = 0.0
+        self.shares = ShareMeter(actor_learner)
+        self.shares.start(time.perf_counter())
         # Views of the shared counters
         counters = shared.arrays["counters"]
         self.control = shared.arrays["control"]
@@ -133,6 +137,7 @@ class Worker:
                 idle_sleep = _IDLE_SLEEP_MIN
             else:
                 time.sleep(idle_sleep)
+                self.idle_seconds += idle_sleep
                 idle_sleep = min(2 * idle_sleep, _IDLE_SLEEP_MAX)
             if number != self.last_report:
                 self.report(number)
@@ -220,6 +225,8 @@ class Worker:
     def report(self, number: int) -> None:
         """Send the episodes, metrics and lags since the last report."""
         metrics = self.actor_learner.metrics() if self.recent_updates else {}
+        if metrics:
+            metrics |= self.shares.metrics(time.perf_counter(), self.idle_seconds + self.shared.waited_seconds)
         self.channel.send(Report(number, self.episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max))
         self.last_report = number
         self.recent_updates = 0

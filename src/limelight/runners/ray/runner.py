@@ -20,8 +20,9 @@ from limelight.runners.actor_learner import running_statistics
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, budget_of, stamp_episodes
 from limelight.runners.ray.pool import WorkerPool
 from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
-from limelight.runners.ray.worker import ParameterSnapshot, WorkerResult
-from limelight.runners.worker_metrics import Counter, WorkerRates
+from limelight.runners.ray.worker import ParameterSnapshot, StatisticsUpdate, WorkerResult
+from limelight.runners.time_shares import own_shares
+from limelight.runners.worker_metrics import Counter, WorkerRates, mean_metrics
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, Metrics, State
 
@@ -60,6 +61,7 @@ class RayRunner:
         self._failed = False
         # Since the last call of advance that reached its goal
         self._metrics: Metrics = {}
+        self._shares: list[Metrics] = []  # rows of workers
         self._lags: list[int] = []
         self._episodes: list[Episode] = []
 
@@ -131,12 +133,10 @@ class RayRunner:
         """Count a rollout, its episodes and its lag, and add its observations to the running statistics."""
         self.counters[result.worker, Counter.STEPS] += result.num_valid
         self._lags.append(self.version - result.version)
+        self._shares += filter(None, [own_shares(result.metrics)])
         self._episodes += stamp_episodes(result.episodes, step, result.worker, self.config.env.num_envs)
-        for name, (new, total) in result.statistics.items():
-            statistics = self.running_statistics[name]
-            # With a single contributor, adopt its statistics unchanged (bit for bit).
-            is_only_one = statistics.moments.size + new.size == total.size
-            statistics.moments = total if is_only_one else statistics.moments.merge(new)
+        for name, update in result.statistics.items():
+            _merge(self.running_statistics[name], update)
 
     def _update(self, batch: Sequence[WorkerResult], with_metrics: bool) -> None:
         """Make the updates from these results; skip one where the gradient is not finite, and those after it.
@@ -163,8 +163,9 @@ class RayRunner:
 
     def _pop_metrics(self) -> Metrics:
         """Return the metrics of the last update that has any, and those of the workers since the last call."""
-        metrics, lags = self._metrics, self._lags
+        metrics, lags = {**self._metrics, **mean_metrics(self._shares)}, self._lags
         self._metrics = {}
+        self._shares = []
         self._lags = []
         if not lags:
             return metrics
@@ -229,6 +230,13 @@ class RayRunner:
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`."""
         self.pool.close()
+
+
+def _merge(statistics: RunningMeanStd, update: StatisticsUpdate) -> None:
+    """Add a worker's observations; with a single contributor, adopt its statistics unchanged (bit for bit)."""
+    new, total = update
+    is_only_one = statistics.moments.size + new.size == total.size
+    statistics.moments = total if is_only_one else statistics.moments.merge(new)
 
 
 def _snapshot_of(learner: Learner, statistics: Mapping[str, RunningMeanStd], version: int) -> ParameterSnapshot:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from limelight.algo.episodes import Episode
 from limelight.algo.normalization import Moments
 from limelight.algo.rollout import Rollout
 from limelight.runners.actor_learner import make_actor_learner, running_statistics
+from limelight.runners.time_shares import ShareMeter
 from limelight.seeds import worker_seed
 from limelight.settings.schema import TrainConfig
 from limelight.threads import single_threaded
@@ -83,6 +85,7 @@ class RayWorker:
         self._threads = ExitStack()
         self._threads.enter_context(single_threaded())
         self.version = -1
+        self._idle_seconds = 0.0
 
     def start(
         self,
@@ -108,10 +111,14 @@ class RayWorker:
         self.is_off_policy = self.sends_rollouts and config.workers.asynchronous
         self.actor_learner = make_actor_learner(config, factory, worker_seed(config.seed, index, restarts))
         self.running_statistics = running_statistics(self.actor_learner.normalizer, self.actor_learner.learner)
+        self._shares = ShareMeter(self.actor_learner)
+        self._last_call = time.perf_counter()
+        self._shares.start(self._last_call)
         return state is None or self.actor_learner.set_state(state, restart_seed)
 
     def collect_rollout(self, snapshot: ParameterSnapshot | None, with_metrics: bool) -> WorkerResult:
         """Collect a rollout with the parameters of ``snapshot``; None: with those of the last call."""
+        self._idle_seconds += time.perf_counter() - self._last_call
         unshared = self._load(snapshot) if snapshot is not None else {}
         learner = self.actor_learner.learner
         rollout = self.actor_learner.collect()
@@ -120,6 +127,9 @@ class RayWorker:
             learner.gradients(rollout)
             metrics = self.actor_learner.metrics() if with_metrics else {}
             gradients = learner.flat.grads.cpu().numpy()
+        self._last_call = time.perf_counter()
+        if with_metrics:
+            metrics |= self._shares.metrics(self._last_call, self._idle_seconds)
         return WorkerResult(
             self.index,
             self.version,

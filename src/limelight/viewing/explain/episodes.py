@@ -6,7 +6,7 @@ import numpy as np
 
 from limelight.viewing.collapse import FIRST_EPISODES
 from limelight.viewing.explain.evidence import Evidence, Finding, short, span, times
-from limelight.viewing.plots import WINDOW
+from limelight.viewing.smoothing import WINDOW
 
 MOST_STEPS = 5_000
 """Steps of an environment after which an episode should have ended."""

@@ -14,7 +14,7 @@ from limelight.settings.io import get_setting
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import to_text
 from limelight.viewing.collapse import FIRST_EPISODES, CollapseWatch, Notice, has_risen
-from limelight.viewing.plots import WINDOW
+from limelight.viewing.smoothing import WINDOW
 
 
 class Finding(NamedTuple):

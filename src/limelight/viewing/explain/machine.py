@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from limelight.runners.time_shares import ENVIRONMENT, EVALUATION
 from limelight.viewing.explain.evidence import Evidence, Finding, short, times
+from limelight.viewing.time_spent import spent
 
 LAG_PER_WORKER = 4.0
 """Mean policy lag per worker above which updates are old."""
@@ -63,7 +65,7 @@ def policy_lag(run: Evidence) -> Finding | None:
 
 def evaluation_slow(run: Evidence) -> Finding | None:
     """Evaluations take most of the time."""
-    seconds, training = float(run.values("time/eval_seconds")[1].sum()), _training_seconds(run)
+    seconds, training = spent(run.run.metrics).get(EVALUATION, 0.0), _training_seconds(run)
     if training + seconds < LEAST_SECONDS or seconds / (training + seconds) <= EVALUATION_SHARE:
         return None
     return Finding(
@@ -77,11 +79,9 @@ def evaluation_slow(run: Evidence) -> Finding | None:
 
 def environment_slow(run: Evidence) -> Finding | None:
     """Steps of the environment take most of the training time, in this process alone."""
-    series = run.run.series("time/env_seconds")
-    training = _training_seconds(run)
-    if not len(series.values) or training < LEAST_SECONDS:
+    seconds, training = spent(run.run.metrics).get(ENVIRONMENT, 0.0), _training_seconds(run)
+    if training < LEAST_SECONDS:
         return None
-    seconds = float(np.diff(series.values, prepend=0.0).clip(min=0.0).sum())
     if seconds / training <= ENVIRONMENT_SHARE or run.setting("backend") not in ("auto", "sync"):
         return None
     return Finding(
