@@ -18,6 +18,7 @@ from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from limelight.envs.base import OTHER_BACKEND, Step
+from limelight.envs.episode_info import VectorInfo
 from limelight.envs.games import INSTALL, id_of, step_limit
 from limelight.errors import CheckpointError, EnvError
 from limelight.settings.schema import EnvConfig
@@ -139,6 +140,7 @@ class AtariBackend:
         self.single_action_space: Space[Any] = self._envs.single_action_space
         self._num_actions = int(self._envs.single_action_space.n)
         self._lives = Lives() if config.atari.terminal_on_life_loss else None
+        self._info = VectorInfo(config.info_keys, num_envs)
         self._done = np.zeros(num_envs, np.bool_)
         self._started = False
 
@@ -149,6 +151,7 @@ class AtariBackend:
         self._started = True
         obs, info = self._envs.reset(seed=None if seed is None else _seeds(seed, self.num_envs))
         self._done = np.zeros(self.num_envs, np.bool_)
+        self._info.reset()
         if self._lives is not None:
             self._lives.begin(info["lives"])
         return np.asarray(obs)
@@ -163,7 +166,8 @@ class AtariBackend:
         valid = ~self._done
         self._done = terminated | truncated
         lost = None if self._lives is None else self._lives.lost(info["lives"], valid & ~terminated)
-        return Step(obs, rewards.astype(np.float64), terminated, truncated, valid, life_lost=lost)
+        ends = self._info.read(info, self._done, valid)
+        return Step(obs, rewards.astype(np.float64), terminated, truncated, valid, life_lost=lost, ends=ends)
 
     def get_state(self) -> State | None:
         """Return None: the games of ALE's vector environment cannot be saved."""

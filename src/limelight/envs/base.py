@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
+from limelight.envs.episode_info import Ends
 from limelight.typing import State
 
 OTHER_BACKEND = "backend = {}: the checkpoint's episodes are of another backend; resume with that one"
@@ -36,6 +37,8 @@ class Step(NamedTuple):
     (SAME_STEP and DISABLED streams); other rows are undefined. None if ``obs`` is the final observation."""
     life_lost: NDArray[np.bool_] | None = None
     """A life was lost and the game continues, which the learner treats as an end, [B]; None if lives do not count."""
+    ends: Ends | None = None
+    """The environment's own numbers of the episodes that ended in this step; None where there are none."""
 
 
 class EnvBackend(Protocol):

@@ -165,6 +165,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Return ``config`` as nested plain data, as in config.yaml."""
     data = dataclasses.asdict(config)
     data["model"]["hidden_sizes"] = list(config.model.hidden_sizes)
+    data["env"]["info_keys"] = list(config.env.info_keys)
     return data
 
 

@@ -66,6 +66,9 @@ class EnvConfig:
     """Mean by which images are standardised: of each pixel, or one of the whole frame, as classic A3C scripts have."""
     action_masks: Literal["auto", "off"] = "auto"
     """Never take an action that ``action_mask`` (in a Dict observation or in info) marks illegal; off: ignore masks."""
+    info_keys: tuple[str, ...] = ()
+    """Numbers in ``info`` at the end of an episode to log as ``env/KEY``, or ``sum:KEY`` over it; ``is_success`` and
+    ``success`` are always logged (docs/watching.md)."""
     atari: AtariConfig = field(default_factory=AtariConfig)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from limelight.envs.episode_info import InfoNotes
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import stop_signals
 from limelight.runs.agent import Agent, load
@@ -97,6 +98,7 @@ class TrainingLoop:
         self.notes = notes or logger
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
         self.episodes = ReportedEpisodes(config.total_episodes)
+        self._info_notes = InfoNotes(config.env.info_keys)
         self._noted: set[str] = set()
         self._last_reported_step = 0
         self._last_evaluated_step = 0
@@ -167,6 +169,8 @@ class TrainingLoop:
         if episodes:
             self.collapse.episodes([e.episode_return for e in episodes])
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
+            for line in self._info_notes.take(episode.info for episode in episodes):
+                self.logger.message(line)
 
     def _log(self, metrics: Metrics) -> None:
         """Log a row: statistics of the latest episodes, speed since the row before, and ``metrics``."""

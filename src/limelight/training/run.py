@@ -27,6 +27,7 @@ from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import max_workers
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
+from limelight.runs import env_numbers
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import describe_skipped, latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
@@ -382,7 +383,7 @@ def make_loggers(
     resume_step = None if state is None else _step_of(state)
     own: list[Logger] = [
         JsonlLogger(run_dir / METRICS, resume_step=resume_step),
-        MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step),
+        MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step, config.env.info_keys),
     ]
     if config.log.tensorboard:
         own.append(TensorBoardLogger(run_dir, resume_step))
@@ -489,6 +490,7 @@ def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict
         "final_eval_std": final.std_return if final else None,
         "final_eval_episodes": final.episodes if final else 0,
         "final_eval_cut": final.cut if final else 0,
+        **(env_numbers.to_summary(final.env) if final else {}),
         "solved_at_step": solved_at[0] if solved_at else None,
         "solved_at_seconds": solved_at[1] if solved_at else None,
         "status": status,

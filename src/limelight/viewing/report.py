@@ -38,6 +38,10 @@ _RESULTS = {
     "final_eval_std": "standard deviation of the final evaluation",
     "final_eval_episodes": "episodes of the final evaluation",
     "final_eval_cut": "episodes of it that were cut",
+    "final_eval_success_rate": "success rate of the final evaluation",
+    "final_eval_success_interval": "its 95 % interval (Wilson)",
+    "final_eval_success_episodes": "episodes that tell success",
+    "final_eval_env_means": "means of the environment's own numbers",
     "solved_at_step": "solved at step",
     "solved_at_seconds": "solved after, s",
 }
