@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -17,6 +18,7 @@ import numpy as np
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
+from limelight.envs.attributes import Order, follow
 from limelight.envs.episode_info import Ends, EpisodeInfo, read_info
 from limelight.envs.faults import (
     close_env,
@@ -31,7 +33,7 @@ from limelight.envs.faults import (
 )
 from limelight.envs.packing import PackObservations
 from limelight.envs.spawn import allow_children
-from limelight.errors import EnvError
+from limelight.errors import EnvError, LimelightError
 from limelight.typing import AnyEnv, EnvFactory
 
 _FAULT = "limelight_fault"
@@ -42,6 +44,15 @@ def raise_fault(infos: dict[str, Any]) -> None:
     """Raise the first fault that a copy has sent in its info."""
     if _FAULT in infos:
         raise next(fault for fault in infos[_FAULT] if isinstance(fault, EnvError))
+
+
+def raise_first(results: Iterable[Any]) -> list[Any]:
+    """Return the results of the copies; raise the first fault among them."""
+    results = list(results)
+    for result in results:
+        if isinstance(result, LimelightError):
+            raise result
+    return results
 
 
 def sent_ends(infos: dict[str, Any], done: NDArray[np.bool_], valid: NDArray[np.bool_]) -> Ends | None:
@@ -144,6 +155,13 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
             return obs, number, *ends, {} if found is None else {_EPISODE: found}
         except EnvError as fault:
             return self._nothing, 0.0, False, False, {_FAULT: fault}
+
+    def limelight_follow(self, order: Order) -> Any:
+        """Set an attribute or call a method of the environment; return the result, or the fault."""
+        try:
+            return follow(self.env, order, self._name)
+        except LimelightError as fault:
+            return fault
 
     def close(self) -> None:
         """Close the environment."""

@@ -17,6 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
+from limelight.envs.attributes import Order, refuse_orders
 from limelight.envs.base import OTHER_BACKEND, Step
 from limelight.envs.episode_info import VectorInfo
 from limelight.envs.games import INSTALL, id_of, step_limit
@@ -179,6 +180,10 @@ class AtariBackend:
         Raises: CheckpointError always.
         """
         raise CheckpointError(OTHER_BACKEND.format(self.name))
+
+    def follow(self, order: Order) -> list[Any]:
+        """Refuse the order. Raises: ConfigError always."""
+        refuse_orders(order, self.name)
 
     def close(self) -> None:
         """Release ALE's environment, which ends its threads; a second call does nothing."""

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
+from limelight.envs.attributes import Order
 from limelight.envs.episode_info import Ends
 from limelight.typing import State
 
@@ -68,6 +69,14 @@ class EnvBackend(Protocol):
 
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state` of a backend made with the same settings."""
+
+    def follow(self, order: Order) -> list[Any]:
+        """Set an attribute of every environment, or call a method; return the results, [B].
+
+        A class that is vectorised by itself counts as one environment.
+
+        Raises: ConfigError if there is none of that name, or the environments have no attributes.
+        """
 
     def close(self) -> None:
         """Close the environments; may be called twice."""

@@ -17,6 +17,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
 from limelight.envs.atari import Lives, legal
+from limelight.envs.attributes import Order, refuse_orders
 from limelight.envs.base import OTHER_BACKEND, Step
 from limelight.envs.episode_info import VectorInfo
 from limelight.envs.games import step_limit
@@ -108,6 +109,10 @@ class EnvPoolBackend:
         Raises: CheckpointError always.
         """
         raise CheckpointError(OTHER_BACKEND.format(self.name))
+
+    def follow(self, order: Order) -> list[Any]:
+        """Refuse the order. Raises: ConfigError always."""
+        refuse_orders(order, self.name)
 
     def close(self) -> None:
         """Release the pool, which ends its threads; a second call does nothing."""

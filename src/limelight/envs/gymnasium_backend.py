@@ -19,7 +19,8 @@ from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 
-from limelight.envs.async_copies import AsyncCopy, raise_fault, sent_ends
+from limelight.envs.async_copies import AsyncCopy, raise_fault, raise_first, sent_ends
+from limelight.envs.attributes import Order, follow
 from limelight.envs.base import Step
 from limelight.envs.episode_info import Ends, VectorInfo, read_info
 from limelight.envs.faults import (
@@ -232,6 +233,10 @@ class SyncBackend:
         self._began = [self._clock - int(steps) for steps in state["steps"]]
         self._valid = self._all if all(self._running) else np.array(self._running)
 
+    def follow(self, order: Order) -> list[Any]:
+        """See :class:`limelight.envs.base.EnvBackend`."""
+        return [follow(env, order, self._env_id) for env in self.envs]
+
     def close(self) -> None:
         """Close every environment; a second call does nothing."""
         if not self._closed:
@@ -403,6 +408,13 @@ class VectorBackend:
         set_env_state(self.envs, state["env"])
         self._valid = np.array(state["valid"], np.bool_)
         self._info.totals = np.array(state["totals"], np.float64)
+
+    def follow(self, order: Order) -> list[Any]:
+        """See :class:`limelight.envs.base.EnvBackend`."""
+        if isinstance(self.envs, AsyncVectorEnv):
+            with self._env_code(f"{order.kind}({order.name!r})"):
+                return raise_first(self.envs.call("limelight_follow", order))
+        return [follow(env, order, self._env_id) for env in getattr(self.envs.unwrapped, "envs", [self.envs])]
 
     def close(self) -> None:
         """Close the environments and their processes; a second call does nothing."""

@@ -294,6 +294,9 @@ class LogConfig:
     """Environment steps between two rows of metrics."""
     tensorboard: bool = True
     """Write TensorBoard events as well."""
+    callback: tuple[str, ...] = ()
+    """Objects that are told of the run's progress and may end it: ``package.module:Class(key=value)``, or one of
+    StopWithoutImprovement, StopAfter, ScheduleEnvAttr, ChangeSetting (docs/callbacks.md)."""
     video_every: Annotated[int, Range(ge=0)] = 0
     """Environment steps between two videos of the best agent so far (docs/watching.md); 0: never."""
     episode_lines: bool = False

@@ -74,4 +74,5 @@ class ReportedEpisodes:
         self._recent.extend((float(r), int(n), bool(t), dict(numbers)) for r, n, t, numbers in state["recent"])
         self.count = int(state["count"])
         self._largest_return = state["largest_return"]
-        self._surplus = [Episode(*rest, info=EpisodeInfo(*info)) for *rest, info in state["surplus"]]
+        surplus = (Episode(*episode) for episode in state["surplus"])
+        self._surplus = [episode._replace(info=EpisodeInfo(*episode.info)) for episode in surplus]

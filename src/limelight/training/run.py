@@ -7,7 +7,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,6 +51,7 @@ from limelight.spaces.describe import describe_space
 from limelight.spaces.images import explain_flat_image, is_flat_image
 from limelight.spaces.packed import Packed, path_name, walk
 from limelight.threads import single_threaded
+from limelight.training.callbacks import Callback, Callbacks, load_callbacks
 from limelight.training.evaluator import Evaluator
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
 from limelight.training.precision import choose_device, choose_precision
@@ -70,7 +71,7 @@ class RunResult:
 
     run_dir: Path
     status: str
-    """completed, reached_return or interrupted."""
+    """completed, reached_return, stopped (by a callback) or interrupted."""
     summary: dict[str, Any]
     """The content of ``summary.json``."""
     report: Path | None
@@ -95,6 +96,7 @@ def train(
     preset: str = "auto",
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> RunResult:
     """Train an agent: ``train("CartPole-v1", algo="a2c", total_timesteps=200_000, seed=1)``.
@@ -105,6 +107,7 @@ def train(
         preset: ``auto`` (by environment), ``none`` or a name.
         quiet: show no progress.
         loggers: further loggers beside the run's own.
+        callbacks: objects that are told of the progress and may end the run (docs/callbacks.md).
         settings: any setting of :class:`limelight.TrainConfig` by its plain name.
     Raises: LimelightError with one line for anything that cannot work.
     """
@@ -115,7 +118,7 @@ def train(
     env_id = env if isinstance(env, str) else qualified_name(env)
     source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
     config = resolve_config(env_id, algo, preset, settings, source)
-    return run(config, factory=source, quiet=quiet, loggers=loggers)
+    return run(config, factory=source, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
 
 def resume(
@@ -124,6 +127,7 @@ def resume(
     env: Callable[[], gym.Env[Any, Any]] | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> RunResult:
     """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`.
@@ -132,7 +136,7 @@ def resume(
     """
     folder = as_folder(run_dir)
     config = for_resume(load_valid(folder / CONFIG), settings)
-    return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers)
+    return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
 
 def run(
@@ -142,6 +146,7 @@ def run(
     resume_from: Path | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
     command: str | None = None,
 ) -> RunResult:
     """Run ``config`` from its start, or from the newest checkpoint of ``resume_from``, to its end.
@@ -152,6 +157,7 @@ def run(
         resume_from: the folder of the run to continue.
         quiet: show no progress.
         loggers: further loggers beside the run's own.
+        callbacks: told of the progress, after those that the settings name.
         command: the command line, for ``command.txt``.
     Raises: LimelightError before anything is written if the run cannot work. Once it has started, errors of the
         environment and WorkerError (with ``run_dir``) are raised after a checkpoint and ``summary.json`` were written.
@@ -159,6 +165,7 @@ def run(
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
     require_loggers(loggers)
+    told = Callbacks(load_callbacks(config, callbacks))
     source, was_auto = resolve_env(config.env, factory), config.env.backend == "auto"
     config = prepare(config, source, notes.append, resume_from is not None)
     with ExitStack() as stack:
@@ -171,20 +178,16 @@ def run(
         if resume_from is None:
             notes = explain_run(config, source, agent, notes)
         # The folder, the evaluations and the loggers
-        run_dir = resume_from or create_run_folder(config, command or " ".join(sys.argv))
-        if resume_from is None:
-            stack.enter_context(only_process(run_dir))
+        run_dir = resume_from or _make_folder(config, command or " ".join(sys.argv), stack)
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
-        logger = make_loggers(config, run_dir, state, quiet, loggers)
-        stack.callback(logger.close)
-        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, Loggers(loggers) if quiet else logger)
-        _pass_on(notes, loop.notes)
-        if state is not None:
-            restore(loop, state)
+        logger = stack.enter_context(closing(make_loggers(config, run_dir, state, quiet, loggers)))
+        lines = Loggers(loggers) if quiet else logger
+        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, lines, told)
+        _begin(loop, notes, state)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
-    kept = None if source.factory is None else source
-    return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number, kept)
+    report, kept = draw_report(run_dir), None if source.factory is None else source
+    return RunResult(run_dir, status, summary, report, interrupt.signal_number, kept)
 
 
 def _open_folder(
@@ -200,9 +203,19 @@ def _open_folder(
     return state
 
 
-def _pass_on(notes: Sequence[str], logger: Logger) -> None:
+def _make_folder(config: TrainConfig, command: str, stack: ExitStack) -> Path:
+    """Make the folder of a new run, and lock it."""
+    run_dir = create_run_folder(config, command)
+    stack.enter_context(only_process(run_dir))
+    return run_dir
+
+
+def _begin(loop: TrainingLoop, notes: Sequence[str], state: dict[str, Any] | None) -> None:
+    """Show the lines that the run begins with, and continue from a checkpoint."""
     for note in notes:
-        logger.message(note)
+        loop.notes.message(note)
+    if state is not None:
+        restore(loop, state)
 
 
 def _build_or_fall_back(
