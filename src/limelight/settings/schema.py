@@ -294,6 +294,8 @@ class LogConfig:
     """Environment steps between two rows of metrics."""
     tensorboard: bool = True
     """Write TensorBoard events as well."""
+    logger: tuple[str, ...] = ()
+    """Further loggers: wandb, swanlab, mlflow, trackio, tensorboard, or ``package.module:Class`` (docs/loggers.md)."""
     callback: tuple[str, ...] = ()
     """Objects that are told of the run's progress and may end it: ``package.module:Class(key=value)``, or one of
     StopWithoutImprovement, StopAfter, ScheduleEnvAttr, ChangeSetting (docs/callbacks.md)."""

@@ -57,9 +57,10 @@ from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, cat
 from limelight.training.precision import choose_device, choose_precision
 from limelight.training.presets import explain_preset, resolve_config
 from limelight.typing import EnvFactory
+from limelight.viewing.clients.client_logger import load_loggers, start_loggers
 from limelight.viewing.console import ConsoleLogger
 from limelight.viewing.jsonl import JsonlLogger
-from limelight.viewing.logger import Logger, Loggers, require_loggers
+from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.record import check_video
 from limelight.viewing.tensorboard import TensorBoardLogger
@@ -164,7 +165,7 @@ def run(
     """
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
-    require_loggers(loggers)
+    loggers = load_loggers(config, loggers)
     told = Callbacks(load_callbacks(config, callbacks))
     source, was_auto = resolve_env(config.env, factory), config.env.backend == "auto"
     config = prepare(config, source, notes.append, resume_from is not None)
@@ -398,7 +399,7 @@ def make_loggers(
         JsonlLogger(run_dir / METRICS, resume_step=resume_step),
         MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step, config.env.info_keys),
     ]
-    if config.log.tensorboard:
+    if config.log.tensorboard or "tensorboard" in config.log.logger:
         own.append(TensorBoardLogger(run_dir, resume_step))
     has_workers = config.workers.asynchronous or config.workers.runner == "ray"
     episodes = 0 if state is None else int(state["training"]["episodes"]["count"])
@@ -408,6 +409,7 @@ def make_loggers(
             episode_lines=config.log.episode_lines,
         )
     )  # fmt: skip
+    start_loggers(loggers, run_dir, config, resume_step)
     return Loggers([*own, *loggers])
 
 
