@@ -395,6 +395,7 @@ def make_loggers(
 ) -> Loggers:
     """Make the run's own loggers, followed by the user's; ``state``: of the checkpoint that the run continues."""
     resume_step = None if state is None else _step_of(state)
+    start_loggers(loggers, run_dir, config, resume_step)
     own: list[Logger] = [
         JsonlLogger(run_dir / METRICS, resume_step=resume_step),
         MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step, config.env.info_keys),
@@ -409,7 +410,6 @@ def make_loggers(
             episode_lines=config.log.episode_lines,
         )
     )  # fmt: skip
-    start_loggers(loggers, run_dir, config, resume_step)
     return Loggers([*own, *loggers])
 
 

@@ -95,6 +95,21 @@ def test_a_service_that_refuses_is_one_line(tmp_path: Path) -> None:
     assert one_line(error) == "logger = fake: cannot start (no network)"
 
 
+def test_a_service_that_fails_later_is_a_note_and_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Fails(FakeClient):
+        def log(self, step: int, metrics: dict[str, float]) -> None:
+            raise OSError("no network")
+
+    client = Fails()
+    assert run(settings(tmp_path / "run"), quiet=True, loggers=[ClientLogger("fake", client)]).status == "completed"
+    assert [record.getMessage() for record in caplog.records] == [
+        "limelight: note: logger = fake: log failed (no network)"
+    ]
+    assert client.calls[-1] == ("finish",)
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_missing_client_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("limelight.viewing.clients.client_logger.find_spec", lambda name: None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, final
@@ -20,6 +22,7 @@ from limelight.viewing.logger import Logger, require_loggers
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
 
+_LOG = logging.getLogger("limelight")
 SERVICES = {
     name: f"limelight.viewing.clients.{name}_client:{name.capitalize()}Client"
     for name in ("wandb", "swanlab", "mlflow", "trackio")
@@ -57,6 +60,7 @@ class ClientLogger:
         self.client = client
         self._run_dir: Path | None = None
         self._record: dict[str, Any] = {}
+        self._has_failed = False
 
     def start(self, run_dir: Path, config: TrainConfig, resume_step: int | None) -> None:
         """Begin, or continue the run of the same id.
@@ -77,7 +81,7 @@ class ClientLogger:
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Send a row; values that are not finite are left out."""
         row = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-        self.client.log(int(step), {"time/seconds": seconds, **row})
+        self._send(self.client.log, int(step), {"time/seconds": seconds, **row})
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Ignore episodes; the rows have their means."""
@@ -93,15 +97,25 @@ class ClientLogger:
         sent = self._record.setdefault("videos", [])
         for path in sorted((folder / VIDEOS).glob("[!.]*.mp4")):
             if path.name not in sent:
-                self.client.video(path)
+                self._send(self.client.video, path)
                 sent.append(path.name)
         agents = [folder / "best"] if has_state(folder / "best") else checkpoints(folder)[-1:]
         for agent in agents:
-            self.client.agent(agent)
-        self.client.finish()
+            self._send(self.client.agent, agent)
+        self._send(self.client.finish)
         self._run_dir = folder
         self._save()
         self._run_dir = None
+
+    def _send(self, method: Callable[..., None], *args: Any) -> None:
+        """Call a method of the client; the first one that fails is a note, as training does not depend on it."""
+        try:
+            method(*args)
+        except Exception as error:  # a service may raise anything
+            if not self._has_failed:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                _LOG.warning("limelight: note: logger = %s: %s failed (%s)", self.service, method.__name__, reason)
+            self._has_failed = True
 
     def _save(self) -> None:
         assert self._run_dir is not None
@@ -130,7 +144,10 @@ def _load(text: str) -> Logger:
 
 
 def start_loggers(loggers: Sequence[Logger], run_dir: Path, config: TrainConfig, resume_step: int | None) -> None:
-    """Tell the loggers that have ``start`` of the run."""
-    for logger in loggers:
-        if hasattr(logger, "start"):
-            logger.start(run_dir, config, resume_step)
+    """Tell the loggers that have ``start`` of the run; if one fails, those before it are closed."""
+    with ExitStack() as stack:
+        for logger in loggers:
+            if hasattr(logger, "start"):
+                logger.start(run_dir, config, resume_step)
+            stack.callback(logger.close)
+        stack.pop_all()
