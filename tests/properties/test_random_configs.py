@@ -66,6 +66,10 @@ def _right(setting: Setting, kind: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(KWARGS)
     if origin is Literal:
         return st.sampled_from([name for name in typing.get_args(kind) if name not in ("async", "fastest", "envpool")])
+    if setting.name in ("callback", "logger"):
+        return st.just([])
+    if setting.name == "info_keys":
+        return st.lists(st.sampled_from(("success", "sum:x", "")), max_size=2)
     if origin is tuple:
         return st.lists(st.integers(0, 5), max_size=3)
     if kind is bool:

@@ -17,6 +17,7 @@ from limelight.runs.statistics import (
     median_or_never,
     probability_of_improvement,
     seeds_needed,
+    wilson_interval,
 )
 
 
@@ -171,3 +172,17 @@ def test_never_is_later_than_everything() -> None:
     assert median_or_never([10.0, None, None]) is None
     assert median_or_never([10.0, None]) is None
     assert median_or_never([]) is None
+
+
+@pytest.mark.parametrize("successes", [0, 1, 7, 19, 20])
+def test_the_wilson_interval_is_that_of_scipy(successes: int) -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    theirs = scipy_stats.binomtest(successes, 20).proportion_ci(0.95, "wilson")
+    assert wilson_interval(successes, 20) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_the_wilson_interval_stays_within_0_and_1_and_closes() -> None:
+    assert wilson_interval(0, 5)[0] == 0.0
+    assert wilson_interval(5, 5)[1] == 1.0
+    assert wilson_interval(50, 100) == pytest.approx((0.40383, 0.59617), abs=1e-5)
+    assert wilson_interval(500, 1000) > wilson_interval(50, 100), "more trials, a higher lower end"

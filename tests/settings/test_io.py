@@ -79,6 +79,8 @@ def strategy(name: str) -> st.SearchStrategy[Any]:
         return st.sampled_from(options)
     if name == "hidden_sizes":
         return st.lists(st.integers(1, 9), min_size=1, max_size=3)
+    if name in ("info_keys", "callback", "logger"):
+        return st.lists(st.text(), max_size=3)
     if name == "env_kwargs":
         values = st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
         return st.dictionaries(st.text(), values, max_size=3)

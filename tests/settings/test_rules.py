@@ -249,3 +249,22 @@ def test_a_clipped_ratio_on_ray_makes_other_returns_than_vtrace() -> None:
 def test_a_clip_acts_on_one_update_where_an_older_policy_acted() -> None:
     ray = {"runner": "ray", "asynchronous": True, "worker_output": "rollouts"}
     assert validate(train_config(clip_ratio=0.2, **ray)).algorithm.clip_ratio == 0.2
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("",), "info_keys = '': must be KEY or sum:KEY"),
+        (("sum:",), "info_keys = 'sum:': must be KEY or sum:KEY"),
+        (("max:cost",), "info_keys = max:cost: must be cost (at the end of an episode) or sum:cost (over it)"),
+        (("a", "a"), "info_keys = a: is given twice; leave one out"),
+    ],
+)
+def test_wrong_keys_of_infos_are_refused(keys: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        validate(train_config(info_keys=keys))
+    assert message in one_line(error)
+
+
+def test_keys_of_infos_may_hold_any_other_character() -> None:
+    validate(train_config(info_keys=("reward/forward", "agent:x", "sum:a b")))

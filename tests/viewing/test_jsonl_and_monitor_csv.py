@@ -15,9 +15,12 @@ import pytest
 
 from helpers.manual_workers import draw_no_report, quick_config
 from limelight.algo.episodes import Episode
-from limelight.training.run import run
+from limelight.envs.episode_info import EpisodeInfo
+from limelight.runs.reader import read_run
+from limelight.training.run import resume, run
 from limelight.viewing.jsonl import JsonlLogger
 from limelight.viewing.monitor_csv import MonitorCsvLogger
+from limelight.viewing.seeds_progress import Tail
 from limelight.viewing.tensorboard import TensorBoardLogger
 
 
@@ -200,3 +203,66 @@ def test_tensorboard_shows_episodes_over_episodes(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("over_episodes/ep_rew_mean")] == [(3, 6.0), (7, 14.0)]
     assert [(e.step, e.value) for e in events.Scalars("over_episodes/ep_rew_max")] == [(3, 15.0), (7, 35.0)]
+
+
+# --------------------------------------------------------------------------- the environment's own numbers
+
+
+def told(numbers: dict[str, float], step: int = 0) -> Episode:
+    return Episode(0, 1.0, 10, True, step, info=EpisodeInfo(numbers, {}))
+
+
+def test_monitor_has_a_column_for_each_number_and_resumes_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.csv"
+    logger = MonitorCsvLogger(path, "Env", 0.0, info_keys=["a,b"])
+    tail = Tail(path)
+    logger.episodes(1, 0.1, [told({"a,b": 0.25}, 1), told({}, 2)])
+    assert len(tail.lines()) == 4
+    logger.episodes(3, 0.2, [told({"is_success": 1.0}, 3)])
+    logger.close()
+    assert path.read_text().splitlines()[1:] == [
+        'r,l,t,step,env,worker,"a,b",is_success', "1.0,10,0.1,1,0,0,0.25,", "1.0,10,0.1,2,0,0,,", "1.0,10,0.2,3,0,0,,1",
+    ]  # fmt: skip
+    assert tail.lines() == ["1.0,10,0.2,3,0,0,,1"], "lines that were read before are not read again"
+    resumed = MonitorCsvLogger(path, "Env", 0.0, resume_step=2, info_keys=["a,b"])
+    resumed.episodes(3, 0.3, [told({"is_success": 0.0, "a,b": 2.0}, 3)])
+    resumed.close()
+    assert path.read_text().splitlines()[-1] == "1.0,10,0.3,3,0,0,2,0"
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+def test_a_run_logs_the_numbers_of_its_environment(
+    algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_no_report(monkeypatch)
+    config = quick_config(
+        algo, env_id="helpers.informing_envs:Informs", total_timesteps=240, log_every=60, num_steps=6,
+        info_keys=("sum:cost", "distance", "typo"), run_dir=str(tmp_path / "run"), eval_every=240, eval_episodes=2,
+    )  # fmt: skip
+    run(config)
+    rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    last = next(row for row in reversed(rows) if "env/is_success" in row)
+    assert last["env/sum:cost"] == 3.0
+    assert 0.3 < last["env/is_success"] < 0.7
+    assert last["env/distance"] > 0.0
+    assert "env/typo" not in last
+    assert next(row for row in rows if "eval/success_rate" in row)["eval/success_rate"] == 1.0
+    lines = (tmp_path / "run" / "monitor.csv").read_text().splitlines()
+    assert lines[1] == "r,l,t,step,env,worker,sum:cost,distance,typo,is_success"
+    assert lines[2].split(",")[6:] == ["3", "0", "", "1"]
+    assert "info_keys = typo: none of" in capsys.readouterr().err
+    assert len(read_run(tmp_path / "run").episodes.values) == len(lines) - 2
+
+
+def test_numbers_survive_a_resume_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+    settings: dict[str, Any] = {
+        "env_id": "helpers.informing_envs:Informs", "info_keys": ("sum:cost",), "num_steps": 4, "log_every": 40,
+    }  # fmt: skip
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    run(quick_config("a2c", total_timesteps=160, run_dir=whole, **settings), quiet=True)
+    run(quick_config("a2c", total_timesteps=80, run_dir=parts, **settings), quiet=True)
+    resume(parts, total_timesteps=160, quiet=True)
+    keys = ("env/sum:cost", "env/is_success", "rollout/episodes")
+    mine, theirs = (read_jsonl(Path(folder) / "metrics.jsonl") for folder in (parts, whole))
+    assert [row[key] for row in mine for key in keys] == [row[key] for row in theirs for key in keys]

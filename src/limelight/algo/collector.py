@@ -15,6 +15,7 @@ from limelight.algo.outliers import OutlierGuard
 from limelight.algo.rollout import FinalObs, Float, Rollout
 from limelight.algo.stopwatch import Stopwatch
 from limelight.envs.base import EnvBackend, Step
+from limelight.envs.episode_info import Ends
 from limelight.typing import State
 
 
@@ -73,6 +74,7 @@ class RolloutCollector:
         self._rewards = np.zeros((T, B))  # float64, as the environments give them and as returns are summed
         self._terminated, self._truncated, self._valid, self._float_rewards = np.zeros((4, T, B), np.float32)
         self._episode_start = np.ones((T + 1, B), np.float32)
+        self._ends: list[Ends | None] = [None] * T
         self._recurrent_state: Float | None = None
         self._life_lost: NDArray[np.bool_] | None = None  # [T, B]; allocated if a lost life counts as an end
 
@@ -115,6 +117,7 @@ class RolloutCollector:
             self._terminated[t] = step.terminated
             self._truncated[t] = step.truncated
             self._valid[t] = step.valid
+            self._ends[t] = step.ends
             # Episode starts: in NEXT_STEP, a row that only resets returns the next episode's first observation
             np.subtract(1.0, self._valid[t], out=episode_start[t + 1])
             if step.life_lost is not None:
@@ -138,7 +141,7 @@ class RolloutCollector:
             )  # fmt: skip
             space = self.envs.single_observation_space
             require_finite(rollout, self.tracker.lengths, self.env_id, self._rewards, space)
-        self.tracker.add(rollout, self._life_lost, self._rewards)
+        self.tracker.add(rollout, self._life_lost, self._rewards, self._ends)
         return rollout
 
     def _step(self, actions: NDArray[Any]) -> Step:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limelight.algo.rollout import Rollout
+from limelight.envs.episode_info import NO_INFO, Ends, EpisodeInfo
 from limelight.typing import State
 
 
@@ -23,6 +25,8 @@ class Episode(NamedTuple):
     """Environment steps of the run at the end of the rollout in which the episode ended; set by the runner."""
     worker: int = 0
     """Index of the worker that ran it, 0 where there are none; set by the runner."""
+    info: EpisodeInfo = NO_INFO
+    """The environment's own numbers."""
 
 
 class EpisodeTracker:
@@ -43,6 +47,7 @@ class EpisodeTracker:
         rollout: Rollout,
         life_lost: NDArray[np.bool_] | None = None,
         rewards: NDArray[np.float64] | None = None,
+        ends: Sequence[Ends | None] | None = None,
     ) -> None:
         """Add a rollout to the running episodes and record those that it finished.
 
@@ -50,6 +55,7 @@ class EpisodeTracker:
             rollout: the rollout.
             life_lost: [T, B], rows that count as terminated for learning while the episode goes on.
             rewards: [T, B], as the environments gave them, where those of the rollout are rounded to float32.
+            ends: [T], the environments' own numbers of the episodes that ended there.
         """
         rewards = np.asarray(rollout.rewards, np.float64) if rewards is None else rewards
         terminated, truncated = rollout.terminated, rollout.truncated
@@ -63,10 +69,11 @@ class EpisodeTracker:
             self.returns += rewards[t]
             self.lengths += rollout.valid[t]
             for b in np.flatnonzero(terminated[t] + truncated[t]):
-                self._finish(int(b), bool(terminated[t, b]))
+                info = ((ends and ends[t]) or {}).get(int(b), NO_INFO)
+                self._finish(int(b), bool(terminated[t, b]), info)
 
-    def _finish(self, b: int, terminated: bool) -> None:
-        self._finished.append(Episode(b, float(self.returns[b]), int(self.lengths[b]), terminated))
+    def _finish(self, b: int, terminated: bool, info: EpisodeInfo) -> None:
+        self._finished.append(Episode(b, float(self.returns[b]), int(self.lengths[b]), terminated, info=info))
         self.returns[b] = 0.0
         self.lengths[b] = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -229,6 +230,20 @@ class Learner:
         self.progress = float(state["progress"])
         self._reward_max = float(state["reward_max"])
         self.applied.clipped = None if state["clipped"] is None else float(state["clipped"])
+
+
+CHANGEABLE = ("learning_rate", "critic_learning_rate", "ent_coef", "vf_coef")
+"""Settings that may change while a learner learns."""
+
+
+def change_setting(learner: Learner, name: str, value: float) -> None:
+    """Change one of the settings ``CHANGEABLE`` from the next update on; schedules multiply the new value."""
+    change: dict[str, Any] = {name: value}
+    if name in ("ent_coef", "vf_coef"):
+        learner.algorithm = dataclasses.replace(learner.algorithm, **change)
+        return
+    learner.optim = dataclasses.replace(learner.optim, **change)
+    learner._learning_rates = learning_rates(learner.optim, learner.flat.span(learner.model.critic.parameters()))
 
 
 def not_finite_message(learning_rate: float, update: int) -> str:

@@ -64,6 +64,8 @@ class EvaluateArguments:
     """Module to import first because it registers the environment id."""
     max_episode_steps: Annotated[int | None, Range(ge=1)] = None
     """Time limit of an episode in environment steps, instead of the one of the run."""
+    info_keys: tuple[str, ...] = ()
+    """Numbers in info at the end of an episode to report beside those of the run: KEY, or sum:KEY over the episode."""
     which: Literal["best", "last"] = "best"
     """The best agent, or the newest checkpoint (which is also the best one if nothing was evaluated)."""
     episode_lines: bool = False
@@ -273,12 +275,15 @@ def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | st
         changes["env_module"] = arguments.env_module
     if arguments.max_episode_steps is not None:
         changes["max_episode_steps"] = arguments.max_episode_steps
+    if arguments.info_keys:
+        before = agent.config.env.info_keys
+        changes["info_keys"] = (*before, *(key for key in arguments.info_keys if key not in before))
     if not changes:
         return arguments.env_id
     from limelight.runs.evaluation import env_of
 
     config, _ = env_of(agent, arguments.env_id)
-    return dataclasses.replace(config, **changes)
+    return validate(TrainConfig(env=dataclasses.replace(config, **changes))).env
 
 
 def check_config(argv: list[str], notice: Notice) -> EnvConfig:

@@ -205,6 +205,7 @@ def _evaluate(argv: list[str]) -> int:
     if print_help(argv, EVALUATE):
         return 0
     arguments = evaluate_arguments(argv, notice)
+    from limelight.runs import env_numbers
     from limelight.runs.checkpoint import has_state
     from limelight.viewing.numbers import decimal, with_spread
 
@@ -229,6 +230,8 @@ def _evaluate(argv: list[str]) -> int:
         f"episode{'' if result.episodes == 1 else 's'}{result.describe_cut(asked)} (median "
         f"{decimal(result.median_return)}, IQM {decimal(result.iqm_return)}, mean length {decimal(result.mean_length)})"
     )
+    if result.env:
+        print(env_numbers.describe(result.env, result.episodes))
     if video:
         path, played = video
         print(f"video: {path}" + (f" (cut after {sum(played.lengths):,} steps)" if played.cut else ""))

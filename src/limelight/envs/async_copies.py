@@ -1,20 +1,25 @@
 """Copies of an environment in the processes of ``AsyncVectorEnv``, and how their faults reach the main process.
 
-The contract is that of the backend sync: rewards in any scalar form, infos of any content, which are not sent, and
-faults that are raised as one EnvError. Gymnasium would print the traceback of each and end the process.
+The contract is that of the backend sync: rewards in any scalar form, infos of any content, of which only the numbers at
+the end of an episode are sent, and faults that are raised as one EnvError. Gymnasium would print the traceback of each
+and end the process.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, final
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Space
+from numpy.typing import NDArray
 
+from limelight.envs.attributes import Order, follow
+from limelight.envs.episode_info import Ends, EpisodeInfo, read_info
 from limelight.envs.faults import (
     close_env,
     end_flags,
@@ -28,16 +33,34 @@ from limelight.envs.faults import (
 )
 from limelight.envs.packing import PackObservations
 from limelight.envs.spawn import allow_children
-from limelight.errors import EnvError
+from limelight.errors import EnvError, LimelightError
 from limelight.typing import AnyEnv, EnvFactory
 
 _FAULT = "limelight_fault"
+_EPISODE = "limelight_episode"
 
 
 def raise_fault(infos: dict[str, Any]) -> None:
     """Raise the first fault that a copy has sent in its info."""
     if _FAULT in infos:
         raise next(fault for fault in infos[_FAULT] if isinstance(fault, EnvError))
+
+
+def raise_first(results: Iterable[Any]) -> list[Any]:
+    """Return the results of the copies; raise the first fault among them."""
+    results = list(results)
+    for result in results:
+        if isinstance(result, LimelightError):
+            raise result
+    return results
+
+
+def sent_ends(infos: dict[str, Any], done: NDArray[np.bool_], valid: NDArray[np.bool_]) -> Ends | None:
+    """Return the numbers that the copies have sent of the episodes that ended in this step."""
+    infos = infos.get("final_info", infos)
+    if _EPISODE not in infos:
+        return None
+    return {i: found for i, found in enumerate(infos[_EPISODE]) if done[i] and isinstance(found, EpisodeInfo)}
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,7 @@ class AsyncCopy:
     index: int = 0
     """Number of the environment."""
     spaces: tuple[Space[Any], Space[Any]] | None = None
+    info_keys: tuple[str, ...] = ()
     parent: int = field(default_factory=os.getpid)
 
     def __call__(self) -> AnyEnv:
@@ -75,7 +99,7 @@ class AsyncCopy:
             if self.spaces is None:
                 raise
             return _Contained(_StandIn(*self.spaces), self.name, self.index, error)
-        return _Contained(env, self.name, self.index)
+        return _Contained(env, self.name, self.index, info_keys=self.info_keys)
 
 
 @final
@@ -89,13 +113,16 @@ class _StandIn(gym.Env[Any, Any]):
 
 @final
 class _Contained(gym.Wrapper[Any, Any, Any, Any]):
-    """A copy whose faults are sent in the place of its info, and whose info is left out."""
+    """A copy whose faults are sent in the place of its info, and of whose info only the numbers at the end are sent."""
 
-    def __init__(self, env: AnyEnv, name: str, index: int, fault: EnvError | None = None) -> None:
+    def __init__(
+        self, env: AnyEnv, name: str, index: int, fault: EnvError | None = None, info_keys: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(env)
         self._name = name
         self._index = index
         self._fault = fault
+        self._info_keys = info_keys
         space = env.observation_space
         self._nothing = np.zeros(space.shape or (), space.dtype)
         self._inner = env.env if isinstance(env, PackObservations) else env
@@ -120,13 +147,21 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
             with env_code(self._name, "step()"):
                 result = self.env.step(action)
             try:
-                obs, reward, terminated, truncated, _ = result
+                obs, reward, terminated, truncated, info = result
                 number, ends = one_number(reward), end_flags(terminated, truncated)
             except (ValueError, TypeError) as error:
                 raise step_misfit(self._name, "", self._index, self.observation_space, error) from error
-            return obs, number, *ends, {}
+            found = read_info(info, self._info_keys) if any(ends) else None
+            return obs, number, *ends, {} if found is None else {_EPISODE: found}
         except EnvError as fault:
             return self._nothing, 0.0, False, False, {_FAULT: fault}
+
+    def limelight_follow(self, order: Order) -> Any:
+        """Set an attribute or call a method of the environment; return the result, or the fault."""
+        try:
+            return follow(self.env, order, self._name)
+        except LimelightError as fault:
+            return fault
 
     def close(self) -> None:
         """Close the environment."""

@@ -17,7 +17,9 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
+from limelight.envs.attributes import Order, refuse_orders
 from limelight.envs.base import OTHER_BACKEND, Step
+from limelight.envs.episode_info import VectorInfo
 from limelight.envs.games import INSTALL, id_of, step_limit
 from limelight.errors import CheckpointError, EnvError
 from limelight.settings.schema import EnvConfig
@@ -139,6 +141,7 @@ class AtariBackend:
         self.single_action_space: Space[Any] = self._envs.single_action_space
         self._num_actions = int(self._envs.single_action_space.n)
         self._lives = Lives() if config.atari.terminal_on_life_loss else None
+        self._info = VectorInfo(config.info_keys, num_envs)
         self._done = np.zeros(num_envs, np.bool_)
         self._started = False
 
@@ -149,6 +152,7 @@ class AtariBackend:
         self._started = True
         obs, info = self._envs.reset(seed=None if seed is None else _seeds(seed, self.num_envs))
         self._done = np.zeros(self.num_envs, np.bool_)
+        self._info.reset()
         if self._lives is not None:
             self._lives.begin(info["lives"])
         return np.asarray(obs)
@@ -163,7 +167,8 @@ class AtariBackend:
         valid = ~self._done
         self._done = terminated | truncated
         lost = None if self._lives is None else self._lives.lost(info["lives"], valid & ~terminated)
-        return Step(obs, rewards.astype(np.float64), terminated, truncated, valid, life_lost=lost)
+        ends = self._info.read(info, self._done, valid)
+        return Step(obs, rewards.astype(np.float64), terminated, truncated, valid, life_lost=lost, ends=ends)
 
     def get_state(self) -> State | None:
         """Return None: the games of ALE's vector environment cannot be saved."""
@@ -175,6 +180,10 @@ class AtariBackend:
         Raises: CheckpointError always.
         """
         raise CheckpointError(OTHER_BACKEND.format(self.name))
+
+    def follow(self, order: Order) -> list[Any]:
+        """Refuse the order. Raises: ConfigError always."""
+        refuse_orders(order, self.name)
 
     def close(self) -> None:
         """Release ALE's environment, which ends its threads; a second call does nothing."""

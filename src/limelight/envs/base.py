@@ -12,6 +12,8 @@ import numpy as np
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
+from limelight.envs.attributes import Order
+from limelight.envs.episode_info import Ends
 from limelight.typing import State
 
 OTHER_BACKEND = "backend = {}: the checkpoint's episodes are of another backend; resume with that one"
@@ -36,6 +38,8 @@ class Step(NamedTuple):
     (SAME_STEP and DISABLED streams); other rows are undefined. None if ``obs`` is the final observation."""
     life_lost: NDArray[np.bool_] | None = None
     """A life was lost and the game continues, which the learner treats as an end, [B]; None if lives do not count."""
+    ends: Ends | None = None
+    """The environment's own numbers of the episodes that ended in this step; None where there are none."""
 
 
 class EnvBackend(Protocol):
@@ -65,6 +69,14 @@ class EnvBackend(Protocol):
 
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state` of a backend made with the same settings."""
+
+    def follow(self, order: Order) -> list[Any]:
+        """Set an attribute of every environment, or call a method; return the results, [B].
+
+        A class that is vectorised by itself counts as one environment.
+
+        Raises: ConfigError if there is none of that name, or the environments have no attributes.
+        """
 
     def close(self) -> None:
         """Close the environments; may be called twice."""

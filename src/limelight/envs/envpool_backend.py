@@ -17,7 +17,9 @@ from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
 from limelight.envs.atari import Lives, legal
+from limelight.envs.attributes import Order, refuse_orders
 from limelight.envs.base import OTHER_BACKEND, Step
+from limelight.envs.episode_info import VectorInfo
 from limelight.envs.games import step_limit
 from limelight.envs.source import EnvSource
 from limelight.errors import CheckpointError
@@ -59,6 +61,7 @@ class EnvPoolBackend:
         actions = self.single_action_space
         self._num_actions = int(actions.n) if isinstance(actions, Discrete) and source.kind == "atari" else None
         self._lives = Lives() if source.config.atari.terminal_on_life_loss else None
+        self._info = VectorInfo(source.config.info_keys, num_envs)
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment, the i-th with ``seed + i``; return observations [B, *obs_shape]."""
@@ -66,6 +69,7 @@ class EnvPoolBackend:
             seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
             self._pool = self._make(seed % (2**31 - self.num_envs))
         obs, info = self._pool.reset()
+        self._info.reset()
         if self._lives is not None:
             self._lives.begin(info["lives"])
         return np.asarray(obs, self._dtype)
@@ -91,8 +95,9 @@ class EnvPoolBackend:
         valid = (elapsed > 0) & (elapsed <= self._limit)
         rewards, terminated = np.where(valid, rewards, 0.0), terminated & valid
         lost = None if self._lives is None else self._lives.lost(info["lives"], valid & ~terminated)
-        obs = np.asarray(obs, self._dtype)
-        return Step(obs, rewards, terminated, elapsed == self._limit, valid, life_lost=lost)
+        obs, truncated = np.asarray(obs, self._dtype), elapsed == self._limit
+        ends = self._info.read(info, terminated | truncated, valid)
+        return Step(obs, rewards, terminated, truncated, valid, life_lost=lost, ends=ends)
 
     def get_state(self) -> State | None:
         """Return None: EnvPool's state cannot be saved."""
@@ -104,6 +109,10 @@ class EnvPoolBackend:
         Raises: CheckpointError always.
         """
         raise CheckpointError(OTHER_BACKEND.format(self.name))
+
+    def follow(self, order: Order) -> list[Any]:
+        """Refuse the order. Raises: ConfigError always."""
+        refuse_orders(order, self.name)
 
     def close(self) -> None:
         """Release the pool, which ends its threads; a second call does nothing."""

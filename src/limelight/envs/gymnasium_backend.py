@@ -19,8 +19,10 @@ from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 
-from limelight.envs.async_copies import AsyncCopy, raise_fault
+from limelight.envs.async_copies import AsyncCopy, raise_fault, raise_first, sent_ends
+from limelight.envs.attributes import Order, follow
 from limelight.envs.base import Step
+from limelight.envs.episode_info import Ends, VectorInfo, read_info
 from limelight.envs.faults import (
     PLAIN_NUMBERS,
     StepValueError,
@@ -81,10 +83,13 @@ class SyncBackend:
         envs: Sequence[AnyEnv],
         autoreset_mode: AutoresetName = "next_step",
         env_id: str = "env",
+        info_keys: Sequence[str] = (),
     ) -> None:
+        """``info_keys``: read at the end of every episode."""
         self.envs = list(envs)
         self.num_envs = len(envs)
         self._env_id = env_id
+        self._info_keys = tuple(info_keys)
         self._closed = False
         _check_alike(self.envs, env_id)
         space = self.single_observation_space = self.envs[0].observation_space
@@ -124,6 +129,7 @@ class SyncBackend:
         observations, infos, running = self._observations, self._infos, self._running
         valid, done = self._valid, False
         rewards, terminated, truncated = np.zeros(self.num_envs), self._none, self._none
+        ends: Ends | None = None
         self._clock += 1
         try:
             for i, step in enumerate(self._steps):
@@ -136,6 +142,7 @@ class SyncBackend:
                         if not done:
                             terminated, truncated, done = terminated.copy(), truncated.copy(), True
                         terminated[i], truncated[i], running[i] = term, trunc, False
+                        ends = self._noted(ends, i)
                 else:
                     self._restart(i)
                     running[i] = True
@@ -143,12 +150,13 @@ class SyncBackend:
             self._explain(error, i)
             raise
         self._valid = np.array(running) if done else self._all
-        return Step(self._read(), rewards, terminated, truncated, valid)
+        return Step(self._read(), rewards, terminated, truncated, valid, ends=ends)
 
     def _same_step(self, actions: NDArray[Any]) -> Step:
         observations, infos = self._observations, self._infos
         rewards, terminated, truncated = np.zeros(self.num_envs), self._none, self._none
         final_obs: NDArray[Any] | None = None
+        ends: Ends | None = None
         self._clock += 1
         try:
             for i, step in enumerate(self._steps):
@@ -162,11 +170,17 @@ class SyncBackend:
                         terminated, truncated = terminated.copy(), truncated.copy()
                         final_obs = np.zeros((self.num_envs, *final.shape), final.dtype)
                     terminated[i], truncated[i], final_obs[i] = term, trunc, final
+                    ends = self._noted(ends, i)
                     self._restart(i)
         except (Exception, SystemExit) as error:
             self._explain(error, i)
             raise
-        return Step(self._read(), rewards, terminated, truncated, self._all, final_obs)
+        return Step(self._read(), rewards, terminated, truncated, self._all, final_obs, ends=ends)
+
+    def _noted(self, ends: Ends | None, i: int) -> Ends | None:
+        """Return ``ends`` with the numbers of environment ``i``, whose episode has ended, if it has any."""
+        found = read_info(self._infos[i], self._info_keys)
+        return ends if found is None else {**(ends or {}), i: found}
 
     def _restart(self, i: int, seed: int | None = None) -> None:
         """Start the next episode of environment ``i``."""
@@ -219,6 +233,10 @@ class SyncBackend:
         self._began = [self._clock - int(steps) for steps in state["steps"]]
         self._valid = self._all if all(self._running) else np.array(self._running)
 
+    def follow(self, order: Order) -> list[Any]:
+        """See :class:`limelight.envs.base.EnvBackend`."""
+        return [follow(env, order, self._env_id) for env in self.envs]
+
     def close(self) -> None:
         """Close every environment; a second call does nothing."""
         if not self._closed:
@@ -235,7 +253,7 @@ class VectorBackend:
 
     step: StepFunction
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], env_id: str = "env") -> None:
+    def __init__(self, envs: VectorEnv[Any, Any, Any], env_id: str = "env", info_keys: Sequence[str] = ()) -> None:
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise EnvError(f"env_id = {env_id}: its vectorised class states no autoreset_mode; use backend sync")
@@ -247,6 +265,8 @@ class VectorBackend:
         self._all = _mask(self.num_envs, True)
         self._valid = self._all
         self._env_id = env_id
+        self._info = VectorInfo(info_keys, self.num_envs)
+        self._ends = sent_ends if self.name == "async" else self._info.read
         self._clock = 0
         self._check = LeafReader(whole(self.single_observation_space), self.num_envs).check
         self._read_final = LeafReader(whole(self.single_observation_space), 1).read
@@ -265,6 +285,7 @@ class VectorBackend:
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment; return the first observations, [B, *obs_shape]."""
         obs = self._reset(seed=seed)
+        self._info.reset()
         self._valid = self._all
         self._clock = 0
         return self._checked(obs)
@@ -317,29 +338,34 @@ class VectorBackend:
             raise
 
     def _next_step(self, actions: NDArray[Any]) -> Step:
-        obs, rewards, terminated, truncated, _ = self._vector_step(actions)
-        valid = self._valid
-        self._valid = ~(terminated | truncated)
-        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, valid)
+        obs, rewards, terminated, truncated, infos = self._vector_step(actions)
+        valid, done = self._valid, terminated | truncated
+        self._valid = ~done
+        ends = self._ends(infos, done, valid) if infos or self._info.keys else None
+        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, valid, ends=ends)
 
     def _next_step_masked(self, actions: NDArray[Any]) -> Step:
-        obs, rewards, terminated, truncated, _ = self._vector_step(actions)
+        obs, rewards, terminated, truncated, infos = self._vector_step(actions)
         valid = self._valid
         rewards = np.where(valid, rewards, 0.0)
         terminated, truncated = terminated & valid, truncated & valid
-        self._valid = ~(terminated | truncated)
-        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, valid)
+        done = terminated | truncated
+        self._valid = ~done
+        ends = self._ends(infos, done, valid)
+        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, valid, ends=ends)
 
     def _same_step(self, actions: NDArray[Any]) -> Step:
         obs, rewards, terminated, truncated, infos = self._vector_step(actions)
         final_obs: NDArray[Any] | None = None
-        done = np.flatnonzero(terminated | truncated)
-        if done.size:
+        done = terminated | truncated
+        if done.any():
             space = self.single_observation_space
             final_obs = np.zeros((self.num_envs, *(space.shape or ())), space.dtype)
-            for i in done:
+            for i in np.flatnonzero(done):
                 final_obs[i] = self._final_row(infos, int(i))
-        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, self._all, final_obs)
+        ends = self._ends(infos, done, self._all)
+        rewards = np.asarray(rewards, np.float64)
+        return Step(self._checked(obs), rewards, terminated, truncated, self._all, final_obs, ends=ends)
 
     def _final_row(self, infos: Any, i: int) -> NDArray[Any]:
         """Return the final observation of environment ``i``.
@@ -357,18 +383,22 @@ class VectorBackend:
             ) from None
 
     def _step_then_reset(self, actions: NDArray[Any]) -> Step:
-        obs, rewards, terminated, truncated, _ = self._vector_step(actions)
+        obs, rewards, terminated, truncated, infos = self._vector_step(actions)
         final_obs: NDArray[Any] | None = None
         done = terminated | truncated
+        ends = self._ends(infos, done, self._all)
         if done.any():
             final_obs = np.array(self._in_space(obs))  # a copy: the reset may write into the same buffer
             obs = self._reset(options={"reset_mask": done})
-        return Step(self._checked(obs), np.asarray(rewards, np.float64), terminated, truncated, self._all, final_obs)
+        rewards = np.asarray(rewards, np.float64)
+        return Step(self._checked(obs), rewards, terminated, truncated, self._all, final_obs, ends=ends)
 
     def get_state(self) -> State | None:
         """Return the vector environment's state and which rows are due for a reset; None if it is not plain data."""
         state = get_env_state(self.envs)
-        return None if state is None else {"env": state, "valid": self._valid.copy()}
+        return (
+            None if state is None else {"env": state, "valid": self._valid.copy(), "totals": self._info.totals.copy()}
+        )
 
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state`.
@@ -377,6 +407,14 @@ class VectorBackend:
         """
         set_env_state(self.envs, state["env"])
         self._valid = np.array(state["valid"], np.bool_)
+        self._info.totals = np.array(state["totals"], np.float64)
+
+    def follow(self, order: Order) -> list[Any]:
+        """See :class:`limelight.envs.base.EnvBackend`."""
+        if isinstance(self.envs, AsyncVectorEnv):
+            with self._env_code(f"{order.kind}({order.name!r})"):
+                return raise_first(self.envs.call("limelight_follow", order))
+        return [follow(env, order, self._env_id) for env in getattr(self.envs.unwrapped, "envs", [self.envs])]
 
     def close(self) -> None:
         """Close the environments and their processes; a second call does nothing."""
@@ -398,6 +436,7 @@ def make_async(
     autoreset_mode: AutoresetName = "next_step",
     env_id: str = "env",
     spaces: tuple[Space[Any], Space[Any]] | None = None,
+    info_keys: Sequence[str] = (),
 ) -> VectorBackend:
     """Start one process per environment, by ``spawn``: for environments whose steps are expensive.
 
@@ -407,12 +446,13 @@ def make_async(
         autoreset_mode: when a finished episode restarts.
         env_id: the environment's name in messages.
         spaces: of observations and actions; without them, an environment is made to read them.
+        info_keys: read at the end of every episode.
     Raises: ConfigError if ``factory`` cannot be sent to another process.
     """
     obstacle = why_no_workers()
     if obstacle is not None:
         raise ConfigError(f"backend = async: {obstacle}; or use backend sync")
-    worker = AsyncCopy(factory, env_id, 0, spaces)
+    worker = AsyncCopy(factory, env_id, 0, spaces, tuple(info_keys))
     try:
         CloudpickleWrapper(worker).__getstate__()
     except Exception as error:  # the __reduce__ of a user's object may raise anything

@@ -183,7 +183,8 @@ def _build(source: EnvSource, backend: Backend) -> EnvBackend:
     if backend == "vector":
         return _build_vector(source)
     if backend == "async":
-        return make_async(source, config.num_envs, config.autoreset_mode, source.name, source.spaces())
+        keys = config.info_keys
+        return make_async(source, config.num_envs, config.autoreset_mode, source.name, source.spaces(), keys)
     if backend == "sync":
         return _build_sync(source)
     assert_never(backend)
@@ -200,7 +201,7 @@ def _build_sync(source: EnvSource) -> EnvBackend:
         # A callable that always returns one environment would also return it to the evaluations during training.
         if any(map(source.is_first, envs)):
             raise EnvError(SAME_ENV.format(source.name))
-        backend = SyncBackend(envs, config.autoreset_mode, source.name)
+        backend = SyncBackend(envs, config.autoreset_mode, source.name, config.info_keys)
         stack.pop_all()
     return backend
 
@@ -228,7 +229,7 @@ def _build_vector(source: EnvSource) -> EnvBackend:
                 f"backend = vector: {source.name} and its vectorised class differ in {role}, {difference}; "
                 "use backend sync or async"
             )
-    return VectorBackend(envs, source.name)
+    return VectorBackend(envs, source.name, source.config.info_keys)
 
 
 def _why_no_vector(source: EnvSource) -> str | None:

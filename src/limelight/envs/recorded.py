@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
+from limelight.envs.attributes import Order
 from limelight.envs.base import EnvBackend, Step
 from limelight.errors import FirstNonFiniteError
 from limelight.spaces.packed import place_name
@@ -82,6 +83,10 @@ class RecordedEnvs:
     def set_state(self, state: State) -> None:
         """Set the state of the environments."""
         self.envs.set_state(state)
+
+    def follow(self, order: Order) -> list[Any]:
+        """Set an attribute of every environment, or call a method."""
+        return self.envs.follow(order)
 
     def close(self) -> None:
         """Close the environments."""

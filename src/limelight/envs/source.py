@@ -27,6 +27,7 @@ from gymnasium.wrappers import TimeLimit
 
 from limelight.envs import games, minigrid
 from limelight.envs.atari import AtariGame
+from limelight.envs.episode_info import SumInfo, sum_keys
 from limelight.envs.faults import call_fault, close_env, what_happened
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
@@ -167,7 +168,7 @@ class EnvSource:
         import_env_module(self.config)  # in another process, the constructor may need what the module registers
         env: AnyEnv = AtariGame(self.game, self.config, render_mode) if self.game else self._create(render_mode)
         try:
-            env = env if self.game else self._adapt(env)
+            env = self._summed(env) if self.game else self._adapt(self._summed(env))
         except BaseException:
             close_env(env, self.name)
             raise
@@ -279,6 +280,11 @@ class EnvSource:
             if not hasattr(env, role):
                 raise EnvError(f"{self.name}: the environment has no {role}; set self.{role} to a gymnasium.Space")
         return env
+
+    def _summed(self, env: AnyEnv) -> AnyEnv:
+        """Add up the infos whose sums are asked for."""
+        keys = sum_keys(self.config.info_keys)
+        return SumInfo(env, keys) if keys else env
 
     def _adapt(self, env: AnyEnv) -> AnyEnv:
         """Turn texts into numbers, and composite spaces and masks into one array."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Space
 
 from limelight.algo.collector import RolloutCollector
-from limelight.algo.learner import Learner
+from limelight.algo.learner import Learner, change_setting
 from limelight.algo.normalization import ObservationNormalizer, RunningMeanStd, make_normalizer
 from limelight.algo.rollout import Rollout
 from limelight.algo.stopwatch import Stopwatch
 from limelight.algo.train_state import TrainState
+from limelight.envs.attributes import Order
 from limelight.envs.make import make_envs
 from limelight.nn.bounds import choose_bounds
 from limelight.nn.encoders import is_builtin
@@ -112,6 +113,21 @@ class ActorLearner:
             return False
         self.collector.set_state(state["collector"])
         return True
+
+    def follow(self, order: Order) -> list[Any]:
+        """Carry out an order in every environment, or change a setting of the learner; return the results.
+
+        Raises: ConfigError or EnvError.
+        """
+        if order.kind == "change_setting":
+            change_setting(self.learner, order.name, order.value)
+            return []
+        return self.collector.envs.follow(order)
+
+    def follow_all(self, orders: Iterable[Order]) -> None:
+        """Carry out several orders."""
+        for order in orders:
+            self.follow(order)
 
     def close(self) -> None:
         """Free the environments."""

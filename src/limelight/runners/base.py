@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from limelight.algo.episodes import Episode
+from limelight.envs.attributes import Order
 from limelight.settings.schema import NO_STEP_BUDGET, TrainConfig
 from limelight.typing import Metrics, State
 
@@ -84,8 +85,31 @@ class Runner(Protocol):
         Return None, or a sentence on why the run does not continue exactly.
         """
 
+    def follow(self, order: Order) -> list[Any]:
+        """Carry out an order in every environment, or for every learner; return the results of all environments.
+
+        Attributes and settings stay as they were set: they are in the state, and new workers have them too.
+
+        Raises: ConfigError for an order that cannot be carried out here.
+        """
+
     def close(self) -> None:
         """Free environments and workers."""
+
+
+def lasting(orders: Mapping[tuple[str, str], Order], order: Order) -> dict[tuple[str, str], Order]:
+    """Return the orders that still hold after a further one: the last of each attribute and setting."""
+    return {**orders, **({} if order.kind == "call_env" else {(order.kind, order.name): order})}
+
+
+def saved_orders(orders: Mapping[tuple[str, str], Order]) -> list[list[Any]]:
+    """Return lasting orders as plain data."""
+    return [[order.kind, order.name, order.value] for order in orders.values()]
+
+
+def loaded_orders(saved: Iterable[Any]) -> dict[tuple[str, str], Order]:
+    """Return lasting orders from :func:`saved_orders`."""
+    return {(kind, name): Order(kind, name, value) for kind, name, value in saved}
 
 
 def stamp_episodes(episodes: Iterable[Episode], step: int, worker: int = 0, num_envs: int = 0) -> list[Episode]:

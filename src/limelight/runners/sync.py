@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from limelight.algo.episodes import Episode
+from limelight.envs.attributes import Order
 from limelight.runners.actor_learner import ActorLearner
-from limelight.runners.base import ENV_STATE_NOT_RESTORED, Budget, stamp_episodes
+from limelight.runners.base import ENV_STATE_NOT_RESTORED, Budget, lasting, loaded_orders, saved_orders, stamp_episodes
 from limelight.runners.time_shares import ShareMeter
 from limelight.typing import Metrics, State
 
@@ -25,6 +26,7 @@ class SyncRunner:
         self.seconds = 0.0
         self._episodes: list[Episode] = []
         self._shares = ShareMeter(actor_learner)
+        self._orders: dict[tuple[str, str], Order] = {}
 
     def advance(self, until: int, seconds: float) -> Metrics:
         """See :class:`limelight.runners.base.Runner`."""
@@ -70,6 +72,7 @@ class SyncRunner:
             "seconds": self.seconds,
             "train_state": self.actor_learner.learner.train_state.get_state(),
             "actor": self.actor_learner.get_state(),
+            "orders": saved_orders(self._orders),
         }
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
@@ -81,7 +84,16 @@ class SyncRunner:
         self.seconds = float(state["seconds"])
         self._shares.start(self.seconds)
         self.actor_learner.learner.train_state.set_state(state["train_state"])
-        return None if self.actor_learner.set_state(state["actor"], seed) else ENV_STATE_NOT_RESTORED
+        exact = self.actor_learner.set_state(state["actor"], seed)
+        self._orders = loaded_orders(state["orders"])
+        self.actor_learner.follow_all(self._orders.values())
+        return None if exact else ENV_STATE_NOT_RESTORED
+
+    def follow(self, order: Order) -> list[Any]:
+        """See :class:`limelight.runners.base.Runner`."""
+        results = self.actor_learner.follow(order)
+        self._orders = lasting(self._orders, order)
+        return results
 
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`."""

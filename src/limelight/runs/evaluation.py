@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from limelight.algo.collector import Policy
 from limelight.envs.base import EnvBackend
+from limelight.envs.episode_info import NO_INFO, EpisodeInfo, InfoNotes
 from limelight.envs.faults import how_to_fix
 from limelight.envs.games import for_other
 from limelight.envs.make import make_envs
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError, NonFiniteError
+from limelight.runs import env_numbers
+from limelight.runs.env_numbers import Success, success_of
 from limelight.runs.statistics import iqm
 from limelight.settings.schema import EnvConfig, EvalConfig
 from limelight.settings.values import Range, coerce
@@ -62,6 +65,13 @@ class Evaluation:
     lengths: list[int]
     cut: int = 0
     """Episodes that were cut because they did not end; their environments ran no further ones."""
+    infos: list[EpisodeInfo] = field(default_factory=list)
+    """The environment's own numbers of each episode."""
+
+    @property
+    def env(self) -> dict[str, list[float | None]]:
+        """Return the environment's own numbers by the keys of its info: one per episode, None where it has none."""
+        return env_numbers.by_key(self.infos)
 
     @property
     def episodes(self) -> int:
@@ -98,7 +108,13 @@ class Evaluation:
         """Return statistics and episodes by the names that ``limelight evaluate --json`` prints."""
         keys = ("mean_return", "std_return", "median_return", "iqm_return", "episodes", "mean_length")
         statistics = {key: getattr(self, key) for key in keys}
-        return {**statistics, "cut_episodes": self.cut, "returns": self.returns, "lengths": self.lengths}
+        episodes = {"cut_episodes": self.cut, "returns": self.returns, "lengths": self.lengths}
+        return {**statistics, **episodes, **env_numbers.to_json(self.env)}
+
+    @property
+    def success(self) -> Success | None:
+        """Return the rate of success with its interval; None where no info tells it."""
+        return success_of(self.env)
 
     def describe_cut(self, asked: int) -> str:
         """Return how many episodes were cut, and that others were not run for that reason; nothing if none was."""
@@ -119,7 +135,18 @@ class Evaluation:
             "eval/ep_len_mean": self.mean_length,
             "eval/episodes": self.episodes,
         }
+        metrics |= env_numbers.to_metrics(self.env)
         return {**metrics, "eval/cut_episodes": self.cut} if self.cut else metrics
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """Return several evaluations as one."""
+    return Evaluation(
+        [value for part in parts for value in part.returns],
+        [length for part in parts for length in part.lengths],
+        sum(part.cut for part in parts),
+        [info for part in parts for info in part.infos],
+    )
 
 
 def evaluate(
@@ -157,9 +184,14 @@ def evaluate(
     try:
         check_fits(agent, envs, config.env_id)
         rng = None if deterministic else np.random.default_rng(seed)
-        return play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=config.env_id, limits=limits)
+        policy, normalize = agent.policy(rng), agent.normalize
+        result = play(envs, policy, normalize, episodes, seed, name=config.env_id, limits=limits)
     finally:
         envs.close()
+    notes = InfoNotes(source.config.info_keys)
+    for line in [*notes.take(result.infos), *notes.end()]:
+        _LOG.warning("limelight: note: %s", line)
+    return result
 
 
 def _require_agent(agent: Any) -> None:
@@ -260,6 +292,7 @@ def play(
     to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)
     returns: list[float] = []
     lengths: list[int] = []
+    infos: list[EpisodeInfo] = []
     cut = 0
     episode_return, episode_length = np.zeros(B), np.zeros(B, np.int64)
     obs, episode_start = normalize(envs.reset(seed)), np.ones(B, np.float32)
@@ -274,18 +307,23 @@ def play(
         endless[0] |= not watch(float(episode_return[0]), int(episode_length[0])) and not done[0]
         for b in np.flatnonzero(done | endless):
             if to_play[b]:
-                if not math.isfinite(episode_return[b]):
-                    raise _not_finite(name, int(b), float(episode_return[b]), int(episode_length[b]))
-                returns.append(float(episode_return[b]))
+                returns.append(_finite(name, int(b), float(episode_return[b]), int(episode_length[b])))
                 lengths.append(int(episode_length[b]))
+                infos.append(NO_INFO if step.ends is None else step.ends.get(int(b), NO_INFO))
                 to_play[b] = 0 if endless[b] else to_play[b] - 1
                 cut += int(endless[b])
             episode_return[b] = episode_length[b] = 0
-    return Evaluation(returns, lengths, cut)
+    return Evaluation(returns, lengths, cut, infos)
 
 
-def _not_finite(name: str, b: int, episode_return: float, length: int) -> NonFiniteError:
-    return NonFiniteError(
+def _finite(name: str, b: int, episode_return: float, length: int) -> float:
+    """Return the return of an episode of environment ``b``.
+
+    Raises: NonFiniteError.
+    """
+    if math.isfinite(episode_return):
+        return episode_return
+    raise NonFiniteError(
         f"{name}: return = {episode_return} of an episode of {length} steps in environment {b} of an evaluation; "
         f"{how_to_fix(name)}"
     )

@@ -17,7 +17,7 @@ from limelight.runners.processes.portable import only_holder
 from limelight.runs.folder import CONFIG, METRICS, SUMMARY, SYSTEM, read_json, read_lines
 from limelight.settings.io import load_yaml
 
-FINISHED = ("completed", "reached_return")
+FINISHED = ("completed", "reached_return", "stopped")
 """Values of ``status`` in summary.json of a run that has come to its end."""
 
 

@@ -140,9 +140,10 @@ def _read_episodes(path: Path) -> Series:
     if not lines:
         return Series(*np.empty((3, 0)))
     try:
-        returns, _, seconds, steps, _, _ = np.loadtxt(lines, delimiter=",", ndmin=2).T
+        columns = np.loadtxt(lines, delimiter=",", ndmin=2, usecols=range(len(MONITOR_COLUMNS))).T
     except ValueError:
         raise CheckpointError(f"{path}: damaged (not lines of {','.join(MONITOR_COLUMNS)})") from None
+    returns, _, seconds, steps, _, _ = columns
     order = np.argsort(steps, kind="stable")  # reports of asynchronous workers may overlap
     returns, seconds, steps = returns[order], seconds[order], steps[order]
     return Series(spread(steps), spread(seconds), returns)

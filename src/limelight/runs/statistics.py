@@ -65,6 +65,22 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the score interval of a probability after ``successes`` in ``trials`` ≥ 1, within [0, 1].
+
+    (p + z²/2n ± z √(p (1 − p)/n + z²/4n²)) / (1 + z²/n),  p = successes/n, z the normal quantile (two-sided).
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    p, n = successes / trials, trials
+    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    middle = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1.0 + z * z / n
+    low, high = (middle - half) / scale, (middle + half) / scale
+    return (0.0 if successes == 0 else low), (1.0 if successes == n else high)  # exactly, not but for rounding
+
+
 def curve_interval(
     curves: Floats, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[Floats, Floats]:

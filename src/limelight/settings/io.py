@@ -166,6 +166,9 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Return ``config`` as nested plain data, as in config.yaml."""
     data = dataclasses.asdict(config)
     data["model"]["hidden_sizes"] = list(config.model.hidden_sizes)
+    data["env"]["info_keys"] = list(config.env.info_keys)
+    data["log"]["logger"] = list(config.log.logger)
+    data["log"]["callback"] = list(config.log.callback)
     return data
 
 

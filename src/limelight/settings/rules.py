@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from limelight.settings.io import all_settings, get_setting, load_yaml
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import to_text
 
+_OTHER_SUMMARIES = ("mean", "max", "min", "last", "first", "std", "Sum", "SUM", "total")
 _WIDEST = 65_536
 """Largest width of a hidden layer, as that of a recurrent core."""
 
@@ -29,6 +31,7 @@ def validate(config: TrainConfig) -> TrainConfig:
     for owner, reason, names in unused_settings(config):
         refuse_unused(owner, reason, *names)
     _check_env(config)
+    _check_info_keys(config.env.info_keys)
     _check_workers(config)
     _check_model(config)
     _check_updates(config)
@@ -165,6 +168,18 @@ def _check_env(config: TrainConfig) -> None:
         raise ConfigError(f"autoreset_mode = {env.autoreset_mode}: {stepper} has only next_step; set that")
     if env.backend == "async" and (workers.asynchronous or workers.runner == "ray"):
         raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
+
+
+def _check_info_keys(keys: Sequence[str]) -> None:
+    """Refuse keys of infos that are empty, given twice, or of another summary than the sum."""
+    for key in keys:
+        prefix, colon, name = key.partition(":")
+        if not key.strip() or (colon and not name):
+            raise ConfigError(f"info_keys = {key!r}: must be KEY or sum:KEY, the key of a number in info")
+        if colon and prefix in _OTHER_SUMMARIES:
+            raise ConfigError(f"info_keys = {key}: must be {name} (at the end of an episode) or sum:{name} (over it)")
+        if keys.count(key) > 1:
+            raise ConfigError(f"info_keys = {key}: is given twice; leave one out")
 
 
 def _check_workers(config: TrainConfig) -> None:

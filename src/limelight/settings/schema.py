@@ -66,6 +66,9 @@ class EnvConfig:
     """Mean by which images are standardised: of each pixel, or one of the whole frame, as classic A3C scripts have."""
     action_masks: Literal["auto", "off"] = "auto"
     """Never take an action that ``action_mask`` (in a Dict observation or in info) marks illegal; off: ignore masks."""
+    info_keys: tuple[str, ...] = ()
+    """Numbers in ``info`` at the end of an episode to log as ``env/KEY``, or ``sum:KEY`` over it; ``is_success`` and
+    ``success`` are always logged (docs/watching.md)."""
     atari: AtariConfig = field(default_factory=AtariConfig)
 
 
@@ -74,7 +77,7 @@ class AlgorithmConfig:
     """Rollouts, targets and losses."""
 
     algo: str = "a2c"
-    """Name of the algorithm (``limelight list algos``); auto: a2c; without a preset ppo, unless observations are codes."""
+    """Name of the algorithm (``limelight list algos``); auto: a2c; with no preset ppo, except for codes."""
     num_steps: Annotated[int, Range(ge=1, le=65_536)] = 8
     """Environment steps per environment and update, T."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
@@ -291,6 +294,11 @@ class LogConfig:
     """Environment steps between two rows of metrics."""
     tensorboard: bool = True
     """Write TensorBoard events as well."""
+    logger: tuple[str, ...] = ()
+    """Further loggers: wandb, swanlab, mlflow, trackio, tensorboard, or ``package.module:Class`` (docs/loggers.md)."""
+    callback: tuple[str, ...] = ()
+    """Objects that are told of the run's progress and may end it: ``package.module:Class(key=value)``, or one of
+    StopWithoutImprovement, StopAfter, ScheduleEnvAttr, ChangeSetting (docs/callbacks.md)."""
     video_every: Annotated[int, Range(ge=0)] = 0
     """Environment steps between two videos of the best agent so far (docs/watching.md); 0: never."""
     episode_lines: bool = False

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from limelight.algo.episodes import Episode
+from limelight.envs.episode_info import EpisodeInfo
 from limelight.typing import Metrics, State
 
 
@@ -25,7 +26,8 @@ class ReportedEpisodes:
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.count = 0
-        self._recent: deque[tuple[float, int, bool]] = deque(maxlen=100)  # (return, length, terminated) of the latest
+        # (return, length, terminated, numbers of info) of the latest
+        self._recent: deque[tuple[float, int, bool, Mapping[str, float]]] = deque(maxlen=100)
         self._largest_return: float | None = None
         self._surplus: list[Episode] = []
 
@@ -36,19 +38,24 @@ class ReportedEpisodes:
         episodes, self._surplus = episodes[:left], episodes[left:]
         if episodes:
             self.count += len(episodes)
-            self._recent.extend((e.episode_return, e.length, e.terminated) for e in episodes)
+            self._recent.extend((e.episode_return, e.length, e.terminated, e.info.numbers) for e in episodes)
             largest = max(e.episode_return for e in episodes)
             self._largest_return = largest if self._largest_return is None else max(largest, self._largest_return)
         return episodes
 
     def metrics(self) -> Metrics:
-        """Return the means of the last 100 episodes, the largest return of all, and their number."""
+        """Return the means of the last 100 episodes, the largest return of all, and their number.
+
+        The mean of a number in info is over the episodes that have it.
+        """
         row: dict[str, float] = {}
         if self._recent:
-            returns, lengths, terminated = zip(*self._recent, strict=True)
+            returns, lengths, terminated, numbers = zip(*self._recent, strict=True)
             row["rollout/ep_rew_mean"] = float(np.mean(returns))
             row["rollout/ep_len_mean"] = float(np.mean(lengths))
             row["rollout/truncated_share"] = 1.0 - float(np.mean(terminated))
+            for key in dict.fromkeys(key for of_episode in numbers for key in of_episode):
+                row[f"env/{key}"] = float(np.mean([of_episode[key] for of_episode in numbers if key in of_episode]))
         if self._largest_return is not None:
             row["rollout/ep_rew_max"] = self._largest_return
         return {**row, "rollout/episodes": self.count}
@@ -64,7 +71,8 @@ class ReportedEpisodes:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state`."""
-        self._recent.extend((float(r), int(n), bool(t)) for r, n, t in state["recent"])
+        self._recent.extend((float(r), int(n), bool(t), dict(numbers)) for r, n, t, numbers in state["recent"])
         self.count = int(state["count"])
         self._largest_return = state["largest_return"]
-        self._surplus = [Episode(*episode) for episode in state["surplus"]]
+        surplus = (Episode(*episode) for episode in state["surplus"])
+        self._surplus = [episode._replace(info=EpisodeInfo(*episode.info)) for episode in surplus]

@@ -54,6 +54,8 @@ class Evaluator:
         self.best_return: float | None = None
         self.solved_at: tuple[int, float] | None = None
         """(environment steps, training seconds) when the threshold was first reached (confirmed, where it stops)."""
+        self.is_best = False
+        """The last evaluation was the best so far, or equal to it."""
         self._reached_in_a_row = 0
         self._check = check
         self._source = resolve_env(config.env, agent.env_factory)
@@ -68,7 +70,8 @@ class Evaluator:
         seed = derive_seed(self.config.seed, Stream.EVALUATION, step)
         evaluation = self._run_episodes(settings.eval_episodes, not settings.eval_stochastic, seed)
         mean = evaluation.mean_return
-        if self.best_return is None or mean >= self.best_return:
+        self.is_best = self.best_return is None or mean >= self.best_return
+        if self.is_best:
             self._save_best(mean)
         reached = self.threshold is not None and is_reached(mean, self.threshold)
         self._reached_in_a_row = self._reached_in_a_row + 1 if reached else 0

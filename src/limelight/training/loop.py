@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from limelight.envs.episode_info import InfoNotes
 from limelight.errors import NonFiniteError
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import stop_signals
@@ -24,6 +25,7 @@ from limelight.runs.checkpoint import has_state, save_checkpoint
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.exploration import has_action_mask
+from limelight.training.callbacks import Callbacks, Run
 from limelight.training.episodes import ReportedEpisodes
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
 from limelight.typing import Metrics, State
@@ -36,6 +38,8 @@ ERROR = "error"
 """Key of a checkpoint that was saved after an error: the error's text."""
 HEARTBEAT = 0.2
 """Seconds after which a runner returns, for the progress display and for signals."""
+ONE_ROLLOUT = 1e-9
+"""Seconds in which a synchronous runner does one rollout: it returns after the one that exceeds them."""
 
 
 _HEAVY_ENVS = 10 << 20
@@ -85,12 +89,12 @@ def catch_signals() -> Iterator[Interrupt]:
 class TrainingLoop:
     """One run from its first step (or its checkpoint) to its last.
 
-    ``notes`` receives the lines on a collapse; None: ``logger`` does.
+    ``notes`` receives the lines on a collapse; None: ``logger`` does. ``callbacks`` are told of all events.
     """
 
     def __init__(
         self, config: TrainConfig, run_dir: Path, runner: Runner, agent: Agent, evaluator: Evaluator, logger: Loggers,
-        notes: Logger | None = None,
+        notes: Logger | None = None, callbacks: Callbacks | None = None,
     ) -> None:  # fmt: skip
         self.config = config
         self.run_dir = run_dir
@@ -99,8 +103,11 @@ class TrainingLoop:
         self.evaluator = evaluator
         self.logger = logger
         self.notes = notes or logger
+        self.callbacks = callbacks or Callbacks()
+        self.callbacks.run = Run(self)
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
         self.episodes = ReportedEpisodes(config.total_episodes)
+        self._info_notes = InfoNotes(config.env.info_keys)
         self._noted: set[str] = set()
         self._last_reported_step = 0
         self._last_evaluated_step = 0
@@ -112,17 +119,21 @@ class TrainingLoop:
         return self.runner.seconds
 
     def run(self, interrupt: Interrupt) -> str:
-        """Train to the end of the budget; return ``completed``, ``reached_return`` or ``interrupted``."""
+        """Train to the end of the budget; return ``completed``, ``reached_return``, ``stopped`` or ``interrupted``."""
         self.logger.tick(self.runner.num_steps, self.seconds)
         try:
-            status = self._run(interrupt)
-        except InterruptedRun:
-            status = "interrupted"
-        except NonFiniteError as error:
-            self.save_checkpoint(error)
-            raise NonFiniteError(f"{error}; limelight replay {self.run_dir} shows where it began") from error
+            self.callbacks.notify("on_start")
+            try:
+                status = "stopped" if self.callbacks.stopped else self._run(interrupt)
+            except InterruptedRun:
+                status = "interrupted"
+            self.callbacks.notify("on_end", status)
         except BaseException as error:
+            self.callbacks.failed = True
             self.save_checkpoint(error)  # what was learnt before the error stays loadable
+            if isinstance(error, NonFiniteError):
+                hint = f"limelight replay {self.run_dir} shows where it began"
+                raise NonFiniteError(f"{error}; {hint}") from error
             raise
         self.save_checkpoint()
         self.logger.tick(self.runner.num_steps, self.seconds)  # workers may have finished rollouts meanwhile
@@ -150,6 +161,8 @@ class TrainingLoop:
                 self.save_checkpoint()
             if interrupt.signal_number is not None:
                 return "interrupted"
+            if self.callbacks.stopped:
+                return "stopped"
         # The rest: workers may have reached the end while a checkpoint waited for them
         if runner.num_steps > self._last_reported_step:
             self._log(self._advance(total))
@@ -159,12 +172,15 @@ class TrainingLoop:
 
     def _advance(self, due: int) -> Metrics:
         """Train up to ``due`` or for one heartbeat; pass messages and finished episodes to the loggers."""
-        metrics = self.runner.advance(due, HEARTBEAT)
+        before = self.runner.num_steps
+        metrics = self.runner.advance(due, heartbeat(self.config, self.callbacks))
         for message in self.runner.pop_messages():
             self.logger.message(message)
         self._report_episodes()
         self._last_reported_step = self.runner.num_steps
         self.logger.tick(self._last_reported_step, self.seconds)
+        if self._last_reported_step > before:
+            self.callbacks.notify("on_rollout")
         return metrics
 
     def _report_episodes(self) -> None:
@@ -173,6 +189,9 @@ class TrainingLoop:
         if episodes:
             self.collapse.episodes([e.episode_return for e in episodes])
             self.logger.episodes(self.runner.num_steps, self.seconds, episodes)
+            for line in self._info_notes.take(episode.info for episode in episodes):
+                self.logger.message(line)
+            self.callbacks.notify("on_episodes", episodes)
 
     def _log(self, metrics: Metrics) -> None:
         """Log a row: statistics of the latest episodes, ``metrics``, speed and shares of the time since."""
@@ -201,6 +220,9 @@ class TrainingLoop:
         seconds = time.monotonic() - started
         self._clock.evaluation += seconds
         self._write(step, {**result.to_metrics(), "time/eval_seconds": seconds})
+        self.callbacks.notify("on_evaluation", result)
+        if self.evaluator.is_best:
+            self.callbacks.notify("on_best", result)
         if result.cut:
             cut = result.describe_cut(self.config.eval.eval_episodes)
             hint = "set max_episode_steps if that is too short or too long"
@@ -215,9 +237,9 @@ class TrainingLoop:
         return confirmed
 
     def _note_once(self, text: str) -> None:
-        """Pass on a message, unless one of its kind was passed on before."""
+        """Pass on a message, if it is not empty, unless one of its kind was passed on before."""
         kind = text.partition(" at step")[0]
-        if kind not in self._noted:
+        if text and kind not in self._noted:
             self._noted.add(kind)
             self.logger.message(text)
 
@@ -240,15 +262,8 @@ class TrainingLoop:
         state = {**self.agent.get_state(), "training": training}
         keep = self.config.checkpoint.keep_last + (error is not None)
         folder = save_checkpoint(self.run_dir, self.runner.num_steps, state, keep)
-        if self.config.checkpoint.checkpoint_envs:
-            others = nbytes_of(state)
-            heavy = sum(file.stat().st_size for file in folder.iterdir()) - others
-            if heavy > max(_HEAVY_ENVS, others):
-                self._note_once(
-                    f"checkpoint at step {self.runner.num_steps:,}: environments take {heavy / 2**20:.0f} MiB of it, "
-                    f"what is learnt {others / 2**20:.1f}; checkpoint_envs = false leaves them out, and episodes then "
-                    "restart on resume"
-                )
+        self._note_once(heavy_note(folder, state, self.runner.num_steps))
+        self.callbacks.notify("on_checkpoint", folder)
         return folder
 
     def get_state(self) -> State:
@@ -261,6 +276,7 @@ class TrainingLoop:
             "episodes": self.episodes.get_state(),
             "evaluated_at": self._last_evaluated_step,
             "collapse": self.collapse.get_state(),
+            "callbacks": self.callbacks.get_state(),
         }
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
@@ -272,7 +288,27 @@ class TrainingLoop:
         self.episodes.set_state(state["episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])
         self.collapse.set_state(state["collapse"])
+        self.callbacks.set_state(state["callbacks"], self.logger.message)
         return inexact
+
+
+def heartbeat(config: TrainConfig, callbacks: Callbacks) -> float:
+    """Return the seconds after which a runner returns: a synchronous one after every rollout, if callbacks want so."""
+    has_workers = config.workers.asynchronous or config.workers.runner == "ray"
+    return ONE_ROLLOUT if callbacks.methods["on_rollout"] and not has_workers else HEARTBEAT
+
+
+def heavy_note(folder: Path, state: State, step: int) -> str:
+    """Return a line on a checkpoint most of which are environments; an empty text for others."""
+    others = nbytes_of(state)
+    heavy = sum(file.stat().st_size for file in folder.iterdir()) - others
+    if heavy <= max(_HEAVY_ENVS, others):  # also where none are saved
+        return ""
+    return (
+        f"checkpoint at step {step:,}: environments take {heavy / 2**20:.0f} MiB of it, "
+        f"what is learnt {others / 2**20:.1f}; checkpoint_envs = false leaves them out, and episodes then "
+        "restart on resume"
+    )
 
 
 def nbytes_of(state: Any) -> int:

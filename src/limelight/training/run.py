@@ -7,7 +7,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import max_workers
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
+from limelight.runs import env_numbers
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import describe_skipped, latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
@@ -53,16 +54,18 @@ from limelight.spaces.images import explain_flat_image, is_flat_image
 from limelight.spaces.packed import Packed, path_name, walk
 from limelight.threads import single_threaded
 from limelight.training.branch import begin_branch, branched, changed_settings, require_fitting
+from limelight.training.callbacks import Callback, Callbacks, load_callbacks
 from limelight.training.evaluator import Evaluator
 from limelight.training.init_agent import Donor, begin_with, read_donor, require_some
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
 from limelight.training.precision import choose_device, choose_precision
 from limelight.training.presets import explain_preset, resolve_config
 from limelight.typing import EnvFactory
+from limelight.viewing.clients.client_logger import load_loggers, start_loggers
 from limelight.viewing.console import ConsoleLogger
 from limelight.viewing.jsonl import JsonlLogger
 from limelight.viewing.live import LivePage
-from limelight.viewing.logger import Logger, Loggers, require_loggers
+from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.record import check_video
 from limelight.viewing.tensorboard import TensorBoardLogger
@@ -75,7 +78,7 @@ class RunResult:
 
     run_dir: Path
     status: str
-    """completed, reached_return or interrupted."""
+    """completed, reached_return, stopped (by a callback) or interrupted."""
     summary: dict[str, Any]
     """The content of ``summary.json``."""
     report: Path | None
@@ -101,6 +104,7 @@ def train(
     init_agent: str | Path | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> RunResult:
     """Train an agent: ``train("CartPole-v1", algo="a2c", total_timesteps=200_000, seed=1)``.
@@ -112,6 +116,7 @@ def train(
         init_agent: a run or an agent's folder to take weights and normalisation from, where they fit.
         quiet: show no progress.
         loggers: further loggers beside the run's own.
+        callbacks: objects that are told of the progress and may end the run (docs/callbacks.md).
         settings: any setting of :class:`limelight.TrainConfig` by its plain name.
     Raises: LimelightError with one line for anything that cannot work.
     """
@@ -123,7 +128,7 @@ def train(
     source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
     config = resolve_config(env_id, algo, preset, settings, source)
     donor = None if init_agent is None else read_donor(as_folder(init_agent))
-    return run(config, factory=source, begin=donor, quiet=quiet, loggers=loggers)
+    return run(config, factory=source, begin=donor, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
 
 def resume(
@@ -132,6 +137,7 @@ def resume(
     env: Callable[[], gym.Env[Any, Any]] | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> RunResult:
     """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`.
@@ -140,7 +146,7 @@ def resume(
     """
     folder = as_folder(run_dir)
     config = for_resume(load_valid(folder / CONFIG), settings, folder)
-    return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers)
+    return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
 
 def branch(
@@ -149,6 +155,7 @@ def branch(
     env: Callable[[], gym.Env[Any, Any]] | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> RunResult:
     """Begin a new run from a checkpoint of another one, with any setting changed; ``settings`` as for :func:`train`.
@@ -156,11 +163,12 @@ def branch(
     Args:
         parent: the folder of the run: its newest checkpoint; ``"RUN:best"`` and ``"RUN:STEP"`` name another one.
         env: the callable that makes the environment, where the run was given one that has no name.
-        quiet, loggers: as for :func:`train`.
+        quiet, loggers, callbacks: as for :func:`train`.
     Raises: LimelightError where the checkpoint does not fit the settings.
     """
     origin = read_origin(str(as_folder(parent)))
-    return run(branched(origin, settings), factory=env, begin=origin, quiet=quiet, loggers=loggers)
+    config = branched(origin, settings)
+    return run(config, factory=env, begin=origin, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
 
 def run(
@@ -171,6 +179,7 @@ def run(
     begin: Origin | Donor | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
     command: str | None = None,
 ) -> RunResult:
     """Run ``config`` from its start, or from the newest checkpoint of ``resume_from``, to its end.
@@ -181,13 +190,15 @@ def run(
         resume_from: the folder of the run to continue; ``begin``: a checkpoint or an agent to begin a new run with.
         quiet: show no progress.
         loggers: further loggers beside the run's own.
+        callbacks: told of the progress, after those that the settings name.
         command: the command line, for ``command.txt``.
     Raises: LimelightError before anything is written if the run cannot work. Once it has started, errors of the
         environment and WorkerError (with ``run_dir``) are raised after a checkpoint and ``summary.json`` were written.
     """
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
-    require_loggers(loggers)
+    loggers = load_loggers(config, loggers)
+    told = Callbacks(load_callbacks(config, callbacks))
     source, was_auto = resolve_env(config.env, factory), config.env.backend == "auto"
     config = prepare(config, source, notes.append, resume_from is not None or isinstance(begin, Origin))
     with ExitStack() as stack:
@@ -200,19 +211,16 @@ def run(
         if resume_from is None and not isinstance(begin, Origin):
             notes = explain_run(config, source, agent, notes)
         # The folder, the evaluations and the loggers
-        run_dir = resume_from or _new_run(config, agent, begin, command)
-        if resume_from is None:
-            stack.enter_context(only_process(run_dir))
+        run_dir = resume_from or _new_run(config, agent, begin, command, stack)
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
-        logger = make_loggers(config, run_dir, state, quiet, loggers)
-        stack.callback(logger.close)
-        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, Loggers(loggers) if quiet else logger)
-        _pass_on([*([] if quiet else [_where(config, run_dir)]), *notes], loop.notes)
-        _begin(loop, state, begin)
+        logger = stack.enter_context(closing(make_loggers(config, run_dir, state, quiet, loggers)))
+        lines = Loggers(loggers) if quiet else logger
+        loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, lines, told)
+        _begin(loop, [*([] if quiet else [_where(config, run_dir)]), *notes], state, begin)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
-    kept = source if source.factory is not None else None
-    return RunResult(run_dir, status, summary, draw_report(run_dir), interrupt.signal_number, kept)
+    report, kept = draw_report(run_dir), None if source.factory is None else source
+    return RunResult(run_dir, status, summary, report, interrupt.signal_number, kept)
 
 
 def _open_folder(
@@ -236,20 +244,27 @@ def _open_folder(
     return state
 
 
-def _new_run(config: TrainConfig, agent: Agent, begin: Origin | Donor | None, command: str | None) -> Path:
-    """Make the folder of a new run, once it is known that what it begins with fits."""
+def _new_run(
+    config: TrainConfig, agent: Agent, begin: Origin | Donor | None, command: str | None, stack: ExitStack
+) -> Path:
+    """Make the folder of a new run, once it is known that what it begins with fits, and lock it."""
     if isinstance(begin, Origin):
         require_fitting(begin, agent, config)
     elif begin is not None:
         require_some(begin, agent)
     run_dir = create_run_folder(config, command or " ".join(sys.argv))
+    stack.enter_context(only_process(run_dir))
     if isinstance(begin, Origin):
         write_parent(run_dir, begin, changed_settings(begin.config, config))
     return run_dir
 
 
-def _begin(loop: TrainingLoop, state: dict[str, Any] | None, begin: Origin | Donor | None) -> None:
-    """Continue from a checkpoint, of this run or of another one, or begin with an agent."""
+def _begin(
+    loop: TrainingLoop, notes: Sequence[str], state: dict[str, Any] | None, begin: Origin | Donor | None
+) -> None:
+    """Show the first lines; continue from a checkpoint, of this run or of another one, or begin with an agent."""
+    for note in notes:
+        loop.notes.message(note)
     if isinstance(begin, Origin):
         begin_branch(loop, begin)
     elif begin is not None:
@@ -262,11 +277,6 @@ def _where(config: TrainConfig, run_dir: Path) -> str:
     """Return the line on the folder of a run, and on the page that shows it."""
     page = "report.html there shows the run while it goes on" if config.log.report_every else "report.html at its end"
     return f"run {run_dir}: {page}"
-
-
-def _pass_on(notes: Sequence[str], logger: Logger) -> None:
-    for note in notes:
-        logger.message(note)
 
 
 def _build_or_fall_back(
@@ -445,11 +455,12 @@ def make_loggers(
 ) -> Loggers:
     """Make the run's own loggers, followed by the user's; ``state``: of the checkpoint that the run continues."""
     resume_step = None if state is None else _step_of(state)
+    start_loggers(loggers, run_dir, config, resume_step)
     own: list[Logger] = [
         JsonlLogger(run_dir / METRICS, resume_step=resume_step),
-        MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step),
+        MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step, config.env.info_keys),
     ]
-    if config.log.tensorboard:
+    if config.log.tensorboard or "tensorboard" in config.log.logger:
         own.append(TensorBoardLogger(run_dir, resume_step))
     if config.log.report_every:
         command = (run_dir / COMMAND).read_text(encoding="utf-8").strip()
@@ -556,6 +567,7 @@ def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict
         "final_eval_std": final.std_return if final else None,
         "final_eval_episodes": final.episodes if final else 0,
         "final_eval_cut": final.cut if final else 0,
+        **(env_numbers.to_summary(final.env) if final else {}),
         "solved_at_step": solved_at[0] if solved_at else None,
         "solved_at_seconds": solved_at[1] if solved_at else None,
         "status": status,

@@ -155,7 +155,7 @@ def _save(runs: SeedRuns) -> None:
 def _is_finished(runs: SeedRuns, seed: int) -> bool:
     """Return whether a run has come to its end, and no larger budget is asked for."""
     summary = read_json(runs.run_dir(seed) / SUMMARY)
-    if summary.get("status") == "reached_return":
+    if summary.get("status") in ("reached_return", "stopped"):
         return True
     done = summary.get("total_timesteps", 0), summary.get("total_episodes", 0)
     return summary.get("status") == "completed" and budget_of(runs.config).is_used_up(*done)

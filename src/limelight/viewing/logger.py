@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Logger(Protocol):
     """Receives the progress of a run. Steps are environment steps; seconds are training time, without evaluation.
 
-    A logger may also have ``tick(step, seconds)``, which is called several times a second to show progress.
+    A logger may also have ``tick(step, seconds)``, which is called several times a second to show progress, and
+    ``start(run_dir, config, resume_step)``, which is called before all else (``resume_step`` None: a new run).
     """
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:

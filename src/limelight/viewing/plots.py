@@ -238,9 +238,9 @@ def _is_evaluated(run: RunData) -> bool:
 
 
 def training_metrics(runs: Sequence[RunData]) -> Figure | None:
-    """Draw a small panel per ``train/…`` metric, episode length and speed, over steps; None without any."""
+    """Draw a small panel per ``env/…`` and ``train/…`` metric, episode length and speed, over steps; None without."""
     names = dict.fromkeys(name for run in runs for name in run.metric_names())
-    shown = [name for name in names if name.startswith("train/")]
+    shown = [name for prefix in ("env/", "train/") for name in names if name.startswith(prefix)]
     shown += [name for name in ("rollout/ep_len_mean", "time/fps") if name in names]
     if not shown:
         return None
@@ -255,7 +255,8 @@ def training_metrics(runs: Sequence[RunData]) -> Figure | None:
     for place, (ax, name) in enumerate(zip(panels.flat, shown, strict=False)):
         for run, color in zip(runs, cycle(COLORS), strict=False):
             _draw_series(ax, run.series(name), color)
-        _finish_panel(ax, name.removeprefix("train/").replace("_", " "), place + columns >= len(shown))
+        title = name if name.startswith("env/") else name.removeprefix("train/").replace("_", " ")
+        _finish_panel(ax, title, place + columns >= len(shown))
     for ax in panels.flat[len(shown) :]:
         ax.remove()
     return figure

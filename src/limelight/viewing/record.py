@@ -20,7 +20,7 @@ from limelight.envs.faults import close_env
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError
-from limelight.runs.evaluation import EnvLike, Evaluation, check_fits, env_of, play
+from limelight.runs.evaluation import EnvLike, Evaluation, check_fits, env_of, joined, play
 from limelight.runs.folder import VIDEOS, VideoInfo, write_json
 from limelight.settings.schema import EnvConfig
 from limelight.typing import AnyEnv, EnvFactory
@@ -187,9 +187,7 @@ class _RenderedEnv:
 
         while is_open and len(played) < episodes:
             played.append(play(envs, agent.policy(rng), agent.normalize, 1, seed + len(played), show_step, self.name))
-        returns = [episode.returns[0] for episode in played]
-        lengths = [episode.lengths[0] for episode in played]
-        return Evaluation(returns, lengths, sum(episode.cut for episode in played))
+        return joined(played)
 
 
 @contextmanager

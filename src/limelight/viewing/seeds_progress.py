@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,21 +70,33 @@ class SeedsProgress:
 
 
 class Tail:
-    """Reads the whole lines that were appended to a file; it begins anew where the file was replaced."""
+    """Reads the whole lines that were appended to a file.
+
+    It begins anew where the file became shorter, and goes on after the same number of lines where it was replaced.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._place = 0
+        self._file: int | None = None
+        self._read = 0  # lines
 
     def lines(self) -> list[str]:
         """Return the lines since the last call."""
         if not self.path.exists():
             return []
-        if self.path.stat().st_size < self._place:
-            self._place = 0
         with self.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            skip = 0
+            if status.st_size < self._place:
+                self._place = self._read = 0
+            elif self._file not in (None, status.st_ino):  # the same lines, with a column more
+                self._place, skip, self._read = 0, self._read, 0
+            self._file = status.st_ino
             file.seek(self._place)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._place += len(whole)
-        return whole.decode("utf-8", errors="replace").splitlines()
+        lines = whole.decode("utf-8", errors="replace").splitlines()
+        self._read += len(lines)
+        return lines[skip:]

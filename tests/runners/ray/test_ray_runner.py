@@ -11,8 +11,10 @@ import torch
 
 from helpers.fake_ray import FakeRay, fake_ray  # noqa: F401  # a fixture
 from helpers.manual_workers import draw_no_report, quick_config
+from helpers.settings import one_line
 from limelight.cli import main as cli
-from limelight.errors import NonFiniteError, WorkerError
+from limelight.envs.attributes import Order
+from limelight.errors import ConfigError, NonFiniteError, WorkerError
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, MAX_CONSECUTIVE_SKIPS
 from limelight.runners.ray import pool as ray_pool
 from limelight.runners.ray.runner import RayRunner
@@ -159,3 +161,20 @@ def test_gradients_that_are_not_finite_are_skipped_until_the_limit(
     assert runner._consecutive_skips == allowed + 1
     assert runner.version == version
     assert torch.equal(runner.learner.flat.params, before)
+
+
+def test_workers_send_the_numbers_of_their_environments(fake_ray: FakeRay) -> None:  # noqa: F811
+    runner = make_runner(env_id="helpers.informing_envs:Informs", info_keys=("sum:cost",), total_timesteps=60)
+    runner.advance(60, 60.0)
+    episodes = runner.pop_episodes()
+    runner.close()
+    assert {episode.info.numbers["sum:cost"] for episode in episodes} == {3.0}
+    assert {episode.info.numbers["is_success"] for episode in episodes} == {0.0, 1.0}
+
+
+def test_an_order_to_environments_on_other_machines_is_refused_in_one_line(fake_ray: FakeRay) -> None:  # noqa: F811
+    runner = make_runner()
+    with pytest.raises(ConfigError) as error:
+        runner.follow(Order("set_env_attr", "level", 1))
+    runner.close()
+    assert one_line(error) == "set_env_attr = level: not on Ray; use runner local"

@@ -13,8 +13,10 @@ from typing import Any
 from limelight.algo.episodes import Episode
 from limelight.algo.learner import Learner
 from limelight.algo.normalization import ObservationNormalizer
+from limelight.envs.attributes import Order
 from limelight.runners.actor_learner import running_statistics
-from limelight.runners.base import NOT_REPRODUCIBLE, budget_of
+from limelight.runners.base import NOT_REPRODUCIBLE, budget_of, lasting, loaded_orders, saved_orders
+from limelight.runners.processes.orders import send_order
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.processes.supervisor import Supervisor
 from limelight.runners.processes.worker import Report, WorkerSpec
@@ -23,6 +25,7 @@ from limelight.runners.worker_slots import WorkerSlot
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, Metrics, State
 
+_START_SECONDS = 1.0
 _POLL_EVERY = 0.01
 """Seconds between two readings of the step count."""
 
@@ -55,6 +58,7 @@ class ProcessRunner:
         self._seconds_before = 0.0
         self._states: list[State | None] = [None] * self.shared.num_workers
         self._restart_seed = 0
+        self._orders: dict[tuple[str, str], Order] = {}
         self._reports: list[Report] = []
         self._episodes: list[Episode] = []
         self._rates = WorkerRates(self.counters[: self.shared.num_workers])
@@ -160,6 +164,7 @@ class ProcessRunner:
             "counters": self.counters.sum(0),
             "moments": {name: statistics.get_state() for name, statistics in self.running_statistics.items()},
             "workers": list(workers),
+            "orders": saved_orders(self._orders),
         }
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
@@ -172,6 +177,7 @@ class ProcessRunner:
             self.shared.train_state(row).set_state(saved[row % len(saved)])
         self._states = (workers + [None] * self.shared.num_workers)[: self.shared.num_workers]
         self._restart_seed = seed
+        self._orders = loaded_orders(state["orders"])
         for name, statistics in self.running_statistics.items():
             statistics.set_state(state["moments"][name])
             self.shared.write_statistics(name, statistics.moments)
@@ -180,7 +186,16 @@ class ProcessRunner:
 
     def _make_spec(self, slot: WorkerSlot) -> WorkerSpec:
         state = self._states[slot.index] if slot.restarts == 0 else None
-        return WorkerSpec(slot.index, slot.restarts, self.config, state, self._restart_seed + slot.index)
+        seed, orders = self._restart_seed + slot.index, tuple(self._orders.values())
+        return WorkerSpec(slot.index, slot.restarts, self.config, state, seed, orders)
+
+    def follow(self, order: Order) -> list[Any]:
+        """See :class:`limelight.runners.base.Runner`; the workers are started first, but wait for the first rollout."""
+        while self._started_at is None and not self.supervisor.start(_START_SECONDS):
+            pass
+        results = send_order(self.supervisor, order)
+        self._orders = lasting(self._orders, order)
+        return results
 
     def close(self) -> None:
         """See :class:`limelight.runners.base.Runner`."""

@@ -85,6 +85,8 @@ class Control(IntEnum):
     """Environment steps, over all workers, after which workers collect nothing more."""
     REPORTS_WANTED = 2
     """A counter; a worker that reads a new number sends a report."""
+    ORDERS = 4
+    """A counter; a worker that reads a new number carries out the orders in its channel."""
     STATES_WANTED = 3
     """A counter; a worker that reads a new number sends a report and its state for a checkpoint."""
 

@@ -27,7 +27,7 @@ from limelight.errors import ConfigError, LimelightError, WorkerError
 from limelight.runners.base import ENV_STATE_NOT_RESTORED
 from limelight.runners.processes.portable import stop_signals_held
 from limelight.runners.processes.shared import Command, Control, SharedState
-from limelight.runners.processes.worker import Failure, Ready, Report, StateReply, WorkerSpec, run_worker
+from limelight.runners.processes.worker import Failure, OrderReply, Ready, Report, StateReply, WorkerSpec, run_worker
 from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, pop_due
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, State
@@ -52,13 +52,16 @@ class WorkerProcess:
     state: State | None = None
     """The reply to the last request for states."""
     report_number: int = 0
+    reply: OrderReply | None = None
+    """The reply to the last order."""
 
     def start(self, context: SpawnContext, spec: WorkerSpec, factory: CloudpickleWrapper, shared: SharedState) -> None:
         """Start the next process of the slot."""
         self.failure = None
         self.state = None
+        self.reply = None
         self.slot.ready = False
-        self.channel, worker_end = context.Pipe(duplex=False)
+        self.channel, worker_end = context.Pipe()
         process = context.Process(
             target=run_worker,
             args=(spec, factory, shared, worker_end),
@@ -261,6 +264,8 @@ class Supervisor:
                 self.reports.append(message)
             case Failure():
                 worker.failure = message
+            case OrderReply():
+                worker.reply = message
             case StateReply():
                 if message.number == self.control[Control.STATES_WANTED]:  # not a late reply to an earlier request
                     worker.state = message.state

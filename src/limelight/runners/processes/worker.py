@@ -18,6 +18,7 @@ from typing import Any
 
 from limelight.algo.episodes import Episode
 from limelight.algo.rollout import Rollout
+from limelight.envs.attributes import Order
 from limelight.envs.spawn import allow_children
 from limelight.errors import LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
@@ -49,6 +50,8 @@ class WorkerSpec:
     """:meth:`limelight.runners.actor_learner.ActorLearner.get_state` of a checkpoint to continue from, if any."""
     restart_seed: int
     """Seeds the episodes where the environments of ``state`` cannot be restored."""
+    orders: tuple[Order, ...] = ()
+    """Attributes and settings that were changed since the run began."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,16 @@ class StateReply:
     number: int
     """The value of :attr:`Control.STATES_WANTED` that the reply answers."""
     state: State
+
+
+@dataclass(frozen=True)
+class OrderReply:
+    """Message: an order was carried out."""
+
+    number: int
+    """The value of :attr:`Control.ORDERS` with which it was sent."""
+    results: list[Any]
+    error: LimelightError | None
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,7 @@ class Worker:
         # Numbers of the last report and state that were sent
         self.last_report = 0
         self.last_state = int(self.control[Control.STATES_WANTED])
+        self.last_order = 0  # orders may have come before the worker was ready
         # Since the last report
         self.recent_updates = 0
         self.lag_sum = 0
@@ -143,6 +157,19 @@ class Worker:
                 self.report(number)
             if control[Control.STATES_WANTED] != self.last_state:
                 self.send_state()
+            if control[Control.ORDERS] != self.last_order:
+                self.follow_orders()
+
+    def follow_orders(self) -> None:
+        """Carry out the orders that have arrived, and send their results."""
+        self.last_order = int(self.control[Control.ORDERS])
+        while self.channel.poll():
+            number, order = self.channel.recv()
+            try:
+                reply = OrderReply(number, self.actor_learner.follow(order), None)
+            except LimelightError as error:
+                reply = OrderReply(number, [], error)
+            self.channel.send(reply)
 
     def _is_due(self) -> bool:
         """Return whether the workers have steps left."""
@@ -265,6 +292,7 @@ def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: SharedState, chan
     actor_learner = make_actor_learner(spec.config, factory, seed, shared.train_state(spec.index))
     try:
         exact = spec.state is None or actor_learner.set_state(spec.state, spec.restart_seed)
+        actor_learner.follow_all(spec.orders)
         worker = Worker(spec, actor_learner, shared, channel)
         channel.send(Ready(exact))  # from here on, its state can be asked for
         worker.work()

@@ -15,7 +15,8 @@ import numpy as np
 from limelight.algo.episodes import Episode
 from limelight.algo.learner import Learner
 from limelight.algo.normalization import ObservationNormalizer, RunningMeanStd, no_moments
-from limelight.errors import NonFiniteError
+from limelight.envs.attributes import Order
+from limelight.errors import ConfigError, NonFiniteError
 from limelight.runners.actor_learner import running_statistics
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, budget_of, stamp_episodes
 from limelight.runners.ray.pool import WorkerPool
@@ -30,8 +31,15 @@ _POLL_EVERY = 0.05
 """Seconds between two looks for workers, while there is none."""
 
 
+def refuse_order(runner: RayRunner, order: Order) -> list[Any]:
+    """Refuse an order: the workers are on other machines. Raises: ConfigError always."""
+    raise ConfigError(f"{order.kind} = {order.name}: not on Ray; use runner local")
+
+
 class RayRunner:
     """The learning loop over a pool of workers; ``learner`` makes every update."""
+
+    follow = refuse_order
 
     def __init__(
         self,
@@ -180,8 +188,7 @@ class RayRunner:
 
     def pop_messages(self) -> list[str]:
         """See :class:`limelight.runners.base.Runner`."""
-        messages = self.pool.messages
-        self.pool.messages = []
+        messages, self.pool.messages = self.pool.messages, []
         return messages
 
     def get_state(self) -> State:
