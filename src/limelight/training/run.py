@@ -221,17 +221,21 @@ def _build_or_fall_back(
 
 def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -> tuple[str, dict[str, Any]]:
     """Train to the end, then evaluate; return the status and the summary, which is written after an error as well."""
-    status, final = "failed", None
+    status, final, failure = "failed", None, None
     try:
         status = loop.run(interrupt)
         if status != "interrupted":
             with suppress(InterruptedRun):
                 final = final_evaluation(loop, quiet)
-    except WorkerError as error:
-        error.run_dir = loop.run_dir
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        if isinstance(error, WorkerError):
+            error.run_dir = loop.run_dir
         raise
     finally:
         summary = summarize(loop, status, final)
+        if failure is not None:
+            summary["error"] = failure
         write_json(loop.run_dir / SUMMARY, summary)
     return status, summary
 

@@ -9,6 +9,7 @@ from limelight.viewing.explain import episodes, learning, machine
 from limelight.viewing.explain.evidence import Evidence, Finding, Rule, short
 
 RULES: tuple[Rule, ...] = (
+    machine.run_failed,
     # The environment pays nothing to learn from
     episodes.no_episode_ended,
     episodes.returns_equal,

@@ -26,13 +26,15 @@ class Finding(NamedTuple):
     """Figures, and the steps at which they were."""
     cause: str
     """The likely cause."""
-    setting: str
-    """Plain name of the setting to try."""
+    setting: str | None
+    """Plain name of the setting to try; None: a command helps."""
     value: Any
-    """The value to try."""
+    """The value to try, or the command."""
 
     def try_text(self) -> str:
-        """Return the setting as the command line takes it, ``--ent-coef 0.02``."""
+        """Return the setting as the command line takes it, ``--ent-coef 0.02``, or the command."""
+        if self.setting is None:
+            return str(self.value)
         value = f"{self.value:g}" if isinstance(self.value, float) else to_text(self.value)
         return f"--{self.setting.replace('_', '-')} {value}"
 
