@@ -57,16 +57,18 @@ FAILING = (
     # As users have reported them
     Failing("endless", "no_episode_ended", "no goal and no time limit", "explain_envs:Endless", {}),
     Failing("sensor", "run_failed", "an observation is NaN", "explain_envs:Sensor", {}),
-    Failing("trader", "run_failed", "a reward is 0 / 0", "explain_envs:Trader", {"eval_every": 500, "eval_episodes": 5}),
+    Failing("trader", "run_failed", "a reward is 0 / 0", "explain_envs:Trader",
+            {"eval_every": 500, "eval_episodes": 5}),
     Failing("opponent", "critic_useless", "the reward is a coin toss", "explain_envs:Opponent", {}),
     Failing("states", "returns_equal", "the reward was forgotten", "explain_envs:States", {}),
     # Wrong settings, and tasks that the settings do not suit
     Failing("large steps", "entropy_gone", "steps 100 times too large", "Acrobot-v1",
             {"learning_rate": 0.3, "ent_coef": 0.0}),
     Failing("small steps", "entropy_high", "steps 1,000 times too small", "CartPole-v1", {"learning_rate": 4e-6}),
-    Failing("large rewards", "gradients_clipped", "rewards 10,000 times too large", "Acrobot-v1",
-            {"reward_scale": 1e4, "normalize_rewards": False}),
-    Failing("noise", "actions_clipped", "σ ten times the range of the actions", "Pendulum-v1", {"log_std_init": 4.0}),
+    Failing("large rewards", "gradients_clipped", "rewards 10,000 times too large", "CartPole-v1",
+            {"reward_scale": 1e4, "preset": "plain", "critic": "shared"}),
+    Failing("noise", "actions_clipped", "σ three times the bound of the actions", "Pendulum-v1",
+            {"log_std_init": 2.0}),
     Failing("mountain", "returns_equal", "the goal is never found", "MountainCar-v0", {}),
 )  # fmt: skip
 QUIET: dict[str, Any] = {"quiet": True, "tensorboard": False, "checkpoint_every": 0}
@@ -122,7 +124,13 @@ def tables(data: dict[str, Any]) -> str:
         return "; ".join(f"`{text.partition(':')[0]}`" for text in row["findings"]) or "–"
 
     failing = [
-        [row["name"], row["why"], f"`{row['cause']}`", rules(row), {1: "first", None: "missed"}.get(row["place"], "later")]
+        [
+            row["name"],
+            row["why"],
+            f"`{row['cause']}`",
+            rules(row),
+            {1: "first", None: "missed"}.get(row["place"], "later"),
+        ]
         for row in data["failing"]
     ]
     healthy = [
@@ -150,7 +158,11 @@ def load(path: Path) -> dict[str, Any]:
     if path.exists():
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return data
-    return {**provenance("explain", {"short": {k: v for k, v in SHORT.items() if k != "quiet"}}), "failing": [], "healthy": []}
+    return {
+        **provenance("explain", {"short": {k: v for k, v in SHORT.items() if k != "quiet"}}),
+        "failing": [],
+        "healthy": [],
+    }
 
 
 def measure(data: dict[str, Any], path: Path, only: str | None, seeds: range) -> None:

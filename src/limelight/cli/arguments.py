@@ -61,6 +61,10 @@ class EvaluateArguments:
     """Time limit of an episode in environment steps, instead of the one of the run."""
     which: Literal["best", "last"] = "best"
     """The best agent, or the newest checkpoint (which is also the best one if nothing was evaluated)."""
+    full: bool = False
+    """Greedy and sampled side by side, with intervals, also in the rewards that were learnt from."""
+    inspect: Literal["table", "video"] | None = None
+    """Show the worst and the median episode: a table of their steps, or a video of each."""
     episode_lines: bool = False
     """Print a line per episode as well: its return and its length."""
     json: bool = False
@@ -216,7 +220,24 @@ def evaluate_arguments(argv: list[str], notice: Notice) -> EvaluateArguments:
         raise ConfigError(
             f"video_episodes = {arguments.video_episodes}: shows nothing by itself; add --video or --render"
         )
+    if arguments.full or arguments.inspect is not None:
+        _require_nothing_else(arguments)
     return arguments
+
+
+def _require_nothing_else(arguments: EvaluateArguments) -> None:
+    """Refuse arguments that ``--full`` and ``--inspect`` leave no place for.
+
+    Raises: ConfigError.
+    """
+    asked = "--full" if arguments.full else "--inspect"
+    for name in ("video", "render", "episode_lines"):
+        if getattr(arguments, name):
+            raise ConfigError(
+                f"{name} = true: does not go with {asked}; --inspect video shows episodes, --json has all"
+            )
+    if arguments.full and arguments.stochastic and arguments.inspect is None:
+        raise ConfigError("stochastic = true: --full has both already; leave one out, or add --inspect")
 
 
 def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | str | None:

@@ -12,7 +12,7 @@ import torch
 from gymnasium.spaces import Space
 from numpy.typing import ArrayLike, NDArray
 
-from limelight.algo.normalization import Moments, ObservationNormalizer, make_normalizer
+from limelight.algo.normalization import Moments, ObservationNormalizer, RunningMeanStd, make_normalizer
 from limelight.algo.train_state import FlatParameters
 from limelight.errors import CheckpointError, ConfigError
 from limelight.nn.encoders import is_builtin
@@ -57,6 +57,8 @@ class Agent:
         self.action_space = action_space
         self.env_factory = env_factory
         """Makes the environment of training, where that was given as a Python object and not by name."""
+        self.reward_statistics: RunningMeanStd | None = None
+        """Of discounted returns, by which rewards were normalised; None: they were not, or a file lacks it."""
         self.network = make_network(model)
         self._greedy = self.policy(None)
         self._sampling = self.policy(np.random.default_rng(config.seed))
@@ -185,6 +187,7 @@ class Agent:
         return {
             "params": torch.cat(parameters).cpu(),
             "normalizer": self.normalizer.get_state() if self.normalizer is not None else None,
+            "reward_variance": None if self.reward_statistics is None else float(self.reward_statistics.moments.var),
             "config": to_dict(self.config),
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
@@ -213,7 +216,11 @@ class Agent:
                 observation_space, is_builtin(config.model.encoder), config.env.image_statistics == "frame"
             )
             normalizer.set_state(state["normalizer"])
-        return cls(model, normalizer, config, observation_space, action_space)
+        agent = cls(model, normalizer, config, observation_space, action_space)
+        if state.get("reward_variance") is not None:  # files of older versions have none
+            agent.reward_statistics = RunningMeanStd(())
+            agent.reward_statistics.update(Moments(np.zeros(()), np.asarray(state["reward_variance"], np.float64), 1))
+        return agent
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the agent as it is saved, with its recurrent state; a callable that made its environment stays behind.

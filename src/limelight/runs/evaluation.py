@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from limelight.algo.collector import Policy
-from limelight.envs.base import EnvBackend
+from limelight.envs.base import EnvBackend, Step
 from limelight.envs.faults import how_to_fix
 from limelight.envs.games import for_other
 from limelight.envs.make import make_envs
@@ -39,6 +40,19 @@ False to cut the episode."""
 _LOG = logging.getLogger("limelight")
 MAX_EPISODE_STEPS = 30_000
 """Length at which an episode is cut: a greedy policy can get stuck, and its episode may then never end."""
+
+
+class Observer(Protocol):
+    """Sees every step of an evaluation."""
+
+    def before(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> None:
+        """Take the normalised observations [B, *obs_shape] that the policy is about to act on."""
+
+    def after(self, actions: NDArray[Any], step: Step) -> None:
+        """Take the actions of the environments and the step that they led to."""
+
+    def episode(self, b: int) -> None:
+        """Note that the running episode of environment ``b`` counts, and has ended or is cut."""
 
 
 class Limits(NamedTuple):
@@ -143,21 +157,45 @@ def evaluate(
         num_envs: copies of the environment at the same time; None: as in the evaluations of training.
     Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
-    _require_agent(agent)
+    episodes, seed, num_envs = counts(episodes, seed, num_envs)
+    with evaluation_envs(agent, env, episodes, num_envs) as (envs, name, limits):
+        rng = None if deterministic else np.random.default_rng(seed)
+        return play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=name, limits=limits)
+
+
+def counts(episodes: int, seed: int, num_envs: int | None) -> tuple[int, int, int | None]:
+    """Return these arguments of :func:`evaluate` as whole numbers.
+
+    Raises: ConfigError for one that is none, or is out of its range.
+    """
     episodes, seed = coerce("episodes", episodes, int), coerce("seed", seed, int)
     Range(ge=1).check("episodes", episodes)
     Range(ge=0).check("seed", seed)
     if num_envs is not None:
         num_envs = coerce("num_envs", num_envs, int)
         Range(ge=1).check("num_envs", num_envs)
+    return episodes, seed, num_envs
+
+
+@contextmanager
+def evaluation_envs(
+    agent: Agent, env: EnvLike, episodes: int, num_envs: int | None, in_process: bool = False
+) -> Iterator[tuple[EnvBackend, str, Limits]]:
+    """Make the environments of :func:`evaluate`, whose arguments these are, and close them.
+
+    ``in_process``: step them one by one in this process, so that each is seeded by itself.
+
+    Yields: environments, their name, and when episodes are cut.
+    """
+    _require_agent(agent)
     config, factory = env_of(agent, env)
     source = resolve_env(config, factory)
-    envs = make_eval_envs(source, episodes, agent.config.eval if env is None else EvalConfig(), num_envs)
-    limits = Limits(max_steps(source), lambda: False)
+    settings = agent.config.eval if env is None else EvalConfig()
+    settings = dataclasses.replace(settings, eval_backend="sync") if in_process else settings
+    envs = make_eval_envs(source, episodes, settings, num_envs)
     try:
         check_fits(agent, envs, config.env_id)
-        rng = None if deterministic else np.random.default_rng(seed)
-        return play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=config.env_id, limits=limits)
+        yield envs, config.env_id, Limits(max_steps(source), lambda: False)
     finally:
         envs.close()
 
@@ -242,6 +280,7 @@ def play(
     watch: StepCallback = lambda episode_return, length: True,
     name: str = "the environment",
     limits: Limits = NO_LIMITS,
+    observer: Observer | None = None,
 ) -> Evaluation:
     """Run ``episodes`` episodes, an equal share in each environment, after a reset of all environments with ``seed``.
 
@@ -254,6 +293,7 @@ def play(
         watch: called at every step of the first environment.
         name: the environment's name in messages.
         limits: when running episodes are cut.
+        observer: sees every step; None: nothing is kept of them.
     Raises: NonFiniteError for an episode whose return is not finite, as training would.
     """
     B = envs.num_envs
@@ -265,7 +305,12 @@ def play(
     obs, episode_start = normalize(envs.reset(seed)), np.ones(B, np.float32)
     watch(0.0, 0)
     while to_play.any():
-        step = envs.step(policy.to_env(policy.act(obs, episode_start)))
+        if observer is not None:
+            observer.before(obs, episode_start)
+        actions = policy.to_env(policy.act(obs, episode_start))
+        step = envs.step(actions)
+        if observer is not None:
+            observer.after(actions, step)
         obs, episode_start = normalize(step.obs), 1.0 - step.valid.astype(np.float32)
         episode_return += step.rewards
         episode_length += step.valid
@@ -278,6 +323,8 @@ def play(
                     raise _not_finite(name, int(b), float(episode_return[b]), int(episode_length[b]))
                 returns.append(float(episode_return[b]))
                 lengths.append(int(episode_length[b]))
+                if observer is not None:
+                    observer.episode(int(b))
                 to_play[b] = 0 if endless[b] else to_play[b] - 1
                 cut += int(endless[b])
             episode_return[b] = episode_length[b] = 0

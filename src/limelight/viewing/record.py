@@ -22,6 +22,7 @@ from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError
 from limelight.runs.evaluation import EnvLike, Evaluation, check_fits, env_of, play
 from limelight.runs.folder import VIDEOS, VideoInfo, write_json
+from limelight.runs.traces import EpisodeTrace
 from limelight.settings.schema import EnvConfig
 from limelight.typing import AnyEnv, EnvFactory
 from limelight.viewing.frames import (
@@ -120,6 +121,18 @@ def record_to_run(
     return path, played
 
 
+def record_trace(agent: Agent, path: Path, trace: EpisodeTrace, env: EnvLike = None) -> None:
+    """Record an episode of an evaluation again, by the seed of its environment and all actions since the reset.
+
+    Raises: EnvError if the environment renders no images, or the same seed and actions give another episode;
+        ConfigError as :func:`record`.
+    """
+    with _prefix_errors("video"):
+        ffmpeg()
+        with _rendered(*env_of(agent, env)) as rendered, VideoWriter(path, rendered.fps) as video:
+            rendered.repeat(trace, video)
+
+
 def check_video(config: EnvConfig, factory: EnvFactory | None, setting: str) -> None:
     """Check that videos of an environment can be made, by rendering one frame; ``setting`` is what asks for them.
 
@@ -190,6 +203,30 @@ class _RenderedEnv:
         returns = [episode.returns[0] for episode in played]
         lengths = [episode.lengths[0] for episode in played]
         return Evaluation(returns, lengths, sum(episode.cut for episode in played))
+
+    def repeat(self, trace: EpisodeTrace, sink: FrameSink) -> None:
+        """Repeat an episode, and show its steps in ``sink``; the episodes before it are played unseen.
+
+        Raises: EnvError where a reward differs.
+        """
+        envs = SyncBackend([self.env], env_id=self.name)
+        envs.reset(trace.seed)
+        total = 0.0
+        for t, action in enumerate(trace.all_actions[: trace.earlier + len(trace.rewards)]):
+            place = t - trace.earlier
+            if place == 0:
+                sink.show(self.frame(["score 0", "step 0"]))
+            step = envs.step(action[None])
+            if place < 0:
+                continue
+            total += float(step.rewards[0])
+            if not np.isclose(step.rewards[0], trace.rewards[place], rtol=1e-5, atol=1e-6):
+                raise EnvError(
+                    f"{self.name}: the same seed and actions gave another reward at step {place + 1} "
+                    f"({step.rewards[0]:g}, it was {trace.rewards[place]:g}): such an episode cannot be shown again"
+                )
+            if not sink.show(self.frame([f"score {compact(total)}", f"step {place + 1:,}"])) or place >= MAX_FRAMES:
+                return
 
 
 @contextmanager

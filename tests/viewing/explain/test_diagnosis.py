@@ -97,6 +97,29 @@ def test_a_run_that_fails_is_explained_by_its_cause_first(rule: str, tmp_path: P
     check(findings, run)
 
 
+class Breaks(Small):
+    """Raises at its 300th step."""
+
+    def step(self, action: Any) -> Any:
+        if self.total == 300:
+            raise ZeroDivisionError("no price\nfor this day")
+        return super().step(action)
+
+
+def test_a_run_that_failed_is_explained_by_its_error_first(tmp_path: Path) -> None:
+    with pytest.raises(limelight.EnvError):
+        train(tmp_path / "env", Breaks)
+    finding = diagnose(read_run(tmp_path / "env"))[0]
+    assert finding.rule == "run_failed"
+    assert "raised ZeroDivisionError: no price" in finding.evidence
+    assert finding.try_text().startswith("limelight check")
+    # An error that is the network's own
+    run = make_run(tmp_path / "net", [{}] * 5, RISE)
+    (run.folder / "summary.json").write_text(json.dumps({"status": "failed", "error": "NonFiniteError: value = nan"}))
+    finding = diagnose(read_run(run.folder))[0]
+    assert (finding.rule, finding.setting) == ("run_failed", "learning_rate")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", FAILING_SLOWLY)
 def test_a_run_that_fails_slowly_is_explained_by_its_cause_first(rule: str, tmp_path: Path) -> None:
@@ -229,6 +252,7 @@ def test_rules_have_the_names_of_their_findings_and_their_documentation() -> Non
         *FAILING,
         *FAILING_SLOWLY,
         *BY_ROWS,
+        "run_failed",
         "critic_useless",
         "all_truncated",
         "evaluation_slow",

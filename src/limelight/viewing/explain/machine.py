@@ -29,7 +29,9 @@ def run_failed(run: Evidence) -> Finding | None:
         cause, setting = "a number of the network overflows: steps are too large", "learning_rate"
         return Finding("run_failed", text, cause, setting, times(run.setting(setting), 0.3))
     command = "limelight check" if "<" in env_id else f"limelight check {shlex.quote(env_id)}"
-    return Finding("run_failed", text, "the error says where; most come from the code of the environment", None, command)
+    return Finding(
+        "run_failed", text, "the error says where; most come from the code of the environment", None, command
+    )
 
 
 def not_finite(run: Evidence) -> Finding | None:
