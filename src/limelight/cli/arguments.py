@@ -127,7 +127,12 @@ class CheckArguments:
 
     env_id: str
     """A Gymnasium id, or package.module:callable that returns an environment."""
+    probe: bool = False
+    """Train as well, a minute at most, on tasks with known values in its spaces: are the settings at fault?"""
 
+
+OF_PROBE = ("algo", "preset", "core", "gamma", "learning_rate", "ent_coef", "normalize_obs", "normalize_rewards")
+"""Settings that ``check --probe`` trains with."""
 
 TRAIN = Syntax("limelight train", TrainArguments, ("env_id",), settings=tuple(all_settings()))
 EVALUATE = Syntax("limelight evaluate", EvaluateArguments, ("run_dir",))
@@ -136,7 +141,10 @@ COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
 EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
 LIST = Syntax("limelight list", ListArguments, ("what", "text"))
 CHECK = Syntax(
-    "limelight check", CheckArguments, ("env_id",), settings=("env_kwargs", "env_module", "max_episode_steps")
+    "limelight check",
+    CheckArguments,
+    ("env_id",),
+    settings=("env_kwargs", "env_module", "max_episode_steps", *OF_PROBE),
 )
 
 
@@ -257,11 +265,16 @@ def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | st
     return dataclasses.replace(config, **changes)
 
 
-def check_config(argv: list[str], notice: Notice) -> EnvConfig:
-    """Return the environment that ``limelight check ARGV`` asks about.
+def check_config(argv: list[str], notice: Notice) -> tuple[EnvConfig, dict[str, Any] | None]:
+    """Return the environment that ``limelight check ARGV`` asks about, and the settings to probe; None: no probe.
 
-    Raises: ConfigError for a setting out of its range.
+    Raises: ConfigError for a setting out of its range, or one that only a probe would use.
     """
     parsed = parse(CHECK, argv, notice)
+    of_probe = [name for name in parsed.settings if name in OF_PROBE]
+    if of_probe and not parsed.arguments.probe:
+        value = parsed.settings[of_probe[0]]
+        raise ConfigError(f"{of_probe[0]} = {value}: a check without --probe trains nothing; add it")
     settings = {"env_id": parsed.arguments.env_id, **parsed.settings}
-    return validate(with_settings(TrainConfig(), settings)).env
+    config = validate(with_settings(TrainConfig(), {k: v for k, v in settings.items() if k not in of_probe})).env
+    return config, (dict(parsed.settings) if parsed.arguments.probe else None)

@@ -315,12 +315,12 @@ def _check(argv: list[str]) -> int:
 
     if print_help(argv, CHECK):
         return 0
-    config = check_config(argv, notice)
+    config, probed = check_config(argv, notice)
     from limelight.cli.env_check.check import check_env
     from limelight.cli.env_check.findings import printed
 
     with stdout_collected() as output:
-        findings = check_env(config)
+        findings = check_env(config, probed)
         flush_stdout()
         findings += printed(output)
     for finding in findings:
