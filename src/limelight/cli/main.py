@@ -122,6 +122,9 @@ def _train(argv: list[str]) -> int:
 
     if {*argv} & {*HELP_FLAGS}:
         return _train_help(argv)
+    from limelight.runners.commands import exit_with_parent
+
+    exit_with_parent()
     command = shlex.join(["limelight", "train", *argv])
     with stdout_reserved("--quiet" in argv):
         request = train_request(argv, notice)

@@ -29,6 +29,7 @@ def test_settings_that_learn_are_not_at_fault() -> None:
 
 def test_settings_that_learn_nothing_are_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "MOST_SECONDS", 2.5)
+    monkeypatch.setattr(probe, "LEAST_STEPS", 0)
     lines, verdict = probed("CartPole-v1", learning_rate=1e-7)
     assert {finding.level for finding in lines.values()} == {"warn"}
     assert verdict.message.startswith("the settings of a2c, which learnt 0 of 5 tasks; the critic does not learn")
@@ -37,7 +38,7 @@ def test_settings_that_learn_nothing_are_at_fault(monkeypatch: pytest.MonkeyPatc
 def test_a_value_near_the_known_one_counts_as_learnt() -> None:
     result = probe.Result("delay", 0.9, 0.1, 100, 1.0)
     assert not result.is_learnt
-    assert result.line().split() == "reward a step later known 0.90 learnt 0.10 100 steps 1.0 s".split()
+    assert " ".join(result.line().split()) == "reward a step later known 0.90 learnt 0.10 100 steps 1.0 s"
     assert probe.Result("constant", 2.0, 2.1, 100, 1.0).is_learnt
 
 
@@ -45,6 +46,20 @@ def test_a_recurrent_network_must_remember() -> None:
     lines, _ = probed("limelight.envs.toy:Recall", core="lstm", normalize_rewards=False)
     assert len(lines) == 6
     assert lines["reward by memory"].level == "ok"
+
+
+def test_a_task_that_had_too_little_time_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(probe, "LEAST_STEPS", 10_000_000)
+    _, verdict = probed("CartPole-v1", learning_rate=1e-7)
+    assert verdict.message.startswith("undecided: fewer than 10,000,000 steps")
+
+
+def test_asynchronous_settings_are_probed_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "MOST_SECONDS", 0.1)
+    lines, verdict = probed("CartPole-v1", algo="a3c")
+    assert len(lines) == 5
+    assert "undecided" in verdict.message or "the settings of a3c" in verdict.message
 
 
 def test_an_environment_without_two_observations_has_fewer_tasks(monkeypatch: pytest.MonkeyPatch) -> None:

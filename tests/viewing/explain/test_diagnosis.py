@@ -219,6 +219,8 @@ def test_a_curve_that_still_rises_asks_for_more_steps_once_it_has_ended(tmp_path
     (tmp_path / "r" / "summary.json").write_text(json.dumps({"status": "completed"}))
     (finding,) = diagnose(read_run(tmp_path / "r"))
     assert (finding.rule, finding.setting, finding.value) == ("still_rising", "total_timesteps", 40_000)
+    (tmp_path / "r" / "summary.json").write_text(json.dumps({"status": "completed", "solved_at_step": 19_000}))
+    assert diagnose(read_run(tmp_path / "r")) == []
     level = make_run(tmp_path / "level", [{}] * 20, RISE)
     (tmp_path / "level" / "summary.json").write_text(json.dumps({"status": "completed"}))
     assert diagnose(read_run(level.folder)) == []

@@ -25,6 +25,8 @@ MOST_SECONDS = 45.0
 """Of all tasks; builds and the last rollouts come on top."""
 DRAWN = 64
 """Episodes of sampled actions whose mean return counts where every action is a choice."""
+LEAST_STEPS = 1_000
+"""Steps that a task must have had before the settings are said to be at fault."""
 TOLERANCE = 0.15
 """Distance from the known value, in rewards of 1, within which it counts as learnt."""
 NOUNS: dict[Task, str] = {
@@ -114,11 +116,9 @@ def train_on(task: Task, run: TrainConfig, spaces: Sequence[Space[Any]], most_se
 
 
 def _config_for_task(run: TrainConfig) -> TrainConfig:
-    """Return the settings of a run on a task: those of learning stay, those of the environment are plain."""
+    """Return the settings of a run on a task, in this process: those of learning stay, the environment is plain."""
     env = EnvConfig(env_id="ProbeToy", num_envs=run.env.num_envs, autoreset_mode="next_step", backend="sync")
-    workers = run.workers
-    if workers.asynchronous and workers.num_workers is None:
-        workers = dataclasses.replace(workers, num_workers=2)
+    workers = dataclasses.replace(run.workers, asynchronous=False, runner="local", num_workers=None)
     return dataclasses.replace(run, env=env, workers=workers, total_timesteps=100_000_000, total_episodes=None)
 
 
@@ -151,6 +151,9 @@ def _return(agent: Agent, env: ProbeToy, which: int, is_greedy: bool) -> float:
 def _verdict(results: Sequence[Result], run: TrainConfig, broken: bool) -> Finding:
     failed = {result.task for result in results if not result.is_learnt}
     settings = f"the settings of {run.algorithm.algo}"
+    if any(result.task in failed and result.steps < LEAST_STEPS for result in results):
+        text = f"undecided: fewer than {LEAST_STEPS:,} steps in the time there is; try again on an idle machine"
+        return Finding("warn", "at fault", text)
     if failed:
         cause = next(cause for task, cause in CAUSES.items() if task in failed)
         text = f"{settings}, which learnt {len(results) - len(failed)} of {len(results)} tasks; {cause}"

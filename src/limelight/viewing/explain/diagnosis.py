@@ -21,11 +21,11 @@ RULES: tuple[Rule, ...] = (
     episodes.best_lost,
     episodes.greedy_far,
     # It does not learn
+    learning.gradients_clipped,
     learning.entropy_gone,
     learning.entropy_high,
     learning.dead_filters,
     learning.actions_clipped,
-    learning.gradients_clipped,
     learning.critic_useless,
     learning.critic_right_and_flat,
     episodes.all_truncated,

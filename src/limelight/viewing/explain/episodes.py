@@ -122,9 +122,11 @@ def best_lost(run: Evidence) -> Finding | None:
 
 
 def still_rising(run: Evidence) -> Finding | None:
-    """The last fifth of a finished run adds much to its rise."""
-    episodes = run.run.episodes
-    if run.run.summary.get("status") != "completed" or len(run.returns) < 2 * LEAST_EPISODES:
+    """The last fifth of a finished run adds much to its rise, and its evaluations have not reached their target."""
+    episodes, summary = run.run.episodes, run.run.summary
+    if summary.get("status") != "completed" or len(run.returns) < 2 * LEAST_EPISODES:
+        return None
+    if summary.get("solved_at_step") is not None:  # sampled returns rise for longer than those that are evaluated
         return None
     fifths = [run.returns[(episodes.steps > i * run.last_step / 5) & (episodes.steps <= (i + 1) * run.last_step / 5)]
               for i in range(5)]  # fmt: skip
