@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from limelight.algo.normalization import divided, shaped_rewards
 from limelight.errors import ConfigError
@@ -133,7 +134,7 @@ def trace(
     return TracedEvaluation(played, tuple(tracer.episodes), trained)
 
 
-def as_trained(agent: Agent, rewards: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def as_trained(agent: Agent, rewards: Sequence[float]) -> NDArray[np.float64]:
     """Return rewards as the learner of ``agent`` took them, by the frozen statistics.
 
     Raises: ConfigError where the statistics are missing.
@@ -142,7 +143,7 @@ def as_trained(agent: Agent, rewards: Sequence[float]) -> np.ndarray[Any, np.dty
         raise ConfigError("normalize_rewards = true: the agent was saved without the statistics of its rewards")
     statistics = agent.reward_statistics
     normalize = None if statistics is None else lambda raw: divided(raw, statistics)
-    return shaped_rewards(np.asarray(rewards, np.float64), agent.config.algorithm, normalize)
+    return np.asarray(shaped_rewards(np.asarray(rewards), agent.config.algorithm, normalize), np.float64)
 
 
 def describe_rewards(agent: Agent) -> str:

@@ -150,3 +150,13 @@ def span(steps: Floats) -> str:
 def times(value: float, factor: float) -> float:
     """Return a multiple of a setting with two significant digits."""
     return float(f"{value * factor:.2g}")
+
+
+def more_entropy(run: Evidence) -> tuple[str, float]:
+    """Return the setting of the entropy bonus, and a value for more exploration."""
+    return "ent_coef", max(0.03, times(run.setting("ent_coef"), 3.0))
+
+
+def larger_steps(run: Evidence) -> tuple[str, float]:
+    """Return the setting of the step size, and a larger value."""
+    return "learning_rate", min(10.0, times(run.setting("learning_rate"), 3.0))
