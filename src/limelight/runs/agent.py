@@ -210,16 +210,8 @@ class Agent:
                 f"the saved agent has {len(params)} parameters, its network {len(flat)}; has the encoder changed?"
             )
         flat.params.copy_(params)
-        normalizer = None
-        if state["normalizer"] is not None:
-            normalizer = make_normalizer(
-                observation_space, is_builtin(config.model.encoder), config.env.image_statistics == "frame"
-            )
-            normalizer.set_state(state["normalizer"])
-        agent = cls(model, normalizer, config, observation_space, action_space)
-        if state.get("reward_variance") is not None:  # files of older versions have none
-            agent.reward_statistics = RunningMeanStd(())
-            agent.reward_statistics.update(Moments(np.zeros(()), np.asarray(state["reward_variance"], np.float64), 1))
+        agent = cls(model, _saved_normalizer(state, config, observation_space), config, observation_space, action_space)
+        agent.reward_statistics = _saved_reward_statistics(state)
         return agent
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -244,6 +236,24 @@ class Agent:
     def save(self, folder: str | Path) -> None:
         """Write the agent into ``folder`` (replaced as a whole): safetensors and JSON, checksummed, no pickle."""
         write_state(Path(folder), self.get_state())
+
+
+def _saved_normalizer(state: State, config: TrainConfig, space: Space[Any]) -> ObservationNormalizer | None:
+    """Return the normalizer of observations of :meth:`Agent.get_state`."""
+    if state["normalizer"] is None:
+        return None
+    normalizer = make_normalizer(space, is_builtin(config.model.encoder), config.env.image_statistics == "frame")
+    normalizer.set_state(state["normalizer"])
+    return normalizer
+
+
+def _saved_reward_statistics(state: State) -> RunningMeanStd | None:
+    """Return the statistics of rewards of :meth:`Agent.get_state`; files of older versions have none."""
+    if state.get("reward_variance") is None:
+        return None
+    statistics = RunningMeanStd(())
+    statistics.update(Moments(np.zeros(()), np.asarray(state["reward_variance"], np.float64), 1))
+    return statistics
 
 
 def load(run_dir: str | Path, which: str = "best") -> Agent:

@@ -288,8 +288,7 @@ def play(
         envs: environments with NEXT_STEP autoreset.
         policy: a policy in its initial recurrent state.
         normalize: returns observations as the policy takes them.
-        episodes: how many.
-        seed: of the environments.
+        episodes, seed: how many, and of the environments.
         watch: called at every step of the first environment.
         name: the environment's name in messages.
         limits: when running episodes are cut.
@@ -298,19 +297,12 @@ def play(
     """
     B = envs.num_envs
     to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)
-    returns: list[float] = []
-    lengths: list[int] = []
-    cut = 0
+    returns, lengths, cut = list[float](), list[int](), 0
     episode_return, episode_length = np.zeros(B), np.zeros(B, np.int64)
     obs, episode_start = normalize(envs.reset(seed)), np.ones(B, np.float32)
     watch(0.0, 0)
     while to_play.any():
-        if observer is not None:
-            observer.before(obs, episode_start)
-        actions = policy.to_env(policy.act(obs, episode_start))
-        step = envs.step(actions)
-        if observer is not None:
-            observer.after(actions, step)
+        step = _step(envs, policy, obs, episode_start, observer)
         obs, episode_start = normalize(step.obs), 1.0 - step.valid.astype(np.float32)
         episode_return += step.rewards
         episode_length += step.valid
@@ -329,6 +321,19 @@ def play(
                 cut += int(endless[b])
             episode_return[b] = episode_length[b] = 0
     return Evaluation(returns, lengths, cut)
+
+
+def _step(
+    envs: EnvBackend, policy: Policy, obs: NDArray[Any], episode_start: NDArray[np.float32], observer: Observer | None
+) -> Step:
+    """Act on normalised observations and step the environments; the observer, if any, sees both."""
+    if observer is None:
+        return envs.step(policy.to_env(policy.act(obs, episode_start)))
+    observer.before(obs, episode_start)
+    actions = policy.to_env(policy.act(obs, episode_start))
+    step = envs.step(actions)
+    observer.after(actions, step)
+    return step
 
 
 def _not_finite(name: str, b: int, episode_return: float, length: int) -> NonFiniteError:

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from limelight.envs.faults import close_env
 from limelight.envs.gymnasium_backend import SyncBackend
@@ -210,23 +211,44 @@ class _RenderedEnv:
         Raises: EnvError where a reward differs.
         """
         envs = SyncBackend([self.env], env_id=self.name)
-        envs.reset(trace.seed)
-        total = 0.0
-        for t, action in enumerate(trace.all_actions[: trace.earlier + len(trace.rewards)]):
-            place = t - trace.earlier
-            if place == 0:
-                sink.show(self.frame(["score 0", "step 0"]))
-            step = envs.step(action[None])
-            if place < 0:
-                continue
-            total += float(step.rewards[0])
-            if not np.isclose(step.rewards[0], trace.rewards[place], rtol=1e-5, atol=1e-6):
+        totals, begun = np.cumsum(trace.rewards), -1
+
+        def show_step(episode_return: float, length: int) -> bool:
+            nonlocal begun
+            begun += length == 0
+            if begun < trace.number:
+                return True
+            if length and not np.isclose(episode_return, totals[length - 1], rtol=1e-5, atol=1e-6):
                 raise EnvError(
-                    f"{self.name}: the same seed and actions gave another reward at step {place + 1} "
-                    f"({step.rewards[0]:g}, it was {trace.rewards[place]:g}): such an episode cannot be shown again"
+                    f"{self.name}: the same seed and actions gave another reward at step {length} (return "
+                    f"{episode_return:g}, it was {totals[length - 1]:g}): such an episode cannot be shown again"
                 )
-            if not sink.show(self.frame([f"score {compact(total)}", f"step {place + 1:,}"])) or place >= MAX_FRAMES:
-                return
+            is_open = sink.show(self.frame([f"score {compact(episode_return)}", f"step {length:,}"]))
+            return is_open and length < min(len(totals), MAX_FRAMES)
+
+        play(envs, _Repeat(trace), lambda obs: obs, trace.number + 1, trace.seed, show_step, self.name)
+
+
+@final
+class _Repeat:
+    """A policy that takes the actions of an episode, and those before it in its environment."""
+
+    recurrent_state: NDArray[np.float32] | None = None
+
+    def __init__(self, trace: EpisodeTrace) -> None:
+        self._actions = iter(trace.all_actions)
+
+    def begin_rollout(self) -> None:
+        """Do nothing: nothing is learnt."""
+
+    def act(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the next action, [1, *action_shape]."""
+        action: NDArray[Any] = next(self._actions)[None]
+        return action
+
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Return the actions, which are the environment's already."""
+        return actions
 
 
 @contextmanager
