@@ -183,15 +183,20 @@ def measure(data: dict[str, Any], path: Path, only: str | None, seeds: range) ->
                 save_json(path, data)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, save and print."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2, help="seeds of each healthy run (default: 2)")
     parser.add_argument("--first-seed", type=int, default=10, help="the first of them (default: 10)")
     parser.add_argument("--only", choices=("failing", "healthy"), help="run only these")
     parser.add_argument("--table", action="store_true", help="run nothing, print the tables")
     parser.add_argument("--output", type=Path, default=RESULTS / "explain.json", help="results file")
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, save and print."""
+    arguments = parse(argv)
     data = load(arguments.output)
     if not arguments.table:
         first = arguments.first_seed
