@@ -159,7 +159,12 @@ def test_who_steps_environments() -> None:
 
     steppers = {module for module in TREES if steps(module)}
     assert {"algo.collector", "runs.evaluation"} <= steppers
-    assert outside(steppers, "envs") <= {"algo.collector", "runs.evaluation", "cli.env_check.check"}
+    assert outside(steppers, "envs") <= {
+        "algo.collector",
+        "runs.evaluation",
+        "cli.env_check.check",
+        "cli.env_check.probe",
+    }
 
 
 ENGINES = {"nn.torch_engine", "nn.numpy_engine.network", "nn.numpy_engine.layers", "nn.activation_cache"}

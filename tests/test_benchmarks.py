@@ -704,3 +704,28 @@ def test_the_cost_of_viewing_is_measured_without_clocks_too(script: Script) -> N
         timed = Stopwatch(lambda x: x + 1)
         assert timed(1) == 2
         assert timed.seconds == 0.0
+
+
+# --------------------------------------------------------------------------- explain
+
+
+def test_explain_goes_on_where_it_was_and_counts_alarms(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain = script("explain")
+    tiny = {"total_timesteps": 600, "eval_every": 0}
+    monkeypatch.setattr(explain, "SHORT", {**explain.SHORT, **tiny})
+    monkeypatch.setattr(explain, "FAILING", explain.FAILING[:2])
+    monkeypatch.setattr(explain, "HEALTHY", [explain.Healthy("limelight.envs.toy:Aim", "a2c", 600, -100.0)])
+    output = ["--output", str(tmp_path / "explain.json")]
+    explain.main(["--only", "failing", *output])
+    assert "The true cause comes first in " in capsys.readouterr().out
+    explain.main(["--seeds", "1", *output])
+    capsys.readouterr()
+    data = json.loads((tmp_path / "explain.json").read_text())
+    assert [row["name"] for row in data["failing"]] == ["endless", "sensor"]
+    assert [row["seed"] for row in data["healthy"]] == [10]
+    data["healthy"][0]["findings"] = ["still_rising: 1 to 2"]
+    (tmp_path / "explain.json").write_text(json.dumps(data))
+    explain.main(["--table", *output])
+    assert "1 of 1 healthy runs have a finding." in capsys.readouterr().out

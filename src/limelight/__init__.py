@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from limelight.errors import CheckpointError, ConfigError, EnvError, LimelightError, NonFiniteError, WorkerError
     from limelight.runs.agent import Agent, load
     from limelight.runs.evaluation import evaluate
+    from limelight.runs.full_evaluation import evaluate_in_full
     from limelight.settings.schema import TrainConfig
     from limelight.training.run import branch, resume, train
 
@@ -25,6 +26,7 @@ _HOMES = {
     "WorkerError": "errors",
     "branch": "training.run",
     "evaluate": "runs.evaluation",
+    "evaluate_in_full": "runs.full_evaluation",
     "load": "runs.agent",
     "make_envs": "envs.fresh",
     "resume": "training.run",
@@ -32,7 +34,7 @@ _HOMES = {
 }
 __all__ = [
     "Agent", "CheckpointError", "ConfigError", "EnvError", "LimelightError", "NonFiniteError", "TrainConfig",
-    "WorkerError", "__version__", "branch", "evaluate", "load", "make_envs", "resume", "train",
+    "WorkerError", "__version__", "branch", "evaluate", "evaluate_in_full", "load", "make_envs", "resume", "train",
 ]  # fmt: skip
 
 

@@ -74,3 +74,17 @@ class Aliased(gym.Env[np.ndarray, np.int64]):
         right = (action == 1) != (self.place == 1)
         self.place = self.place + 1 if right else max(0, self.place - 1)
         return np.ones(1, np.float32), -1.0, self.place == 3, self.steps >= 40, {}
+
+
+class Breaks(Small):
+    """Raises after 300 steps; where it ``overflows``, it pays 1e37 in every fiftieth step instead."""
+
+    def __init__(self, overflows: bool = False) -> None:
+        super().__init__("noise")
+        self.overflows = overflows
+
+    def step(self, action: Any) -> Any:
+        if self.total == 300 and not self.overflows:
+            raise ZeroDivisionError("no price for this day")
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, 1e37 if self.overflows and self.total % 50 == 0 else reward, terminated, truncated, info

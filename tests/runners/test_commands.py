@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import limelight
 from limelight.runners.commands import Command, run_commands
 
 
@@ -41,3 +43,55 @@ def test_an_error_of_the_poll_leaves_no_process_behind(tmp_path: Path) -> None:
         run_commands([python(code, tmp_path / "log")], 1, os.environ, fail)
     time.sleep(0.1)
     assert not mark.exists()
+
+
+CHILD = """
+import os, signal, sys, time
+from limelight.runners.commands import exit_with_parent
+exit_with_parent()
+{handler}
+assert sys.stdin.read() == "" and "LIMELIGHT_EXIT_WITH_PARENT" not in os.environ
+open({mark!r}, "w").write(str(os.getpid()))
+while True:
+    time.sleep(60)
+"""
+PARENT = """
+import os, sys
+from pathlib import Path
+from limelight.runners.commands import Command, run_commands
+run_commands([Command([sys.executable, "-c", {code!r}], Path({log!r}))], 1, os.environ, lambda running: True)
+"""
+
+
+def wait_for(condition: object, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.parametrize("handler", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["plain", "deaf"])
+def test_a_command_exits_with_its_killed_parent_even_where_it_ignores_sigterm(handler: str, tmp_path: Path) -> None:
+    mark, log = tmp_path / "mark", tmp_path / "log"
+    code = CHILD.format(handler=handler, mark=str(mark))
+    env = {**os.environ, "PYTHONPATH": str(Path(limelight.__file__).parents[1])}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT.format(code=code, log=str(log))], env=env)
+    try:
+        assert wait_for(lambda: mark.exists() and mark.read_text(), 30), log.read_text()
+        child = int(mark.read_text())
+        time.sleep(0.3)
+        assert is_running(child)
+        parent.kill()
+        assert wait_for(lambda: not is_running(child), 10)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there and no zombie."""
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return bool(done.stdout.strip()) and not done.stdout.strip().startswith("Z")

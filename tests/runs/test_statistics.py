@@ -12,8 +12,10 @@ from limelight.runs.evaluation import Evaluation
 from limelight.runs.statistics import (
     bootstrap_interval,
     curve_interval,
+    difference_interval,
     improvement_interval,
     iqm,
+    mean_interval,
     median_or_never,
     probability_of_improvement,
     seeds_needed,
@@ -186,3 +188,14 @@ def test_the_wilson_interval_stays_within_0_and_1_and_closes() -> None:
     assert wilson_interval(5, 5)[1] == 1.0
     assert wilson_interval(50, 100) == pytest.approx((0.40383, 0.59617), abs=1e-5)
     assert wilson_interval(500, 1000) > wilson_interval(50, 100), "more trials, a higher lower end"
+
+
+def test_the_interval_of_a_difference_of_means_is_that_of_a_normal_sample() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(3.0, 1.0, 400), rng.normal(1.0, 2.0, 400)
+    low, high = difference_interval(a.tolist(), b.tolist())
+    half = 1.96 * np.sqrt(a.var(ddof=1) / 400 + b.var(ddof=1) / 400)
+    assert [low, high] == pytest.approx([a.mean() - b.mean() - half, a.mean() - b.mean() + half], abs=0.03)
+    assert mean_interval(a.tolist()) == pytest.approx(
+        [a.mean() - 1.96 * a.std() / 20, a.mean() + 1.96 * a.std() / 20], abs=0.02
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -253,7 +254,7 @@ class RewardNormalizer:
             returns += rewards[0]
             if rollout.num_valid:
                 self.statistics.update(Moments(np.asarray(returns[0]), np.zeros(()), 1))
-            return self._scaled(rewards)
+            return divided(rewards, self.statistics)
         history = np.empty(rewards.shape)
         keep = self.gamma * (1.0 - rollout.episode_start[:-1])  # invalid rows have reward 0 and are left out below
         for t, reward in enumerate(rewards):
@@ -263,11 +264,7 @@ class RewardNormalizer:
         valid = history[rollout.valid > 0.0]
         if len(valid):
             self.statistics.update(moments_of(valid))
-        return self._scaled(rewards)
-
-    def _scaled(self, rewards: FloatArray) -> FloatArray:
-        scale = 1.0 / math.sqrt(float(self.statistics.moments.var) + _EPSILON)
-        return np.clip(rewards * np.float32(scale), -_CLIP, _CLIP)
+        return divided(rewards, self.statistics)
 
     def get_state(self) -> State:
         """Return the statistics and the running returns."""
@@ -280,13 +277,25 @@ class RewardNormalizer:
         self._returns = None if returns is None else np.array(returns, np.float64)
 
 
+def divided(rewards: FloatArray, statistics: RunningMeanStd) -> FloatArray:
+    """Return rewards over the standard deviation of discounted returns, clipped; the statistics stay as they are."""
+    scale = 1.0 / math.sqrt(float(statistics.moments.var) + _EPSILON)
+    return np.clip(rewards * np.float32(scale), -_CLIP, _CLIP)
+
+
 def learning_rewards(rollout: Rollout, a: AlgorithmConfig, normalizer: RewardNormalizer | None) -> FloatArray:
     """Return a rollout's rewards to learn from, [T, B]: raw, then clipped, normalised and scaled."""
-    rewards: FloatArray = rollout.rewards
+    return shaped_rewards(rollout.rewards, a, None if normalizer is None else partial(normalizer, rollout))
+
+
+def shaped_rewards(
+    rewards: FloatArray, a: AlgorithmConfig, normalize: Callable[[FloatArray], FloatArray] | None
+) -> FloatArray:
+    """Return rewards of any shape clipped, then normalised (None: they are not), then scaled."""
     if a.reward_clip is not None:
         rewards = rewards.clip(-a.reward_clip, a.reward_clip)
-    if normalizer is not None:
-        rewards = normalizer(rollout, rewards)
+    if normalize is not None:
+        rewards = normalize(rewards)
     if a.reward_scale != 1.0:
         rewards = rewards * a.reward_scale
     return rewards

@@ -68,6 +68,10 @@ class EvaluateArguments:
     """Numbers in info at the end of an episode to report beside those of the run: KEY, or sum:KEY over the episode."""
     which: Literal["best", "last"] = "best"
     """The best agent, or the newest checkpoint (which is also the best one if nothing was evaluated)."""
+    full: bool = False
+    """Greedy and sampled side by side, with intervals, also in the rewards that were learnt from."""
+    inspect: Literal["table", "video"] | None = None
+    """Show the worst and the median episode: a table of their steps, or a video of each."""
     episode_lines: bool = False
     """Print a line per episode as well: its return and its length."""
     json: bool = False
@@ -144,7 +148,15 @@ class CheckArguments:
     """A Gymnasium id, or package.module:callable that returns an environment."""
     throughput: bool = False
     """Instead, train for 20 s with several num_envs, backends and workers, and print the fastest flags."""
+    probe: bool = False
+    """Train as well, a minute at most, on tasks with known values in its spaces: are the settings at fault?"""
 
+
+OF_TRAINING = (
+    "algo", "preset", "num_envs", "num_steps", "hidden_sizes", "core", "encoder", "device", "gamma", "learning_rate",
+    "ent_coef", "normalize_obs", "normalize_rewards",
+)  # fmt: skip
+"""Settings of ``limelight check`` that only ``--throughput`` and ``--probe`` use, as they train."""
 
 TRAIN = Syntax("limelight train", TrainArguments, ("env_id",), settings=tuple(all_settings()))
 EVALUATE = Syntax("limelight evaluate", EvaluateArguments, ("run_dir",))
@@ -153,12 +165,12 @@ COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
 EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
 REPLAY = Syntax("limelight replay", ReplayArguments, ("run_dir",))
 LIST = Syntax("limelight list", ListArguments, ("what", "text"))
-THROUGHPUT_SETTINGS = ("algo", "preset", "num_envs", "num_steps", "hidden_sizes", "core", "encoder", "device")
-"""Settings of ``limelight check`` that only ``--throughput`` uses."""
 CHECK = Syntax(
-    "limelight check", CheckArguments, ("env_id",),
-    settings=("env_kwargs", "env_module", "max_episode_steps", *THROUGHPUT_SETTINGS),
-)  # fmt: skip
+    "limelight check",
+    CheckArguments,
+    ("env_id",),
+    settings=("env_kwargs", "env_module", "max_episode_steps", *OF_TRAINING),
+)
 
 
 @dataclass(frozen=True)
@@ -263,7 +275,24 @@ def evaluate_arguments(argv: list[str], notice: Notice) -> EvaluateArguments:
         raise ConfigError(
             f"video_episodes = {arguments.video_episodes}: shows nothing by itself; add --video or --render"
         )
+    if arguments.full or arguments.inspect is not None:
+        _require_nothing_else(arguments)
     return arguments
+
+
+def _require_nothing_else(arguments: EvaluateArguments) -> None:
+    """Refuse arguments that ``--full`` and ``--inspect`` leave no place for.
+
+    Raises: ConfigError.
+    """
+    asked = "--full" if arguments.full else "--inspect"
+    for name in ("video", "render", "episode_lines"):
+        if getattr(arguments, name):
+            raise ConfigError(
+                f"{name} = true: does not go with {asked}; --inspect video shows episodes, --json has all"
+            )
+    if arguments.full and arguments.stochastic and arguments.inspect is None:
+        raise ConfigError("stochastic = true: --full has both already; leave one out, or add --inspect")
 
 
 def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | str | None:
@@ -286,19 +315,19 @@ def evaluation_env(arguments: EvaluateArguments, agent: Agent) -> EnvConfig | st
     return validate(TrainConfig(env=dataclasses.replace(config, **changes))).env
 
 
-def check_config(argv: list[str], notice: Notice) -> EnvConfig:
-    """Return the environment that ``limelight check ARGV`` asks about.
+def check_config(argv: list[str], notice: Notice) -> tuple[EnvConfig, dict[str, Any] | None]:
+    """Return the environment that ``limelight check ARGV`` asks about, and the settings to probe; None: no probe.
 
-    Raises: ConfigError for a setting out of its range.
+    Raises: ConfigError for a setting out of its range, or one that only a probe would use.
     """
     parsed = parse(CHECK, argv, notice)
-    for name in THROUGHPUT_SETTINGS:
-        if name in parsed.settings:
-            raise ConfigError(
-                f"{name} = {shown(parsed.settings[name])}: only --throughput trains; add it or leave it out"
-            )
-    settings = {"env_id": parsed.arguments.env_id, **parsed.settings}
-    return validate(with_settings(TrainConfig(), settings)).env
+    of_training = {name: value for name, value in parsed.settings.items() if name in OF_TRAINING}
+    if of_training and not parsed.arguments.probe:
+        name, value = next(iter(of_training.items()))
+        raise ConfigError(f"{name} = {shown(value)}: only --probe and --throughput train; add one of them")
+    settings = {name: value for name, value in parsed.settings.items() if name not in of_training}
+    config = validate(with_settings(TrainConfig(), {"env_id": parsed.arguments.env_id, **settings})).env
+    return config, (dict(parsed.settings) if parsed.arguments.probe else None)
 
 
 def throughput_request(argv: list[str], notice: Notice) -> TrainRequest | None:

@@ -124,6 +124,9 @@ def _train(argv: list[str]) -> int:
 
     if {*argv} & {*HELP_FLAGS}:
         return _train_help(argv)
+    from limelight.runners.commands import exit_with_parent
+
+    exit_with_parent()
     command = shlex.join(["limelight", "train", *argv])
     with stdout_reserved("--quiet" in argv):
         request = train_request(argv, notice)
@@ -206,11 +209,16 @@ def _evaluate(argv: list[str]) -> int:
         return 0
     arguments = evaluate_arguments(argv, notice)
     from limelight.runs import env_numbers
-    from limelight.runs.checkpoint import has_state
     from limelight.viewing.numbers import decimal, with_spread
 
     with _exit_on_sigterm(), stdout_reserved() if arguments.json else contextlib.nullcontext():
-        agent, result, video = _evaluate_and_show(arguments)
+        if arguments.full or arguments.inspect is not None:
+            lines = _evaluate_in_full(arguments)
+        else:
+            agent, result, video = _evaluate_and_show(arguments)
+    if arguments.full or arguments.inspect is not None:
+        print(*lines, sep="\n")
+        return 0
     if arguments.json:
         import json
 
@@ -222,10 +230,8 @@ def _evaluate(argv: list[str]) -> int:
         for number, (episode_return, length) in enumerate(zip(result.returns, result.lengths, strict=True), 1):
             print(f"episode {number}  return {decimal(episode_return)}  length {length:,}")
     asked = arguments.episodes or result.episodes
-    never_judged = (arguments.run_dir / "checkpoints").is_dir() and not has_state(arguments.run_dir / "best")
-    which = "last" if never_judged else arguments.which
     print(
-        f"{arguments.env_id or agent.config.env.env_id} · {which} agent of {arguments.run_dir}: "
+        f"{arguments.env_id or agent.config.env.env_id} · {_which(arguments)} agent of {arguments.run_dir}: "
         f"{with_spread(result.mean_return, result.std_return)} over {result.episodes} "
         f"episode{'' if result.episodes == 1 else 's'}{result.describe_cut(asked)} (median "
         f"{decimal(result.median_return)}, IQM {decimal(result.iqm_return)}, mean length {decimal(result.mean_length)})"
@@ -255,6 +261,21 @@ def _exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _which(arguments: EvaluateArguments) -> str:
+    """Return which agent of a run is evaluated, in words: the last one where none was the best."""
+    from limelight.runs.checkpoint import has_state
+
+    never_judged = (arguments.run_dir / "checkpoints").is_dir() and not has_state(arguments.run_dir / "best")
+    return "last" if never_judged else arguments.which
+
+
+def _evaluate_in_full(arguments: EvaluateArguments) -> list[str]:
+    from limelight.cli.evaluate import evaluate_in_full
+    from limelight.runs.agent import load
+
+    return evaluate_in_full(arguments, load(arguments.run_dir, arguments.which), _which(arguments))
 
 
 def _evaluate_and_show(arguments: EvaluateArguments) -> tuple[Agent, Evaluation, tuple[Path, Evaluation] | None]:
@@ -316,12 +337,12 @@ def _check(argv: list[str]) -> int:
         return 0
     if any(word.startswith("--throughput") for word in argv) and (status := _check_throughput(argv)) is not None:
         return status
-    config = check_config(argv, notice)
+    config, probed = check_config(argv, notice)
     from limelight.cli.env_check.check import check_env
     from limelight.cli.env_check.findings import printed
 
     with stdout_collected() as output:
-        findings = check_env(config)
+        findings = check_env(config, probed)
         flush_stdout()
         findings += printed(output)
     for finding in findings:

@@ -134,11 +134,16 @@ class ActorLearner:
         self.collector.envs.close()
 
 
+def reward_statistics(learner: Learner) -> RunningMeanStd | None:
+    """Return the running statistics that rewards are normalised by; None where they are not."""
+    return learner.reward_normalizer.statistics if learner.reward_normalizer is not None else None
+
+
 def running_statistics(normalizer: ObservationNormalizer | None, learner: Learner) -> dict[str, RunningMeanStd]:
     """Return the running statistics that workers share, by name: those of observations and of returns."""
     named = {
         "observations": normalizer.statistics if normalizer is not None else None,
-        "returns": learner.reward_normalizer.statistics if learner.reward_normalizer is not None else None,
+        "returns": reward_statistics(learner),
     }
     return {name: statistics for name, statistics in named.items() if statistics is not None}
 

@@ -1,14 +1,21 @@
-"""Several command lines run as processes, a few at a time."""
+"""Several command lines run as processes, a few at a time; they exit with the process that started them."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 POLL_SECONDS = 0.2
+WITH_PARENT = "LIMELIGHT_EXIT_WITH_PARENT"
+"""Environment variable of a process whose standard input ends when its parent does."""
+GRACE_SECONDS = 1.0
+"""Time that such a process has after SIGTERM to save its run."""
 
 
 class Command(NamedTuple):
@@ -47,7 +54,7 @@ def run_commands(
             for place, process in list(running.items()):
                 if process.poll() is not None:
                     statuses[place] = process.returncode
-                    del running[place]
+                    _let_go(running.pop(place))
             if not poll(len(running)) and not stopping:
                 stopping = True
                 for process in running.values():
@@ -56,11 +63,44 @@ def run_commands(
         for process in running.values():
             process.terminate()
             process.wait()
+            _let_go(process)
     return statuses
 
 
 def _start(command: Command, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with command.log.open("ab") as log:
         return subprocess.Popen(
-            command.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env), start_new_session=True
+            command.words,
+            stdin=subprocess.PIPE,  # nothing is written: it ends when this process does, however that happens
+            stdout=log,
+            stderr=log,
+            env={**env, WITH_PARENT: "1"},
+            start_new_session=True,
         )
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def exit_with_parent() -> None:
+    """Exit soon after the process that :func:`run_commands` runs in, where this is one of its commands.
+
+    A thread waits for the end of standard input, which code that reads it finds empty. The run is then interrupted as
+    by SIGTERM, and ended :data:`GRACE_SECONDS` later.
+    """
+    if os.environ.pop(WITH_PARENT, None) is None:  # processes of this one watch this one
+        return
+    watched, empty = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    threading.Thread(target=_wait_for_end, args=(watched,), daemon=True).start()
+
+
+def _wait_for_end(watched: int) -> None:
+    while os.read(watched, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)  # the main thread handles it, also within a call that blocks
+    time.sleep(GRACE_SECONDS)
+    os._exit(128 + signal.SIGTERM)

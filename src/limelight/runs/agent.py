@@ -12,7 +12,7 @@ import torch
 from gymnasium.spaces import Space
 from numpy.typing import ArrayLike, NDArray
 
-from limelight.algo.normalization import Moments, ObservationNormalizer, make_normalizer
+from limelight.algo.normalization import Moments, ObservationNormalizer, RunningMeanStd, make_normalizer
 from limelight.algo.train_state import FlatParameters
 from limelight.errors import CheckpointError, ConfigError
 from limelight.nn.encoders import is_builtin
@@ -57,6 +57,8 @@ class Agent:
         self.action_space = action_space
         self.env_factory = env_factory
         """Makes the environment of training, where that was given as a Python object and not by name."""
+        self.reward_statistics: RunningMeanStd | None = None
+        """Of discounted returns, by which rewards were normalised; None: they were not, or a file lacks it."""
         self.network = make_network(model)
         self._greedy = self.policy(None)
         self._sampling = self.policy(np.random.default_rng(config.seed))
@@ -185,6 +187,7 @@ class Agent:
         return {
             "params": torch.cat(parameters).cpu(),
             "normalizer": self.normalizer.get_state() if self.normalizer is not None else None,
+            "reward_variance": None if self.reward_statistics is None else float(self.reward_statistics.moments.var),
             "config": to_dict(self.config),
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
@@ -207,13 +210,9 @@ class Agent:
                 f"the saved agent has {len(params)} parameters, its network {len(flat)}; has the encoder changed?"
             )
         flat.params.copy_(params)
-        normalizer = None
-        if state["normalizer"] is not None:
-            normalizer = make_normalizer(
-                observation_space, is_builtin(config.model.encoder), config.env.image_statistics == "frame"
-            )
-            normalizer.set_state(state["normalizer"])
-        return cls(model, normalizer, config, observation_space, action_space)
+        agent = cls(model, _saved_normalizer(state, config, observation_space), config, observation_space, action_space)
+        agent.reward_statistics = _saved_reward_statistics(state)
+        return agent
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the agent as it is saved, with its recurrent state; a callable that made its environment stays behind.
@@ -237,6 +236,24 @@ class Agent:
     def save(self, folder: str | Path) -> None:
         """Write the agent into ``folder`` (replaced as a whole): safetensors and JSON, checksummed, no pickle."""
         write_state(Path(folder), self.get_state())
+
+
+def _saved_normalizer(state: State, config: TrainConfig, space: Space[Any]) -> ObservationNormalizer | None:
+    """Return the normalizer of observations of :meth:`Agent.get_state`."""
+    if state["normalizer"] is None:
+        return None
+    normalizer = make_normalizer(space, is_builtin(config.model.encoder), config.env.image_statistics == "frame")
+    normalizer.set_state(state["normalizer"])
+    return normalizer
+
+
+def _saved_reward_statistics(state: State) -> RunningMeanStd | None:
+    """Return the statistics of rewards of :meth:`Agent.get_state`; files of older versions have none."""
+    if state.get("reward_variance") is None:
+        return None
+    statistics = RunningMeanStd(())
+    statistics.update(Moments(np.zeros(()), np.asarray(state["reward_variance"], np.float64), 1))
+    return statistics
 
 
 def load(run_dir: str | Path, which: str = "best") -> Agent:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from limelight.algo.collector import Policy
-from limelight.envs.base import EnvBackend
+from limelight.envs.base import EnvBackend, Step
 from limelight.envs.episode_info import NO_INFO, EpisodeInfo, InfoNotes
 from limelight.envs.faults import how_to_fix
 from limelight.envs.games import for_other
@@ -42,6 +43,19 @@ False to cut the episode."""
 _LOG = logging.getLogger("limelight")
 MAX_EPISODE_STEPS = 30_000
 """Length at which an episode is cut: a greedy policy can get stuck, and its episode may then never end."""
+
+
+class Observer(Protocol):
+    """Sees every step of an evaluation."""
+
+    def before(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> None:
+        """Take the normalised observations [B, *obs_shape] that the policy is about to act on."""
+
+    def after(self, actions: NDArray[Any], step: Step) -> None:
+        """Take the actions of the environments and the step that they led to."""
+
+    def episode(self, b: int) -> None:
+        """Note that the running episode of environment ``b`` counts, and has ended or is cut."""
 
 
 class Limits(NamedTuple):
@@ -170,28 +184,51 @@ def evaluate(
         num_envs: copies of the environment at the same time; None: as in the evaluations of training.
     Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
-    _require_agent(agent)
+    episodes, seed, num_envs = counts(episodes, seed, num_envs)
+    with evaluation_envs(agent, env, episodes, num_envs) as (envs, name, limits):
+        rng = None if deterministic else np.random.default_rng(seed)
+        result = play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=name, limits=limits)
+    notes = InfoNotes(env_of(agent, env)[0].info_keys)
+    for line in [*notes.take(result.infos), *notes.end()]:
+        _LOG.warning("limelight: note: %s", line)
+    return result
+
+
+def counts(episodes: int, seed: int, num_envs: int | None) -> tuple[int, int, int | None]:
+    """Return these arguments of :func:`evaluate` as whole numbers.
+
+    Raises: ConfigError for one that is none, or is out of its range.
+    """
     episodes, seed = coerce("episodes", episodes, int), coerce("seed", seed, int)
     Range(ge=1).check("episodes", episodes)
     Range(ge=0).check("seed", seed)
     if num_envs is not None:
         num_envs = coerce("num_envs", num_envs, int)
         Range(ge=1).check("num_envs", num_envs)
+    return episodes, seed, num_envs
+
+
+@contextmanager
+def evaluation_envs(
+    agent: Agent, env: EnvLike, episodes: int, num_envs: int | None, in_process: bool = False
+) -> Iterator[tuple[EnvBackend, str, Limits]]:
+    """Make the environments of :func:`evaluate`, whose arguments these are, and close them.
+
+    ``in_process``: step them one by one in this process, so that each is seeded by itself.
+
+    Yields: environments, their name, and when episodes are cut.
+    """
+    _require_agent(agent)
     config, factory = env_of(agent, env)
     source = resolve_env(config, factory)
-    envs = make_eval_envs(source, episodes, agent.config.eval if env is None else EvalConfig(), num_envs)
-    limits = Limits(max_steps(source), lambda: False)
+    settings = agent.config.eval if env is None else EvalConfig()
+    settings = dataclasses.replace(settings, eval_backend="sync") if in_process else settings
+    envs = make_eval_envs(source, episodes, settings, num_envs)
     try:
         check_fits(agent, envs, config.env_id)
-        rng = None if deterministic else np.random.default_rng(seed)
-        policy, normalize = agent.policy(rng), agent.normalize
-        result = play(envs, policy, normalize, episodes, seed, name=config.env_id, limits=limits)
+        yield envs, config.env_id, Limits(max_steps(source), lambda: False)
     finally:
         envs.close()
-    notes = InfoNotes(source.config.info_keys)
-    for line in [*notes.take(result.infos), *notes.end()]:
-        _LOG.warning("limelight: note: %s", line)
-    return result
 
 
 def _require_agent(agent: Any) -> None:
@@ -274,6 +311,7 @@ def play(
     watch: StepCallback = lambda episode_return, length: True,
     name: str = "the environment",
     limits: Limits = NO_LIMITS,
+    observer: Observer | None = None,
 ) -> Evaluation:
     """Run ``episodes`` episodes, an equal share in each environment, after a reset of all environments with ``seed``.
 
@@ -281,24 +319,21 @@ def play(
         envs: environments with NEXT_STEP autoreset.
         policy: a policy in its initial recurrent state.
         normalize: returns observations as the policy takes them.
-        episodes: how many.
-        seed: of the environments.
+        episodes, seed: how many, and of the environments.
         watch: called at every step of the first environment.
         name: the environment's name in messages.
         limits: when running episodes are cut.
+        observer: sees every step; None: nothing is kept of them.
     Raises: NonFiniteError for an episode whose return is not finite, as training would.
     """
     B = envs.num_envs
     to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)
-    returns: list[float] = []
-    lengths: list[int] = []
-    infos: list[EpisodeInfo] = []
-    cut = 0
+    returns, lengths, infos, cut = list[float](), list[int](), list[EpisodeInfo](), 0
     episode_return, episode_length = np.zeros(B), np.zeros(B, np.int64)
     obs, episode_start = normalize(envs.reset(seed)), np.ones(B, np.float32)
     watch(0.0, 0)
     while to_play.any():
-        step = envs.step(policy.to_env(policy.act(obs, episode_start)))
+        step = _step(envs, policy, obs, episode_start, observer)
         obs, episode_start = normalize(step.obs), 1.0 - step.valid.astype(np.float32)
         episode_return += step.rewards
         episode_length += step.valid
@@ -310,10 +345,25 @@ def play(
                 returns.append(_finite(name, int(b), float(episode_return[b]), int(episode_length[b])))
                 lengths.append(int(episode_length[b]))
                 infos.append(NO_INFO if step.ends is None else step.ends.get(int(b), NO_INFO))
+                if observer is not None:
+                    observer.episode(int(b))
                 to_play[b] = 0 if endless[b] else to_play[b] - 1
                 cut += int(endless[b])
             episode_return[b] = episode_length[b] = 0
     return Evaluation(returns, lengths, cut, infos)
+
+
+def _step(
+    envs: EnvBackend, policy: Policy, obs: NDArray[Any], episode_start: NDArray[np.float32], observer: Observer | None
+) -> Step:
+    """Act on normalised observations and step the environments; the observer, if any, sees both."""
+    if observer is None:
+        return envs.step(policy.to_env(policy.act(obs, episode_start)))
+    observer.before(obs, episode_start)
+    actions = policy.to_env(policy.act(obs, episode_start))
+    step = envs.step(actions)
+    observer.after(actions, step)
+    return step
 
 
 def _finite(name: str, b: int, episode_return: float, length: int) -> float:

@@ -126,6 +126,26 @@ def improvement_interval(
     return float(low), float(high)
 
 
+def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Return the bootstrap interval of the mean of independent values."""
+    return bootstrap_interval(
+        [[value] for value in values], lambda v: v.mean(axis=-1), confidence=confidence, seed=seed
+    )
+
+
+def difference_interval(
+    a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Return the bootstrap interval of the mean of ``a`` minus that of ``b``; each side is resampled by itself."""
+    rng = np.random.default_rng(seed)
+    means_a, means_b = (
+        np.asarray(side, np.float64)[rng.integers(len(side), size=(resamples, len(side)))].mean(axis=1)
+        for side in (a, b)
+    )
+    low, high = _ends(means_a - means_b, confidence)
+    return float(low), float(high)
+
+
 def seeds_needed(
     a: Sequence[float], b: Sequence[float], difference: float, *, confidence: float = 0.95, power: float = 0.8
 ) -> int | None:

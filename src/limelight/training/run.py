@@ -22,7 +22,7 @@ from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
 from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
 from limelight.nn.encoders import is_builtin
-from limelight.runners.actor_learner import make_actor_learner, make_learner
+from limelight.runners.actor_learner import make_actor_learner, make_learner, reward_statistics
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import max_workers
 from limelight.runners.processes.runner import ProcessRunner
@@ -296,17 +296,21 @@ def _build_or_fall_back(
 
 def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -> tuple[str, dict[str, Any]]:
     """Train to the end, then evaluate; return the status and the summary, which is written after an error as well."""
-    status, final = "failed", None
+    status, final, failure = "failed", None, None
     try:
         status = loop.run(interrupt)
         if status != "interrupted":
             with suppress(InterruptedRun):
                 final = final_evaluation(loop, quiet)
-    except WorkerError as error:
-        error.run_dir = loop.run_dir
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        if isinstance(error, WorkerError):
+            error.run_dir = loop.run_dir
         raise
     finally:
         summary = summarize(loop, status, final)
+        if failure is not None:
+            summary["error"] = failure
         write_json(loop.run_dir / SUMMARY, summary)
     return status, summary
 
@@ -413,10 +417,12 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
         envs, model = actor_learner.collector.envs, actor_learner.learner.model
         spaces = envs.single_observation_space, envs.single_action_space
         agent = Agent(model, actor_learner.normalizer, config, *spaces, env_factory=source)
+        agent.reward_statistics = reward_statistics(actor_learner.learner)
         return SyncRunner(actor_learner, config.total_timesteps, config.total_episodes), agent
     try_envs(config.env, source)  # the workers make their own
     learner, normalizer = make_learner(config, *source.spaces())
     agent = Agent(learner.model, normalizer, config, *source.spaces(), env_factory=source)
+    agent.reward_statistics = reward_statistics(learner)
     if workers.runner == "ray":
         from limelight.runners.ray.runner import RayRunner
 

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from limelight.envs.faults import close_env
 from limelight.envs.gymnasium_backend import SyncBackend
@@ -22,6 +23,7 @@ from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError
 from limelight.runs.evaluation import EnvLike, Evaluation, check_fits, env_of, joined, play
 from limelight.runs.folder import VIDEOS, VideoInfo, write_json
+from limelight.runs.traces import EpisodeTrace
 from limelight.settings.schema import EnvConfig
 from limelight.typing import AnyEnv, EnvFactory
 from limelight.viewing.frames import (
@@ -120,6 +122,18 @@ def record_to_run(
     return path, played
 
 
+def record_trace(agent: Agent, path: Path, trace: EpisodeTrace, env: EnvLike = None) -> None:
+    """Record an episode of an evaluation again, by the seed of its environment and all actions since the reset.
+
+    Raises: EnvError if the environment renders no images, or the same seed and actions give another episode;
+        ConfigError as :func:`record`.
+    """
+    with _prefix_errors("video"):
+        ffmpeg()
+        with _rendered(*env_of(agent, env)) as rendered, VideoWriter(path, rendered.fps) as video:
+            rendered.repeat(trace, video)
+
+
 def check_video(config: EnvConfig, factory: EnvFactory | None, setting: str) -> None:
     """Check that videos of an environment can be made, by rendering one frame; ``setting`` is what asks for them.
 
@@ -188,6 +202,51 @@ class _RenderedEnv:
         while is_open and len(played) < episodes:
             played.append(play(envs, agent.policy(rng), agent.normalize, 1, seed + len(played), show_step, self.name))
         return joined(played)
+
+    def repeat(self, trace: EpisodeTrace, sink: FrameSink) -> None:
+        """Repeat an episode, and show its steps in ``sink``; the episodes before it are played unseen.
+
+        Raises: EnvError where a reward differs.
+        """
+        envs = SyncBackend([self.env], env_id=self.name)
+        totals, begun = np.cumsum(trace.rewards), -1
+
+        def show_step(episode_return: float, length: int) -> bool:
+            nonlocal begun
+            begun += length == 0
+            if begun < trace.number:
+                return True
+            if length and not np.isclose(episode_return, totals[length - 1], rtol=1e-5, atol=1e-6):
+                raise EnvError(
+                    f"{self.name}: the same seed and actions gave another reward at step {length} (return "
+                    f"{episode_return:g}, it was {totals[length - 1]:g}): such an episode cannot be shown again"
+                )
+            is_open = sink.show(self.frame([f"score {compact(episode_return)}", f"step {length:,}"]))
+            return is_open and length < min(len(totals), MAX_FRAMES)
+
+        play(envs, _Repeat(trace), lambda obs: obs, trace.number + 1, trace.seed, show_step, self.name)
+
+
+@final
+class _Repeat:
+    """A policy that takes the actions of an episode, and those before it in its environment."""
+
+    recurrent_state: NDArray[np.float32] | None = None
+
+    def __init__(self, trace: EpisodeTrace) -> None:
+        self._actions = iter(trace.all_actions)
+
+    def begin_rollout(self) -> None:
+        """Do nothing: nothing is learnt."""
+
+    def act(self, obs: NDArray[Any], episode_start: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the next action, [1, *action_shape]."""
+        action: NDArray[Any] = next(self._actions)[None]
+        return action
+
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Return the actions, which are the environment's already."""
+        return actions
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Each rule on a run that was trained to fail that way, on rows where that takes too long, and on healthy runs.
 
-Rows alone show ``values_above_returns``, ``dead_filters`` and the rules on worker processes: no short run does.
+Rows alone show ``values_above_returns`` and ``policy_lag``: no short run does.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pytest
 from gymnasium.spaces import Box
 
 import limelight
-from helpers.failing_envs import Aliased, Small
+from helpers.failing_envs import Aliased, Breaks, Small
 from limelight.algo.episodes import Episode
 from limelight.cli import main as cli
-from limelight.envs.toy import Aim
+from limelight.envs.toy import Aim, Catch
 from limelight.runs.reader import RunData, read_run
 from limelight.settings.io import get_setting, save_yaml, with_settings
 from limelight.settings.rules import validate
@@ -45,6 +45,7 @@ FAILING: dict[str, tuple[Any, dict[str, Any]]] = {
     "values_diverge": ("CartPole-v1", {"critic": "separate", "critic_learning_rate": 5.0, "gamma": 0.9}),
     "entropy_gone": ("CartPole-v1", {"learning_rate": 0.1, "ent_coef": 0.0}),
     "entropy_high": ("CartPole-v1", {"learning_rate": 1e-6}),
+    "dead_filters": (Catch, {"learning_rate": 0.3, "total_timesteps": 2_000}),
     "gradients_clipped": (partial(Small, "noise", scale=1e4), {}),
     "actions_clipped": (
         partial(Aim, SQUARE),
@@ -59,6 +60,9 @@ FAILING_SLOWLY: dict[str, tuple[Any, dict[str, Any]]] = {
     "critic_right_and_flat": (
         partial(Small, "context", length=1, ends=True),
         {"learning_rate": 0.005, "total_timesteps": 8_000, "num_envs": 16, "vf_coef": 1.0, "ent_coef": 0.0},
+    ),
+    "not_finite": (
+        partial(Breaks, overflows=True), {"algo": "a3c", "num_workers": 1, "total_timesteps": 2_000, "backend": "auto"}
     ),
     "best_lost": (partial(Small, "fading"), {"learning_rate": 1e-3, "num_envs": 2}),
     "greedy_far": (Aliased, {"learning_rate": 1e-4, "eval_every": 500, "eval_episodes": 3}),
@@ -97,6 +101,20 @@ def test_a_run_that_fails_is_explained_by_its_cause_first(rule: str, tmp_path: P
     check(findings, run)
 
 
+def test_a_run_that_failed_is_explained_by_its_error_first(tmp_path: Path) -> None:
+    with pytest.raises(limelight.EnvError):
+        train(tmp_path / "env", Breaks)
+    finding = diagnose(read_run(tmp_path / "env"))[0]
+    assert finding.rule == "run_failed"
+    assert "raised ZeroDivisionError: no price" in finding.evidence
+    assert finding.try_text().startswith("limelight check")
+    # An error that is the network's own
+    run = make_run(tmp_path / "net", [{}] * 5, RISE)
+    (run.folder / "summary.json").write_text(json.dumps({"status": "failed", "error": "NonFiniteError: value = nan"}))
+    finding = diagnose(read_run(run.folder))[0]
+    assert (finding.rule, finding.setting) == ("run_failed", "learning_rate")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", FAILING_SLOWLY)
 def test_a_run_that_fails_slowly_is_explained_by_its_cause_first(rule: str, tmp_path: Path) -> None:
@@ -106,6 +124,20 @@ def test_a_run_that_fails_slowly_is_explained_by_its_cause_first(rule: str, tmp_
     assert findings, explain(run)
     assert findings[0].rule == rule, findings
     check(findings, run)
+
+
+@pytest.mark.slow
+def test_workers_that_were_restarted_are_found(tmp_path: Path) -> None:
+    run = train(
+        tmp_path / "r",
+        Breaks,
+        algo="a3c",
+        num_workers=1,
+        on_worker_error="restart",
+        total_timesteps=2_000,
+        backend="auto",
+    )
+    assert "workers_restarted" in {finding.rule for finding in diagnose(run)}
 
 
 @pytest.mark.slow
@@ -196,6 +228,8 @@ def test_a_curve_that_still_rises_asks_for_more_steps_once_it_has_ended(tmp_path
     (tmp_path / "r" / "summary.json").write_text(json.dumps({"status": "completed"}))
     (finding,) = diagnose(read_run(tmp_path / "r"))
     assert (finding.rule, finding.setting, finding.value) == ("still_rising", "total_timesteps", 40_000)
+    (tmp_path / "r" / "summary.json").write_text(json.dumps({"status": "completed", "solved_at_step": 19_000}))
+    assert diagnose(read_run(tmp_path / "r")) == []
     level = make_run(tmp_path / "level", [{}] * 20, RISE)
     (tmp_path / "level" / "summary.json").write_text(json.dumps({"status": "completed"}))
     assert diagnose(read_run(level.folder)) == []
@@ -229,6 +263,7 @@ def test_rules_have_the_names_of_their_findings_and_their_documentation() -> Non
         *FAILING,
         *FAILING_SLOWLY,
         *BY_ROWS,
+        "run_failed",
         "critic_useless",
         "all_truncated",
         "evaluation_slow",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,14 @@ MAX_STEPS, MAX_SECONDS = 2_000, 2.0
 REPEATED_STEPS = 100
 
 
-def check_env(config: EnvConfig) -> list[Finding]:
-    """Return findings about the environment of ``config``, in the order of the checks; no fault is raised."""
+def check_env(config: EnvConfig, probed: Mapping[str, Any] | None = None) -> list[Finding]:
+    """Return findings about the environment of ``config``, in the order of the checks; no fault is raised.
+
+    Args:
+        config: the environment.
+        probed: settings to train with on tasks with known values; None: nothing is trained.
+    Raises: ConfigError for settings of ``probed`` that cannot work.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's own checker would repeat the findings
         try:
@@ -56,7 +63,20 @@ def check_env(config: EnvConfig) -> list[Finding]:
         except (Exception, SystemExit) as error:  # code of its own may run unforeseen
             found = [Finding("fail", "contract", raised("a look at the environment", error))]
         found += _close(env)
-        return found + _plan(found, source, run)  # the copy is closed: planning may make another one
+        found += _plan(found, source, run)  # the copy is closed: planning may make another one
+        return found + (_probe(found, source, run, probed) if probed is not None else [])
+
+
+def _probe(found: list[Finding], source: EnvSource, run: TrainConfig, probed: Mapping[str, Any]) -> list[Finding]:
+    """Return what the settings learn of tasks in the spaces of the environment, where it has spaces to learn in."""
+    broken = {finding.subject for finding in found if finding.level == "fail"}
+    if broken & {"spaces", "network"}:
+        return [Finding("warn", "at fault", "the environment: nothing can be trained in its spaces")]
+    from limelight.cli.env_check.probe import probe_settings
+
+    source = resolve_env(run.env, source)
+    algo, preset = probed.get("algo", AUTO), probed.get("preset", "auto")
+    return probe_settings(resolve_config(run.env.env_id, algo, preset, dict(probed), source), source, bool(broken))
 
 
 def _plan(found: list[Finding], source: EnvSource, run: TrainConfig) -> list[Finding]:

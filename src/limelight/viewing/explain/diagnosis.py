@@ -9,6 +9,7 @@ from limelight.viewing.explain import episodes, learning, machine
 from limelight.viewing.explain.evidence import Evidence, Finding, Rule, short
 
 RULES: tuple[Rule, ...] = (
+    machine.run_failed,
     # The environment pays nothing to learn from
     episodes.no_episode_ended,
     episodes.returns_equal,
@@ -20,11 +21,11 @@ RULES: tuple[Rule, ...] = (
     episodes.best_lost,
     episodes.greedy_far,
     # It does not learn
+    learning.gradients_clipped,
     learning.entropy_gone,
     learning.entropy_high,
     learning.dead_filters,
     learning.actions_clipped,
-    learning.gradients_clipped,
     learning.critic_useless,
     learning.critic_right_and_flat,
     episodes.all_truncated,

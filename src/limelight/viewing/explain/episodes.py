@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from limelight.viewing.collapse import FIRST_EPISODES
-from limelight.viewing.explain.evidence import Evidence, Finding, short, span, times
+from limelight.viewing.explain.evidence import Evidence, Finding, larger_steps, more_entropy, short, span, times
 from limelight.viewing.smoothing import WINDOW
 
 MOST_STEPS = 5_000
@@ -42,8 +42,7 @@ def returns_equal(run: Evidence) -> Finding | None:
         "returns_equal",
         f"all {len(returns):,} returns are {short(float(returns[0]))} {span(run.run.episodes.steps)}",
         "exploration never finds anything that pays differently, or the reward does not depend on the actions",
-        "ent_coef",
-        max(0.03, times(run.setting("ent_coef"), 3.0)),
+        *more_entropy(run),
     )
 
 
@@ -60,8 +59,7 @@ def reward_rare(run: Evidence) -> Finding | None:
         "reward_rare",
         f"{share:.2%} of {len(returns):,} episodes returned more than {short(worst)}",
         "the reward is too rare to learn from: chance alone finds it",
-        "ent_coef",
-        max(0.03, times(run.setting("ent_coef"), 3.0)),
+        *more_entropy(run),
     )
 
 
@@ -122,9 +120,11 @@ def best_lost(run: Evidence) -> Finding | None:
 
 
 def still_rising(run: Evidence) -> Finding | None:
-    """The last fifth of a finished run adds much to its rise."""
-    episodes = run.run.episodes
-    if run.run.summary.get("status") != "completed" or len(run.returns) < 2 * LEAST_EPISODES:
+    """The last fifth of a finished run adds much to its rise, and its evaluations have not reached their target."""
+    episodes, summary = run.run.episodes, run.run.summary
+    if summary.get("status") != "completed" or len(run.returns) < 2 * LEAST_EPISODES:
+        return None
+    if summary.get("solved_at_step") is not None:  # sampled returns rise for longer than those that are evaluated
         return None
     fifths = [run.returns[(episodes.steps > i * run.last_step / 5) & (episodes.steps <= (i + 1) * run.last_step / 5)]
               for i in range(5)]  # fmt: skip
@@ -156,6 +156,5 @@ def return_flat(run: Evidence) -> Finding | None:
         "return_flat",
         f"{run.flat_text()}; {len(run.returns):,} episodes, {run.last_step:,} steps",
         "no other rule applies: steps may be too small, the run too short, or the observation may lack what it takes",
-        "learning_rate",
-        min(10.0, times(run.setting("learning_rate"), 3.0)),
+        *larger_steps(run),
     )

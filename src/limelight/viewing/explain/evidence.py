@@ -26,13 +26,15 @@ class Finding(NamedTuple):
     """Figures, and the steps at which they were."""
     cause: str
     """The likely cause."""
-    setting: str
-    """Plain name of the setting to try."""
+    setting: str | None
+    """Plain name of the setting to try; None: a command helps."""
     value: Any
-    """The value to try."""
+    """The value to try, or the command."""
 
     def try_text(self) -> str:
-        """Return the setting as the command line takes it, ``--ent-coef 0.02``."""
+        """Return the setting as the command line takes it, ``--ent-coef 0.02``, or the command."""
+        if self.setting is None:
+            return str(self.value)
         value = f"{self.value:g}" if isinstance(self.value, float) else to_text(self.value)
         return f"--{self.setting.replace('_', '-')} {value}"
 
@@ -148,3 +150,13 @@ def span(steps: Floats) -> str:
 def times(value: float, factor: float) -> float:
     """Return a multiple of a setting with two significant digits."""
     return float(f"{value * factor:.2g}")
+
+
+def more_entropy(run: Evidence) -> tuple[str, float]:
+    """Return the setting of the entropy bonus, and a value for more exploration."""
+    return "ent_coef", max(0.03, times(run.setting("ent_coef"), 3.0))
+
+
+def larger_steps(run: Evidence) -> tuple[str, float]:
+    """Return the setting of the step size, and a larger value."""
+    return "learning_rate", min(10.0, times(run.setting("learning_rate"), 3.0))

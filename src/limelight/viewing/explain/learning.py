@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from limelight.viewing.collapse import ENTROPY, LEAST_VALUE, remedies
-from limelight.viewing.explain.evidence import Evidence, Finding, short, span, times
+from limelight.viewing.explain.evidence import Evidence, Finding, larger_steps, more_entropy, short, span, times
 
 LEAST_ROWS = 5
 """Rows of metrics from which their median says something."""
@@ -28,8 +28,8 @@ def entropy_high(run: Evidence) -> Finding | None:
     text = f"entropy {np.median(shares):.1%} of the greatest {span(steps)}; {run.flat_text()}"
     if bonus >= 0.02:
         return Finding("entropy_high", text, "the entropy bonus outweighs the return", "ent_coef", times(bonus, 0.1))
-    cause, rate = "the policy hardly moves: steps or advantages are small", times(run.setting("learning_rate"), 3.0)
-    return Finding("entropy_high", text, cause, "learning_rate", min(10.0, rate))
+    cause = "the policy hardly moves: steps or advantages are small"
+    return Finding("entropy_high", text, cause, *larger_steps(run))
 
 
 def entropy_gone(run: Evidence) -> Finding | None:
@@ -68,8 +68,7 @@ def critic_right_and_flat(run: Evidence) -> Finding | None:
     spread = run.values("train/advantage_std", after=0.5)[1]
     text = f", advantages of deviation {short(float(np.median(spread)))}" if len(spread) else ""
     batch = run.setting("normalize_advantages") == "batch"
-    setting, value = ("ent_coef", max(0.03, times(run.setting("ent_coef"), 3.0))) if batch else (
-        "normalize_advantages", "batch")  # fmt: skip
+    setting, value = more_entropy(run) if batch else ("normalize_advantages", "batch")
     return Finding(
         "critic_right_and_flat",
         f"explained variance {np.median(values):.2f}{text} {span(steps)}; {run.flat_text()}",

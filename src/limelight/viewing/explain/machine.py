@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 
 from limelight.runners.time_shares import ENVIRONMENT, EVALUATION
@@ -12,7 +14,26 @@ LAG_PER_WORKER = 4.0
 """Mean policy lag per worker above which updates are old."""
 LEAST_SECONDS = 60.0
 """Seconds of training from which it matters where they go."""
+FIX = "fix the environment"
+"""Words of the errors that an environment is the cause of."""
 EVALUATION_SHARE, ENVIRONMENT_SHARE = 0.6, 0.9
+
+
+def run_failed(run: Evidence) -> Finding | None:
+    """The run has ended with an error."""
+    error = str(run.run.summary.get("error", ""))
+    if not error:
+        return None
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    text = f"at step {run.last_step:,}: {lines[0]}" + (f" … {lines[-1]}" if len(lines) > 1 else "")
+    env_id = run.config.env.env_id
+    if lines[0].startswith("NonFiniteError") and FIX not in error:
+        cause, setting = "a number of the network overflows: steps are too large", "learning_rate"
+        return Finding("run_failed", text, cause, setting, times(run.setting(setting), 0.3))
+    command = "limelight check" if "<" in env_id else f"limelight check {shlex.quote(env_id)}"
+    return Finding(
+        "run_failed", text, "the error says where; most come from the code of the environment", None, command
+    )
 
 
 def not_finite(run: Evidence) -> Finding | None:

@@ -1,0 +1,149 @@
+"""An evaluation in full as text: returns side by side, and the steps of the worst and the median episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limelight.runs.evaluation import EnvLike
+from limelight.runs.full_evaluation import FullEvaluation, TracedEvaluation, as_trained, describe_rewards, statistics
+from limelight.runs.traces import EpisodeTrace
+from limelight.viewing.numbers import compact
+from limelight.viewing.tables import csv_table
+
+if TYPE_CHECKING:
+    from limelight.runs.agent import Agent
+
+WIDTH = 80
+FIRST, LAST = 6, 12
+"""Steps of an episode that are printed at its start and at its end; the file has all."""
+EPISODES = "episodes"
+"""The folder of the steps of episodes, in that of a run."""
+
+
+def comparison(full: FullEvaluation) -> list[str]:
+    """Return the lines of greedy and sampled returns side by side, raw and as trained, within 80 columns."""
+    greedy, sampled = full.greedy, full.sampled
+    lines = _block("in the rewards of the environment", greedy.evaluation.returns, sampled.evaluation.returns)
+    lengths = [compact(each.evaluation.mean_length) for each in (greedy, sampled)]
+    lines.append(_row("mean length", *lengths))
+    lines.append(_row("episodes", *(str(each.evaluation.episodes) for each in (greedy, sampled))))
+    if greedy.evaluation.cut or sampled.evaluation.cut:
+        lines.append(_row("of them cut", *(str(each.evaluation.cut) for each in (greedy, sampled))))
+    gap, low, high = full.difference
+    says = "no difference is shown" if low <= 0.0 <= high else "they differ"
+    lines += ["", f"greedy minus sampled: {compact(gap)}, {says}", f"  95 % interval {compact(low)} to {compact(high)}"]
+    if greedy.trained_returns is not None and sampled.trained_returns is not None:
+        title = f"as trained: {full.rewards}"
+        lines += ["", *_block(title, greedy.trained_returns, sampled.trained_returns)]
+    elif full.rewards:
+        lines += ["", f"as trained: {full.rewards}"]
+    return lines
+
+
+def _block(title: str, greedy: Sequence[float], sampled: Sequence[float]) -> list[str]:
+    columns = [statistics(greedy), statistics(sampled)]
+    interval = [f"{compact(c['interval'][0])} to {compact(c['interval'][1])}" for c in columns]
+    return [
+        title,
+        _row("return", "greedy", "sampled"),
+        _row("mean", *(compact(c["mean_return"]) for c in columns)),
+        _row("95 % interval", *interval),
+        _row("median", *(compact(c["median_return"]) for c in columns)),
+        _row("IQM", *(compact(c["iqm_return"]) for c in columns)),
+        _row("lowest", compact(min(greedy)), compact(min(sampled))),
+        _row("highest", compact(max(greedy)), compact(max(sampled))),
+    ]
+
+
+def _row(name: str, *cells: str) -> str:
+    return f"  {name:14}" + "".join(f" {cell:>30}" for cell in cells)
+
+
+# --------------------------------------------------------------------------- the worst and the median episode
+
+
+def inspected(traced: TracedEvaluation) -> dict[str, EpisodeTrace]:
+    """Return the episodes to look at, by name."""
+    return {"worst": traced.worst, "median": traced.median}
+
+
+def write_tables(traced: TracedEvaluation, agent: Agent, run_dir: Path, stem: str) -> tuple[list[Path], list[str]]:
+    """Write the steps of the worst and the median episode as CSV; return the files, and the lines of both."""
+    paths, lines = [], []
+    folder = Path(run_dir) / EPISODES
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, episode in inspected(traced).items():
+        header, rows = _table_of(agent, episode)
+        path = folder / f"{stem}-{name}.csv"
+        path.write_text(csv_table(header, rows), encoding="utf-8")
+        paths.append(path)
+        lines += ["", _headline(name, episode), *episode_lines(header, rows), f"all steps: {path}"]
+    return paths, lines
+
+
+def write_videos(
+    traced: TracedEvaluation, agent: Agent, run_dir: Path, stem: str, env: EnvLike
+) -> tuple[list[Path], list[str]]:
+    """Record the worst and the median episode again; return the files, and a line for each."""
+    from limelight.runs.folder import VIDEOS
+    from limelight.viewing.record import record_trace
+
+    paths, lines = [], []
+    for name, episode in inspected(traced).items():
+        path = Path(run_dir) / VIDEOS / f"{stem}-{name}.mp4"
+        record_trace(agent, path, episode, env)
+        paths.append(path)
+        lines.append(f"{_headline(name, episode)}\nvideo: {path}")
+    return paths, lines
+
+
+def rows_as_json(traced: TracedEvaluation, agent: Agent) -> dict[str, Any]:
+    """Return the steps of the worst and the median episode as JSON."""
+    found = {}
+    for name, episode in inspected(traced).items():
+        header, rows = _table_of(agent, episode)
+        head = {"return": episode.total, "seed": episode.seed, "number": episode.number}
+        found[name] = {**head, "steps": [dict(zip(header, row, strict=True)) for row in rows]}
+    return found
+
+
+def _table_of(agent: Agent, episode: EpisodeTrace) -> tuple[list[str], list[list[Any]]]:
+    is_known = describe_rewards(agent) and "lacks" not in describe_rewards(agent)
+    return episode.rows(as_trained(agent, episode.rewards).tolist() if is_known else None)
+
+
+def _headline(name: str, episode: EpisodeTrace) -> str:
+    which = f", episode {episode.number + 1} of its environment" if episode.number else ""
+    return (
+        f"{name} episode: return {compact(episode.total)}, {len(episode.rewards):,} steps, {episode.end} "
+        f"(seed {episode.seed}{which})"
+    )
+
+
+def episode_lines(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Return a table of the first and the last steps, at most 80 columns wide."""
+    names = {"reward_as_trained": "as trained"}
+    shown = [*rows[:FIRST], *rows[FIRST:][-LAST:]]
+    numeric = [[_cell(value) for value in row[:-1]] for row in shown]
+    width = (WIDTH - 8) // (len(header) - 2)
+    head = f"{'step':>7} " + "".join(f"{names.get(name, name):>{width}}" for name in header[1:-1])
+    lines = [
+        head,
+        *(f"{row[0]:>7} " + "".join(f"{_cut(cell, width - 1):>{width}}" for cell in row[1:]) for row in numeric),
+    ]
+    left_out = len(rows) - len(shown)
+    if left_out > 0:
+        lines.insert(1 + FIRST, f"{'…':>7} {left_out:,} steps are left out")
+    return lines
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in value) + "]"
+    return compact(value) if isinstance(value, float) else str(value)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,61 @@
+"""``limelight evaluate`` with ``--full`` and ``--inspect``, and what does not go with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from limelight.cli import main as cli
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    words = "train Pendulum-v1 --algo a2c --total-timesteps 300 --eval-every 0 --final-episodes 0 --quiet"
+    assert cli.main([*words.split(), "--run-dir", str(folder)]) == 0
+    return folder
+
+
+def test_full_is_a_table_or_an_object_of_json(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(run_dir), "--full", "--episodes", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Pendulum-v1 · last agent of ")
+    assert lines[2].split() == ["return", "greedy", "sampled"]
+    assert max(map(len, lines[1:])) <= 80
+    assert cli.main(["evaluate", str(run_dir), "--full", "--episodes", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["greedy"]["returns"]) == len(found["sampled"]["as_trained"]["returns"]) == 2
+    assert set(found["greedy_minus_sampled"]) == {"mean", "interval"}
+
+
+def test_inspect_prints_two_episodes_and_writes_their_steps(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(run_dir), "--inspect", "table", "--episodes", "3", "--stochastic"]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "\nworst episode: return " in out
+    assert "\nmedian episode: return " in out
+    files = sorted(path.name for path in (run_dir / "episodes").iterdir())
+    assert files == ["best-sampled-seed0-median.csv", "best-sampled-seed0-worst.csv"]
+    assert cli.main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["inspected"]["worst"]["steps"]) == 200
+    assert len(found["files"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--full --video", "video = true: does not go with --full"),
+        ("--inspect table --episode-lines", "episode_lines = true: does not go with --inspect"),
+        ("--full --stochastic", "stochastic = true: --full has both already"),
+        ("--inspect tables", "inspect = tables: must be table | video"),
+        ("--full --episodes 0", "episodes = 0: must be ≥ 1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    run_dir: Path, words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", str(run_dir), *words.split()]) == 2
+    assert message in capsys.readouterr().err
