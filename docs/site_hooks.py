@@ -6,13 +6,14 @@ import html
 import posixpath
 import re
 from typing import Any
-
-from latex2mathml.converter import convert
+from xml.etree import ElementTree
 
 REPOSITORY = "https://github.com/limelight-rl/limelight/blob/main/"
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
 
+MATHML = "http://www.w3.org/1998/Math/MathML"
+ElementTree.register_namespace("", MATHML)
 ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):(?=<code>)")
 
 
@@ -39,7 +40,17 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def formula(match: re.Match[str]) -> str:
-    """Return one formula as MathML."""
-    display = "block" if match[2] == "[" else "inline"
-    tex = html.unescape(match[3]).replace("\\|", "|").replace("\\tfrac", "\\frac").replace("\\Big", "\\big")
-    return convert(tex, display=display)
+    """Return one formula as MathML, in the part of it that browsers draw."""
+    from latex2mathml.converter import convert  # of the extra docs
+
+    tex = html.unescape(match[3]).replace("\\|", "|")
+    root = ElementTree.fromstring(convert(tex, display="block" if match[2] == "[" else "inline"))
+    for node in root.iter():
+        if node.tag == f"{{{MATHML}}}mover" and node[1].text == "\u2015":  # a bar over several letters
+            node.tag = f"{{{MATHML}}}mrow"
+            node.set("style", "border-top: .06em solid; padding-top: .12em")
+            node.remove(node[1])
+        if node.get("mathvariant") == "double-struck":
+            del node.attrib["mathvariant"]
+            node.text = "\U0001d53c"  # only E is written so
+    return ElementTree.tostring(root, encoding="unicode")
