@@ -90,6 +90,7 @@ def begin_branch(loop: TrainingLoop, origin: Origin) -> None:
         "episodes": episodes,
         "evaluated_at": training["evaluated_at"],
         "collapse": training["collapse"] if is_same_env and not origin.agent_only else fresh["collapse"],
+        "callbacks": fresh["callbacks"] if origin.agent_only else training["callbacks"],
     }
     inexact = loop.set_state(state, derive_seed(loop.config.seed, Stream.ENV, origin.step))
     parts = [f"branched from {origin.name} at step {origin.step:,}", *describe_changes(changed)]
@@ -147,6 +148,8 @@ def transfer(origin: Origin, fresh: State, config: TrainConfig) -> tuple[State, 
         state["workers"] = saved["workers"] if keeps_workers else fresh["workers"]
     if "moments" in fresh:
         state["moments"] = {**fresh["moments"], **_moments(origin, learner, fresh["moments"])}
+    if keeps_envs and "orders" in fresh:
+        state["orders"] = saved["orders"]
     if "counters" in fresh:
         state["counters"] = saved["counters"] if is_same_kind else _counters(fresh["counters"], saved)
     return state, new

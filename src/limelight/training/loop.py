@@ -132,8 +132,7 @@ class TrainingLoop:
             self.callbacks.failed = True
             self.save_checkpoint(error)  # what was learnt before the error stays loadable
             if isinstance(error, NonFiniteError):
-                hint = f"limelight replay {self.run_dir} shows where it began"
-                raise NonFiniteError(f"{error}; {hint}") from error
+                raise NonFiniteError(f"{error}; limelight replay {self.run_dir} shows where it began") from error
             raise
         self.save_checkpoint()
         self.logger.tick(self.runner.num_steps, self.seconds)  # workers may have finished rollouts meanwhile
@@ -227,14 +226,7 @@ class TrainingLoop:
             cut = result.describe_cut(self.config.eval.eval_episodes)
             hint = "set max_episode_steps if that is too short or too long"
             self._note_once(f"evaluation at step {step:,}: {result.episodes} episodes{cut}; {hint}")
-        if not self.evaluator.should_confirm():
-            return False
-        evaluation, confirmed = self.evaluator.confirm(step, self.seconds)
-        self.logger.message(
-            f"{evaluation.episodes} fresh greedy episodes {'confirm' if confirmed else 'do not confirm'} a return of "
-            f"{self.config.eval.stop_at_return:g}: {with_spread(evaluation.mean_return, evaluation.std_return)}"
-        )
-        return confirmed
+        return self.evaluator.should_confirm() and confirm(self, step)
 
     def _note_once(self, text: str) -> None:
         """Pass on a message, if it is not empty, unless one of its kind was passed on before."""
@@ -290,6 +282,16 @@ class TrainingLoop:
         self.collapse.set_state(state["collapse"])
         self.callbacks.set_state(state["callbacks"], self.logger.message)
         return inexact
+
+
+def confirm(loop: TrainingLoop, step: int) -> bool:
+    """Return whether fresh greedy episodes confirm ``stop_at_return``, with a message."""
+    evaluation, confirmed = loop.evaluator.confirm(step, loop.seconds)
+    loop.logger.message(
+        f"{evaluation.episodes} fresh greedy episodes {'confirm' if confirmed else 'do not confirm'} a return of "
+        f"{loop.config.eval.stop_at_return:g}: {with_spread(evaluation.mean_return, evaluation.std_return)}"
+    )
+    return confirmed
 
 
 def heartbeat(config: TrainConfig, callbacks: Callbacks) -> float:

@@ -72,7 +72,7 @@ def _probe(found: list[Finding], source: EnvSource, run: TrainConfig, probed: Ma
     broken = {finding.subject for finding in found if finding.level == "fail"}
     if broken & {"spaces", "network"}:
         return [Finding("warn", "at fault", "the environment: nothing can be trained in its spaces")]
-    from limelight.cli.env_check.probe import probe_settings
+    from limelight.cli.env_check.known_values import probe_settings
 
     source = resolve_env(run.env, source)
     algo, preset = probed.get("algo", AUTO), probed.get("preset", "auto")

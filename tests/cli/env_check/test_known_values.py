@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from limelight.cli import main as cli
-from limelight.cli.env_check import probe
+from limelight.cli.env_check import known_values
 from limelight.cli.env_check.check import check_env
 from limelight.cli.env_check.findings import Finding
 from limelight.settings.schema import EnvConfig
@@ -28,18 +28,18 @@ def test_settings_that_learn_are_not_at_fault() -> None:
 
 
 def test_settings_that_learn_nothing_are_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "MOST_SECONDS", 2.5)
-    monkeypatch.setattr(probe, "LEAST_STEPS", 0)
+    monkeypatch.setattr(known_values, "MOST_SECONDS", 2.5)
+    monkeypatch.setattr(known_values, "LEAST_STEPS", 0)
     lines, verdict = probed("CartPole-v1", learning_rate=1e-7)
     assert {finding.level for finding in lines.values()} == {"warn"}
     assert verdict.message.startswith("the settings of a2c, which learnt 0 of 5 tasks; the critic does not learn")
 
 
 def test_a_value_near_the_known_one_counts_as_learnt() -> None:
-    result = probe.Result("delay", 0.9, 0.1, 100, 1.0)
+    result = known_values.Result("delay", 0.9, 0.1, 100, 1.0)
     assert not result.is_learnt
     assert " ".join(result.line().split()) == "reward a step later known 0.90 learnt 0.10 100 steps 1.0 s"
-    assert probe.Result("constant", 2.0, 2.1, 100, 1.0).is_learnt
+    assert known_values.Result("constant", 2.0, 2.1, 100, 1.0).is_learnt
 
 
 def test_a_recurrent_network_must_remember() -> None:
@@ -49,21 +49,21 @@ def test_a_recurrent_network_must_remember() -> None:
 
 
 def test_a_task_that_had_too_little_time_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "MOST_SECONDS", 0.1)
-    monkeypatch.setattr(probe, "LEAST_STEPS", 10_000_000)
+    monkeypatch.setattr(known_values, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(known_values, "LEAST_STEPS", 10_000_000)
     _, verdict = probed("CartPole-v1", learning_rate=1e-7)
     assert verdict.message.startswith("undecided: fewer than 10,000,000 steps")
 
 
 def test_asynchronous_settings_are_probed_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(known_values, "MOST_SECONDS", 0.1)
     lines, verdict = probed("CartPole-v1", algo="a3c")
     assert len(lines) == 5
     assert "undecided" in verdict.message or "the settings of a3c" in verdict.message
 
 
 def test_an_environment_without_two_observations_has_fewer_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(known_values, "MOST_SECONDS", 0.1)
     lines, _ = probed("limelight.envs.toy:Aim")
     assert list(lines) == ["reward a step later", "reward by action", "reward always 1"]
 
@@ -76,6 +76,6 @@ def test_a_broken_environment_is_at_fault() -> None:
 
 def test_settings_without_a_probe_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "CartPole-v1", "--gamma", "0.5"]) == 2
-    assert "gamma = 0.5: a check without --probe trains nothing; add it" in capsys.readouterr().err
+    assert "gamma = 0.5: only --probe and --throughput train; add one of them" in capsys.readouterr().err
     assert cli.main(["check", "CartPole-v1", "--probe", "--algo", "a4c"]) == 2
     assert "did you mean" in capsys.readouterr().err
