@@ -117,8 +117,8 @@ def save(arguments: argparse.Namespace, name: str, results: Any) -> None:
     save_json(results_path(name, arguments.output), {**provenance(name, settings), "results": results})
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print a table, and write the samples."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--first-seed", type=int, default=0)
@@ -138,7 +138,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     other.add_argument("--range", nargs=2, type=float, default=[1e-4, 1e-1], metavar=("LOW", "HIGH"))
     other.add_argument("--plot", type=Path, help="draw them into this file")
     other.set_defaults(measure=step_sizes)
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print a table, and write the samples."""
+    arguments = parse(argv)
     arguments.measure(arguments)
 
 

@@ -85,8 +85,8 @@ def measure(env_id: str, num_envs: int, num_workers: int, repeats: int, seconds:
     return {**speeds, "settings": flat_settings(workers.config)}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print a table, and write the samples."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", nargs="+", default=list(ENVS))
     parser.add_argument("--num-envs", type=int, default=16, help="environments of all workers together")
@@ -94,7 +94,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns of each")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of a turn")
     parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/)")
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print a table, and write the samples."""
+    arguments = parse(argv)
     chosen = arguments.num_envs, arguments.num_workers, arguments.repeats, arguments.seconds
     results = {env_id: measure(env_id, *chosen) for env_id in arguments.envs}
     rows = []
