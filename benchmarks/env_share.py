@@ -86,7 +86,7 @@ def measure(env_id: str, num_envs: int, num_workers: int, repeats: int, seconds:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
+    """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", nargs="+", default=list(ENVS))
     parser.add_argument("--num-envs", type=int, default=16, help="environments of all workers together")

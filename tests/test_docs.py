@@ -17,7 +17,18 @@ from typing import Any, NamedTuple
 import pytest
 
 import limelight
-from limelight.cli.arguments import CHECK, COMPARE, EVALUATE, EXPLAIN, LIST, REPLAY, REPORT, TRAIN, train_request
+from limelight.cli.arguments import (
+    CHECK,
+    COMPARE,
+    DOCTOR,
+    EVALUATE,
+    EXPLAIN,
+    LIST,
+    REPLAY,
+    REPORT,
+    TRAIN,
+    train_request,
+)
 from limelight.cli.flags import Syntax, parse
 from limelight.cli.main import COMMANDS, main
 from limelight.envs import minigrid
@@ -29,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
 SYNTAXES: dict[str, Syntax[Any]] = {
-    s.prog.split()[1]: s for s in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK)
+    s.prog.split()[1]: s for s in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, DOCTOR)
 }
 SHELL = ("sh", "bash", "console")
 # Flags that are mentioned and belong to other programs.

@@ -141,6 +141,14 @@ class ListArguments:
 
 
 @dataclass(frozen=True)
+class DoctorArguments:
+    """Show versions, cores, arithmetic, shared memory, GPU and missing extras, and test training and resuming."""
+
+    json: bool = False
+    """Print everything as JSON."""
+
+
+@dataclass(frozen=True)
 class CheckArguments:
     """Check that an environment keeps Gymnasium's contract and can be trained on."""
 
@@ -164,6 +172,7 @@ REPORT = Syntax("limelight report", ReportArguments, ("run_dirs",))
 COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
 EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
 REPLAY = Syntax("limelight replay", ReplayArguments, ("run_dir",))
+DOCTOR = Syntax("limelight doctor", DoctorArguments, ())
 LIST = Syntax("limelight list", ListArguments, ("what", "text"))
 CHECK = Syntax(
     "limelight check",

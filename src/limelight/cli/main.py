@@ -366,6 +366,12 @@ def _check_throughput(argv: list[str]) -> int | None:
     return 0
 
 
+def _doctor(argv: list[str]) -> int:
+    from limelight.cli.doctor import doctor
+
+    return doctor(argv)
+
+
 COMMANDS: dict[str, Command] = {
     "train": Command("train [ENV_ID] [--algo NAME] ...", "train and evaluate an agent", _train),
     "evaluate": Command("evaluate RUN_DIR [--video] ...", "evaluate a trained agent, or watch it", _evaluate),
@@ -375,4 +381,5 @@ COMMANDS: dict[str, Command] = {
     "replay": Command("replay RUN_DIR", "where did this run's NaN begin?", views.replay),
     "list": Command("list envs|algos|presets|runs [TEXT]", "environments, algorithms, presets or runs", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
+    "doctor": Command("doctor [--json]", "versions, machine, missing extras, and a self-test", _doctor),
 }
