@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow random coverage lint bench install clean
+.PHONY: help train test test-slow random coverage lint docs docs-build bench install clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,6 +11,8 @@ ENV ?= CartPole-v1
 ALGO ?= a3c
 ARGS ?=
 STAMP := $(VENV)/.installed
+DOCS ?= .venv-docs
+DOCS_STAMP := $(DOCS)/.installed
 
 # On Linux the torch of the default index brings gigabytes of CUDA packages, so PyTorch's own CPU index is asked
 # first. TORCH_INDEX= (empty, as in CI) takes torch from wherever pip looks anyway, with CUDA where there is any.
@@ -40,6 +42,13 @@ lint: $(STAMP)  ## Check style, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python docs/check_translations.py
+
+docs: $(DOCS_STAMP)  ## Serve the documentation as a site on http://127.0.0.1:8000
+	$(DOCS)/bin/mkdocs serve
+
+docs-build: $(DOCS_STAMP)  ## Build that site into build/site; warnings are errors
+	$(DOCS)/bin/mkdocs build --strict
 
 bench: $(STAMP)  ## Measure throughput and startup times on this machine
 	$(VENV)/bin/python benchmarks/throughput.py --peer auto --seconds 1 --repeats 3 --output runs/bench/throughput.json
@@ -47,8 +56,8 @@ bench: $(STAMP)  ## Measure throughput and startup times on this machine
 
 install: $(STAMP)  ## Set up .venv; again only when pyproject.toml or constraints.txt have changed
 
-clean:  ## Remove .venv and caches (never runs/)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+clean:  ## Remove .venv, .venv-docs, build/ and caches (never runs/)
+	rm -rf $(VENV) $(DOCS) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo >&2 \
@@ -62,4 +71,10 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	@echo "pip install limelight"
 	@$(VENV)/bin/pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(DOCS_STAMP): pyproject.toml
+	@echo "setting up $(DOCS)"
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/pip install -q $$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
 	@touch $@

@@ -44,7 +44,7 @@ SYNTAXES: dict[str, Syntax[Any]] = {
 }
 SHELL = ("sh", "bash", "console")
 # Flags that are mentioned and belong to other programs.
-OTHERS_FLAGS = {"--index-url", "--logdir", "--no-cov", "--check", "--strict"}
+OTHERS_FLAGS = {"--index-url", "--logdir", "--no-cov", "--check", "--strict", "--record"}
 TINY = {"total_timesteps": 400, "eval_every": 200, "eval_episodes": 2, "final_episodes": 2, "quiet": True}
 
 
@@ -73,7 +73,18 @@ def prose(page: Path) -> str:
 
 
 def inline_code(page: Path) -> list[str]:
-    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
+    return code_in(prose(page))
+
+
+def code_in(text: str) -> list[str]:
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+
+
+def our_code(page: Path) -> list[str]:
+    """Inline code that names things of ours: on a page on another program the first column of tables is of that one."""
+    if not page.name.startswith("coming-from-"):
+        return inline_code(page)
+    return code_in(re.sub(r"^\|[^|\n]*\|(?= )", "|", prose(page), flags=re.M))
 
 
 def shell_lines(page: Path) -> Iterator[list[str]]:
@@ -155,7 +166,7 @@ def test_mentioned_flags_exist(page: Path) -> None:
     }
     scripts = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     benchmarks = set(re.findall(r'"(--[a-z-]+)"', scripts))
-    mentioned = {flag for code in inline_code(page) for flag in re.findall(r"--[a-z][a-z-]*(?:\.[a-z-]+)?", code)}
+    mentioned = {flag for code in our_code(page) for flag in re.findall(r"--[a-z][a-z-]*(?:\.[a-z-]+)?", code)}
     for flag in mentioned - OTHERS_FLAGS - benchmarks:
         name = flag.removeprefix("--").rpartition(".")[2].replace("-", "_")
         assert name in known or name.removeprefix("no_") in known, flag
@@ -286,6 +297,28 @@ def test_every_logged_metric_is_explained(algo: str, tmp_path: Path) -> None:
     assert logged - explained(METRICS_PAGE) == set()
 
 
+@pytest.mark.parametrize("package", ["limelight", "limelight.algo", "limelight.nn", "limelight.settings"])
+def test_the_reference_has_every_public_name(package: str) -> None:
+    reference = re.findall(r"^::: (\S+)$", text_of(ROOT / "docs" / "api.md"), re.M)
+    public = {name for name in importlib.import_module(package).__all__ if not name.startswith("_")}
+    if package == "limelight.settings":
+        public -= {"TrainConfig"}  # the same as limelight.TrainConfig
+    assert {f"{package}.{name}" for name in public} - {*reference} == set()
+    for dotted in reference:
+        module, _, name = dotted.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), dotted
+
+
+def test_both_glossaries_have_the_same_terms() -> None:
+    def rows(page: Path) -> list[list[str]]:
+        lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text_of(page).splitlines() if line.startswith("| ")]
+        return [[cell.strip() for cell in line] for line in lines if line[0].strip() not in ("English", "中文")]
+
+    english, chinese = rows(ROOT / "docs" / "glossary.md"), rows(ROOT / "docs" / "zh" / "glossary.md")
+    assert len(english) >= 60
+    assert english == [[line[1], line[0], line[3]] for line in chinese]
+
+
 METRICS_PAGE = ROOT / "docs" / "metrics.md"
 
 
@@ -343,7 +376,7 @@ def expand_braces(path: str) -> list[str]:
 
 def named_paths(page: Path) -> list[str]:
     """Return inline code that is a path of this repository: a Python file, or a file or folder with a slash."""
-    paths = [path for code in inline_code(page) for path in expand_braces(code)]
+    paths = [path for code in our_code(page) for path in expand_braces(code)]
     looks_like_path = re.compile(r"[\w.-]+\.py|[\w.-]+(?:/[\w.*-]+)*/(?:[\w.*-]+\.(?:py|md|json|yaml|png|gif|toml))?")
     return [p for p in paths if looks_like_path.fullmatch(p) and p.partition("/")[0] not in FOREIGN_FOLDERS]
 
@@ -376,6 +409,6 @@ def test_named_settings_exist(page: Path) -> None:
     known = {name for syntax in SYNTAXES.values() for name in syntax.flags()}
     sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
     others = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
-    for code in inline_code(page):
+    for code in our_code(page):
         if re.fullmatch(r"[a-z]+(?:_[a-z]+)+", code):
             assert code in known or re.search(rf"\b{code}\b", sources + others), code

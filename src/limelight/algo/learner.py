@@ -39,7 +39,8 @@ class Learner:
 
     Args:
         model: the network's parameters.
-        algorithm, optim: settings.
+        algorithm: settings of the returns and the losses.
+        optim: settings of the optimizer.
         train_state: what updates move; None is the model's own parameters and a new optimizer state.
         engine: see :func:`limelight.nn.network.make_network`.
         seed: of the order of rows in minibatches, and of next actions that are drawn for bootstrapping.

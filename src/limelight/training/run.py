@@ -163,7 +163,9 @@ def branch(
     Args:
         parent: the folder of the run: its newest checkpoint; ``"RUN:best"`` and ``"RUN:STEP"`` name another one.
         env: the callable that makes the environment, where the run was given one that has no name.
-        quiet, loggers, callbacks: as for :func:`train`.
+        quiet: as for :func:`train`.
+        loggers: as for :func:`train`.
+        callbacks: as for :func:`train`.
     Raises: LimelightError where the checkpoint does not fit the settings.
     """
     origin = read_origin(str(as_folder(parent)))
