@@ -46,7 +46,7 @@ def test_a_callback_is_told_of_everything_in_order(tmp_path: Path) -> None:
     assert result.status == "completed"
     assert recorder.events[0] == "start"
     assert recorder.events[1:3] == ["episodes", "rollout"]
-    assert recorder.events[-2:] == ["end completed", "checkpoint"]
+    assert recorder.events[-2:] == ["checkpoint", "end completed"], "the end comes last"
     assert recorder.events.count("evaluation") == recorder.events.count("best") == 2
     assert recorder.events.count("checkpoint") == 3
     steps = [step for event, step in zip(recorder.events, recorder.steps, strict=True) if event == "rollout"]

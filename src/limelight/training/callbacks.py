@@ -58,7 +58,7 @@ class Callback(Protocol):
         """A checkpoint has been written."""
 
     def on_end(self, run: Run, status: str) -> None:
-        """Training ends without an error: completed, reached_return, stopped or interrupted."""
+        """Training has ended without an error: completed, reached_return, stopped or interrupted; the last call."""
 
 
 METHODS = {
@@ -184,6 +184,8 @@ class Callbacks:
         """One of them has ended the run."""
         self.failed = False
         """One of them has raised an exception: none is called any more."""
+        self.started = False
+        """They have been told of the start; what comes before is not for them: a branch is saved at once."""
         self.run: Run | None = None
         """Their first argument."""
         self.methods = {name: [(_name(c), getattr(c, name)) for c in callbacks if hasattr(c, name)] for name in METHODS}
@@ -193,7 +195,8 @@ class Callbacks:
 
         Raises: LimelightError that names the callback and the method, if one fails.
         """
-        for who, method in self.methods[name]:
+        self.started |= name == "on_start"
+        for who, method in self.methods[name] if self.started else ():
             if self.failed:
                 return
             try:

@@ -127,7 +127,6 @@ class TrainingLoop:
                 status = "stopped" if self.callbacks.stopped else self._run(interrupt)
             except InterruptedRun:
                 status = "interrupted"
-            self.callbacks.notify("on_end", status)
         except BaseException as error:
             self.callbacks.failed = True
             self.save_checkpoint(error)  # what was learnt before the error stays loadable
@@ -137,6 +136,7 @@ class TrainingLoop:
             raise
         self.save_checkpoint()
         self.logger.tick(self.runner.num_steps, self.seconds)  # workers may have finished rollouts meanwhile
+        self.callbacks.notify("on_end", status)  # last: what it changes is not part of the checkpoint
         return status
 
     def _run(self, interrupt: Interrupt) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limelight.runs.evaluation import EnvLike
+from limelight.runs import env_numbers
+from limelight.runs.evaluation import EnvLike, Evaluation
 from limelight.runs.full_evaluation import FullEvaluation, TracedEvaluation, as_trained, describe_rewards, statistics
 from limelight.runs.traces import EpisodeTrace
 from limelight.viewing.numbers import compact
@@ -31,6 +33,7 @@ def comparison(full: FullEvaluation) -> list[str]:
     lines.append(_row("episodes", *(str(each.evaluation.episodes) for each in (greedy, sampled))))
     if greedy.evaluation.cut or sampled.evaluation.cut:
         lines.append(_row("of them cut", *(str(each.evaluation.cut) for each in (greedy, sampled))))
+    lines += _numbers(greedy.evaluation, sampled.evaluation)
     gap, low, high = full.difference
     says = "no difference is shown" if low <= 0.0 <= high else "they differ"
     lines += ["", f"greedy minus sampled: {compact(gap)}, {says}", f"  95 % interval {compact(low)} to {compact(high)}"]
@@ -55,6 +58,36 @@ def _block(title: str, greedy: Sequence[float], sampled: Sequence[float]) -> lis
         _row("lowest", compact(min(greedy)), compact(min(sampled))),
         _row("highest", compact(max(greedy)), compact(max(sampled))),
     ]
+
+
+def _numbers(greedy: Evaluation, sampled: Evaluation) -> list[str]:
+    """Return the lines of the environment's own numbers side by side; none where there are none."""
+    both = (greedy, sampled)
+    keys = dict.fromkeys(key for each in both for key in each.env)
+    if not keys:
+        return []
+    told = [env_numbers.success_of(each.env) for each in both]
+    rows: list[tuple[str, list[str]]] = []
+    if any(told):
+        rows.append(("success rate", [f"{100 * s.rate:.1f} %" if s else "–" for s in told]))
+        rows.append(("  95 % interval", [f"{100 * s.low:.1f} to {100 * s.high:.1f} %" if s else "–" for s in told]))
+    shown = {s.key for s in told if s}
+    rows += [(key, [_mean(each.env.get(key, ()), each.episodes) for each in both]) for key in keys if key not in shown]
+    head = f"  {'mean over episodes':32}" + "".join(f" {name:>21}" for name in ("greedy", "sampled"))
+    return [
+        "",
+        "numbers of the environment",
+        head,
+        *(f"  {_cut(name, 32):32}" + "".join(f" {cell:>21}" for cell in cells) for name, cells in rows),
+    ]
+
+
+def _mean(values: Sequence[float | None], episodes: int) -> str:
+    """Return the mean of the episodes that have a number, and how many they are if not all."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    return compact(math.fsum(known) / len(known)) + ("" if len(known) == episodes else f" ({len(known)} of {episodes})")
 
 
 def _row(name: str, *cells: str) -> str:
