@@ -114,6 +114,23 @@ def test_attributes_survive_a_resume(tmp_path: Path) -> None:
     assert set(rewards(tmp_path / "run")[-4:]) == {2.0}, "as it was set; what a method changed is the environment's own"
 
 
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+def test_what_is_ordered_while_a_checkpoint_is_made_is_part_of_it(algo: str, tmp_path: Path) -> None:
+    """Workers finish episodes while they pause; the callback says so in its state, so the attribute must be there."""
+
+    class AtEpisodes(Recorder):
+        def on_episodes(self, run: Any, episodes: Any) -> bool:
+            run.set_env_attr("level", float(run.episodes))
+            self.steps = [run.episodes]
+            return True
+
+    go(tmp_path / "run", AtEpisodes(), algo=algo, total_timesteps=600, num_steps=3)
+    for folder in checkpoints(tmp_path / "run"):
+        training = read_state(folder)["training"]
+        (state,) = training["callbacks"].values()
+        assert training["runner"]["orders"] == [["set_env_attr", "level", float(state["steps"][0])]]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

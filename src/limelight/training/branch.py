@@ -96,6 +96,7 @@ def begin_branch(loop: TrainingLoop, origin: Origin) -> None:
         "episodes": episodes,
         "evaluated_at": training["evaluated_at"],
         "collapse": training["collapse"] if is_same_env and not origin.agent_only else fresh["collapse"],
+        "orders": fresh["orders"],
         "callbacks": training["callbacks"] if keeps_callbacks else fresh["callbacks"],
     }
     inexact = loop.set_state(state, derive_seed(loop.config.seed, Stream.ENV, origin.step))

@@ -5,6 +5,7 @@ Frequencies count environment steps; seconds are training time, without evaluati
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from limelight.envs.episode_info import InfoNotes
 from limelight.errors import NonFiniteError
-from limelight.runners.base import Runner, budget_of
+from limelight.runners.base import Runner, budget_of, lasting, loaded_orders, saved_orders
 from limelight.runners.processes.portable import stop_signals
 from limelight.runners.time_shares import RowClock
 from limelight.runs.agent import Agent, load
@@ -28,6 +29,7 @@ from limelight.spaces.exploration import has_action_mask
 from limelight.training.callbacks import Callbacks, Run
 from limelight.training.episodes import ReportedEpisodes
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
+from limelight.training.order_history import OrderHistory
 from limelight.typing import Metrics, State
 from limelight.viewing.collapse import CollapseWatch
 from limelight.viewing.logger import Logger, Loggers
@@ -105,6 +107,7 @@ class TrainingLoop:
         self.notes = notes or logger
         self.callbacks = callbacks or Callbacks()
         self.callbacks.run = Run(self)
+        self.orders = OrderHistory()
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
         self.episodes = ReportedEpisodes(config.total_episodes)
         self._info_notes = InfoNotes(config.env.info_keys)
@@ -268,10 +271,14 @@ class TrainingLoop:
 
     def get_state(self) -> State:
         """Return the state of the runner, of the evaluator and of the loop itself."""
-        runner = self.runner.get_state()
+        runner, before = dict(self.runner.get_state()), self.orders.count
         self._report_episodes()  # those that workers finished before they paused count as finished in this state
+        if new := self.orders.since(before):  # callbacks that were told of them have ordered something
+            held = loaded_orders(runner["orders"])
+            runner["orders"] = saved_orders(functools.reduce(lasting, (ordered.order for ordered in new), held))
         return {
             "runner": runner,
+            "orders": self.orders.get_state(),
             "evaluator": self.evaluator.get_state(),
             "episodes": self.episodes.get_state(),
             "evaluated_at": self._last_evaluated_step,
@@ -288,6 +295,7 @@ class TrainingLoop:
         self.episodes.set_state(state["episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])
         self.collapse.set_state(state["collapse"])
+        self.orders.set_state(state["orders"])
         self.callbacks.set_state(state["callbacks"], self.logger.message)
         return inexact
 
