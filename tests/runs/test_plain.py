@@ -11,7 +11,9 @@ from limelight.errors import ConfigError
 from limelight.runs.plain import require_plain
 
 
-@pytest.mark.parametrize("value", [None, True, 3, 0.5, "text", np.float32(1), np.zeros(2), [1, ("a", {"b": [None]})]], ids=str)
+@pytest.mark.parametrize(
+    "value", [None, True, 3, 0.5, "text", np.float32(1), np.zeros(2), [1, ("a", {"b": [None]})]], ids=str
+)
 def test_plain_data_passes(value: Any) -> None:
     require_plain("here", value)
 

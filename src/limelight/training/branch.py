@@ -124,9 +124,7 @@ def _orders(origin: Origin, saved: Sequence[Sequence[Any]], changed: Mapping[str
     if origin.agent_only:
         return []
     other_env = not changed.keys().isdisjoint(("env_id", "env_kwargs"))
-    return [
-        order for order in saved if (not other_env if order[0] == "set_env_attr" else order[1] not in changed)
-    ]
+    return [order for order in saved if (not other_env if order[0] == "set_env_attr" else order[1] not in changed)]
 
 
 def transfer(origin: Origin, fresh: State, config: TrainConfig) -> tuple[State, list[str]]:

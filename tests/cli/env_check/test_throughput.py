@@ -97,11 +97,11 @@ def test_the_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: p
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["CartPole-v1", "--algo", "ppo"], "algo = 'ppo': only --throughput trains; add it or leave it out"),
+        (["CartPole-v1", "--algo", "ppo"], "algo = 'ppo': only --probe and --throughput train; add one of them"),
         (["CartPole-v9", "--throughput"], "CartPole-v9"),
         (["CartPole-v1", "--throughput", "--num-envs", "0"], "num_envs = 0"),
         (["CartPole-v1", "--troughput"], "did you mean --throughput"),
-        (["CartPole-v1", "--throughput", "--gamma", "0.5"], "--gamma"),
+        (["CartPole-v1", "--throughput", "--gamma", "1.5"], "gamma = 1.5"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(

@@ -29,7 +29,9 @@ def run_failed(run: Evidence) -> Finding | None:
     env_id = run.config.env.env_id
     if lines[0].partition(": ")[2].startswith("callback ") and FIX not in error:
         command = f"limelight train --resume {shlex.quote(str(run.run.folder))}"
-        return Finding("run_failed", text, "the code of the callback, once it is corrected the run goes on", None, command)
+        return Finding(
+            "run_failed", text, "the code of the callback, once it is corrected the run goes on", None, command
+        )
     if lines[0].startswith("NonFiniteError") and FIX not in error:
         cause, setting = "a number of the network overflows: steps are too large", "learning_rate"
         return Finding("run_failed", text, cause, setting, times(run.setting(setting), 0.3))
