@@ -163,7 +163,7 @@ def test_who_steps_environments() -> None:
         "algo.collector",
         "runs.evaluation",
         "cli.env_check.check",
-        "cli.env_check.probe",
+        "cli.env_check.known_values",
     }
 
 

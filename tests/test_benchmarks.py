@@ -729,3 +729,50 @@ def test_explain_goes_on_where_it_was_and_counts_alarms(
     (tmp_path / "explain.json").write_text(json.dumps(data))
     explain.main(["--table", *output])
     assert "1 of 1 healthy runs have a finding." in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------- a3c_paper, env_share
+
+
+@pytest.mark.slow
+def test_step_sizes_are_log_uniform_and_each_has_a_run(script: Script, tmp_path: Path) -> None:
+    output, plot = tmp_path / "s.json", tmp_path / "s.png"
+    words = [
+        "--steps",
+        "2000",
+        "--number",
+        "2",
+        "--range",
+        "1e-3",
+        "1e-2",
+        "--output",
+        str(output),
+        "--plot",
+        str(plot),
+    ]
+    script("a3c_paper").main(["step-sizes", *words])
+    results = json.loads(output.read_text())["results"]
+    assert [1e-3 <= row["learning_rate"] <= 1e-2 for row in results] == [True, True]
+    assert all(row["return"] > 0 for row in results)
+    assert plot.stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_score_is_timed_for_each_number_of_workers(
+    script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "w.json"
+    words = ["--envs", "CartPole-v1", "--workers", "1", "--seeds", "1", "--score", "5", "--output", str(output)]
+    script("a3c_paper").main(["workers", *words])
+    (run,) = json.loads(output.read_text())["results"]["CartPole-v1"]["1"]
+    assert run["seconds"] > 0
+    assert "1 of 1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_share_of_the_environments_speed_is_below_one(script: Script, tmp_path: Path) -> None:
+    output = tmp_path / "e.json"
+    words = ["--envs", "Acrobot-v1", "--num-envs", "4", "--num-workers", "1", "--repeats", "1", "--seconds", "1"]
+    script("env_share").main([*words, "--output", str(output)])
+    result = json.loads(output.read_text())["results"]["Acrobot-v1"]
+    assert 0.0 < result["share"] < 1.0

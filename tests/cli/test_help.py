@@ -93,9 +93,9 @@ def test_a_short_terminal_shows_the_settings_of_one_run_on_a_few_pages(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert len(text(capsys, "train", "Pendulum-v1", "--help").splitlines()) < 280
+    assert len(text(capsys, "train", "Pendulum-v1", "--help").splitlines()) < 300
     monkeypatch.setenv("COLUMNS", "140")
-    assert len(text(capsys, "train", "Pendulum-v1", "--help").splitlines()) < 180
+    assert len(text(capsys, "train", "Pendulum-v1", "--help").splitlines()) < 190
 
 
 def test_defaults_are_those_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, Space, Tuple
 
 from limelight.envs.probe import Probe, real_parts
 from limelight.envs.toy import Aim
@@ -86,11 +86,8 @@ def test_small_images_are_learned_from_in_larger_steps_and_ppo_passes_over_image
 @pytest.mark.parametrize(
     ("observations", "actions", "algo"),
     [
-        (NUMBERS, Discrete(3), "ppo"),
-        (Discrete(5), Discrete(3), "a2c"),
+        (NUMBERS, Discrete(3), "a2c"),
         (Discrete(5), FORCE, "ppo"),
-        (Packed(Dict(calls=MultiBinary(6), floor=Discrete(6))), Discrete(3), "a2c"),
-        (Packed(Dict(speed=NUMBERS, floor=Discrete(6))), Discrete(3), "ppo"),
         (NUMBERS, FORCE, "ppo"),
         (Box(0, 255, (16, 16, 3), np.uint8), Discrete(3), "ppo"),
         (Box(0, 1, (10, 10, 4), bool), Discrete(3), "ppo"),
@@ -98,8 +95,16 @@ def test_small_images_are_learned_from_in_larger_steps_and_ppo_passes_over_image
     ],
 )
 def test_the_algorithm_follows_from_the_spaces(observations: Any, actions: Any, algo: str) -> None:
-    kinds = any(real_parts(actions)), has_images(observations), any(real_parts(observations))
-    assert choose_algorithm(*kinds)[0] == algo
+    assert choose_algorithm(any(real_parts(actions)), has_images(observations), False)[0] == algo
+    assert choose_algorithm(any(real_parts(actions)), has_images(observations), True)[0] == "ppo"
+
+
+def test_auto_takes_ppo_where_episodes_of_real_numbers_may_be_long() -> None:
+    for env_id, algo in [("CartPole-v1", "ppo"), ("CartPole-v0", "a2c"), ("FrozenLake-v1", "a2c")]:
+        assert resolve_config(env_id, "auto", "none", {}).algorithm.algo == algo
+    long = {"max_episode_steps": 500}
+    assert resolve_config("CartPole-v0", "auto", "none", long).algorithm.algo == "ppo"
+    assert resolve_config("FrozenLake-v1", "auto", "none", long).algorithm.algo == "a2c"
 
 
 def test_large_images_and_memories_share_one_network() -> None:
@@ -146,10 +151,11 @@ def test_one_step_actor_critic_keeps_its_rollouts(recurrent: bool) -> None:
     assert (settings["num_envs"], settings["num_steps"]) == (1, 1)
 
 
-@pytest.mark.parametrize("actions", [FORCE, Discrete(3), REALS_AND_CHOICE, CHOICES])
-def test_auto_takes_ppo_where_nothing_is_tuned_unless_observations_are_codes(actions: Space[Any]) -> None:
-    assert resolve_config("my:Env", "auto", "auto", {}, lambda: Aim(actions)).algorithm.algo == "ppo"
-    assert resolve_config("FrozenLake-v1", "auto", "none", {}).algorithm.algo == "a2c"
+@pytest.mark.parametrize(
+    ("actions", "algo"), [(FORCE, "ppo"), (Discrete(3), "a2c"), (REALS_AND_CHOICE, "ppo"), (CHOICES, "a2c")]
+)
+def test_auto_takes_ppo_for_continuous_actions_where_nothing_is_tuned(actions: Space[Any], algo: str) -> None:
+    assert resolve_config("my:Env", "auto", "auto", {}, lambda: Aim(actions)).algorithm.algo == algo
     assert resolve_config("Pendulum-v1", "auto", "auto", {}).algorithm.algo == "a2c"
     assert resolve_config("Swimmer-v5", "auto", "auto", {}).algorithm.algo == "ppo"
     assert resolve_config("my:Env", "auto", "plain", {}, lambda: Aim(actions)).algorithm.algo == "a2c"

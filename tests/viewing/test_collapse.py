@@ -232,7 +232,8 @@ def test_a_run_that_collapses_says_so_to_its_loggers_and_not_on_a_quiet_console(
     (env, settings), messages = FAILING[phrase], Messages()
     run_dir = tmp_path / "r"
     limelight.train(env, run_dir=str(run_dir), quiet=True, loggers=[messages], **{**SHORT, **settings})
-    assert sum(phrase in line for line in messages.collapses) == 1
+    said = sum(phrase in line for line in messages.collapses)
+    assert 1 <= said <= 3, "once, and again only after it has recovered"
     assert "".join(capsys.readouterr()) == ""
     # Resumed, it does not repeat the line
     resumed = Messages()

@@ -67,7 +67,7 @@ class RolloutCollector:
         self._guard = OutlierGuard(guarded.statistics, env_id) if guarded is not None else None
         self._keep_raw = normalizer is None or self._in_network
         T, B = num_steps, envs.num_envs
-        space = envs.single_observation_space
+        space = self._space = envs.single_observation_space
         as_float = np.issubdtype(space.dtype, np.floating) or not self._keep_raw
         self._obs = np.zeros((T + 1, B, *(space.shape or ())), np.float32 if as_float else space.dtype)
         self._actions: NDArray[Any] | None = None  # allocated for the first actions, which tell shape and dtype
@@ -139,8 +139,7 @@ class RolloutCollector:
                 episode_start, num_valid=int(np.count_nonzero(self._valid)),
                 final_obs=self._final_obs(final) if final else None, recurrent_state=initial_state,
             )  # fmt: skip
-            space = self.envs.single_observation_space
-            require_finite(rollout, self.tracker.lengths, self.env_id, self._rewards, space)
+            require_finite(rollout, self.tracker.lengths, self.env_id, self._rewards, self._space)
         self.tracker.add(rollout, self._life_lost, self._rewards, self._ends)
         return rollout
 

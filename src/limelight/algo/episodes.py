@@ -68,14 +68,17 @@ class EpisodeTracker:
         for t in range(len(terminated)):
             self.returns += rewards[t]
             self.lengths += rollout.valid[t]
-            for b in np.flatnonzero(terminated[t] + truncated[t]):
-                info = ((ends and ends[t]) or {}).get(int(b), NO_INFO)
-                self._finish(int(b), bool(terminated[t, b]), info)
+            done = np.flatnonzero(terminated[t] + truncated[t])
+            if len(done):
+                self._finish(done, terminated[t], (ends and ends[t]) or {})
 
-    def _finish(self, b: int, terminated: bool, info: EpisodeInfo) -> None:
-        self._finished.append(Episode(b, float(self.returns[b]), int(self.lengths[b]), terminated, info=info))
-        self.returns[b] = 0.0
-        self.lengths[b] = 0.0
+    def _finish(self, done: NDArray[np.int64], terminated: NDArray[np.float32], ends: Ends) -> None:
+        """Record the episodes that ended in one step, in the environments ``done``."""
+        columns = done, self.returns[done], self.lengths[done], terminated[done]
+        for b, episode_return, length, end in zip(*(column.tolist() for column in columns), strict=True):
+            self._finished.append(Episode(b, episode_return, int(length), bool(end), info=ends.get(b, NO_INFO)))
+        self.returns[done] = 0.0
+        self.lengths[done] = 0.0
 
     def pop_finished(self) -> list[Episode]:
         """Return the episodes finished since the last call, oldest first."""

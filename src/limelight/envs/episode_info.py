@@ -197,6 +197,10 @@ def _item(values: Any, i: int) -> Any:
     return values if np.ndim(values) == 0 else values[i]
 
 
+def _has_faults(info: EpisodeInfo) -> bool:
+    return bool(info.faults)
+
+
 @final
 class InfoNotes:
     """Lines on keys of info that have no number, each once.
@@ -214,7 +218,7 @@ class InfoNotes:
     def take(self, infos: Iterable[EpisodeInfo]) -> list[str]:
         """Return the lines that the infos of further episodes give rise to."""
         lines = []
-        for numbers, faults, present in infos:
+        for numbers, faults, present in infos if self._missing else filter(_has_faults, infos):
             for key, fault in faults.items():
                 self._missing.pop(key, None)
                 if key not in self._told:

@@ -122,4 +122,6 @@ def stamp_episodes(episodes: Iterable[Episode], step: int, worker: int = 0, num_
         num_envs: environments of each worker.
     """
     first_env = worker * num_envs
-    return [episode._replace(env=first_env + episode.env, step=step, worker=worker) for episode in episodes]
+    return [
+        Episode(first_env + e.env, e.episode_return, e.length, e.terminated, step, worker, e.info) for e in episodes
+    ]

@@ -77,7 +77,7 @@ class AlgorithmConfig:
     """Rollouts, targets and losses."""
 
     algo: str = "a2c"
-    """Name of the algorithm (``limelight list algos``); auto: a2c; with no preset ppo, except for codes."""
+    """Name of the algorithm (``limelight list algos``); auto: a2c or ppo (docs/defaults.md)."""
     num_steps: Annotated[int, Range(ge=1, le=65_536)] = 8
     """Environment steps per environment and update, T."""
     gamma: Annotated[float, Range(ge=0, le=1)] = 0.99

@@ -100,22 +100,22 @@ AUTO = "auto"
 """The algorithm is chosen: the one that the presets are tuned for, or by the actions where no preset is."""
 
 
-def choose_algorithm(real_actions: bool, images: bool, real_observations: bool) -> tuple[str, str]:
+def choose_algorithm(real_actions: bool, images: bool, long_episodes: bool) -> tuple[str, str]:
     """Return the name of the algorithm that ``auto`` stands for without a preset, and the reason.
 
     Args:
         real_actions: whether actions hold real numbers.
         images: whether observations hold images or grids.
-        real_observations: whether observations hold real numbers.
+        long_episodes: whether episodes may be long, of observations that hold real numbers.
     Source: benchmarks/defaults.py; docs/defaults.md has the table.
     """
     if real_actions:
         return "ppo", "continuous actions; in a study of such tasks it learnt more from the same steps than a2c"
     if images:
         return "ppo", "images or grids; it learns more from the same steps than a2c, in more time for each"
-    if real_observations:
-        return "ppo", "observations of real numbers; in a study of such tasks it ended further and more evenly than a2c"
-    return "a2c", "observations are codes; in a study of such tasks it learnt as much as ppo, in less time"
+    if long_episodes:
+        return "ppo", "episodes may be long, and its rollouts carry a reward farther back than those of a2c"
+    return "a2c", "choices, short episodes; in a study of such tasks it learnt as much as ppo, in less time"
 
 
 def get_algorithm(name: str) -> Algorithm:

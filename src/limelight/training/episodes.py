@@ -12,6 +12,9 @@ from limelight.algo.episodes import Episode
 from limelight.envs.episode_info import EpisodeInfo
 from limelight.typing import Metrics, State
 
+LATEST = 100
+"""Episodes over which statistics are taken."""
+
 
 class ReportedEpisodes:
     """Counts the episodes of a run up to its budget.
@@ -27,7 +30,7 @@ class ReportedEpisodes:
         self.limit = limit
         self.count = 0
         # (return, length, terminated, numbers of info) of the latest
-        self._recent: deque[tuple[float, int, bool, Mapping[str, float]]] = deque(maxlen=100)
+        self._recent: deque[tuple[float, int, bool, Mapping[str, float]]] = deque(maxlen=LATEST)
         self._largest_return: float | None = None
         self._surplus: list[Episode] = []
 
@@ -38,7 +41,7 @@ class ReportedEpisodes:
         episodes, self._surplus = episodes[:left], episodes[left:]
         if episodes:
             self.count += len(episodes)
-            self._recent.extend((e.episode_return, e.length, e.terminated, e.info.numbers) for e in episodes)
+            self._recent.extend((e.episode_return, e.length, e.terminated, e.info.numbers) for e in episodes[-LATEST:])
             largest = max(e.episode_return for e in episodes)
             self._largest_return = largest if self._largest_return is None else max(largest, self._largest_return)
         return episodes

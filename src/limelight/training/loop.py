@@ -5,7 +5,6 @@ Frequencies count environment steps; seconds are training time, without evaluati
 
 from __future__ import annotations
 
-import functools
 import signal
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 from limelight.envs.episode_info import InfoNotes
 from limelight.errors import NonFiniteError
-from limelight.runners.base import Runner, budget_of, lasting, loaded_orders, saved_orders
+from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import stop_signals
 from limelight.runners.time_shares import RowClock
 from limelight.runs.agent import Agent, load
@@ -29,7 +28,7 @@ from limelight.spaces.exploration import has_action_mask
 from limelight.training.callbacks import Callbacks, Run
 from limelight.training.episodes import ReportedEpisodes
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
-from limelight.training.order_history import OrderHistory
+from limelight.training.order_history import OrderHistory, with_orders
 from limelight.typing import Metrics, State
 from limelight.viewing.collapse import CollapseWatch
 from limelight.viewing.logger import Logger, Loggers
@@ -134,8 +133,7 @@ class TrainingLoop:
             self.callbacks.failed = True
             self.save_checkpoint(error)  # what was learnt before the error stays loadable
             if isinstance(error, NonFiniteError):
-                hint = f"limelight replay {self.run_dir} shows where it began"
-                raise NonFiniteError(f"{error}; {hint}") from error
+                raise NonFiniteError(f"{error}; limelight replay {self.run_dir} shows where it began") from error
             raise
         self.save_checkpoint()
         self.logger.tick(self.runner.num_steps, self.seconds)  # workers may have finished rollouts meanwhile
@@ -230,14 +228,7 @@ class TrainingLoop:
             cut = result.describe_cut(self.config.eval.eval_episodes)
             hint = "set max_episode_steps if that is too short or too long"
             self._note_once(f"evaluation at step {step:,}: {result.episodes} episodes{cut}; {hint}")
-        if not self.evaluator.should_confirm():
-            return False
-        evaluation, confirmed = self.evaluator.confirm(step, self.seconds)
-        self.logger.message(
-            f"{evaluation.episodes} fresh greedy episodes {'confirm' if confirmed else 'do not confirm'} a return of "
-            f"{self.config.eval.stop_at_return:g}: {with_spread(evaluation.mean_return, evaluation.std_return)}"
-        )
-        return confirmed
+        return self.evaluator.should_confirm() and confirm(self, step)
 
     def _note_once(self, text: str) -> None:
         """Pass on a message, if it is not empty, unless one of its kind was passed on before."""
@@ -271,13 +262,10 @@ class TrainingLoop:
 
     def get_state(self) -> State:
         """Return the state of the runner, of the evaluator and of the loop itself."""
-        runner, before = dict(self.runner.get_state()), self.orders.count
+        runner, before = self.runner.get_state(), self.orders.count
         self._report_episodes()  # those that workers finished before they paused count as finished in this state
-        if new := self.orders.since(before):  # callbacks that were told of them have ordered something
-            held = loaded_orders(runner["orders"])
-            runner["orders"] = saved_orders(functools.reduce(lasting, (ordered.order for ordered in new), held))
         return {
-            "runner": runner,
+            "runner": with_orders(runner, self.orders.since(before)),  # of callbacks that were told of them
             "orders": self.orders.get_state(),
             "evaluator": self.evaluator.get_state(),
             "episodes": self.episodes.get_state(),
@@ -298,6 +286,16 @@ class TrainingLoop:
         self.orders.set_state(state["orders"])
         self.callbacks.set_state(state["callbacks"], self.logger.message)
         return inexact
+
+
+def confirm(loop: TrainingLoop, step: int) -> bool:
+    """Return whether fresh greedy episodes confirm ``stop_at_return``, with a message."""
+    evaluation, confirmed = loop.evaluator.confirm(step, loop.seconds)
+    loop.logger.message(
+        f"{evaluation.episodes} fresh greedy episodes {'confirm' if confirmed else 'do not confirm'} a return of "
+        f"{loop.config.eval.stop_at_return:g}: {with_spread(evaluation.mean_return, evaluation.std_return)}"
+    )
+    return confirmed
 
 
 def heartbeat(config: TrainConfig, callbacks: Callbacks) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 from limelight.envs.attributes import Order
 from limelight.errors import ConfigError
+from limelight.runners.base import lasting, loaded_orders, saved_orders
 from limelight.runs.plain import require_plain
 from limelight.typing import State
 
@@ -62,3 +64,11 @@ class OrderHistory:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`get_state`."""
         self.count, self._entries = int(state["count"]), [list(entry) for entry in state["entries"]]
+
+
+def with_orders(runner: State, new: Sequence[Ordered] | None) -> State:
+    """Return the state of a runner after further orders."""
+    if not new:
+        return runner
+    held = functools.reduce(lasting, (ordered.order for ordered in new), loaded_orders(runner["orders"]))
+    return {**runner, "orders": saved_orders(held)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import ALIASES, with_settings
 from limelight.settings.schema import NO_STEP_BUDGET, TrainConfig
 from limelight.training.algorithms import AUTO, Algorithm, choose_algorithm, get_algorithm
-from limelight.training.structure import Facts, choose_settings, explain, has_images
+from limelight.training.structure import MANY_STEPS, Facts, choose_settings, explain, has_images
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
@@ -541,7 +542,14 @@ def _for_spaces(algorithm: Algorithm, observations: Space[Any], actions: Space[A
 def _algorithm(source: EnvSource) -> tuple[str, str]:
     """Return the algorithm for an environment without a preset, and the reason."""
     observations, actions = source.spaces()
-    return choose_algorithm(_has_reals(actions), has_images(observations), _has_reals(observations))
+    return choose_algorithm(_has_reals(actions), has_images(observations), has_long_episodes(source))
+
+
+def has_long_episodes(source: EnvSource) -> bool:
+    """Return whether observations hold real numbers and episodes of random play, or the declared limit, are long."""
+    play, limit = source.inspection.play, source.inspection.time_limit or 0
+    lengths = play.episode_lengths if play is not None else []
+    return _has_reals(source.spaces()[0]) and max(limit, statistics.median(lengths or [0])) >= MANY_STEPS
 
 
 def _facts(config: TrainConfig, source: EnvSource, given: Mapping[str, Any] | None = None) -> Facts:

@@ -101,10 +101,12 @@ class CollapseWatch:
         """Keep the first returns, and the sums of all."""
         first = self.evidence.first
         first.extend(float(r) for r in returns[: FIRST_EPISODES - len(first)])
+        count, total, squares = self.evidence.sums
         for r in returns:
             offset = float(r) - first[0]
-            for power in range(3):
-                self.evidence.sums[power] += offset**power
+            total += offset
+            squares += offset * offset
+        self.evidence.sums = [count + len(returns), total, squares]
 
     def row(self, step: int, metrics: Metrics) -> list[str]:
         """Return a line for every kind of collapse that this row of metrics completes."""

@@ -61,13 +61,15 @@ class MonitorCsvLogger:
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Write a line per episode."""
-        new = dict.fromkeys(key for e in episodes for key in e.info.numbers if key not in self._keys)
+        new = dict.fromkeys(key for e in episodes if e.info.numbers for key in e.info.numbers if key not in self._keys)
         if new:
             self._add_columns([*new])
         at = round(seconds, 6)
-        for e in episodes:
-            own = "".join(f",{_cell(e.info.numbers.get(key))}" for key in self._keys)
-            self._file.write(f"{round(e.episode_return, 6)},{e.length},{at},{e.step},{e.env},{e.worker}{own}\n")
+        lines = [f"{round(e.episode_return, 6)},{e.length},{at},{e.step},{e.env},{e.worker}" for e in episodes]
+        if self._keys:
+            own = ("".join(f",{_cell(e.info.numbers.get(key))}" for key in self._keys) for e in episodes)
+            lines = [line + cells for line, cells in zip(lines, own, strict=True)]
+        self._file.write("".join(f"{line}\n" for line in lines))
         self._file.flush()
 
     def _add_columns(self, keys: list[str]) -> None:

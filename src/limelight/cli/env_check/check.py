@@ -88,7 +88,7 @@ def _probe(found: list[Finding], source: EnvSource, run: TrainConfig) -> list[Fi
     broken = _broken(found)
     if broken & {"spaces", "network"}:
         return [Finding("warn", "at fault", "the environment: nothing can be trained in its spaces")]
-    from limelight.cli.env_check.probe import probe_settings
+    from limelight.cli.env_check.known_values import probe_settings
 
     return probe_settings(run, resolve_env(run.env, source), bool(broken))
 

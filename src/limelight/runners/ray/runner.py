@@ -172,9 +172,7 @@ class RayRunner:
     def _pop_metrics(self) -> Metrics:
         """Return the metrics of the last update that has any, and those of the workers since the last call."""
         metrics, lags = {**self._metrics, **mean_metrics(self._shares)}, self._lags
-        self._metrics = {}
-        self._shares = []
-        self._lags = []
+        self._metrics, self._shares, self._lags = {}, [], []
         if not lags:
             return metrics
         skipped = int(self.counters[:, Counter.SKIPPED].sum())
