@@ -44,6 +44,27 @@ def test_inspect_prints_two_episodes_and_writes_their_steps(run_dir: Path, capsy
     assert len(found["files"]) == 2
 
 
+def test_numbers_of_the_environment_are_in_every_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "run")
+    words = "train helpers.informing_envs:Informs --algo a2c --total-timesteps 60 --eval-every 0 --final-episodes 0"
+    assert cli.main([*words.split(), "--quiet", "--info-keys", "rare", "sum:cost", "--run-dir", folder]) == 0
+    capsys.readouterr()
+    argv = ["evaluate", folder, "--episodes", "6"]
+    assert cli.main([*argv, "--full", "--info-keys", "distance"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[1:])) <= 80
+    rows = {line[:34].strip(): line[34:].split() for line in lines[lines.index("numbers of the environment") + 1 :]}
+    assert rows["success rate"][1::2] == ["%", "%"]
+    assert len(rows["distance"]) == 2
+    assert rows["sum:cost"] == ["3", "3"], "0.5 + 1 + 1.5"
+    assert rows["rare"] == ["0", "0"]
+    for more in (["--full", "--inspect", "table"], ["--inspect", "table"], []):
+        assert cli.main([*argv, *more]) == 0
+        assert "sum:cost" in capsys.readouterr().out, more
+        assert cli.main([*argv, *more, "--json"]) == 0
+        assert '"sum:cost": [3.0' in capsys.readouterr().out, more
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

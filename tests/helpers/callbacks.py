@@ -77,3 +77,25 @@ class Fails:
         self.left -= 1
         if self.left == 0:
             raise ZeroDivisionError("by zero")
+
+
+class Once:
+    """Sets the level of the environments and the step size at the first rollout from a step on, once over resumes."""
+
+    def __init__(self, level: float = 2.0, at: int = 0, learning_rate: float = 1e-4) -> None:
+        self.level = level
+        self.at = at
+        self.learning_rate = learning_rate
+        self.done = False
+
+    def on_rollout(self, run: Any) -> None:
+        if run.step >= self.at and not self.done:
+            self.done = True
+            run.set_env_attr("level", self.level)
+            run.change_setting("learning_rate", self.learning_rate)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.done = state["done"]

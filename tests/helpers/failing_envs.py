@@ -54,6 +54,25 @@ class Small(gym.Env[np.ndarray, Any]):
         return self._see(), reward, over and self.ends, over and not self.ends, {}
 
 
+class SlowOnce(Small):
+    """Of all copies in all processes the first to be stepped is slow; it makes the file ``taken``."""
+
+    def __init__(self, taken: str) -> None:
+        super().__init__("context")
+        self.taken = taken
+        self.is_first: bool | None = None
+
+    def step(self, action: Any) -> Any:
+        if self.is_first is None:
+            try:
+                with open(self.taken, "x"):
+                    self.is_first = True
+            except FileExistsError:
+                self.is_first = False
+            self.seconds = 0.02 * self.is_first
+        return super().step(action)
+
+
 class Aliased(gym.Env[np.ndarray, np.int64]):
     """The short corridor: three places that look alike; in the second, left and right are swapped.
 

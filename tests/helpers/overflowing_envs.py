@@ -44,3 +44,6 @@ class Overflows(gym.Env[np.ndarray, Any]):
             elif self.what == "large":
                 reward = 3e38
         return obs, reward, self.in_episode >= 10, False, {}
+
+    def take(self, things: Any) -> None:
+        """Do nothing with them."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import limelight
+from helpers.callbacks import Recorder
 from helpers.settings import one_line
 from limelight.errors import CheckpointError, ConfigError
 from limelight.runs.checkpoint import latest_checkpoint, read_state
@@ -201,3 +202,72 @@ class Messages:
     def log(self, *_: Any) -> None: ...
     def episodes(self, *_: Any) -> None: ...
     def close(self) -> None: ...
+
+
+# --------------------------------------------------------------------------- callbacks, and numbers of the environment
+
+INFORMS = "helpers.informing_envs:Informs"
+ONCE = "helpers.callbacks:Once(level=2.0, at=100)"
+
+
+def informed(folder: Path, algo: str = "a2c", **settings: Any) -> Path:
+    """Return the folder of a run whose callback has set an attribute and the step size."""
+    workers = {"num_workers": 1} if algo == "a3c" else {}
+    options = {**QUIET, **workers, "callback": [ONCE], "checkpoint_every": 160, **settings}
+    return limelight.train(
+        INFORMS, algo=algo, preset="plain", total_timesteps=320, run_dir=str(folder), **options
+    ).run_dir
+
+
+def test_what_callbacks_had_set_and_their_states_go_on_in_a_branch(tmp_path: Path) -> None:
+    whole = informed(tmp_path / "whole")
+    middle = first_step(whole)
+    child = limelight.branch(f"{whole}:{middle}", run_dir=str(tmp_path / "child"), quiet=True).run_dir
+    np.testing.assert_array_equal(params(child), params(whole))
+    runs = [read_run(folder).episodes.values for folder in (whole, child)]
+    assert (runs[0] == runs[1]).all()
+    assert runs[0][-1] == 6.0, "the level of the callback, over three steps"
+
+
+def test_what_callbacks_had_set_goes_on_with_workers(tmp_path: Path) -> None:
+    asynchronous = informed(tmp_path / "a", "a3c")
+    child = limelight.branch(asynchronous, total_timesteps=480, run_dir=str(tmp_path / "c"), quiet=True).run_dir
+    assert read_run(child).episodes.values[-1] == 6.0
+    alone = limelight.branch(
+        asynchronous, algo="a2c", total_timesteps=480, callback=[], run_dir=str(tmp_path / "d"), quiet=True
+    ).run_dir
+    assert read_run(alone).episodes.values[-1] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "new", "level"),
+    [
+        ({"env_kwargs": {"level": 5.0}}, "the episodes, the attributes that callbacks had set, the callbacks", 5.0),
+        ({"learning_rate": 1e-3}, None, 2.0),
+        ({"info_keys": ["cost"]}, None, 2.0),
+        ({"info_keys": ["sum:cost"]}, "the episodes", 2.0),
+    ],
+    ids=str,
+)
+def test_settings_of_a_branch_win_over_what_callbacks_had_set(
+    settings: dict[str, Any], new: str | None, level: float, tmp_path: Path
+) -> None:
+    parent = informed(tmp_path / "p")
+    messages: list[str] = []
+    child = limelight.branch(
+        parent, total_timesteps=480, callback=[], run_dir=str(tmp_path / "c"), quiet=True, lr_schedule="constant",
+        loggers=[Messages(messages)], **settings,
+    )  # fmt: skip
+    (line,) = [line for line in messages if line.startswith("branched from")]
+    assert line.partition("; new: ")[2] == (new or "")
+    run = read_run(child.run_dir)
+    assert run.episodes.values[-1] == 3 * level
+    assert run.series("train/learning_rate").values[-1] == pytest.approx(settings.get("learning_rate", 1e-4))
+
+
+def test_callbacks_of_a_branch_hear_of_the_start_first(tmp_path: Path) -> None:
+    recorder = Recorder()
+    limelight.branch(
+        informed(tmp_path / "p"), total_timesteps=480, run_dir=str(tmp_path / "c"), quiet=True, callbacks=[recorder]
+    )
+    assert recorder.events[0] == "start"

@@ -71,3 +71,8 @@ def test_values_before_the_first_step_stay() -> None:
     callback = ScheduleEnvAttr("level", {20: 1})
     callback.on_rollout(SimpleNamespace(step=10, set_env_attr=lambda *args: calls.append(args)))  # type: ignore[arg-type]
     assert calls == []
+
+
+def test_patience_is_a_whole_number() -> None:
+    with pytest.raises(ConfigError, match=r"patience = 2.5: must be a whole number"):
+        StopWithoutImprovement(patience=2.5)  # type: ignore[arg-type]

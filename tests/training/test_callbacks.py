@@ -46,7 +46,7 @@ def test_a_callback_is_told_of_everything_in_order(tmp_path: Path) -> None:
     assert result.status == "completed"
     assert recorder.events[0] == "start"
     assert recorder.events[1:3] == ["episodes", "rollout"]
-    assert recorder.events[-2:] == ["end completed", "checkpoint"]
+    assert recorder.events[-2:] == ["checkpoint", "end completed"], "the end comes last"
     assert recorder.events.count("evaluation") == recorder.events.count("best") == 2
     assert recorder.events.count("checkpoint") == 3
     steps = [step for event, step in zip(recorder.events, recorder.steps, strict=True) if event == "rollout"]
@@ -112,6 +112,23 @@ def test_attributes_survive_a_resume(tmp_path: Path) -> None:
     go(tmp_path / "run", Levels(), checkpoint_envs=False)
     resume(tmp_path / "run", total_timesteps=120, quiet=True)
     assert set(rewards(tmp_path / "run")[-4:]) == {2.0}, "as it was set; what a method changed is the environment's own"
+
+
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+def test_what_is_ordered_while_a_checkpoint_is_made_is_part_of_it(algo: str, tmp_path: Path) -> None:
+    """Workers finish episodes while they pause; the callback says so in its state, so the attribute must be there."""
+
+    class AtEpisodes(Recorder):
+        def on_episodes(self, run: Any, episodes: Any) -> bool:
+            run.set_env_attr("level", float(run.episodes))
+            self.steps = [run.episodes]
+            return True
+
+    go(tmp_path / "run", AtEpisodes(), algo=algo, total_timesteps=600, num_steps=3)
+    for folder in checkpoints(tmp_path / "run"):
+        training = read_state(folder)["training"]
+        (state,) = training["callbacks"].values()
+        assert training["runner"]["orders"] == [["set_env_attr", "level", float(state["steps"][0])]]
 
 
 @pytest.mark.parametrize(

@@ -126,3 +126,35 @@ def test_a_number_that_a_recurrent_core_hides_from_the_loss_is_found_too(tmp_pat
     end = replay(tmp_path / "r", at=0)
     assert place_of(end) == "layer encoder.layers.0 (Linear)"
     assert end.step == 4 * 44
+
+
+@pytest.mark.parametrize("at", [None, 0])
+def test_what_callbacks_ordered_is_repeated(at: int | None, tmp_path: Path) -> None:
+    """A reward overflows only where a callback has set the attribute by then."""
+
+    class Break:
+        def on_rollout(self, run: Any) -> None:
+            if run.step >= 150:
+                run.set_env_attr("what", "reward")
+                run.change_setting("ent_coef", 0.5)
+
+    error = failing(tmp_path / "r", "nothing", callbacks=[Break()], checkpoint_every=100)
+    assert "reward" in error
+    notes: list[str] = []
+    end = replay(tmp_path / "r", at=at, notify=notes.append)
+    assert place_of(end) == "reward of the environment"
+    assert end.step >= 150
+    assert f"in environment {end.env}" in error
+    assert not any("not exactly" in note for note in notes)
+
+
+def test_orders_that_are_not_known_are_said_to_be_left_out(tmp_path: Path) -> None:
+    class Calls:
+        def on_start(self, run: Any) -> None:
+            run.call_env("take", {1, 2})
+
+    folder = tmp_path / "r"
+    failing(folder, "reward", callbacks=[Calls()])
+    notes: list[str] = []
+    replay(folder, at=0, notify=notes.append)
+    assert any("what its callbacks set, called or changed is not known in full" in note for note in notes)

@@ -374,3 +374,22 @@ def test_interrupting_leaves_a_checkpoint_that_resumes(number: signal.Signals, t
     step = json.loads((folder / "summary.json").read_text())["total_timesteps"]
     result = limelight.resume(folder, quiet=True, total_timesteps=step + 1)
     assert result.summary["total_timesteps"] > step
+
+
+def test_a_run_that_is_killed_after_a_resume_has_no_summary_of_its_first_end(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        """Ends the run as SIGKILL would: nothing is written afterwards."""
+
+    class Kills:
+        def on_rollout(self, run: Any) -> None:
+            assert not (run.run_dir / "summary.json").exists()
+            raise Killed
+
+    options: dict[str, Any] = {"quiet": True, "tensorboard": False, "eval_every": 0, "final_episodes": 0}
+    folder = tmp_path / "run"
+    limelight.train("CartPole-v1", algo="a2c", total_timesteps=100, run_dir=str(folder), **options)
+    assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
+    with pytest.raises(Killed):
+        limelight.resume(folder, total_timesteps=400, quiet=True, callbacks=[Kills()])
+    with pytest.raises(ConfigError):
+        limelight.resume(folder, gamma=0.1, quiet=True)

@@ -93,6 +93,27 @@ def test_a_seed_that_fails_is_named_and_the_others_go_on(
     assert (folder / "seed-1" / "summary.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--callback", "helpers.callbacks:Misspelt"], "on_rollouts is never called"),
+        (["--callback", "StopAfter(-1)"], "seconds = -1"),
+        (["--logger", "tensorbord"], "tensorbord"),
+    ],
+)
+def test_what_no_seed_could_begin_with_is_refused_before_there_is_a_folder(
+    words: list[str], message: str, tmp_path: Path, started: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "many"
+    argv = ["train", "CartPole-v1", *TINY, "--seeds", "2", "--run-dir", str(folder)]
+    assert message in refusal(capsys, *argv, *words)
+    assert not folder.exists()
+    assert started == []
+    assert cli.main([*argv, "--quiet"]) == 0
+    capsys.readouterr()
+    assert message in refusal(capsys, "train", "--resume", str(folder), *words)
+
+
 def test_the_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seed_runs, "num_cores", lambda: 8)
 

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 
 from limelight.algo.episodes import Episode
 from limelight.errors import CheckpointError, ConfigError, LimelightError
+from limelight.runs.folder import only_process
 from limelight.runs.reader import read_run
 from limelight.settings.io import save_yaml, with_settings
 from limelight.settings.schema import TrainConfig
@@ -179,7 +180,11 @@ def test_runs_of_every_length_have_a_report(tmp_path: Path, episodes: int, rows:
     assert ("no episode has finished yet" in svg) == (episodes == evaluations == 0)
     assert ("evaluation" in re.findall(r">([^<>]+)</text>", svg)) == (evaluations > 0)
     assert page.count("<svg") == (2 if rows else 1) + NAMESPACE
-    assert text.count("no summary yet (still running, or killed)") == 2
+    assert " ".join(text).count("killed (or running on another machine)") == 3, "in header, diagnosis and results"
+    with only_process(run):
+        _, text = check_page(write_report([run]))
+    assert "killed" not in " ".join(text)
+    assert "No results yet: running." in text
 
 
 def test_every_training_metric_has_a_panel(tmp_path: Path) -> None:

@@ -155,7 +155,8 @@ class CheckArguments:
     env_id: str
     """A Gymnasium id, or package.module:callable that returns an environment."""
     throughput: bool = False
-    """Instead, train for 20 s with several num_envs, backends and workers, and print the fastest flags."""
+    """Train for 20 s with several num_envs, backends and workers, and print the fastest flags; no checks without
+    --probe."""
     probe: bool = False
     """Train as well, a minute at most, on tasks with known values in its spaces: are the settings at fault?"""
 

@@ -22,6 +22,7 @@ def evaluate_in_full(arguments: EvaluateArguments, agent: Agent, which: str) -> 
         which: it is, in words.
     """
     from limelight.cli.arguments import evaluation_env
+    from limelight.runs import env_numbers
     from limelight.runs.folder import as_json
     from limelight.runs.full_evaluation import evaluate_in_full as evaluate_both
     from limelight.runs.full_evaluation import trace
@@ -38,6 +39,8 @@ def evaluate_in_full(arguments: EvaluateArguments, agent: Agent, which: str) -> 
     else:
         traced = trace(agent, env, deterministic=not arguments.stochastic, **options)
         found, lines = traced.to_json(), [f"{title}: {_in_short(traced)}"]
+        numbers = env_numbers.describe(traced.evaluation.env, traced.evaluation.episodes)
+        lines += [numbers] if numbers else []
     if arguments.inspect is not None:
         stem = f"{arguments.which}-{'sampled' if arguments.stochastic else 'greedy'}-seed{arguments.seed}"
         if arguments.inspect == "table":

@@ -330,17 +330,26 @@ def _list(argv: list[str]) -> int:
 
 
 def _check(argv: list[str]) -> int:
-    from limelight.cli.arguments import CHECK, check_config
-    from limelight.cli.output import flush_stdout, stdout_collected
+    from limelight.cli.arguments import CHECK
+    from limelight.cli.flags import parse
 
     if print_help(argv, CHECK):
         return 0
-    if any(word.startswith("--throughput") for word in argv) and (status := _check_throughput(argv)) is not None:
-        return status
-    config, probed = check_config(argv, notice)
+    asked = parse(CHECK, argv, notice).arguments
+    status = 0 if asked.throughput and not asked.probe else _check_contract(argv)
+    if asked.throughput and status == 0:
+        _check_throughput(argv)
+    return status
+
+
+def _check_contract(argv: list[str]) -> int:
+    """Print the findings on an environment, and those of a probe if it is asked for; return the exit status."""
+    from limelight.cli.arguments import check_config
     from limelight.cli.env_check.check import check_env
     from limelight.cli.env_check.findings import printed
+    from limelight.cli.output import flush_stdout, stdout_collected
 
+    config, probed = check_config(argv, _say_nothing)
     with stdout_collected() as output:
         findings = check_env(config, probed)
         flush_stdout()
@@ -350,20 +359,22 @@ def _check(argv: list[str]) -> int:
     return USAGE_ERROR if any(finding.level == "fail" for finding in findings) else 0
 
 
-def _check_throughput(argv: list[str]) -> int | None:
-    """Print the table of trials; None where it is switched off."""
+def _check_throughput(argv: list[str]) -> None:
+    """Print the table of trials."""
     from limelight.cli.arguments import throughput_request
+    from limelight.cli.env_check.throughput import as_lines, try_settings
     from limelight.cli.output import stdout_reserved
 
     with stdout_reserved(), _exit_on_sigterm():
-        request = throughput_request(argv, notice)
-        if request is None or request.source is None:
-            return None
-        from limelight.cli.env_check.throughput import as_lines, try_settings
-
+        request = throughput_request(argv, _say_nothing)
+        assert request is not None
+        assert request.source is not None
         trials = try_settings(request.config, request.source)
     print("\n".join(as_lines(trials, request.config, request.given)))
-    return 0
+
+
+def _say_nothing(line: str) -> None:
+    """Leave out the notes on a command line that has been read before."""
 
 
 def _doctor(argv: list[str]) -> int:

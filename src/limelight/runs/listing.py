@@ -91,6 +91,14 @@ def _entry(path: Path, now: float) -> RunEntry:
     )
 
 
+def status_in_words(folder: Path, summary: Mapping[str, Any]) -> str:
+    """Return how a run ended; for one without an end whether a process of this machine trains there."""
+    if "status" in summary:
+        return str(summary["status"]).replace("_", " ")
+    with only_holder(folder / CONFIG) as is_free:
+        return "killed (or running on another machine)" if is_free else "running"
+
+
 def _status(summary: Mapping[str, Any], is_free: bool) -> str:
     """Return the status of a run; a killed one has no summary of its end, and holds no lock."""
     if not is_free:

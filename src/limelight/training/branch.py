@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from limelight.envs.episode_info import sum_keys
 from limelight.errors import CheckpointError, ConfigError
 from limelight.runners.base import budget_of
 from limelight.runners.worker_metrics import Counter
 from limelight.runs.agent import Agent
-from limelight.runs.origin import Origin, describe_changes
+from limelight.runs.origin import Origin, describe_changes, has_other_env
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import all_settings, get_setting, with_settings
 from limelight.settings.schema import TrainConfig
@@ -22,6 +23,8 @@ from limelight.typing import State
 _PARTS = ("advantage_normalizer", "reward_normalizer", "epochs", "next_actions")
 _RANDOM = ("epochs", "next_actions")
 """Parts of a learner that are random streams."""
+_SET = {"set_env_attr": "the attributes that callbacks had set", "change_setting": "the settings they had changed"}
+"""Kinds of lasting orders in words."""
 
 
 def branched(origin: Origin, settings: dict[str, Any]) -> TrainConfig:
@@ -84,13 +87,17 @@ def begin_branch(loop: TrainingLoop, origin: Origin) -> None:
     runner, new = transfer(origin, fresh["runner"], loop.config)
     is_same_env = not _of_env(changed)
     episodes = training["episodes"] if is_same_env else {**fresh["episodes"], "count": training["episodes"]["count"]}
+    keeps_callbacks = not origin.agent_only and not has_other_env({"changed": changed})
+    if training["callbacks"] and not keeps_callbacks:
+        new.append("the callbacks")
     state = {
         "runner": runner,
         "evaluator": fresh["evaluator"],
         "episodes": episodes,
         "evaluated_at": training["evaluated_at"],
         "collapse": training["collapse"] if is_same_env and not origin.agent_only else fresh["collapse"],
-        "callbacks": fresh["callbacks"] if origin.agent_only else training["callbacks"],
+        "orders": fresh["orders"],
+        "callbacks": training["callbacks"] if keeps_callbacks else fresh["callbacks"],
     }
     inexact = loop.set_state(state, derive_seed(loop.config.seed, Stream.ENV, origin.step))
     parts = [f"branched from {origin.name} at step {origin.step:,}", *describe_changes(changed)]
@@ -103,10 +110,21 @@ def begin_branch(loop: TrainingLoop, origin: Origin) -> None:
 # --------------------------------------------------------------------------- the state of the runner
 
 
-def _of_env(changed: Mapping[str, Any]) -> list[str]:
-    """Return the changed settings after which the environments are others."""
-    same = ("env_module", "env_threads")
+def _of_env(changed: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return the changed settings after which the environments are others; sums of infos begin with an episode."""
+    same = ["env_module", "env_threads"]
+    if "info_keys" in changed:
+        before, after = (sum_keys(keys) for keys in changed["info_keys"])
+        same += ["info_keys"] if before == after else []
     return [name for name in changed if all_settings()[name].section.startswith("env") and name not in same]
+
+
+def _orders(origin: Origin, saved: Sequence[Sequence[Any]], changed: Mapping[str, Any]) -> list[Sequence[Any]]:
+    """Return what callbacks had set that still holds: attributes of the same environments, settings that stay."""
+    if origin.agent_only:
+        return []
+    other_env = not changed.keys().isdisjoint(("env_id", "env_kwargs"))
+    return [order for order in saved if (not other_env if order[0] == "set_env_attr" else order[1] not in changed)]
 
 
 def transfer(origin: Origin, fresh: State, config: TrainConfig) -> tuple[State, list[str]]:
@@ -137,6 +155,13 @@ def transfer(origin: Origin, fresh: State, config: TrainConfig) -> tuple[State, 
         new.append("the episodes")
     if not keeps_streams:
         new.append("the random streams")
+    # What callbacks had set; a setting that the branch itself changes is listed as such
+    orders = saved.get("orders", [])
+    kept = _orders(origin, orders, changed) if "orders" in fresh else []
+    lost = {order[0] for order in orders if order not in kept and order[1] not in changed}
+    new += [words for kind, words in _SET.items() if kind in lost]
+    if "orders" in fresh:
+        state["orders"] = kept
     # The learner, workers and statistics
     learner = None if origin.agent_only else _learner_of(saved)
     if "learner" in fresh:
@@ -148,8 +173,6 @@ def transfer(origin: Origin, fresh: State, config: TrainConfig) -> tuple[State, 
         state["workers"] = saved["workers"] if keeps_workers else fresh["workers"]
     if "moments" in fresh:
         state["moments"] = {**fresh["moments"], **_moments(origin, learner, fresh["moments"])}
-    if keeps_envs and "orders" in fresh:
-        state["orders"] = saved["orders"]
     if "counters" in fresh:
         state["counters"] = saved["counters"] if is_same_kind else _counters(fresh["counters"], saved)
     return state, new

@@ -18,6 +18,8 @@ class StopWithoutImprovement:
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0) -> None:
         _require_number("patience", patience, 1)
+        if not float(patience).is_integer():
+            raise ConfigError(f"patience = {shown(patience)}: must be a whole number")
         _require_number("min_delta", min_delta, 0)
         self.patience = patience
         self.min_delta = min_delta
@@ -31,7 +33,7 @@ class StopWithoutImprovement:
             self.best, self.waited = mean, 0
         else:
             self.waited += 1
-        if self.waited == self.patience:
+        if self.waited >= self.patience:
             run.message(f"stopped at step {run.step:,}: {self.waited} evaluations without a mean above {self.best:g}")
         return self.waited < self.patience
 

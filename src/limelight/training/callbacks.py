@@ -17,6 +17,7 @@ from limelight.envs.attributes import Order
 from limelight.errors import ConfigError, LimelightError, WorkerError, did_you_mean
 from limelight.runs.agent import Agent
 from limelight.runs.evaluation import Evaluation
+from limelight.runs.plain import require_plain
 from limelight.settings.io import with_settings
 from limelight.settings.named import load_named
 from limelight.settings.rules import validate
@@ -58,7 +59,7 @@ class Callback(Protocol):
         """A checkpoint has been written."""
 
     def on_end(self, run: Run, status: str) -> None:
-        """Training ends without an error: completed, reached_return, stopped or interrupted."""
+        """Training has ended without an error: completed, reached_return, stopped or interrupted; the last call."""
 
 
 METHODS = {
@@ -115,14 +116,14 @@ class Run:
         Raises: ConfigError if there is none of that name, or the environments have no attributes.
         """
         require_plain(f"set_env_attr = {name}", value)
-        self._loop.runner.follow(Order("set_env_attr", name, value))
+        self._carry_out(Order("set_env_attr", name, value))
 
     def call_env(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Call a method of every training environment; return the results, those of the first worker first.
 
         Raises: ConfigError if there is none of that name, or the environments have no methods to call.
         """
-        return self._loop.runner.follow(Order("call_env", name, None, args, kwargs))
+        return self._carry_out(Order("call_env", name, None, args, kwargs))
 
     def change_setting(self, name: str, value: float) -> None:
         """Change a step size or the weight of a loss from the next rollout on; a resumed run keeps it.
@@ -133,7 +134,13 @@ class Run:
             near = did_you_mean(name, CHANGEABLE)
             raise ConfigError(f"change_setting = {name}: must be {' | '.join(CHANGEABLE)}{near}")
         validate(with_settings(self.config, {name: value}))
-        self._loop.runner.follow(Order("change_setting", name, float(value)))
+        self._carry_out(Order("change_setting", name, float(value)))
+
+    def _carry_out(self, order: Order) -> list[Any]:
+        """Give an order to the runner, and note it."""
+        results = self._loop.runner.follow(order)
+        self._loop.orders.add(self.step, order)
+        return results
 
 
 def load_callbacks(config: TrainConfig, given: Sequence[Callback]) -> list[Callback]:
@@ -184,6 +191,8 @@ class Callbacks:
         """One of them has ended the run."""
         self.failed = False
         """One of them has raised an exception: none is called any more."""
+        self.started = False
+        """They have been told of the start; what comes before is not for them: a branch is saved at once."""
         self.run: Run | None = None
         """Their first argument."""
         self.methods = {name: [(_name(c), getattr(c, name)) for c in callbacks if hasattr(c, name)] for name in METHODS}
@@ -193,7 +202,8 @@ class Callbacks:
 
         Raises: LimelightError that names the callback and the method, if one fails.
         """
-        for who, method in self.methods[name]:
+        self.started |= name == "on_start"
+        for who, method in self.methods[name] if self.started else ():
             if self.failed:
                 return
             try:
@@ -254,24 +264,6 @@ def _guarded(where: str, method: Any, *args: Any) -> Any:
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         place = f"{Path(frame.filename).name}, line {frame.lineno}"
         raise LimelightError(f"callback {where} raised {reason} ({place})") from error
-
-
-def require_plain(where: str, value: Any) -> None:
-    """Refuse a value that a checkpoint cannot hold.
-
-    Raises: ConfigError.
-    """
-    if value is None or isinstance(value, bool | int | float | str | np.generic | np.ndarray):
-        return
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        for item in value.values():
-            require_plain(where, item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            require_plain(where, item)
-    else:
-        kind = type(value).__name__
-        raise ConfigError(f"{where}: holds a {kind}; must be numbers, texts, arrays, lists and dicts by text")
 
 
 def _name(callback: Any) -> str:

@@ -28,6 +28,7 @@ from limelight.spaces.exploration import has_action_mask
 from limelight.training.callbacks import Callbacks, Run
 from limelight.training.episodes import ReportedEpisodes
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
+from limelight.training.order_history import OrderHistory, with_orders
 from limelight.typing import Metrics, State
 from limelight.viewing.collapse import CollapseWatch
 from limelight.viewing.logger import Logger, Loggers
@@ -105,6 +106,7 @@ class TrainingLoop:
         self.notes = notes or logger
         self.callbacks = callbacks or Callbacks()
         self.callbacks.run = Run(self)
+        self.orders = OrderHistory()
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
         self.episodes = ReportedEpisodes(config.total_episodes)
         self._info_notes = InfoNotes(config.env.info_keys)
@@ -127,7 +129,6 @@ class TrainingLoop:
                 status = "stopped" if self.callbacks.stopped else self._run(interrupt)
             except InterruptedRun:
                 status = "interrupted"
-            self.callbacks.notify("on_end", status)
         except BaseException as error:
             self.callbacks.failed = True
             self.save_checkpoint(error)  # what was learnt before the error stays loadable
@@ -136,6 +137,7 @@ class TrainingLoop:
             raise
         self.save_checkpoint()
         self.logger.tick(self.runner.num_steps, self.seconds)  # workers may have finished rollouts meanwhile
+        self.callbacks.notify("on_end", status)  # last: what it changes is not part of the checkpoint
         return status
 
     def _run(self, interrupt: Interrupt) -> str:
@@ -260,10 +262,11 @@ class TrainingLoop:
 
     def get_state(self) -> State:
         """Return the state of the runner, of the evaluator and of the loop itself."""
-        runner = self.runner.get_state()
+        runner, before = self.runner.get_state(), self.orders.count
         self._report_episodes()  # those that workers finished before they paused count as finished in this state
         return {
-            "runner": runner,
+            "runner": with_orders(runner, self.orders.since(before)),  # of callbacks that were told of them
+            "orders": self.orders.get_state(),
             "evaluator": self.evaluator.get_state(),
             "episodes": self.episodes.get_state(),
             "evaluated_at": self._last_evaluated_step,
@@ -280,6 +283,7 @@ class TrainingLoop:
         self.episodes.set_state(state["episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])
         self.collapse.set_state(state["collapse"])
+        self.orders.set_state(state["orders"])
         self.callbacks.set_state(state["callbacks"], self.logger.message)
         return inexact
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,11 @@ from limelight.settings.schema import TrainConfig, WorkersConfig
 from limelight.threads import single_threaded
 from limelight.training.branch import transfer
 from limelight.training.loop import ERROR
+from limelight.training.order_history import Ordered, OrderHistory
 from limelight.training.run import build, prepare
 
 LAST_ACTIONS = 10
+_ORDERS_LOST = "what its callbacks set, called or changed is not known in full, and is left out"
 _SAY_EVERY = 10.0
 """Seconds between two lines on the progress."""
 
@@ -90,10 +93,13 @@ def replay(
             inexact = None if state is None else _restore(runner, state, config, has_workers)
             start = runner.num_steps
             whole = "" if start == 0 or _has_failed(folder) else "; it has not failed, and --at 0 replays all of it"
+            orders = _orders_after(folder, state)
+            if orders is None:
+                inexact = "; ".join([*([inexact] if inexact else []), _ORDERS_LOST])
             notify(f"replaying from step {start:,}" + (f", not exactly: {inexact}" if inexact else whole))
             if has_workers:
                 end += end - start
-            return _run_to(runner, end, notify)
+            return _run_to(runner, end, orders or [], notify)
         finally:
             runner.close()
 
@@ -124,6 +130,25 @@ def _checkpoint(folder: Path, at: int | None) -> dict[str, Any] | None:
     if (folder / PARENT).exists():
         raise CheckpointError(f"{folder}: no intact checkpoint from before the error, and it began from another run")
     return None
+
+
+def _orders_after(folder: Path, state: dict[str, Any] | None) -> list[Ordered] | None:
+    """Return what callbacks ordered after the state a replay begins at; None where the run does not know it."""
+    newest = next((read for path in reversed(checkpoints(folder)) if (read := _readable(path)) is not None), None)
+    if newest is None:
+        return []
+    history, before = OrderHistory(), OrderHistory()
+    history.set_state(newest["training"]["orders"])
+    if state is not None:
+        before.set_state(state["training"]["orders"])
+    return history.since(before.count)
+
+
+def _readable(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_state(path)
+    except CheckpointError:
+        return None
 
 
 def _list(found: dict[int, Path]) -> str:
@@ -158,8 +183,11 @@ def _restore(runner: SyncRunner, state: dict[str, Any], config: TrainConfig, has
 # --------------------------------------------------------------------------- the replay
 
 
-def _run_to(runner: SyncRunner, end: int, notify: Callable[[str], None]) -> Replay:
-    """Run to the first number that is not finite; the last rollout begins at the step ``end`` or before."""
+def _run_to(runner: SyncRunner, end: int, orders: Sequence[Ordered], notify: Callable[[str], None]) -> Replay:
+    """Run to the first number that is not finite; the last rollout begins at the step ``end`` or before.
+
+    ``orders``: of callbacks, carried out between the same rollouts as in the run.
+    """
     actor_learner, learner = runner.actor_learner, runner.actor_learner.learner
     collector = actor_learner.collector
     envs = RecordedEnvs(collector.envs, collector.num_steps + LAST_ACTIONS)
@@ -169,7 +197,10 @@ def _run_to(runner: SyncRunner, end: int, notify: Callable[[str], None]) -> Repl
     actor_learner.policy.begin_rollout = network.begin_rollout
     said = time.monotonic()
     first = 0
+    waiting = deque(orders)
     while runner.num_steps <= end:
+        while waiting and waiting[0].step <= runner.num_steps:
+            runner.follow(waiting.popleft().order)
         before, first = runner.num_steps, envs.count
         try:
             runner.advance(before + 1, math.inf)

@@ -519,8 +519,12 @@ def _step_of(state: dict[str, Any]) -> int:
 
 
 def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
-    """Continue from a checkpoint, with a message that says so, and what is not exact about it; save the settings."""
+    """Continue from a checkpoint, with a message that says so, and what is not exact about it; save the settings.
+
+    The summary of the end before is removed: a run that is killed from here on has none.
+    """
     save_yaml(loop.config, loop.run_dir / CONFIG)
+    (loop.run_dir / SUMMARY).unlink(missing_ok=True)
     restart_seed = derive_seed(loop.config.seed, Stream.ENV, _step_of(state))
     inexact = loop.set_state(state["training"], restart_seed)
     step, episodes, budget = loop.runner.num_steps, loop.runner.num_episodes, budget_of(loop.config)

@@ -23,7 +23,9 @@ from limelight.settings.io import for_resume, save_yaml
 from limelight.settings.rules import load_valid, validate
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import to_text
+from limelight.training.callbacks import load_callbacks
 from limelight.training.loop import catch_signals
+from limelight.viewing.clients.client_logger import load_loggers
 from limelight.viewing.seeds_progress import SeedsProgress
 
 SEEDS, SETTINGS = "seeds.json", "settings.yaml"
@@ -73,10 +75,11 @@ def is_seeds_folder(folder: Path) -> bool:
 def new_seed_runs(config: TrainConfig, num_seeds: int, parallel: int | None, command: str) -> SeedRuns:
     """Make the folder of new runs; seeds count up from that of ``config``.
 
-    Raises: ConfigError if the folder is not empty or cannot be made.
+    Raises: ConfigError if the folder is not empty or cannot be made, or a callback or logger cannot be.
     """
     if config.seed + num_seeds > 2**31:
         raise ConfigError(f"seeds = {num_seeds}: seed {config.seed} leaves no room for so many below {2**31}")
+    _require_named(config)
     parallel = parallel or _most_parallel(config)
     config = _shared_out(config, parallel)
     name = f"{config.algorithm.algo}-{config.seed}to{config.seed + num_seeds - 1}"
@@ -85,6 +88,15 @@ def new_seed_runs(config: TrainConfig, num_seeds: int, parallel: int | None, com
     _save(runs)
     (folder / COMMAND).write_text(command + "\n", encoding="utf-8")
     return runs
+
+
+def _require_named(config: TrainConfig) -> None:
+    """Refuse callbacks and loggers that no run could make, before there is a folder.
+
+    Raises: ConfigError.
+    """
+    load_callbacks(config, ())
+    load_loggers(config, ())
 
 
 def resumed_seed_runs(folder: Path, settings: dict[str, Any], num_seeds: int | None, parallel: int | None) -> SeedRuns:
@@ -96,6 +108,7 @@ def resumed_seed_runs(folder: Path, settings: dict[str, Any], num_seeds: int | N
     if not isinstance(saved.get("seeds"), int) or not isinstance(saved.get("parallel"), int):
         raise ConfigError(f"resume = {folder}: {SEEDS} is damaged (no seeds or parallel); resume each run by itself")
     config = validate(for_resume(load_valid(folder / SETTINGS), settings))
+    _require_named(config)
     if num_seeds is not None and num_seeds < saved["seeds"]:
         raise ConfigError(f"seeds = {num_seeds}: the folder has {saved['seeds']} already; give as many or more")
     changes = {**saved.get("changes", {}), **settings}

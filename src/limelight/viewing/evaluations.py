@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limelight.runs.evaluation import EnvLike
+from limelight.runs import env_numbers
+from limelight.runs.evaluation import EnvLike, Evaluation
 from limelight.runs.full_evaluation import FullEvaluation, TracedEvaluation, as_trained, describe_rewards, statistics
 from limelight.runs.traces import EpisodeTrace
-from limelight.viewing.numbers import compact
+from limelight.viewing import numbers
 from limelight.viewing.tables import csv_table
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 WIDTH = 80
 FIRST, LAST = 6, 12
 """Steps of an episode that are printed at its start and at its end; the file has all."""
+_NOTHING = 1e-12
+"""Below it a return is the rounding error of a sum."""
 EPISODES = "episodes"
 """The folder of the steps of episodes, in that of a run."""
 
@@ -26,14 +30,15 @@ def comparison(full: FullEvaluation) -> list[str]:
     """Return the lines of greedy and sampled returns side by side, raw and as trained, within 80 columns."""
     greedy, sampled = full.greedy, full.sampled
     lines = _block("in the rewards of the environment", greedy.evaluation.returns, sampled.evaluation.returns)
-    lengths = [compact(each.evaluation.mean_length) for each in (greedy, sampled)]
+    lengths = [_short(each.evaluation.mean_length) for each in (greedy, sampled)]
     lines.append(_row("mean length", *lengths))
     lines.append(_row("episodes", *(str(each.evaluation.episodes) for each in (greedy, sampled))))
     if greedy.evaluation.cut or sampled.evaluation.cut:
         lines.append(_row("of them cut", *(str(each.evaluation.cut) for each in (greedy, sampled))))
+    lines += _numbers(greedy.evaluation, sampled.evaluation)
     gap, low, high = full.difference
     says = "no difference is shown" if low <= 0.0 <= high else "they differ"
-    lines += ["", f"greedy minus sampled: {compact(gap)}, {says}", f"  95 % interval {compact(low)} to {compact(high)}"]
+    lines += ["", f"greedy minus sampled: {_short(gap)}, {says}", f"  95 % interval {_short(low)} to {_short(high)}"]
     if greedy.trained_returns is not None and sampled.trained_returns is not None:
         title = f"as trained: {full.rewards}"
         lines += ["", *_block(title, greedy.trained_returns, sampled.trained_returns)]
@@ -44,17 +49,52 @@ def comparison(full: FullEvaluation) -> list[str]:
 
 def _block(title: str, greedy: Sequence[float], sampled: Sequence[float]) -> list[str]:
     columns = [statistics(greedy), statistics(sampled)]
-    interval = [f"{compact(c['interval'][0])} to {compact(c['interval'][1])}" for c in columns]
+    interval = [f"{_short(c['interval'][0])} to {_short(c['interval'][1])}" for c in columns]
     return [
         title,
         _row("return", "greedy", "sampled"),
-        _row("mean", *(compact(c["mean_return"]) for c in columns)),
+        _row("mean", *(_short(c["mean_return"]) for c in columns)),
         _row("95 % interval", *interval),
-        _row("median", *(compact(c["median_return"]) for c in columns)),
-        _row("IQM", *(compact(c["iqm_return"]) for c in columns)),
-        _row("lowest", compact(min(greedy)), compact(min(sampled))),
-        _row("highest", compact(max(greedy)), compact(max(sampled))),
+        _row("median", *(_short(c["median_return"]) for c in columns)),
+        _row("IQM", *(_short(c["iqm_return"]) for c in columns)),
+        _row("lowest", _short(min(greedy)), _short(min(sampled))),
+        _row("highest", _short(max(greedy)), _short(max(sampled))),
     ]
+
+
+def _numbers(greedy: Evaluation, sampled: Evaluation) -> list[str]:
+    """Return the lines of the environment's own numbers side by side; none where there are none."""
+    both = (greedy, sampled)
+    keys = dict.fromkeys(key for each in both for key in each.env)
+    if not keys:
+        return []
+    told = [env_numbers.success_of(each.env) for each in both]
+    rows: list[tuple[str, list[str]]] = []
+    if any(told):
+        rows.append(("success rate", [f"{100 * s.rate:.1f} %" if s else "–" for s in told]))
+        rows.append(("  95 % interval", [f"{100 * s.low:.1f} to {100 * s.high:.1f} %" if s else "–" for s in told]))
+    shown = {s.key for s in told if s}
+    rows += [(key, [_mean(each.env.get(key, ()), each.episodes) for each in both]) for key in keys if key not in shown]
+    head = f"  {'mean over episodes':32}" + "".join(f" {name:>21}" for name in ("greedy", "sampled"))
+    return [
+        "",
+        "numbers of the environment",
+        head,
+        *(f"  {_cut(name, 32):32}" + "".join(f" {cell:>21}" for cell in cells) for name, cells in rows),
+    ]
+
+
+def _mean(values: Sequence[float | None], episodes: int) -> str:
+    """Return the mean of the episodes that have a number, and how many they are if not all."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    return _short(math.fsum(known) / len(known)) + ("" if len(known) == episodes else f" ({len(known)} of {episodes})")
+
+
+def _short(value: float) -> str:
+    """Return a short number; the rest of a sum that should be 0 is 0."""
+    return numbers.compact(value if abs(value) >= _NOTHING else 0.0)
 
 
 def _row(name: str, *cells: str) -> str:
@@ -117,7 +157,7 @@ def _table_of(agent: Agent, episode: EpisodeTrace) -> tuple[list[str], list[list
 def _headline(name: str, episode: EpisodeTrace) -> str:
     which = f", episode {episode.number + 1} of its environment" if episode.number else ""
     return (
-        f"{name} episode: return {compact(episode.total)}, {len(episode.rewards):,} steps, {episode.end} "
+        f"{name} episode: return {_short(episode.total)}, {len(episode.rewards):,} steps, {episode.end} "
         f"(seed {episode.seed}{which})"
     )
 
@@ -142,7 +182,7 @@ def episode_lines(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[
 def _cell(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in value) + "]"
-    return compact(value) if isinstance(value, float) else str(value)
+    return _short(value) if isinstance(value, float) else str(value)
 
 
 def _cut(text: str, width: int) -> str:

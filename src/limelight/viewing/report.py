@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from limelight.errors import ConfigError
 from limelight.runs.folder import VideoInfo
+from limelight.runs.listing import status_in_words
 from limelight.runs.origin import describe_parent
 from limelight.runs.reader import RunData, read_run
 from limelight.viewing import curves, page, plots
@@ -57,7 +58,6 @@ _TILES = (
 )
 _EMBED_EACH, _EMBED_TOTAL = 2 << 20, 12 << 20
 """Bytes of one video, and of all together, up to which videos are embedded in the page."""
-_UNFINISHED = "no summary yet (still running, or killed)"
 
 
 def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing: float | None = None) -> Path:
@@ -191,7 +191,7 @@ def _header(runs: Sequence[RunData], environments: str) -> str:
     if len(runs) > 1:
         return f"<header><h1>{escape(environments)}</h1>\n<p>{len(runs)} runs</p>\n{commands}</header>"
     run = runs[0]
-    status = escape(str(run.summary.get("status", _UNFINISHED)).replace("_", " "))
+    status = escape(status_in_words(run.folder, run.summary))
     shown = [(_tile(run.summary, key), _RESULTS[key]) for key in _TILES if run.summary.get(key) is not None]
     title = f"{environments} · {run.config.algorithm.algo} · seed {run.config.seed}"
     return (
@@ -215,7 +215,10 @@ def _result_table(runs: Sequence[RunData], labels: Sequence[str]) -> str:
     for key in keys:
         if any(key in run.summary for run in runs):
             rows.append((_RESULTS.get(key, key), [(text(run.summary.get(key)), False) for run in runs]))
-    return table(labels, rows) if rows else f"<p>{_UNFINISHED}</p>"
+    if rows:
+        return table(labels, rows)
+    states = dict.fromkeys(status_in_words(run.folder, run.summary) for run in runs)
+    return f"<p>No results yet: {escape('; '.join(states))}.</p>"
 
 
 def _videos(runs: Sequence[RunData], labels: Sequence[str], folder: Path) -> str:

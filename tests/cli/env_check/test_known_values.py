@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from limelight.cli import main as cli
-from limelight.cli.env_check import known_values
+from limelight.cli.env_check import known_values, throughput
 from limelight.cli.env_check.check import check_env
 from limelight.cli.env_check.findings import Finding
+from limelight.cli.env_check.throughput import Trial
 from limelight.settings.schema import EnvConfig
 
 
@@ -79,3 +80,25 @@ def test_settings_without_a_probe_are_refused(capsys: pytest.CaptureFixture[str]
     assert "gamma = 0.5: only --probe and --throughput train; add one of them" in capsys.readouterr().err
     assert cli.main(["check", "CartPole-v1", "--probe", "--algo", "a4c"]) == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+def test_probe_and_throughput_go_together(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(known_values, "MOST_SECONDS", 0.1)
+    monkeypatch.setattr(known_values, "LEAST_STEPS", 0)
+    monkeypatch.setattr(throughput, "try_settings", lambda config, source: [Trial({}, 3, "sync", None, 123.0)])
+    argv = ["check", "CartPole-v1", "--algo", "a2c", "--num-envs", "3", "--probe", "--throughput"]
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    assert out.index("at fault") < out.index("fastest: limelight train CartPole-v1 --algo a2c")
+    assert cli.main([word for word in argv if word != "--probe"]) == 0
+    assert "contract" not in capsys.readouterr().out
+
+
+def test_the_rules_that_are_shown_are_those_of_the_settings_that_are_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_values, "MOST_SECONDS", 0.1)
+    env_id = "limelight.envs.toy:Recall"
+    alone = [finding.message for finding in check_env(EnvConfig(env_id)) if finding.subject == "rule"]
+    given = {"algo": "a2c", "num_envs": 3, "num_steps": 5}
+    found = [finding.message for finding in check_env(EnvConfig(env_id), given) if finding.subject == "rule"]
+    assert any("num_envs" in rule for rule in alone)
+    assert not any("algo ppo" in rule or "num_envs" in rule or "num_steps" in rule for rule in found)

@@ -101,6 +101,7 @@ def test_the_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: p
         (["CartPole-v9", "--throughput"], "CartPole-v9"),
         (["CartPole-v1", "--throughput", "--num-envs", "0"], "num_envs = 0"),
         (["CartPole-v1", "--troughput"], "did you mean --throughput"),
+        (["CartPole-v1", "--throughput", "--gamma", "1.5"], "gamma = 1.5"),
         (["CartPole-v1", "--throughput", "--gama", "0.5"], "did you mean --gamma"),
     ],
 )

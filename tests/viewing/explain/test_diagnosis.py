@@ -15,10 +15,12 @@ import pytest
 from gymnasium.spaces import Box
 
 import limelight
-from helpers.failing_envs import Aliased, Breaks, Small
+from helpers.callbacks import Fails
+from helpers.failing_envs import Aliased, Breaks, SlowOnce, Small
 from limelight.algo.episodes import Episode
 from limelight.cli import main as cli
 from limelight.envs.toy import Aim, Catch
+from limelight.runs.folder import only_process
 from limelight.runs.reader import RunData, read_run
 from limelight.settings.io import get_setting, save_yaml, with_settings
 from limelight.settings.rules import validate
@@ -108,6 +110,12 @@ def test_a_run_that_failed_is_explained_by_its_error_first(tmp_path: Path) -> No
     assert finding.rule == "run_failed"
     assert "raised ZeroDivisionError: no price" in finding.evidence
     assert finding.try_text().startswith("limelight check")
+    # An error of a callback
+    with pytest.raises(limelight.LimelightError):
+        train(tmp_path / "told", Small, callbacks=[Fails()])
+    finding = diagnose(read_run(tmp_path / "told"))[0]
+    assert "callback" in finding.cause
+    assert finding.try_text() == f"limelight train --resume {tmp_path / 'told'}"
     # An error that is the network's own
     run = make_run(tmp_path / "net", [{}] * 5, RISE)
     (run.folder / "summary.json").write_text(json.dumps({"status": "failed", "error": "NonFiniteError: value = nan"}))
@@ -210,6 +218,31 @@ def test_rows_that_show_a_fault_are_found_and_slightly_better_ones_are_not(rule:
     assert diagnose(make_run(tmp_path / "good", [better] * 20, RISE, **settings)) == []
 
 
+def test_the_gradients_of_a_slow_worker_are_old_whatever_their_mean(tmp_path: Path) -> None:
+    """In shared memory the mean over all workers is at most their number less one."""
+    settings = {"algo": "a3c", "asynchronous": True, "num_workers": 2}
+
+    def found(name: str, slow: float) -> list[Finding]:
+        rates = {"async/worker_0/updates_per_second": 90.0, "async/worker_1/updates_per_second": slow}
+        return diagnose(make_run(tmp_path / name, [{"async/policy_lag": 1.0, **rates}] * 20, RISE, **settings))
+
+    (finding,) = found("slow", 10.0)
+    assert finding.rule == "policy_lag"
+    assert finding.evidence.startswith("worker 1 makes 10 updates/s, the others 90 together: its gradients are about 9")
+    assert found("alike", 12.0) == []
+    (finding,) = found("hangs", 0.0)
+    assert finding.evidence.endswith("it hangs")
+
+
+@pytest.mark.slow
+def test_a_worker_whose_environment_is_slow_is_found(tmp_path: Path) -> None:
+    run = train(
+        tmp_path / "r", partial(SlowOnce, str(tmp_path / "taken")), algo="a3c", num_workers=2, num_envs=1,
+        total_timesteps=20_000, log_every=2_000, backend="sync",
+    )  # fmt: skip
+    assert "policy_lag" in {finding.rule for finding in diagnose(run)}
+
+
 def test_signs_that_are_harmless_while_the_return_rises_are_not_reported(tmp_path: Path) -> None:
     """A solved CartPole: all episodes are cut, nothing is left to explain, most gradients are clipped."""
     row = {
@@ -250,8 +283,10 @@ def test_a_run_without_any_row_is_not_explained_away(tmp_path: Path) -> None:
     folder.mkdir()
     save_yaml(TrainConfig(), folder / "config.yaml")
     assert explain(read_run(folder)) == [
-        "CartPole-v1 · a2c: unfinished (it still runs, or was killed) at step 0 of 200,000; nothing found"
+        "CartPole-v1 · a2c: killed (or running on another machine) at step 0 of 200,000; nothing found"
     ]
+    with only_process(folder):
+        assert explain(read_run(folder)) == ["CartPole-v1 · a2c: running at step 0 of 200,000; nothing found"]
 
 
 def test_rules_have_the_names_of_their_findings_and_their_documentation() -> None:

@@ -63,25 +63,39 @@ def check_env(config: EnvConfig, probed: Mapping[str, Any] | None = None) -> lis
         except (Exception, SystemExit) as error:  # code of its own may run unforeseen
             found = [Finding("fail", "contract", raised("a look at the environment", error))]
         found += _close(env)
+        if probed is not None and not _broken(found) & {"spaces"}:
+            run = _asked(source, run, probed)
         found += _plan(found, source, run)  # the copy is closed: planning may make another one
-        return found + (_probe(found, source, run, probed) if probed is not None else [])
+        return found + (_probe(found, source, run) if probed is not None else [])
 
 
-def _probe(found: list[Finding], source: EnvSource, run: TrainConfig, probed: Mapping[str, Any]) -> list[Finding]:
+def _broken(found: list[Finding]) -> set[str]:
+    """Return the subjects in which there are faults."""
+    return {finding.subject for finding in found if finding.level == "fail"}
+
+
+def _asked(source: EnvSource, run: TrainConfig, probed: Mapping[str, Any]) -> TrainConfig:
+    """Return the configuration that training would have with the settings of the command line."""
+    try:
+        algo, preset = probed.get("algo", AUTO), probed.get("preset", "auto")
+        return resolve_config(run.env.env_id, algo, preset, dict(probed), resolve_env(run.env, source))
+    except EnvError:  # the checks say more
+        return run
+
+
+def _probe(found: list[Finding], source: EnvSource, run: TrainConfig) -> list[Finding]:
     """Return what the settings learn of tasks in the spaces of the environment, where it has spaces to learn in."""
-    broken = {finding.subject for finding in found if finding.level == "fail"}
+    broken = _broken(found)
     if broken & {"spaces", "network"}:
         return [Finding("warn", "at fault", "the environment: nothing can be trained in its spaces")]
     from limelight.cli.env_check.known_values import probe_settings
 
-    source = resolve_env(run.env, source)
-    algo, preset = probed.get("algo", AUTO), probed.get("preset", "auto")
-    return probe_settings(resolve_config(run.env.env_id, algo, preset, dict(probed), source), source, bool(broken))
+    return probe_settings(run, resolve_env(run.env, source), bool(broken))
 
 
 def _plan(found: list[Finding], source: EnvSource, run: TrainConfig) -> list[Finding]:
     """Return what training would do, or what else it would refuse where faults were found."""
-    broken = {finding.subject for finding in found if finding.level == "fail"}
+    broken = _broken(found)
     if "spaces" in broken:
         return []
     try:

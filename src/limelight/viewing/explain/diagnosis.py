@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from limelight.runs.listing import status_in_words
 from limelight.runs.reader import RunData
 from limelight.viewing.explain import episodes, learning, machine
 from limelight.viewing.explain.evidence import Evidence, Finding, Rule, short
@@ -68,7 +69,7 @@ def explain(run: RunData) -> list[str]:
 def headline(run: RunData) -> str:
     """Return what a run is, how far it is, and its returns, in one line."""
     evidence, config = Evidence(run), run.config
-    status = str(run.summary.get("status", "unfinished (it still runs, or was killed)")).replace("_", " ")
+    status = status_in_words(run.folder, run.summary)
     text = f"{config.env.env_id} · {config.algorithm.algo}: {status} at step {evidence.last_step:,} of "
     text += f"{config.total_timesteps:,}"
     if len(run.episodes.values) > 20:

@@ -11,7 +11,7 @@ from limelight.viewing.explain.evidence import Evidence, Finding, short, times
 from limelight.viewing.time_spent import spent
 
 LAG_PER_WORKER = 4.0
-"""Mean policy lag per worker above which updates are old."""
+"""Updates per worker that a gradient is behind from which it is old; with equally fast workers it is about one."""
 LEAST_SECONDS = 60.0
 """Seconds of training from which it matters where they go."""
 FIX = "fix the environment"
@@ -27,6 +27,11 @@ def run_failed(run: Evidence) -> Finding | None:
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     text = f"at step {run.last_step:,}: {lines[0]}" + (f" … {lines[-1]}" if len(lines) > 1 else "")
     env_id = run.config.env.env_id
+    if lines[0].partition(": ")[2].startswith("callback ") and FIX not in error:
+        command = f"limelight train --resume {shlex.quote(str(run.run.folder))}"
+        return Finding(
+            "run_failed", text, "the code of the callback, once it is corrected the run goes on", None, command
+        )
     if lines[0].startswith("NonFiniteError") and FIX not in error:
         cause, setting = "a number of the network overflows: steps are too large", "learning_rate"
         return Finding("run_failed", text, cause, setting, times(run.setting(setting), 0.3))
@@ -70,18 +75,40 @@ def workers_restarted(run: Evidence) -> Finding | None:
 
 
 def policy_lag(run: Evidence) -> Finding | None:
-    """Gradients are made of parameters that are many updates old."""
+    """Gradients are made of parameters that are many updates old: all of them, or those of the slowest worker.
+
+    In shared memory an update lies between pull and push of each other worker at most once, so that the mean over all
+    workers is never above their number less one; that of a slow one is the others' speed over its own.
+    """
     workers = run.setting("num_workers") or 1
-    _, lags = run.values("async/policy_lag", after=0.2)
-    if len(lags) < 3 or np.median(lags) <= LAG_PER_WORKER * workers:
+    lags = run.values("async/policy_lag", after=0.2)[1]
+    if len(lags) < 3:
         return None
+    mean, slowest = float(np.median(lags)), _slowest(run, workers)
+    text = f"mean policy lag {short(mean)} updates with {workers} workers"
+    if mean <= LAG_PER_WORKER * workers:
+        if slowest is None or slowest[1] <= LAG_PER_WORKER * workers * slowest[2]:
+            return None
+        worker, others, own = slowest
+        text = f"worker {worker} makes {short(own)} updates/s, the others {short(others)} together"
+        text += f": its gradients are about {short(others / own)} updates old" if own else ": it hangs"
     return Finding(
         "policy_lag",
-        f"mean policy lag {short(float(np.median(lags)))} updates with {workers} workers",
+        text,
         "some workers are much slower than others, or there are more of them than cores",
         "num_workers",
         max(1, workers // 2),
     )
+
+
+def _slowest(run: Evidence, workers: int) -> tuple[int, float, float] | None:
+    """Return the slowest worker, the updates per second of all others together, and its own; None if not measured."""
+    rates = [run.values(f"async/worker_{i}/updates_per_second", after=0.2)[1] for i in range(workers)]
+    if workers < 2 or min(map(len, rates)) < 3:
+        return None
+    means = [float(np.mean(each)) for each in rates]
+    worker = int(np.argmin(means))
+    return worker, sum(means) - means[worker], means[worker]
 
 
 def evaluation_slow(run: Evidence) -> Finding | None:
