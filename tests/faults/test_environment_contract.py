@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError, EnvError, NonFiniteError
 from limelight.runs.folder import only_process
 from limelight.settings.schema import EnvConfig
+from limelight.viewing.record import record
 
 evaluation_module = importlib.import_module("limelight.runs.evaluation")
 
@@ -305,6 +307,33 @@ def test_output_of_an_environment_is_not_on_stdout(tmp_path: Path, capfd: pytest
     assert numbers(capfd.readouterr().out)["episodes"] == 2
     assert cli.main(["check", "helpers.rude_envs:Talks"]) == 0
     assert "from" not in [line.split()[0] for line in capfd.readouterr().out.splitlines()]
+
+
+# --------------------------------------------------------------------------- arguments of the wrong kind
+
+
+@pytest.mark.parametrize("value", ["no", "False", 0, None, [True]], ids=repr)
+def test_a_switch_that_is_neither_true_nor_false_is_named(tmp_path: Path, value: Any) -> None:
+    """Every text is true for Python, "no" as well."""
+    run = tmp_path / "r"
+    agent = limelight.train(Plain, total_timesteps=50, run_dir=str(run), **QUICK).agent
+    calls: dict[str, list[Callable[[], Any]]] = {
+        "quiet": [
+            lambda: limelight.train(Plain, quiet=value, run_dir=str(tmp_path / "s")),
+            lambda: limelight.resume(run, quiet=value, total_timesteps=100),
+            lambda: limelight.branch(run, quiet=value, total_timesteps=100),
+        ],
+        "deterministic": [
+            lambda: limelight.evaluate(agent, Plain, deterministic=value),
+            lambda: agent.predict(np.zeros(3), deterministic=value),
+            lambda: record(agent, tmp_path / "v.mp4", Plain, deterministic=value),
+        ],
+        "with_values": [lambda: limelight.evaluate_in_full(agent, Plain, with_values=value)],
+    }
+    for name, wrong in calls.items():
+        for call in wrong:
+            with pytest.raises(ConfigError, match=rf"^{name} = .*: must be true or false$"):
+                call()
 
 
 # --------------------------------------------------------------------------- data of the environment in checkpoints

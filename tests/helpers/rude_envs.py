@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -61,6 +62,32 @@ class ExitsAtOnce(Plain):
 class RaisesInStep(Plain):
     def reward(self, action: Any) -> Any:
         return 1 / (self.steps - 5)
+
+
+class Panic(BaseException):
+    """An exception that is no Exception, as libraries in Rust and of coroutines raise."""
+
+
+class PanicsInStep(Plain):
+    def reward(self, action: Any) -> Any:
+        if self.steps == 5:
+            raise Panic("index out of bounds")
+        return 0.0
+
+
+class PanicsInReset(Plain):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        raise asyncio.CancelledError
+
+
+class PanicsAtOnce(Plain):
+    def __init__(self, size: int = 1) -> None:
+        raise GeneratorExit
+
+
+class PanicsInClose(Plain):
+    def close(self) -> None:
+        raise Panic("the display is gone")
 
 
 class KilledInStep(Plain):

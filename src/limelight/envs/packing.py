@@ -15,7 +15,7 @@ from limelight.envs.minigrid import without_text
 from limelight.errors import EnvError
 from limelight.spaces.packed import MASK_KEY, SIMPLE, MaskSource, Packed, part_of, path_name, place_name, walk
 from limelight.spaces.reading import MisfitError, ObservationReader, leaves_of
-from limelight.spaces.values import misfit
+from limelight.spaces.values import is_masked, misfit
 from limelight.typing import AnyEnv
 
 
@@ -219,6 +219,8 @@ def to_batch(
 
 def _as_array(name: str, values: Any) -> NDArray[Any]:
     """Return an argument as an array. Raises: ValueError that names it, for ragged lists and what libraries raise."""
+    if is_masked(values):
+        raise ValueError(f"{name}: holds masked numbers; pass its numbers, e.g. obs.filled(0)")
     try:
         return np.asarray(values)
     except RuntimeError as error:  # a tensor that needs gradients

@@ -264,10 +264,10 @@ class EnvSource:
             env = create(**kwargs)
         except (gym.error.Error, ImportError) as error:
             raise EnvError(_not_made(self.name, source, error)) from error
-        except LimelightError:
+        except (LimelightError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
-            if not kwargs or isinstance(error, SystemExit):
+        except BaseException as error:
+            if not kwargs or not isinstance(error, Exception):
                 raise call_fault(self.name, "making it", error) from error
             raise ConfigError(f"env_kwargs = {kwargs}: {self.name} refuses them ({_without_verb(error)})") from error
         if not isinstance(env, gym.Env):
@@ -410,7 +410,9 @@ def _import(setting: str, module: str) -> Any:
         raise ConfigError(
             f"{setting} = {module}: it imports {error.name}, which is not installed; install that"
         ) from error
-    except (Exception, SystemExit) as error:  # code of the module's own, or its syntax
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # code of the module's own, or its syntax
         raise ConfigError(f"{setting} = {module}: importing it {what_happened(error)}") from error
 
 

@@ -185,6 +185,7 @@ def evaluate(
     Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
     episodes, seed, num_envs = counts(episodes, seed, num_envs)
+    deterministic = coerce("deterministic", deterministic, bool)
     with evaluation_envs(agent, env, episodes, num_envs) as (envs, name, limits):
         rng = None if deterministic else np.random.default_rng(seed)
         result = play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=name, limits=limits)

@@ -19,6 +19,7 @@ from limelight.settings.values import shown
 from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import Packed
 from limelight.spaces.reading import leaves_of
+from limelight.spaces.values import NUMBERS, is_masked
 
 RecurrentState = NDArray[np.float32]
 """Recurrent state of a policy in B episodes, [B, S]."""
@@ -95,8 +96,10 @@ def _numbers(name: str, values: Any) -> NDArray[np.float32]:
     """
     try:
         array = np.array(values, np.float32)
-    except (ValueError, TypeError):
-        array = np.full((), np.nan, np.float32)
+        is_numbers = np.asarray(values).dtype.kind in NUMBERS and not is_masked(values)
+    except Exception:  # ragged lists; objects of other libraries may raise anything
+        is_numbers = False
+    array = array if is_numbers else np.full((), np.nan, np.float32)
     if not np.isfinite(array).all():
         raise ConfigError(f"{name} = {shown(values)}: must be an array of finite numbers")
     return array

@@ -88,12 +88,12 @@ class Packed(Box):
 
         Raises: ValueError as :meth:`pack`, or if the parts differ in B.
         """
-        parts = [np.asarray(part_of(value, leaf.path)) for leaf in self.leaves]
+        parts = [np.asanyarray(part_of(value, leaf.path)) for leaf in self.leaves]
         B = len(np.atleast_1d(parts[0]))
         vectors = np.empty((B, *self.shape), self.dtype)
         for leaf, part in zip(self.leaves, parts, strict=True):
             _refuse(leaf, misfit(leaf.space, part, B))
-            vectors[:, leaf.part] = part.reshape(B, -1)
+            vectors[:, leaf.part] = np.asarray(part).reshape(B, -1)
         return vectors
 
     def unpack(self, vectors: NDArray[Any]) -> Any:
