@@ -20,6 +20,8 @@ from helpers.rude_envs import (
     ExitsInReset,
     ExitsInStep,
     KilledInStep,
+    ListReset,
+    NoneStep,
     OldReset,
     OldSeed,
     OldStep,
@@ -81,6 +83,8 @@ def test_an_exit_or_exception_is_one_line_with_its_place(kind: Any, backend: str
     ("kind", "expected"),
     [
         (OldStep, "not enough values to unpack (expected 5, got 4)"),
+        (NoneStep, "step 1 of an episode returned values in environment 0 that do not fit (cannot unpack non-iterable"),
+        (ListReset, "reset() returned one list: must be (observation, info); fix the environment"),
         (OldReset, "(observation, info); fix the environment"),
         (OldSeed, "unexpected keyword argument 'seed': must be reset(self, *, seed=None, options=None)"),
     ],

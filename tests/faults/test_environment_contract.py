@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Dict, Discrete, Tuple
 
 import limelight
 from helpers.commands import refusal
@@ -334,6 +335,64 @@ def test_a_switch_that_is_neither_true_nor_false_is_named(tmp_path: Path, value:
         for call in wrong:
             with pytest.raises(ConfigError, match=rf"^{name} = .*: must be true or false$"):
                 call()
+
+
+class Coded(Plain):
+    """A Dict with a code."""
+
+    observation_space = Dict(x=Box(-1.0, 1.0, (3,), np.float32), k=Discrete(4))  # type: ignore[assignment]
+
+    def reset(self, **how: Any) -> Any:
+        obs, info = super().reset(**how)
+        return {"x": obs, "k": 1}, info
+
+    def step(self, action: Any) -> Any:
+        obs, *others = super().step(action)
+        return {"x": obs, "k": 1}, *others
+
+
+class Pair(Coded):
+    """The same as a Tuple."""
+
+    observation_space = Tuple(list(Coded.observation_space.values()))  # type: ignore[assignment]
+
+    def reset(self, **how: Any) -> Any:
+        obs, info = super().reset(**how)
+        return tuple(obs.values()), info
+
+    def step(self, action: Any) -> Any:
+        obs, *others = super().step(action)
+        return tuple(obs.values()), *others
+
+
+def test_wrong_arguments_of_predict_are_named(tmp_path: Path) -> None:
+    plain, coded, pair, memory = (
+        limelight.train(kind, total_timesteps=50, run_dir=str(tmp_path / f"r{i}"), core=core, **QUICK).agent
+        for i, (kind, core) in enumerate(
+            [(Plain, "feedforward"), (Coded, "feedforward"), (Pair, "feedforward"), (Plain, "gru")]
+        )
+    )
+    zeros, masked = np.zeros(3), np.ma.masked_array(np.zeros(3), [0, 1, 0])
+    wrong: list[tuple[Callable[[], Any], str]] = [
+        (lambda: plain.predict(masked), "observation: holds masked numbers; pass its numbers"),
+        (lambda: plain.predict([1e300, 0, 0]), r"observation\[0\] = 1e\+300: must be of float32"),
+        (lambda: plain.predict(torch.zeros(3, dtype=torch.bfloat16)), r"observation: is no array \(Got unsupported"),
+        (lambda: coded.predict({"x": masked, "k": 1}), r"observation\['x'\]\[1\] is masked"),
+        (lambda: coded.predict({"x": np.ma.stack([masked] * 2), "k": [1, 1]}), r"observation\['x'\]\[1\] is masked"),
+        (lambda: coded.predict({"x": zeros}), r"observation: no \['k'\]"),
+        (lambda: coded.predict({"x": zeros, "k": -1}), r"observation\['k'\] = -1: must be Discrete\(4\)"),
+        (lambda: coded.predict({"x": [[0, 0], [0]], "k": 1}), r"observation\['x'\]: is no array, as its parts have"),
+        (lambda: coded.predict({"x": np.zeros((2, 3)), "k": [[1], []]}), r"observation\['k'\] is no array"),
+        (lambda: pair.predict(((zeros, 1), {})), r"obs: is all that reset\(\) returned"),
+        (lambda: memory.predict(zeros, episode_start=[0.5]), r"episode_start = \[0.5\]: must be true or false"),
+        (lambda: memory.predict(zeros, episode_start=["1"]), r"episode_start = \['1'\]: must be an array"),
+        (lambda: limelight.evaluate(plain, Coded), "env_id = test_environment_contract:Coded: its observation_space"),
+        (lambda: limelight.evaluate(plain, ""), "env_id = : no such environment"),
+        (lambda: limelight.evaluate(limelight.Agent, Plain), "agent: is a type; pass an agent"),  # type: ignore[arg-type]
+    ]
+    for call, expected in wrong:
+        with pytest.raises(ConfigError, match=f"^{expected}"):
+            call()
 
 
 # --------------------------------------------------------------------------- data of the environment in checkpoints

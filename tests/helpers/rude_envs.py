@@ -105,6 +105,16 @@ class OldReset(Plain):
         return super().reset(seed=seed)[0]
 
 
+class ListReset(Plain):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return list(super().reset(seed=seed))
+
+
+class NoneStep(Plain):
+    def step(self, action: Any) -> Any:
+        return None
+
+
 class OldSeed(Plain):
     def reset(self) -> Any:  # type: ignore[override]
         return super().reset()

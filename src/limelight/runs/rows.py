@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.spaces import MultiDiscrete, Space, Tuple
+from gymnasium.spaces import Dict, MultiDiscrete, Space, Tuple
 from numpy.typing import ArrayLike, NDArray
 
 from limelight.envs.masks import require_legal
@@ -74,6 +74,8 @@ def _starts(episode_start: ArrayLike, batch: int) -> NDArray[np.float32]:
     start = _numbers("episode_start", episode_start)
     if start.size != batch:
         raise ConfigError(f"episode_start of shape {start.shape}: must be [{batch}], one for each observation")
+    if not np.isin(start, (0.0, 1.0)).all():
+        raise ConfigError(f"episode_start = {shown(episode_start)}: must be true or false for each observation")
     return start.reshape(-1)
 
 
@@ -105,6 +107,11 @@ def _numbers(name: str, values: Any) -> NDArray[np.float32]:
     return array
 
 
+def _may_end_so(space: Space[Any]) -> bool:
+    """Return whether an observation may be a tuple whose last part is a dict, as the result of a reset is."""
+    return isinstance(space, Tuple) and isinstance(space.spaces[-1], Dict)
+
+
 def _require_observation(space: Space[Any], obs: Any) -> None:
     """Refuse the result of ``reset()`` or ``step()`` as a whole, and a dict where none is expected.
 
@@ -113,7 +120,7 @@ def _require_observation(space: Space[Any], obs: Any) -> None:
     original = space.original if isinstance(space, Packed) else space
     if isinstance(space, Packed) and space.mask_source == "info":
         original = space.original["observation"]  # type: ignore[index]
-    if isinstance(obs, tuple) and len(obs) in (2, 5) and isinstance(obs[-1], dict) and not isinstance(original, Tuple):
+    if isinstance(obs, tuple) and len(obs) in (2, 5) and isinstance(obs[-1], dict) and not _may_end_so(original):
         call = "reset()" if len(obs) == 2 else "step()"
         raise ValueError(f"obs: is all that {call} returned; pass its first part, the observation")
     if isinstance(obs, dict) and not isinstance(space, Packed):
