@@ -23,9 +23,13 @@ def test_collected_observations_stay_as_they_were(backend: str, mode: str) -> No
         step = envs.step(np.zeros(4, np.int64))
         seen.append(step.obs)
         kept.append(step.obs.copy())
+        for flags in (step.rewards, step.terminated, step.truncated, step.valid):
+            flags[:] = True  # the reader's own
         if step.final_obs is not None:
             seen.append(step.final_obs)
             kept.append(step.final_obs.copy())
+    again = envs.step(np.zeros(4, np.int64))
+    assert not (again.terminated | again.truncated).all()
     envs.close()
     for a, b in zip(seen, kept, strict=True):
         np.testing.assert_array_equal(a, b)

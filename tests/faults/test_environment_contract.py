@@ -337,6 +337,22 @@ def test_a_switch_that_is_neither_true_nor_false_is_named(tmp_path: Path, value:
                 call()
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"callbacks": None}, "callbacks = None: must be a list"),
+        ({"callbacks": 3}, "callbacks = 3: must be a list"),
+        ({"loggers": None}, "loggers = None: must be a list"),
+        ({"max_episode_steps": 0}, "max_episode_steps = 0: must be ≥ 1"),
+        ({"run_dir": "a\0b"}, r"run_dir = 'a\\x00b': holds a null character"),
+    ],
+    ids=repr,
+)
+def test_wrong_arguments_of_train_are_named(tmp_path: Path, settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{expected}"):
+        limelight.train(Plain, **{"run_dir": str(tmp_path / "r"), "total_timesteps": 50, **QUICK, **settings})
+
+
 class Coded(Plain):
     """A Dict with a code."""
 

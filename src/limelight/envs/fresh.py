@@ -25,14 +25,14 @@ def make_envs(
 ) -> FreshArrays:
     """Make environments that are stepped together; see :func:`limelight.envs.make.make_envs` for the arguments.
 
-    Observations stay as they are when the environments step again, so that transitions can be collected.
+    Arrays stay as they are when the environments step again, so that transitions can be collected.
     """
     return FreshArrays(make.make_envs(config, num_envs, seed, factory, **settings))
 
 
 @final
 class FreshArrays:
-    """A backend whose observations are copies; the training itself does without."""
+    """A backend whose arrays are copies that may be changed; the training itself does without."""
 
     def __init__(self, envs: EnvBackend) -> None:
         self.envs = envs
@@ -51,8 +51,8 @@ class FreshArrays:
         Raises: ConfigError for actions of another form.
         """
         step = self.envs.step(self._read_actions(actions))
-        final_obs = None if step.final_obs is None else np.array(step.final_obs)
-        return step._replace(obs=np.array(step.obs), final_obs=final_obs)
+        copies = {name: np.array(part) for name, part in step._asdict().items() if isinstance(part, np.ndarray)}
+        return step._replace(**copies)
 
     def _read_actions(self, actions: Any) -> NDArray[Any]:
         space = self.single_action_space

@@ -34,6 +34,7 @@ from limelight.envs.packing import pack_env
 from limelight.envs.probe import Probe, probe
 from limelight.errors import ConfigError, EnvError, LimelightError, did_you_mean
 from limelight.settings.schema import AtariConfig, EnvConfig, EnvKwargs
+from limelight.settings.values import Range
 from limelight.spaces.packed import MaskSource, Packed
 from limelight.typing import AnyEnv, EnvFactory
 
@@ -248,6 +249,8 @@ class EnvSource:
     def _create(self, render_mode: str | None) -> AnyEnv:
         """Make a copy without anything of ours but the time limit."""
         spec, creator, limit = self.spec, self.creator, self.config.max_episode_steps
+        if limit is not None:  # copies are also made before all settings are checked
+            Range(ge=1).check("max_episode_steps", limit)
         rendering = {} if render_mode is None else {"render_mode": render_mode}
         if spec is not None:
             # Gymnasium's own checker is left out: it checks first steps only, and `limelight check` checks more.
