@@ -51,7 +51,9 @@ class FreshArrays:
         Raises: ConfigError for actions of another form.
         """
         step = self.envs.step(self._read_actions(actions))
-        copies = {name: np.array(part) for name, part in step._asdict().items() if isinstance(part, np.ndarray)}
+        copies: dict[str, Any] = {
+            name: np.array(part) for name, part in step._asdict().items() if isinstance(part, np.ndarray)
+        }
         return step._replace(**copies)
 
     def _read_actions(self, actions: Any) -> NDArray[Any]:
