@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Discrete
 
 from helpers.rude_envs import (
@@ -19,9 +20,15 @@ from helpers.rude_envs import (
     ExitsInReset,
     ExitsInStep,
     KilledInStep,
+    ListReset,
+    NoneStep,
     OldReset,
     OldSeed,
     OldStep,
+    PanicsAtOnce,
+    PanicsInClose,
+    PanicsInReset,
+    PanicsInStep,
     Plain,
     RaisesInStep,
 )
@@ -59,6 +66,9 @@ def fault(kind: Any, backend: str) -> EnvError:
         (ExitsInReset, "ExitsInReset: reset() called sys.exit() (rude_envs.py, line "),
         (ExitsAtOnce, "ExitsAtOnce: making it called sys.exit() (rude_envs.py, line "),
         (RaisesInStep, "RaisesInStep: step() raised ZeroDivisionError: division by zero (rude_envs.py, line "),
+        (PanicsInStep, "PanicsInStep: step() raised Panic: index out of bounds (rude_envs.py, line "),
+        (PanicsInReset, "PanicsInReset: reset() raised CancelledError (rude_envs.py, line "),
+        (PanicsAtOnce, "PanicsAtOnce: making it raised GeneratorExit (rude_envs.py, line "),
     ],
 )
 def test_an_exit_or_exception_is_one_line_with_its_place(kind: Any, backend: str, expected: str) -> None:
@@ -73,6 +83,8 @@ def test_an_exit_or_exception_is_one_line_with_its_place(kind: Any, backend: str
     ("kind", "expected"),
     [
         (OldStep, "not enough values to unpack (expected 5, got 4)"),
+        (NoneStep, "step 1 of an episode returned values in environment 0 that do not fit (cannot unpack non-iterable"),
+        (ListReset, "reset() returned one list: must be (observation, info); fix the environment"),
         (OldReset, "(observation, info); fix the environment"),
         (OldSeed, "unexpected keyword argument 'seed': must be reset(self, *, seed=None, options=None)"),
     ],
@@ -86,12 +98,28 @@ def test_a_process_that_is_gone_is_named_with_its_status() -> None:
     assert re.search(r"the process of environment (0|1) with status 7.* exited; fix", str(error))
 
 
-def test_a_close_that_fails_is_one_note(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (CannotClose, "CannotClose: close() raised ConnectionError: the simulator is gone (rude_envs.py, line "),
+        (PanicsInClose, "PanicsInClose: close() raised Panic: the display is gone (rude_envs.py, line "),
+    ],
+)
+def test_a_close_that_fails_is_one_note(kind: Any, expected: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "limelight"):
-        play(CannotClose, "sync")
-        play(CannotClose, "sync")
+        play(kind, "sync")
+        play(kind, "sync")
     (note,) = (record.getMessage() for record in caplog.records)
-    assert "CannotClose: close() raised ConnectionError: the simulator is gone (rude_envs.py, line " in note
+    assert expected in note
+
+
+def test_ctrl_c_is_no_fault_of_the_environment() -> None:
+    class Interrupted(Plain):
+        def reward(self, action: Any) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(Interrupted, "sync")
 
 
 def test_plain_environments_play() -> None:
@@ -114,12 +142,14 @@ class Pays(Plain):
         return self.given
 
 
+NO_NUMBERS = (
+    "1.5", b"1.5", None, 1 + 2j, np.complex64(1 + 2j), np.timedelta64(3, "s"), np.array(["1.5"]), [], 10**400, {},
+    np.ma.masked, np.ma.masked_array([1.0], [True]), torch.ones((), requires_grad=True),
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("mode", ["next_step", "same_step"])
-@pytest.mark.parametrize(
-    "reward",
-    ["1.5", b"1.5", None, 1 + 2j, np.complex64(1 + 2j), np.timedelta64(3, "s"), np.array(["1.5"]), [], 10**400, {}],
-    ids=repr,
-)
+@pytest.mark.parametrize("reward", NO_NUMBERS, ids=repr)
 def test_a_reward_that_is_no_real_number_is_refused_and_not_cast(reward: Any, mode: Any) -> None:
     envs = SyncBackend([Pays(0.0), Pays(reward)], mode, "Pays")
     envs.reset(0)
@@ -165,7 +195,7 @@ class Ends(Plain):
 
 
 @pytest.mark.parametrize("mode", ["next_step", "same_step"])
-@pytest.mark.parametrize("end", ["no", None, np.nan, 0.5, 2, [], np.array([True, False])], ids=repr)
+@pytest.mark.parametrize("end", ["no", None, np.nan, 0.5, 2, [], np.array([True, False]), np.ma.masked], ids=repr)
 def test_an_end_that_is_not_true_or_false_is_refused(end: Any, mode: Any) -> None:
     envs = SyncBackend([Ends(False), Ends(end)], mode, "Ends")
     envs.reset(0)

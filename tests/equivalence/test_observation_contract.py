@@ -53,6 +53,20 @@ BAD: dict[str, tuple[Space[Any], Any, Any, str]] = {
     "a part of bytes that wraps": (
         Dict(a=BYTES, b=Discrete(9)), {"a": [1, 2], "b": 1}, {"a": [1, 257], "b": 1}, "['a'][1] = 257: must be Box",
     ),
+    "beyond integers": (
+        Box(-9, 9, (2,), np.int64), [3, 4], [3.0, 2.0**63], "observation[1] = 9.223372036854776e+18: must be Box(2,)",
+    ),
+    "masked": (THREE, [0.0] * 3, np.ma.masked_array([0.0, 1, 2], [0, 1, 0]), "observation[1] is masked: must be"),
+    "masked bytes": (BYTES, [3, 4], np.ma.masked_array([3, 4], [1, 0], np.uint8), "observation[0] is masked"),
+    "a masked code": (Discrete(5), 4, np.ma.masked, "observation is masked: must be Discrete(5)"),
+    "a masked row": (
+        Box(-1.0, 1.0, (2, 2), np.float32), np.zeros((2, 2)), [np.zeros(2), np.ma.masked_array([0.0, 1], [0, 1])],
+        "observation[1, 1] is masked",
+    ),
+    "a masked part": (
+        STOCK, {"stock": 4, "room": np.zeros(3)}, {"stock": 4, "room": np.ma.masked_array(np.zeros(3), [0, 0, 1])},
+        "observation['room'][2] is masked",
+    ),
     "a list too short": (Tuple([Discrete(2), THREE]), (1, np.zeros(3)), (1,), "no [1]: the value is a tuple"),
 }  # fmt: skip
 GOOD: dict[str, tuple[Space[Any], Any, Any]] = {
@@ -63,6 +77,7 @@ GOOD: dict[str, tuple[Space[Any], Any, Any]] = {
     "whole floats as bytes": (BYTES, [3, 4], np.array([3.0, 255.0])),
     "a truth value": (Discrete(2), 0, True),
     "a small integer": (Discrete(200, start=-3), 0, np.int8(-3)),
+    "nothing masked": (THREE, [0.0] * 3, np.ma.masked_array([0.5, 0.0, 1.0], [0, 0, 0])),
     "another part": (STOCK, {"stock": 4, "room": np.zeros(3)}, {"stock": np.uint8(1), "room": [1, 0, 1], "more": 1}),
 }
 
@@ -137,7 +152,9 @@ PLAIN = [name for name, row in BAD.items() if not isinstance(row[0], Dict | Tupl
 CAN_STACK = [
     name
     for name in PLAIN
-    if np.shape(BAD[name][1]) == np.shape(BAD[name][2]) and np.asarray(BAD[name][2]).dtype.kind in "biuf"
+    if "masked" not in name
+    and np.shape(BAD[name][1]) == np.shape(BAD[name][2])
+    and np.asarray(BAD[name][2]).dtype.kind in "biuf"
 ]
 """Cases that a vectorised class could hand over as one array in which one row is at fault."""
 
@@ -163,7 +180,9 @@ def test_an_observation_outside_its_space_is_named(case: str, backend: str, at: 
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("case", ["floats as bytes", "below a Discrete", "a row", "a part below", "another key"])
+@pytest.mark.parametrize(
+    "case", ["floats as bytes", "below a Discrete", "a row", "a part below", "another key", "masked"]
+)
 def test_worker_processes_name_it_too(case: str) -> None:
     space, good, bad, words = BAD[case]
     envs = make_async(Factory(space, good, bad, 2), 2, env_id="Shows")

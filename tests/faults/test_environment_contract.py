@@ -9,12 +9,14 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Dict, Discrete, Tuple
 
 import limelight
 from helpers.commands import refusal
@@ -45,6 +47,7 @@ from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError, EnvError, NonFiniteError
 from limelight.runs.folder import only_process
 from limelight.settings.schema import EnvConfig
+from limelight.viewing.record import record
 
 evaluation_module = importlib.import_module("limelight.runs.evaluation")
 
@@ -305,6 +308,107 @@ def test_output_of_an_environment_is_not_on_stdout(tmp_path: Path, capfd: pytest
     assert numbers(capfd.readouterr().out)["episodes"] == 2
     assert cli.main(["check", "helpers.rude_envs:Talks"]) == 0
     assert "from" not in [line.split()[0] for line in capfd.readouterr().out.splitlines()]
+
+
+# --------------------------------------------------------------------------- arguments of the wrong kind
+
+
+@pytest.mark.parametrize("value", ["no", "False", 0, None, [True]], ids=repr)
+def test_a_switch_that_is_neither_true_nor_false_is_named(tmp_path: Path, value: Any) -> None:
+    """Every text is true for Python, "no" as well."""
+    run = tmp_path / "r"
+    agent = limelight.train(Plain, total_timesteps=50, run_dir=str(run), **QUICK).agent
+    calls: dict[str, list[Callable[[], Any]]] = {
+        "quiet": [
+            lambda: limelight.train(Plain, quiet=value, run_dir=str(tmp_path / "s")),
+            lambda: limelight.resume(run, quiet=value, total_timesteps=100),
+            lambda: limelight.branch(run, quiet=value, total_timesteps=100),
+        ],
+        "deterministic": [
+            lambda: limelight.evaluate(agent, Plain, deterministic=value),
+            lambda: agent.predict(np.zeros(3), deterministic=value),
+            lambda: record(agent, tmp_path / "v.mp4", Plain, deterministic=value),
+        ],
+        "with_values": [lambda: limelight.evaluate_in_full(agent, Plain, with_values=value)],
+    }
+    for name, wrong in calls.items():
+        for call in wrong:
+            with pytest.raises(ConfigError, match=rf"^{name} = .*: must be true or false$"):
+                call()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"callbacks": None}, "callbacks = None: must be a list"),
+        ({"callbacks": 3}, "callbacks = 3: must be a list"),
+        ({"loggers": None}, "loggers = None: must be a list"),
+        ({"max_episode_steps": 0}, "max_episode_steps = 0: must be ≥ 1"),
+        ({"run_dir": "a\0b"}, r"run_dir = 'a\\x00b': holds a null character"),
+    ],
+    ids=repr,
+)
+def test_wrong_arguments_of_train_are_named(tmp_path: Path, settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{expected}"):
+        limelight.train(Plain, **{"run_dir": str(tmp_path / "r"), "total_timesteps": 50, **QUICK, **settings})
+
+
+class Coded(Plain):
+    """A Dict with a code."""
+
+    observation_space = Dict(x=Box(-1.0, 1.0, (3,), np.float32), k=Discrete(4))  # type: ignore[assignment]
+
+    def reset(self, **how: Any) -> Any:
+        obs, info = super().reset(**how)
+        return {"x": obs, "k": 1}, info
+
+    def step(self, action: Any) -> Any:
+        obs, *others = super().step(action)
+        return {"x": obs, "k": 1}, *others
+
+
+class Pair(Coded):
+    """The same as a Tuple."""
+
+    observation_space = Tuple(list(Coded.observation_space.values()))  # type: ignore[assignment]
+
+    def reset(self, **how: Any) -> Any:
+        obs, info = super().reset(**how)
+        return tuple(obs.values()), info
+
+    def step(self, action: Any) -> Any:
+        obs, *others = super().step(action)
+        return tuple(obs.values()), *others
+
+
+def test_wrong_arguments_of_predict_are_named(tmp_path: Path) -> None:
+    plain, coded, pair, memory = (
+        limelight.train(kind, total_timesteps=50, run_dir=str(tmp_path / f"r{i}"), core=core, **QUICK).agent
+        for i, (kind, core) in enumerate(
+            [(Plain, "feedforward"), (Coded, "feedforward"), (Pair, "feedforward"), (Plain, "gru")]
+        )
+    )
+    zeros, masked = np.zeros(3), np.ma.masked_array(np.zeros(3), [0, 1, 0])
+    wrong: list[tuple[Callable[[], Any], str]] = [
+        (lambda: plain.predict(masked), "observation: holds masked numbers; pass its numbers"),
+        (lambda: plain.predict([1e300, 0, 0]), r"observation\[0\] = 1e\+300: must be of float32"),
+        (lambda: plain.predict(torch.zeros(3, dtype=torch.bfloat16)), r"observation: is no array \(Got unsupported"),
+        (lambda: coded.predict({"x": masked, "k": 1}), r"observation\['x'\]\[1\] is masked"),
+        (lambda: coded.predict({"x": np.ma.stack([masked] * 2), "k": [1, 1]}), r"observation\['x'\]\[1\] is masked"),
+        (lambda: coded.predict({"x": zeros}), r"observation: no \['k'\]"),
+        (lambda: coded.predict({"x": zeros, "k": -1}), r"observation\['k'\] = -1: must be Discrete\(4\)"),
+        (lambda: coded.predict({"x": [[0, 0], [0]], "k": 1}), r"observation\['x'\]: is no array, as its parts have"),
+        (lambda: coded.predict({"x": np.zeros((2, 3)), "k": [[1], []]}), r"observation\['k'\] is no array"),
+        (lambda: pair.predict(((zeros, 1), {})), r"obs: is all that reset\(\) returned"),
+        (lambda: memory.predict(zeros, episode_start=[0.5]), r"episode_start = \[0.5\]: must be true or false"),
+        (lambda: memory.predict(zeros, episode_start=["1"]), r"episode_start = \['1'\]: must be an array"),
+        (lambda: limelight.evaluate(plain, Coded), "env_id = test_environment_contract:Coded: its observation_space"),
+        (lambda: limelight.evaluate(plain, ""), "env_id = : no such environment"),
+        (lambda: limelight.evaluate(limelight.Agent, Plain), "agent: is a type; pass an agent"),  # type: ignore[arg-type]
+    ]
+    for call, expected in wrong:
+        with pytest.raises(ConfigError, match=f"^{expected}"):
+            call()
 
 
 # --------------------------------------------------------------------------- data of the environment in checkpoints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -63,6 +64,32 @@ class RaisesInStep(Plain):
         return 1 / (self.steps - 5)
 
 
+class Panic(BaseException):
+    """An exception that is no Exception, as libraries in Rust and of coroutines raise."""
+
+
+class PanicsInStep(Plain):
+    def reward(self, action: Any) -> Any:
+        if self.steps == 5:
+            raise Panic("index out of bounds")
+        return 0.0
+
+
+class PanicsInReset(Plain):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        raise asyncio.CancelledError
+
+
+class PanicsAtOnce(Plain):
+    def __init__(self, size: int = 1) -> None:
+        raise GeneratorExit
+
+
+class PanicsInClose(Plain):
+    def close(self) -> None:
+        raise Panic("the display is gone")
+
+
 class KilledInStep(Plain):
     def reward(self, action: Any) -> Any:
         return os._exit(7) if self.steps == 5 else 0.0
@@ -76,6 +103,16 @@ class OldStep(Plain):
 class OldReset(Plain):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         return super().reset(seed=seed)[0]
+
+
+class ListReset(Plain):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return list(super().reset(seed=seed))
+
+
+class NoneStep(Plain):
+    def step(self, action: Any) -> Any:
+        return None
 
 
 class OldSeed(Plain):

@@ -46,7 +46,7 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Hangs(BaseException):
+class Hangs(KeyboardInterrupt):
     """A run has taken too long."""
 
 

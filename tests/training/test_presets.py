@@ -254,3 +254,8 @@ def test_the_classic_preset_trains(tmp_path: Path) -> None:
     assert agent.observation_space.shape == (1, 42, 42)
     assert agent.model.state_size == 512
     assert np.ptp(agent.normalizer.image_scale().mean) == 0.0  # type: ignore[union-attr]
+
+
+def test_names_of_other_libraries_replace_a_value_of_the_preset() -> None:
+    config = resolve_config("CartPole-v1", "A2C", "auto", {"lr": 0.01, "n_steps": 7})
+    assert (get_setting(config, "learning_rate"), config.algorithm.algo) == (0.01, "a2c")

@@ -34,7 +34,7 @@ USAGE_ERROR = 2
 SIGINT_STATUS = 130
 
 
-class _Terminated(BaseException):
+class _Terminated(KeyboardInterrupt):
     """SIGTERM arrived; no SystemExit, which an environment may raise too."""
 
     def __init__(self, status: int) -> None:

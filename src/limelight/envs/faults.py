@@ -21,7 +21,7 @@ from gymnasium.spaces import Space
 import limelight
 from limelight.errors import EnvError, LimelightError
 from limelight.spaces.describe import describe_space, space_difference
-from limelight.spaces.values import NUMBERS
+from limelight.spaces.values import NUMBERS, is_masked
 from limelight.typing import AnyEnv
 
 _LIBRARIES = tuple(str(Path(file).parent) for file in (gym.__file__, np.__file__, limelight.__file__))
@@ -149,12 +149,12 @@ def one_number(reward: Any) -> float:
     Raises: StepValueError.
     """
     try:
-        array = np.asarray(reward)
+        array = np.zeros(0) if is_masked(reward) else np.asarray(reward)
         if array.size == 1 and array.dtype.kind in NUMBERS:
             return float(array.reshape(()))
         if array.dtype.kind == "O" and isinstance(reward, Real | Decimal):
             return float(reward)
-    except (ValueError, TypeError, OverflowError):  # ragged lists, numbers beyond float64
+    except Exception:  # ragged lists, numbers beyond float64; objects of other libraries may raise anything
         pass
     raise StepValueError(f"the reward {_shown(reward)} is not one number")
 
@@ -206,9 +206,9 @@ def env_code(name: str, call: str) -> Iterator[None]:
     """Turn an exception or ``sys.exit`` of an environment inside this context into :func:`call_fault`."""
     try:
         yield
-    except LimelightError:
+    except (LimelightError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise call_fault(name, call, error) from error
 
 
@@ -223,7 +223,9 @@ def close_all(envs: Iterable[AnyEnv], name: str) -> None:
     for env in envs:
         try:
             env.close()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             faults.append(error)
     if faults:
         note_close_fault(name, faults[0])

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from limelight.envs import make
 from limelight.envs.base import EnvBackend, Step
+from limelight.envs.packing import to_batch
+from limelight.errors import ConfigError
 from limelight.settings.schema import EnvConfig
 from limelight.typing import EnvFactory, State
 
@@ -23,14 +25,14 @@ def make_envs(
 ) -> FreshArrays:
     """Make environments that are stepped together; see :func:`limelight.envs.make.make_envs` for the arguments.
 
-    Observations stay as they are when the environments step again, so that transitions can be collected.
+    Arrays stay as they are when the environments step again, so that transitions can be collected.
     """
     return FreshArrays(make.make_envs(config, num_envs, seed, factory, **settings))
 
 
 @final
 class FreshArrays:
-    """A backend whose observations are copies; the training itself does without."""
+    """A backend whose arrays are copies that may be changed; the training itself does without."""
 
     def __init__(self, envs: EnvBackend) -> None:
         self.envs = envs
@@ -41,13 +43,29 @@ class FreshArrays:
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment; return the first observations, [B, *obs_shape]."""
-        return np.array(self.envs.reset(seed))
+        return np.array(self.envs.reset(None if seed is None else make.whole_seed(seed)))
 
     def step(self, actions: NDArray[Any]) -> Step:
-        """Apply actions [B, *action_shape] to every environment."""
-        step = self.envs.step(actions)
-        final_obs = None if step.final_obs is None else np.array(step.final_obs)
-        return step._replace(obs=np.array(step.obs), final_obs=final_obs)
+        """Apply actions [B, *action_shape] to every environment.
+
+        Raises: ConfigError for actions of another form.
+        """
+        step = self.envs.step(self._read_actions(actions))
+        copies: dict[str, Any] = {
+            name: np.array(part) for name, part in step._asdict().items() if isinstance(part, np.ndarray)
+        }
+        return step._replace(**copies)
+
+    def _read_actions(self, actions: Any) -> NDArray[Any]:
+        space = self.single_action_space
+        try:
+            batch, single = to_batch(space, actions, noun="actions")
+            if single or len(batch) != self.num_envs:
+                shape = [self.num_envs, *(space.shape or ())]
+                raise ValueError(f"actions of shape {np.shape(actions)}: must be {shape}, one of each environment")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        return np.asarray(batch, space.dtype)
 
     def get_state(self) -> State | None:
         """Return all that is needed to continue the episodes exactly; None if impossible."""

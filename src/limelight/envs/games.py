@@ -167,4 +167,4 @@ def for_other(config: EnvConfig, env_id: str | None) -> EnvConfig:
     """
     if env_id is not None and game_of(env_id) is not None:
         return dataclasses.replace(config, env_id=env_id)
-    return dataclasses.replace(config, env_id=env_id or config.env_id, atari=AtariConfig())
+    return dataclasses.replace(config, env_id=config.env_id if env_id is None else env_id, atari=AtariConfig())

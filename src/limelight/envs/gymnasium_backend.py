@@ -146,7 +146,7 @@ class SyncBackend:
                 else:
                     self._restart(i)
                     running[i] = True
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self._explain(error, i)
             raise
         self._valid = np.array(running) if done else self._all
@@ -172,7 +172,7 @@ class SyncBackend:
                     terminated[i], truncated[i], final_obs[i] = term, trunc, final
                     ends = self._noted(ends, i)
                     self._restart(i)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self._explain(error, i)
             raise
         return Step(self._read(), rewards, terminated, truncated, self._all, final_obs, ends=ends)
@@ -207,7 +207,7 @@ class SyncBackend:
 
     def _explain(self, error: BaseException, i: int) -> None:
         """Raise EnvError: environment ``i`` raised ``error``, or the values that its step returned do not fit."""
-        if isinstance(error, LimelightError):
+        if isinstance(error, LimelightError | KeyboardInterrupt):
             return
         inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
         if inside and not isinstance(error, StepValueError):  # raised inside the environment

@@ -24,6 +24,7 @@ from limelight.errors import ConfigError, EnvError, did_you_mean
 from limelight.settings.io import all_settings, with_settings
 from limelight.settings.rules import validate
 from limelight.settings.schema import EnvConfig, TrainConfig
+from limelight.settings.values import Range, coerce
 from limelight.spaces.describe import check_spaces, space_difference
 from limelight.typing import AnyEnv, EnvFactory
 
@@ -70,6 +71,8 @@ def make_envs(
     Raises: ConfigError naming what cannot work and what would help: the id, a setting. EnvError if the environment
         cannot be made, or its spaces cannot be learnt from.
     """
+    if seed is not None:
+        seed = whole_seed(seed)
     if not isinstance(config, EnvConfig | str):
         factory, config = config, EnvConfig(env_id=qualified_name(config))
     env = EnvConfig(env_id=config) if isinstance(config, str) else config
@@ -80,6 +83,16 @@ def make_envs(
     if seed is not None:
         backend.reset(seed)
     return backend
+
+
+def whole_seed(seed: Any) -> int:
+    """Return a seed as a whole number that is not negative.
+
+    Raises: ConfigError.
+    """
+    seed = coerce("seed", seed, int)
+    Range(ge=0).check("seed", seed)
+    return int(seed)
 
 
 def try_envs(config: EnvConfig, source: EnvSource) -> None:

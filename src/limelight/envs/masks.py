@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from limelight.errors import ConfigError, EnvError
 from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import MASK_KEY, Packed
+from limelight.spaces.values import is_masked
 from limelight.typing import AnyEnv
 
 
@@ -46,7 +47,9 @@ def informs_mask(env: AnyEnv) -> bool:
     try:
         _, info = env.reset(seed=0)
         return MASK_KEY in info
-    except (Exception, SystemExit):  # errors are reported when the environment is actually used
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # errors are reported when the environment is actually used
         return False
 
 
@@ -61,7 +64,10 @@ def flat_mask(mask: Any) -> NDArray[Any]:
     What is no array, such as lists of different lengths, gives an empty one, which fits no actions.
     """
     try:
-        return np.concatenate([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
+        if isinstance(mask, tuple):
+            join = np.ma.concatenate if is_masked(mask) else np.concatenate
+            return np.asanyarray(join([np.ravel(part) for part in mask]))
+        return np.ravel(mask)
     except Exception:  # objects of other libraries may raise anything
         return np.zeros(0)
 

@@ -10,12 +10,13 @@ from gymnasium.spaces import Dict, MultiBinary, Space, Tuple
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from limelight.envs.faults import first_observation, step_misfit
 from limelight.envs.masks import choices, flat_mask, has_legal_action, with_mask
 from limelight.envs.minigrid import without_text
 from limelight.errors import EnvError
 from limelight.spaces.packed import MASK_KEY, SIMPLE, MaskSource, Packed, part_of, path_name, place_name, walk
 from limelight.spaces.reading import MisfitError, ObservationReader, leaves_of
-from limelight.spaces.values import misfit
+from limelight.spaces.values import is_masked, misfit
 from limelight.typing import AnyEnv
 
 
@@ -70,7 +71,7 @@ class StreamReader:
     """
 
     def __init__(self, space: Space[Any], action_space: Space[Any], name: str, batch: int) -> None:
-        self._name = name
+        self.name = name
         self._read = ObservationReader(space, batch).read
         self._mask = space.mask if isinstance(space, Packed) else None
         self._from_info = isinstance(space, Packed) and space.mask_source == "info"
@@ -133,7 +134,7 @@ class StreamReader:
         """Return the error for a user: environment, step of its episode (0: the reset) and index among B."""
         when = f"step {step} of an episode" if step else "reset"
         where = "" if index is None else f", environment {index}"
-        return EnvError(f"{self._name}: {when}{where}: {error}")
+        return EnvError(f"{self.name}: {when}{where}: {error}")
 
 
 class PackObservations(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -155,14 +156,20 @@ class PackObservations(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment and pack its first observation."""
-        obs, info = self.env.reset(seed=seed, options=options)
+        result = self.env.reset(seed=seed, options=options)
+        obs, info = first_observation(self._limelight_reader.name, result), result[1]
         self._steps = 0
         return self._read(obs, info, False), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment and pack its observation."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
+        result = self.env.step(action)
         self._steps += 1
+        try:
+            obs, reward, terminated, truncated, info = result
+        except (ValueError, TypeError) as error:
+            space = self.env.observation_space
+            raise step_misfit(self._limelight_reader.name, f" {self._steps}", self.index or 0, space, error) from error
         return self._read(obs, info, terminated or truncated), reward, terminated, truncated, info
 
     def _read(self, obs: Any, info: dict[str, Any], done: bool) -> Any:
@@ -187,7 +194,7 @@ def to_batch(
     """
     mask = space.mask if isinstance(space, Packed) else None
     if isinstance(space, Packed) and (space.mask_source == "info" or not isinstance(obs, np.ndarray)):
-        batch, single = _packed_batch(space, without_text(obs))
+        batch, single = _packed_batch(space, without_text(obs), noun)
     else:
         array, shape = _as_array(noun, obs), space.shape or ()
         single = array.shape == shape
@@ -219,25 +226,41 @@ def to_batch(
 
 def _as_array(name: str, values: Any) -> NDArray[Any]:
     """Return an argument as an array. Raises: ValueError that names it, for ragged lists and what libraries raise."""
+    if is_masked(values):
+        raise ValueError(f"{name}: holds masked numbers; pass its numbers, e.g. obs.filled(0)")
     try:
         return np.asarray(values)
-    except RuntimeError as error:  # a tensor that needs gradients
-        raise ValueError(f"{name}: is no array ({' '.join(str(error).split())})") from None
     except ValueError:
         raise ValueError(f"{name}: is no array, as its parts have different lengths") from None
+    except Exception as error:  # a tensor that needs gradients; objects of other libraries may raise anything
+        raise ValueError(f"{name}: is no array ({' '.join(str(error).split())})") from None
 
 
 def _require_finite(space: Space[Any], batch: NDArray[Any], noun: str) -> None:
-    """Raise ValueError for the first number [B, *shape] that is not finite."""
-    if batch.dtype.kind == "f" and not np.isfinite(batch).all():
-        row, *index = np.argwhere(~np.isfinite(batch))[0].tolist()
-        raise ValueError(f"{noun}{place_name(space, index)} = {batch[(row, *index)]}: must be a finite number")
+    """Raise ValueError for the first number [B, *shape] that is not finite, or not in the float32 of networks."""
+    if batch.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(batch.astype(np.float32, copy=False))
+    if not finite.all():
+        row, *index = np.argwhere(~finite)[0].tolist()
+        number = batch[(row, *index)]
+        must = "of float32, as networks compute" if np.isfinite(number) else "a finite number"
+        raise ValueError(f"{noun}{place_name(space, index)} = {number}: must be {must}")
 
 
-def _packed_batch(space: Packed, obs: Any) -> tuple[NDArray[Any], bool]:
+def _packed_batch(space: Packed, obs: Any, noun: str) -> tuple[NDArray[Any], bool]:
     nested = {"observation": obs} if space.mask_source == "info" else obs
+    try:
+        return _packed_parts(space, nested)
+    except ValueError as error:
+        raise ValueError(f"{noun}{'' if str(error).startswith('[') else ': '}{error}") from None
+
+
+def _packed_parts(space: Packed, nested: Any) -> tuple[NDArray[Any], bool]:
     first, mask = space.visible[0], space.mask
-    shape = np.shape(part_of(nested, first.path))
+    part = part_of(nested, first.path)
+    shape = np.shape(part if hasattr(part, "shape") else _as_array(path_name(first.path), part))
     single = shape == (first.space.shape or ())
     if space.mask_source == "info" and mask is not None:
         nested[MASK_KEY] = np.ones(mask.size if single else (*shape[:1], mask.size), np.int8)

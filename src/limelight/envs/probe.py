@@ -46,11 +46,11 @@ def probe(env: AnyEnv, name: str, max_steps: int, max_seconds: float) -> Probe:
     calls = ["reset()"]
     try:
         return _play(env, max_steps, max_seconds, calls)
-    except LimelightError:
+    except (LimelightError, KeyboardInterrupt):
         raise
     except StepValueError as error:
         raise step_misfit(name, "", 0, env.observation_space, error) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise call_fault(name, calls[-1], error) from error
 
 

@@ -18,8 +18,10 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Space
 from gymnasium.vector import VectorEnv, VectorWrapper
+from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError
+from limelight.spaces.values import same_bytes
 from limelight.typing import State
 
 SingleOrVectorEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -31,6 +33,8 @@ _STATIC |= {"_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs", "_limelight_r
 _TABLES = {"gymnasium.envs.toy_text.taxi.TaxiEnv", "gymnasium.envs.toy_text.cliffwalking.CliffWalkingEnv"}
 _BIT_GENERATORS = {"PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"}
 _CONSTANT = (type(None), bool, int, float, str)
+_LARGE = 1 << 20
+"""Bytes from which an array is copied once for all environments that hold it."""
 _MUTABLE = (list, dict, deque, np.ndarray, np.random.Generator)
 
 
@@ -91,6 +95,8 @@ class _Memo:
     """id of the object → its number, in the order of encoding."""
     roots: dict[int, int] = field(default_factory=dict)
     """id of the array that owns the memory → id of the first array encoded from it."""
+    copies: list[NDArray[Any]] = field(default_factory=list)
+    """Copies of large arrays, which other environments may hold too: prices, maps."""
 
 
 def _layers(env: SingleOrVectorEnv) -> Iterator[Any]:
@@ -197,10 +203,21 @@ def _encode_array(array: np.ndarray[Any, Any], memo: _Memo) -> Any:
         raise _NotPlainError
     kind, native = array.dtype.kind, array.dtype.isnative
     if kind in "biuf" and native and array.dtype.itemsize <= 8 and array.flags.c_contiguous:
-        return array.copy()
+        return _copy(array, memo)
     order: Any = "C" if array.flags.c_contiguous else "F"
     data = np.frombuffer(array.tobytes(order), np.uint8).copy()
     return ["array", array.dtype.str, list(array.shape), order, data]
+
+
+def _copy(array: NDArray[Any], memo: _Memo) -> NDArray[Any]:
+    """Return a copy; of a large array that was copied before, by another environment, that copy."""
+    if array.nbytes < _LARGE:
+        return array.copy()
+    for known in memo.copies:
+        if known.dtype == array.dtype and known.shape == array.shape and same_bytes(known, array):
+            return known
+    memo.copies.append(array.copy())
+    return memo.copies[-1]
 
 
 def _decode(value: Any, made: list[Any]) -> Any:

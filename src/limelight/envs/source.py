@@ -34,6 +34,7 @@ from limelight.envs.packing import pack_env
 from limelight.envs.probe import Probe, probe
 from limelight.errors import ConfigError, EnvError, LimelightError, did_you_mean
 from limelight.settings.schema import AtariConfig, EnvConfig, EnvKwargs
+from limelight.settings.values import Range
 from limelight.spaces.packed import MaskSource, Packed
 from limelight.typing import AnyEnv, EnvFactory
 
@@ -248,6 +249,8 @@ class EnvSource:
     def _create(self, render_mode: str | None) -> AnyEnv:
         """Make a copy without anything of ours but the time limit."""
         spec, creator, limit = self.spec, self.creator, self.config.max_episode_steps
+        if limit is not None:  # copies are also made before all settings are checked
+            Range(ge=1).check("max_episode_steps", limit)
         rendering = {} if render_mode is None else {"render_mode": render_mode}
         if spec is not None:
             # Gymnasium's own checker is left out: it checks first steps only, and `limelight check` checks more.
@@ -264,10 +267,10 @@ class EnvSource:
             env = create(**kwargs)
         except (gym.error.Error, ImportError) as error:
             raise EnvError(_not_made(self.name, source, error)) from error
-        except LimelightError:
+        except (LimelightError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
-            if not kwargs or isinstance(error, SystemExit):
+        except BaseException as error:
+            if not kwargs or not isinstance(error, Exception):
                 raise call_fault(self.name, "making it", error) from error
             raise ConfigError(f"env_kwargs = {kwargs}: {self.name} refuses them ({_without_verb(error)})") from error
         if not isinstance(env, gym.Env):
@@ -410,7 +413,9 @@ def _import(setting: str, module: str) -> Any:
         raise ConfigError(
             f"{setting} = {module}: it imports {error.name}, which is not installed; install that"
         ) from error
-    except (Exception, SystemExit) as error:  # code of the module's own, or its syntax
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # code of the module's own, or its syntax
         raise ConfigError(f"{setting} = {module}: importing it {what_happened(error)}") from error
 
 

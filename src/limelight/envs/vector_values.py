@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from limelight.envs.faults import how_to_fix
 from limelight.errors import EnvError
-from limelight.spaces.values import NUMBERS
+from limelight.spaces.values import NUMBERS, is_masked
 
 
 def checked_result(result: Any, num_envs: int, name: str) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], Any]:
@@ -34,10 +34,11 @@ def checked_result(result: Any, num_envs: int, name: str) -> tuple[Any, NDArray[
 def _row(values: Any, num_envs: int, name: str, part: str, kinds: str) -> NDArray[Any]:
     """Return ``values`` as an array [B] whose dtype is of one of the kinds."""
     array = np.asarray(values)
-    if array.shape == (num_envs,) and array.dtype.kind in kinds:
+    if array.shape == (num_envs,) and not is_masked(values) and array.dtype.kind in kinds:
         return array
+    masked = ", with masked values" if is_masked(values) else ""
     must = f"an array [{num_envs}] of {'truth values' if kinds == 'b' else 'real numbers'}"
     raise EnvError(
-        f"{name}: step() of its vectorised class returned {part} of shape {array.shape} and dtype {array.dtype}: must "
-        f"be {must}; {how_to_fix(name)}"
+        f"{name}: step() of its vectorised class returned {part} of shape {array.shape} and dtype {array.dtype}"
+        f"{masked}: must be {must}; {how_to_fix(name)}"
     )

@@ -31,6 +31,7 @@ from limelight.runs.folder import as_folder
 from limelight.runs.rows import RecurrentState, Row, forward, log_prob_of, probabilities_of, read_row
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
+from limelight.settings.values import coerce
 from limelight.spaces.describe import space_from_json, space_to_json
 from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
@@ -119,6 +120,8 @@ class Agent:
         """
         row = self._row(obs, state, episode_start, action_masks)
         # Act
+        if deterministic is not True and deterministic is not False:
+            deterministic = coerce("deterministic", deterministic, bool)
         policy = self._greedy if deterministic else self._sampling
         policy.recurrent_state = row.state
         actions = policy.to_env(policy.act(row.obs, row.episode_start))

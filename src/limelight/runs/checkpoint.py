@@ -23,6 +23,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError
+from limelight.runs.array_file import Buffer, array_file
+from limelight.spaces.values import same_bytes
 
 if TYPE_CHECKING:
     from limelight.typing import State
@@ -59,13 +61,13 @@ def write_state(folder: Path, state: State, earlier: Sequence[Path] = ()) -> Non
     tensors: dict[str, NDArray[Any]] = {}
     encoded = _encode(state, "state", tensors)
     large = [name for name, array in tensors.items() if array.nbytes >= _SHARED and _OF_ENVS in name]
-    blobs = {name: safetensors.numpy.save({"array": tensors.pop(name)}) for name in large}
-    arrays = {name: f"array_{_sha256(blob)}.safetensors" for name, blob in blobs.items()}
+    blobs = {name: array_file(tensors.pop(name)) for name in large}
+    arrays = {name: f"array_{_sha256(*blob)}.safetensors" for name, blob in blobs.items()}
     blob = safetensors.numpy.save(tensors)
     content = {"tensors_sha256": _sha256(blob), "state": encoded, **({"arrays": arrays} if arrays else {})}
     document = {"format": FORMAT, "sha256": _sha256(_dumps(content)), "content": content}
     own = {arrays[name]: blob for name, blob in blobs.items()}
-    _replace_folder(Path(folder), {**own, TENSORS: blob, STATE: _dumps(document)}, earlier)
+    _replace_folder(Path(folder), {**own, TENSORS: (blob,), STATE: (_dumps(document),)}, earlier)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def _add_tensor(value: Any, where: str, tensors: dict[str, NDArray[Any]]) -> str
     if array.nbytes >= _LARGE:  # copies of an environment often hold the same data
         for other, saved in tensors.items():
             alike = saved.dtype == native and saved.shape == array.shape
-            if alike and saved.tobytes() == array.tobytes():
+            if alike and same_bytes(saved, array):
                 return other
     name = where.encode("ascii", "backslashreplace").decode("ascii")
     while name in tensors:
@@ -199,8 +201,11 @@ def _dumps(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _sha256(*parts: Buffer) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 # --------------------------------------------------------------------------- files
@@ -254,7 +259,7 @@ def _old(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _replace_folder(folder: Path, files: Mapping[str, bytes], earlier: Sequence[Path]) -> None:
+def _replace_folder(folder: Path, files: Mapping[str, Sequence[Buffer]], earlier: Sequence[Path]) -> None:
     """Replace the content of ``folder`` by exactly ``files``, durably, through a temporary sibling."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     old = _old(folder)
@@ -263,11 +268,11 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes], earlier: Sequence[
         # Write the new folder
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for name, data in files.items():
-            if name.startswith("array_") and _link(temporary / name, len(data), earlier):
+        for name, parts in files.items():
+            if name.startswith("array_") and _link(temporary / name, sum(map(len, parts)), earlier):
                 continue
             with (temporary / name).open("wb") as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
         _fsync_folder(temporary)

@@ -21,7 +21,7 @@ from limelight.envs.episode_info import NO_INFO, EpisodeInfo, InfoNotes
 from limelight.envs.faults import how_to_fix
 from limelight.envs.games import for_other
 from limelight.envs.make import make_envs
-from limelight.envs.source import EnvSource, resolve_env
+from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.errors import ConfigError, EnvError, NonFiniteError
 from limelight.runs import env_numbers
 from limelight.runs.env_numbers import Success, success_of
@@ -185,6 +185,7 @@ def evaluate(
     Raises: EnvError if the environment cannot be made; ConfigError if its spaces are not those of the agent.
     """
     episodes, seed, num_envs = counts(episodes, seed, num_envs)
+    deterministic = coerce("deterministic", deterministic, bool)
     with evaluation_envs(agent, env, episodes, num_envs) as (envs, name, limits):
         rng = None if deterministic else np.random.default_rng(seed)
         result = play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=name, limits=limits)
@@ -233,7 +234,7 @@ def evaluation_envs(
 
 def _require_agent(agent: Any) -> None:
     """Refuse what is no agent, with a line that says what to pass."""
-    if hasattr(agent, "policy") and hasattr(agent, "normalize"):
+    if hasattr(agent, "policy") and hasattr(agent, "normalize") and not isinstance(agent, type):
         return
     if isinstance(agent, str | Path):
         raise ConfigError(f"agent = {str(agent)!r}: is a path; pass the agent that is saved there, limelight.load(...)")
@@ -248,7 +249,9 @@ def env_of(agent: Agent, env: EnvLike) -> tuple[EnvConfig, EnvFactory | None]:
         return for_other(config, env), None
     if isinstance(env, EnvConfig):
         return env, None
-    return (config, factory) if env is None else (for_other(config, None), env)
+    if env is None:
+        return config, factory
+    return for_other(config, env.name if isinstance(env, EnvSource) else qualified_name(env)), env
 
 
 def check_fits(agent: Agent, envs: EnvBackend, env_id: str) -> None:

@@ -54,6 +54,8 @@ def as_folder(run_dir: Any) -> Path:
     Raises: ConfigError for anything else, with a line that says what to pass.
     """
     if isinstance(run_dir, str | os.PathLike):
+        if "\0" in os.fspath(run_dir):
+            raise ConfigError(f"run_dir = {os.fspath(run_dir)!r}: holds a null character, which no path has")
         return Path(run_dir)
     instead = "its folder, result.run_dir" if hasattr(run_dir, "run_dir") else "the path of a run's folder"
     raise ConfigError(f"run_dir: is a {type(run_dir).__name__}; pass {instead}")
@@ -64,7 +66,7 @@ def require_empty(config: TrainConfig) -> None:
 
     Raises: ConfigError.
     """
-    folder = Path(config.run_dir) if config.run_dir is not None else None
+    folder = as_folder(config.run_dir) if config.run_dir is not None else None
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"run_dir = {folder}: is not empty; name a new folder, or use --resume {folder}")
 

@@ -14,6 +14,7 @@ from limelight.errors import ConfigError
 from limelight.runs.evaluation import EnvLike, Evaluation, counts, evaluation_envs, play
 from limelight.runs.statistics import difference_interval, iqm, mean_interval
 from limelight.runs.traces import EpisodeTrace, Tracer
+from limelight.settings.values import coerce
 
 if TYPE_CHECKING:
     from limelight.runs.agent import Agent
@@ -125,6 +126,7 @@ def trace(
             stepped one by one, so that each episode can be repeated by its seed and actions.
     """
     episodes, seed, num_envs = counts(episodes, seed, num_envs)
+    deterministic, with_values = coerce("deterministic", deterministic, bool), coerce("with_values", with_values, bool)
     with evaluation_envs(agent, env, episodes, num_envs, in_process=with_values) as (envs, name, limits):
         policy = agent.policy(None if deterministic else np.random.default_rng(seed))
         tracer = Tracer(envs.num_envs, seed, policy, agent.model if with_values else None)

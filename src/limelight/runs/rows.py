@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.spaces import MultiDiscrete, Space, Tuple
+from gymnasium.spaces import Dict, MultiDiscrete, Space, Tuple
 from numpy.typing import ArrayLike, NDArray
 
 from limelight.envs.masks import require_legal
@@ -19,6 +19,7 @@ from limelight.settings.values import shown
 from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import Packed
 from limelight.spaces.reading import leaves_of
+from limelight.spaces.values import NUMBERS, is_masked
 
 RecurrentState = NDArray[np.float32]
 """Recurrent state of a policy in B episodes, [B, S]."""
@@ -73,6 +74,8 @@ def _starts(episode_start: ArrayLike, batch: int) -> NDArray[np.float32]:
     start = _numbers("episode_start", episode_start)
     if start.size != batch:
         raise ConfigError(f"episode_start of shape {start.shape}: must be [{batch}], one for each observation")
+    if not np.isin(start, (0.0, 1.0)).all():
+        raise ConfigError(f"episode_start = {shown(episode_start)}: must be true or false for each observation")
     return start.reshape(-1)
 
 
@@ -95,11 +98,18 @@ def _numbers(name: str, values: Any) -> NDArray[np.float32]:
     """
     try:
         array = np.array(values, np.float32)
-    except (ValueError, TypeError):
-        array = np.full((), np.nan, np.float32)
+        is_numbers = np.asarray(values).dtype.kind in NUMBERS and not is_masked(values)
+    except Exception:  # ragged lists; objects of other libraries may raise anything
+        is_numbers = False
+    array = array if is_numbers else np.full((), np.nan, np.float32)
     if not np.isfinite(array).all():
         raise ConfigError(f"{name} = {shown(values)}: must be an array of finite numbers")
     return array
+
+
+def _may_end_so(space: Space[Any]) -> bool:
+    """Return whether an observation may be a tuple whose last part is a dict, as the result of a reset is."""
+    return isinstance(space, Tuple) and isinstance(space.spaces[-1], Dict)
 
 
 def _require_observation(space: Space[Any], obs: Any) -> None:
@@ -110,7 +120,7 @@ def _require_observation(space: Space[Any], obs: Any) -> None:
     original = space.original if isinstance(space, Packed) else space
     if isinstance(space, Packed) and space.mask_source == "info":
         original = space.original["observation"]  # type: ignore[index]
-    if isinstance(obs, tuple) and len(obs) in (2, 5) and isinstance(obs[-1], dict) and not isinstance(original, Tuple):
+    if isinstance(obs, tuple) and len(obs) in (2, 5) and isinstance(obs[-1], dict) and not _may_end_so(original):
         call = "reset()" if len(obs) == 2 else "step()"
         raise ValueError(f"obs: is all that {call} returned; pass its first part, the observation")
     if isinstance(obs, dict) and not isinstance(space, Packed):

@@ -129,6 +129,15 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
     raise ConfigError(f"{name} = {shown(value)}: must be {describe_type(annotation)}")
 
 
+def require_list(name: str, value: Any) -> None:
+    """Refuse an argument that is neither a list nor a tuple: one object alone, or None.
+
+    Raises: ConfigError.
+    """
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{name} = {shown(value)}: must be a list")
+
+
 def shown(value: Any) -> str:
     """Return a refused value for a message, on one line and not endless: arrays and long numbers are."""
     try:

@@ -88,12 +88,12 @@ class Packed(Box):
 
         Raises: ValueError as :meth:`pack`, or if the parts differ in B.
         """
-        parts = [np.asarray(part_of(value, leaf.path)) for leaf in self.leaves]
+        parts = [_array(leaf, part_of(value, leaf.path)) for leaf in self.leaves]
         B = len(np.atleast_1d(parts[0]))
         vectors = np.empty((B, *self.shape), self.dtype)
         for leaf, part in zip(self.leaves, parts, strict=True):
             _refuse(leaf, misfit(leaf.space, part, B))
-            vectors[:, leaf.part] = part.reshape(B, -1)
+            vectors[:, leaf.part] = np.asarray(part).reshape(B, -1)
         return vectors
 
     def unpack(self, vectors: NDArray[Any]) -> Any:
@@ -171,6 +171,14 @@ def part_of(value: Any, path: Path) -> Any:
             where = path_name(path[:depth])
             raise ValueError(f"no {path_name(path[: depth + 1])}: {where or 'the value'} {keys}") from None
     return value
+
+
+def _array(leaf: Leaf, value: Any) -> NDArray[Any]:
+    """Return a value as an array, masked if it is; raise ValueError for what is none."""
+    try:
+        return np.asanyarray(value)
+    except Exception as error:  # ragged lists, and what other libraries raise
+        raise ValueError(f"{path_name(leaf.path)} is no array ({' '.join(str(error).split())})") from None
 
 
 def _refuse(leaf: Leaf, found: Misfit | None) -> None:

@@ -15,7 +15,10 @@ from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from limelight.spaces.packed import Leaf, Packed, part_of, path_name
-from limelight.spaces.values import Limits, Misfit, first_misfit, limits, misfit
+from limelight.spaces.values import Limits, Misfit, first_misfit, is_masked, limits, misfit
+
+_PLAIN = {np.ndarray, float, int, np.float64, np.float32, np.int64, np.int32}
+"""Types of values whose numbers cannot be masked."""
 
 
 class MisfitError(ValueError):
@@ -97,6 +100,8 @@ class LeafReader:
 
         Raises: MisfitError.
         """
+        if not set(map(type, values)) <= _PLAIN and self._is_masked(values):
+            return self._convert(values)
         try:
             if self._lengths:
                 # Values of these lengths fit together into the array only if each has its shape
@@ -115,12 +120,17 @@ class LeafReader:
         Raises: MisfitError.
         """
         mine = self.array
-        if isinstance(array, np.ndarray) and array.dtype == mine.dtype and array.shape == mine.shape:
+        if type(array) is np.ndarray and array.dtype == mine.dtype and array.shape == mine.shape:
             return self._within_limits(array)
         found = misfit(self.leaf.space, array, len(mine))
         if found is not None:
             raise self._error(found)
         return np.asarray(array, mine.dtype)
+
+    def _is_masked(self, values: Sequence[Any]) -> bool:
+        """Return whether a value has masked numbers, which NumPy would replace by those under the mask."""
+        holds_arrays = self.array.ndim > 2  # other lists hold numbers, which are many
+        return any(is_masked(value) for value in values if holds_arrays or not isinstance(value, list | tuple))
 
     def _scalars(self, values: Sequence[Any]) -> NDArray[Any]:
         array = np.array(values)
@@ -150,7 +160,7 @@ class LeafReader:
         """Convert values of another dtype; raise for the first that is not in the space."""
         space, mine = self.leaf.space, self.array
         try:
-            array = np.array(values)
+            array = np.zeros(0) if self._is_masked(values) else np.array(values)
         except Exception:  # of different shapes, or as in read
             array = np.zeros(0)
         if array.shape != mine.shape or misfit(space, array, len(mine)) is not None:

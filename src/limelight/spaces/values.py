@@ -62,6 +62,9 @@ def misfit(space: Space[Any], values: Any, rows: int) -> Misfit | None:
     shape = (rows, *(space.shape or ()))
     must = f"must be {describe_simple(space)}"
     array = np.asarray(values)
+    if is_masked(values) and array.shape == shape:
+        row, *index = (int(i) for i in np.argwhere(np.ma.getmaskarray(values))[0])
+        return Misfit(row, f"{index or ''} is masked: {must}; return its numbers, observation.filled(0)")
     if array.shape[1:] != shape[1:]:
         return Misfit(
             0, f" has shape {array.shape[1:]}: {must}{'' if isinstance(space, Box) else f', of shape {shape[1:]}'}"
@@ -73,14 +76,22 @@ def misfit(space: Space[Any], values: Any, rows: int) -> Misfit | None:
     bounds = limits(space)
     if bounds is None:
         return None
-    ok = (array >= bounds.low) & (array <= bounds.high)
-    if array.dtype.kind == "f":
-        ok &= np.floor(array) == array
+    if array.dtype.kind == "f":  # as floats, the highest numbers of integers are rounded up, to what is beyond them
+        ok = (array >= bounds.low) & (array < np.asarray(bounds.high, np.float64) + 1.0) & (np.floor(array) == array)
+    else:
+        ok = (array >= bounds.low) & (array <= bounds.high)
     if ok.all():
         return None
     row, *index = (int(i) for i in np.argwhere(~ok)[0])
     hint = "; for brightness from 0 to 1, return (255 * obs).astype(np.uint8)" if _is_dim(space, array[row]) else ""
     return Misfit(row, f"{index or ''} = {array[(row, *index)]}: {must}{_range(space, bounds, index)}{hint}")
+
+
+def is_masked(value: Any) -> bool:
+    """Return whether numbers of an array are masked (``numpy.ma``): what lies under the mask is no value."""
+    if isinstance(value, list | tuple):
+        return any(map(is_masked, value))
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.getmaskarray(value).any())
 
 
 def _kind(array: NDArray[Any]) -> str:
@@ -104,7 +115,8 @@ def first_misfit(space: Space[Any], values: list[Any]) -> Misfit | None:
     """Return the first of single values, each [*shape], that is no value of a simple space; None if all are."""
     for row, value in enumerate(values):
         try:
-            found = misfit(space, np.asarray(value)[None], 1)
+            array: Any = np.ma.array(value) if is_masked(value) else np.asarray(value)
+            found = misfit(space, array[None], 1)
         except Exception as error:  # ragged lists, and what other libraries raise
             why = "" if isinstance(error, ValueError) else f" ({type(error).__name__}: {' '.join(str(error).split())})"
             found = Misfit(0, f" is no array{why}: must be {describe_simple(space)}")
@@ -131,3 +143,12 @@ def describe_simple(space: Space[Any]) -> str:
     if isinstance(space, Box):
         return f"{name}{space.shape} {space.dtype}"
     return name
+
+
+def same_bytes(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Return whether two arrays of one dtype and shape, contiguous in C order, hold the same bytes."""
+    if a is b:
+        return True
+    left, right = (array.reshape(-1).view(np.uint8) for array in (a, b))
+    step = 1 << 20  # compared part by part: a comparison as a whole makes an array as large as both
+    return all(np.array_equal(left[i : i + step], right[i : i + step]) for i in range(0, len(left), step))

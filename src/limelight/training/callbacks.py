@@ -22,6 +22,7 @@ from limelight.settings.io import with_settings
 from limelight.settings.named import load_named
 from limelight.settings.rules import validate
 from limelight.settings.schema import TrainConfig
+from limelight.settings.values import require_list
 from limelight.typing import State
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def load_callbacks(config: TrainConfig, given: Sequence[Callback]) -> list[Callb
 
     Raises: ConfigError for one that cannot be made, or is no callback.
     """
+    require_list("callbacks", given)
     named = [load_named("callback", text, BUILT_IN) for text in config.log.callback]
     for text, callback in zip(config.log.callback, named, strict=True):
         require_callback(f"callback = {text}", callback)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from limelight.errors import ConfigError, did_you_mean
-from limelight.settings.io import ALIASES, with_settings
+from limelight.settings.io import ALIASES, SWITCHES, plain_name, with_settings
 from limelight.settings.schema import NO_STEP_BUDGET, TrainConfig
 from limelight.training.algorithms import AUTO, Algorithm, choose_algorithm, get_algorithm
 from limelight.training.structure import MANY_STEPS, Facts, choose_settings, explain, has_images
@@ -475,7 +475,8 @@ def resolve_config(
     """
     if settings.get("total_episodes") is not None and not settings.keys() & _STEP_BUDGETS:
         settings = {**settings, "total_timesteps": NO_STEP_BUDGET}
-    asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
+    asked, algo = with_settings(TrainConfig(), {**settings, "env_id": env_id}), algo.lower()
+    settings = {name if name in SWITCHES else plain_name(name): value for name, value in settings.items()}
     if asked.env.env_module is not None:  # first, as it may register the id
         from limelight.envs.source import import_env_module  # here, because --help loads this module
 

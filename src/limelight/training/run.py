@@ -122,7 +122,7 @@ def train(
     """
     if "env_id" in settings:
         raise ConfigError(f"env_id = {shown(settings['env_id'])}: is the first argument, train(env, ...)")
-    algo, preset = coerce("algo", algo, str), coerce("preset", preset, str)
+    algo, preset, quiet = coerce("algo", algo, str), coerce("preset", preset, str), coerce("quiet", quiet, bool)
     factory = None if isinstance(env, str) else env
     env_id = env if isinstance(env, str) else qualified_name(env)
     source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
@@ -144,7 +144,7 @@ def resume(
 
     ``env``: the callable that makes the environment, where the run was given one that has no name.
     """
-    folder = as_folder(run_dir)
+    folder, quiet = as_folder(run_dir), coerce("quiet", quiet, bool)
     config = for_resume(load_valid(folder / CONFIG), settings, folder)
     return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
@@ -168,7 +168,7 @@ def branch(
         callbacks: as for :func:`train`.
     Raises: LimelightError where the checkpoint does not fit the settings.
     """
-    origin = read_origin(str(as_folder(parent)))
+    origin, quiet = read_origin(str(as_folder(parent))), coerce("quiet", quiet, bool)
     config = branched(origin, settings)
     return run(config, factory=env, begin=origin, quiet=quiet, loggers=loggers, callbacks=callbacks)
 

@@ -21,10 +21,11 @@ from limelight.envs.faults import close_env
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError
-from limelight.runs.evaluation import EnvLike, Evaluation, check_fits, env_of, joined, play
+from limelight.runs.evaluation import EnvLike, Evaluation, check_fits, counts, env_of, joined, play
 from limelight.runs.folder import VIDEOS, VideoInfo, write_json
 from limelight.runs.traces import EpisodeTrace
 from limelight.settings.schema import EnvConfig
+from limelight.settings.values import coerce
 from limelight.typing import AnyEnv, EnvFactory
 from limelight.viewing.frames import (
     ATARI_PIXEL_ASPECT,
@@ -71,6 +72,8 @@ def record(
     Raises: EnvError if the environment renders no images; ConfigError if ffmpeg is missing or the file cannot be
         written.
     """
+    episodes, seed, _ = counts(episodes, seed, None)
+    deterministic = coerce("deterministic", deterministic, bool)
     with _prefix_errors("video"):
         ffmpeg()  # first, as this check takes no time
         with _rendered(*env_of(agent, env)) as rendered, VideoWriter(Path(path), rendered.fps) as video:
@@ -86,6 +89,8 @@ def show(
 
     Raises: EnvError if the environment renders no images; ConfigError if there is no display.
     """
+    episodes, seed, _ = counts(episodes, seed, None)
+    deterministic = coerce("deterministic", deterministic, bool)
     with _prefix_errors("render"):
         require_display()
         with _rendered(*env_of(agent, env)) as rendered, Window(f"{rendered.name} · Limelight", rendered.fps) as window:
@@ -176,7 +181,9 @@ class _RenderedEnv:
         """
         try:
             image = self.env.render()
-        except (Exception, SystemExit) as error:  # any rendering library may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # any rendering library may raise anything
             hint = "; MuJoCo needs OpenGL, which MUJOCO_GL selects" if "mujoco" in sys.modules else ""
             raise EnvError(f"{self.name} cannot render here ({_one_line(error)}){hint}") from error
         return to_frame(image, caption, self._pixel)

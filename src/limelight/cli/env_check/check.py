@@ -56,11 +56,15 @@ def check_env(config: EnvConfig, probed: Mapping[str, Any] | None = None) -> lis
         warnings.simplefilter("ignore")  # Gymnasium's own checker would repeat the findings
         try:
             source, run, env = _make(config)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return [Finding("fail", "make", raised("making the environment", error))]
         try:
             found = _inspect(env, run)
-        except (Exception, SystemExit) as error:  # code of its own may run unforeseen
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # code of its own may run unforeseen
             found = [Finding("fail", "contract", raised("a look at the environment", error))]
         found += _close(env)
         if probed is not None and not _broken(found) & {"spaces"}:
@@ -103,7 +107,9 @@ def _plan(found: list[Finding], source: EnvSource, run: TrainConfig) -> list[Fin
         if not broken:
             return findings.plan(source, run)
         return [finding for finding in [findings.network(source, run)] if finding.level == "fail"]
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return [] if broken else [Finding("fail", "training", raised("the second copy", error))]
 
 
@@ -122,7 +128,9 @@ def _close(env: Env) -> list[Finding]:
     """Close the copy; a ``close`` that fails is a finding."""
     try:
         env.close()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return [Finding("warn", "close", f"{raised('close()', error)}; training notes it and goes on")]
     return []
 
@@ -174,7 +182,9 @@ def _gymnasium_checker(env: Env) -> list[Finding]:
     """Return what Gymnasium's own checker refuses, as a warning; nothing where it passes."""
     try:
         check_by_gymnasium(bare_env(env), skip_render_check=True, skip_close_check=True)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if "share an object" not in str(error):  # observations are copied at every step
             return [Finding("warn", "gymnasium", f"its check_env {what_happened(error)}")]
     return []

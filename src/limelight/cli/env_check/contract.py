@@ -26,7 +26,7 @@ from limelight.envs.masks import random_action
 from limelight.errors import EnvError, LimelightError
 from limelight.spaces.images import is_image
 from limelight.spaces.packed import Path, part_of, path_name, walk
-from limelight.spaces.values import first_misfit, is_share
+from limelight.spaces.values import first_misfit, is_masked, is_share
 
 Env = gym.Env[Any, Any]
 
@@ -44,7 +44,9 @@ def call(subject: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     """Call a function of the environment; raises BrokenError about ``subject`` where it raises anything."""
     try:
         return function(*args, **kwargs)
-    except (Exception, SystemExit) as error:  # a user's environment may raise anything, and all of it is a finding
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's environment may raise anything, and all of it is a finding
         raise BrokenError(subject, raised(f"{subject}()", error)) from None
 
 
@@ -198,6 +200,8 @@ def check_obs(space: Space[Any], obs: Any, what: str) -> str:
 
 
 def _check_box(space: Box, value: Any, what: str) -> str:
+    if is_masked(value):
+        raise BrokenError("observation", f"{what} with masked numbers: return its numbers, observation.filled(0)")
     try:
         array = np.asarray(value)
     except Exception as error:  # ragged lists, and what other libraries raise

@@ -17,6 +17,7 @@ from limelight.runs.folder import VIDEOS, read_json, write_json
 from limelight.settings.io import to_dict
 from limelight.settings.named import load_named
 from limelight.settings.schema import TrainConfig
+from limelight.settings.values import require_list
 from limelight.viewing.logger import Logger, require_loggers
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def load_loggers(config: TrainConfig, given: Sequence[Logger]) -> list[Logger]:
 
     Raises: ConfigError for one that cannot be made, with the extra where a package is missing.
     """
+    require_list("loggers", given)
     require_loggers(given)
     named = [_load(text) for text in config.log.logger if text != "tensorboard"]
     return [*named, *given]
