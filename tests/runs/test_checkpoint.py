@@ -202,10 +202,10 @@ def test_a_missing_folder_and_an_unreadable_file_are_named(tmp_path: Path) -> No
 
 
 def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
     write_state(tmp_path / "s", STATE)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format = 2"):
+    with pytest.raises(CheckpointError, match="format = 3"):
         read_state(tmp_path / "s")
 
 

@@ -29,7 +29,7 @@ from limelight.spaces.values import same_bytes
 if TYPE_CHECKING:
     from limelight.typing import State
 
-FORMAT = 1
+FORMAT = 2
 _LARGE = 1 << 16
 """Bytes from which an array that is saved twice is written once."""
 _SHARED = 1 << 20
