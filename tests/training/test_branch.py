@@ -112,7 +112,7 @@ def test_the_parent_and_the_changes_are_recorded(parent: Path, tmp_path: Path) -
         ({"num_epochs": 2, "num_minibatches": 2, "clip_ratio": 0.2, "normalize_advantages": "running"}, set()),
         pytest.param({"algo": "a3c", "num_workers": 1}, {"the episodes", "the random streams"}, marks=pytest.mark.slow),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "new",
 )
 def test_any_setting_can_change_and_what_begins_anew_is_said(
     settings: dict[str, Any], new: set[str] | None, parent: Path, tmp_path: Path
