@@ -30,6 +30,13 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return importlib.import_module
 
 
+@pytest.fixture(autouse=True)
+def _reports_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what benchmarks switch off in their own process."""
+    training = importlib.import_module("limelight.training.run")
+    monkeypatch.setattr(training, "draw_report", training.draw_report)
+
+
 @pytest.fixture
 def stats(script: Script) -> ModuleType:
     return script("stats")

@@ -21,7 +21,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError
-from limelight.spaces.values import same_bytes
+from limelight.spaces.same_bytes import same_bytes
 from limelight.typing import State
 
 SingleOrVectorEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError
 from limelight.runs.array_file import Buffer, array_file
-from limelight.spaces.values import same_bytes
+from limelight.spaces.same_bytes import same_bytes
 
 if TYPE_CHECKING:
     from limelight.typing import State

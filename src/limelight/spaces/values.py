@@ -143,12 +143,3 @@ def describe_simple(space: Space[Any]) -> str:
     if isinstance(space, Box):
         return f"{name}{space.shape} {space.dtype}"
     return name
-
-
-def same_bytes(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Return whether two arrays of one dtype and shape, contiguous in C order, hold the same bytes."""
-    if a is b:
-        return True
-    left, right = (array.reshape(-1).view(np.uint8) for array in (a, b))
-    step = 1 << 20  # compared part by part: a comparison as a whole makes an array as large as both
-    return all(np.array_equal(left[i : i + step], right[i : i + step]) for i in range(0, len(left), step))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import ALIASES, SWITCHES, plain_name, with_settings
 from limelight.settings.schema import NO_STEP_BUDGET, TrainConfig
-from limelight.training.algorithms import AUTO, Algorithm, choose_algorithm, get_algorithm
+from limelight.training.algorithms import ALGORITHMS, AUTO, Algorithm, choose_algorithm, get_algorithm
 from limelight.training.structure import MANY_STEPS, Facts, choose_settings, explain, has_images
 
 if TYPE_CHECKING:
@@ -475,7 +475,8 @@ def resolve_config(
     """
     if settings.get("total_episodes") is not None and not settings.keys() & _STEP_BUDGETS:
         settings = {**settings, "total_timesteps": NO_STEP_BUDGET}
-    asked, algo = with_settings(TrainConfig(), {**settings, "env_id": env_id}), algo.lower()
+    asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
+    algo = algo.lower() if algo.lower() in {*ALGORITHMS, AUTO} else algo
     settings = {name if name in SWITCHES else plain_name(name): value for name, value in settings.items()}
     if asked.env.env_module is not None:  # first, as it may register the id
         from limelight.envs.source import import_env_module  # here, because --help loads this module
