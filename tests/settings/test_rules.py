@@ -267,4 +267,5 @@ def test_wrong_keys_of_infos_are_refused(keys: tuple[str, ...], message: str) ->
 
 
 def test_keys_of_infos_may_hold_any_other_character() -> None:
-    validate(train_config(info_keys=("reward/forward", "agent:x", "sum:a b")))
+    keys = ("reward/forward", "agent:x", "sum:a b")
+    assert validate(train_config(info_keys=keys)).env.info_keys == keys

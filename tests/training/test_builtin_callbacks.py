@@ -57,7 +57,9 @@ def test_each_has_a_short_name(name: str) -> None:
         "StopWithoutImprovement": "", "StopAfter": "(60)", "ScheduleEnvAttr": "('level', {0: 1})",
         "ChangeSetting": "('ent_coef', 0.0, at=5)",
     }[name]  # fmt: skip
-    require_callback(name, load_named("callback", name + arguments, BUILT_IN))
+    callback = load_named("callback", name + arguments, BUILT_IN)
+    require_callback(name, callback)
+    assert type(callback).__name__ == name
 
 
 @pytest.mark.parametrize("text", ["StopAfter", "StopWithoutImprovement(0)", "ScheduleEnvAttr('a', 3)"])

@@ -149,6 +149,7 @@ def test_a_disk_that_refuses_the_page_does_not_end_the_run(tmp_path: Path, clock
     clock.now += 100.0
     page.log(1, 1.0, {})
     page.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"], "no half-written page is left"
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0.5, True), (0.0, False)])

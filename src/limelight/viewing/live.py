@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -144,6 +145,8 @@ class LivePage:
             temporary.replace(self._path)
         except OSError:
             self._broken = True
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         now = time.monotonic()
         self._due = now + max(self._config.log.report_every, (now - began) / MOST_SHARE)
 
