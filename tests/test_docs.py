@@ -37,7 +37,10 @@ from limelight.settings.io import ALIASES, SWITCHES
 from limelight.training.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+FOLDERS = ("agents", "benchmarks")
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).glob("*.md"))]
+)
 OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
 SYNTAXES: dict[str, Syntax[Any]] = {
     s.prog.split()[1]: s for s in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, DOCTOR)

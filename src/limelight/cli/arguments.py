@@ -49,7 +49,7 @@ class EvaluateArguments:
     """Evaluate a trained agent over fresh episodes."""
 
     run_dir: Path
-    """Folder of a run."""
+    """Folder of a run, or of a saved agent."""
     episodes: Annotated[int | None, Range(ge=1)] = None
     """Episodes to evaluate: default 100; with --video or --render, only those that are shown."""
     seed: Annotated[int, Range(ge=0)] = 0
@@ -77,7 +77,7 @@ class EvaluateArguments:
     json: bool = False
     """Print one JSON object and nothing else, with all episodes; output of the environment goes to stderr."""
     video: bool = False
-    """Write an MP4 file of the agent's episodes into RUN_DIR/videos, with the score above the frames."""
+    """Write an MP4 file of the agent's episodes into RUN_DIR/videos (of a saved agent: runs/evaluations), with the score above."""
     render: bool = False
     """Show the agent's episodes in a window, in real time."""
     video_episodes: Annotated[int, Range(ge=1)] = 1
