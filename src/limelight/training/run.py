@@ -29,7 +29,7 @@ from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs import env_numbers
 from limelight.runs.agent import Agent, load
-from limelight.runs.checkpoint import describe_skipped, latest_checkpoint, read_state
+from limelight.runs.checkpoint import describe_skipped, has_state, latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import (
     COMMAND,
@@ -494,7 +494,8 @@ def read_checkpoint(run_dir: Path, notify: Callable[[str], None] = lambda note: 
     """
     newest = latest_checkpoint(run_dir)
     if newest is None:
-        raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}")
+        begin = f"; --from {run_dir}:best begins a new run from its best agent" if has_state(run_dir / "best") else ""
+        raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}{begin}")
     skipped = describe_skipped(run_dir, newest)
     if skipped is not None:
         notify(skipped)
