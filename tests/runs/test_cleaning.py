@@ -48,8 +48,8 @@ def test_checkpoints_go_and_the_best_agent_stays(run: Path, capsys: pytest.Captu
     assert cli.main(["report", str(run)]) == 0
     capsys.readouterr()
     refused = refusal(capsys, "train", "--resume", str(run), "--total-timesteps", "400")
-    assert f"no intact checkpoint in {run}/checkpoints; --from {run}:best begins a new run" in refused
-    limelight.branch(f"{run}:best", run_dir=str(run.parent / "from-best"), total_timesteps=200, quiet=True)
+    assert f"no intact checkpoint in {run}/checkpoints; --init-agent {run} begins a new run" in refused
+    limelight.train("CartPole-v1", init_agent=run, run_dir=str(run.parent / "next"), eval_every=0, **TINY)
     assert cleaning.clean(run).freed == 0
 
 

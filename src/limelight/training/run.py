@@ -494,7 +494,7 @@ def read_checkpoint(run_dir: Path, notify: Callable[[str], None] = lambda note: 
     """
     newest = latest_checkpoint(run_dir)
     if newest is None:
-        begin = f"; --from {run_dir}:best begins a new run from its best agent" if has_state(run_dir / "best") else ""
+        begin = f"; --init-agent {run_dir} begins a new run with its best agent" if has_state(run_dir / "best") else ""
         raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}{begin}")
     skipped = describe_skipped(run_dir, newest)
     if skipped is not None:
