@@ -68,7 +68,7 @@ from limelight.viewing.live import LivePage
 from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.record import check_video
-from limelight.viewing.tensorboard import TensorBoardLogger
+from limelight.viewing.tensorboard import TensorBoardLogger, writes_tensorboard
 from limelight.viewing.time_spent import advice
 
 
@@ -468,7 +468,7 @@ def make_loggers(
         JsonlLogger(run_dir / METRICS, resume_step=resume_step),
         MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step, config.env.info_keys),
     ]
-    if config.log.tensorboard or "tensorboard" in config.log.logger:
+    if writes_tensorboard(config):
         own.append(TensorBoardLogger(run_dir, resume_step))
     if config.log.report_every:
         command = (run_dir / COMMAND).read_text(encoding="utf-8").strip()
