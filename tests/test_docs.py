@@ -17,19 +17,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import limelight
-from limelight.cli.arguments import (
-    CHECK,
-    COMPARE,
-    DOCTOR,
-    EVALUATE,
-    EXPLAIN,
-    LIST,
-    REPLAY,
-    REPORT,
-    TRAIN,
-    train_request,
-)
-from limelight.cli.flags import Syntax, parse
+from limelight.cli.arguments import SYNTAXES, train_request
+from limelight.cli.flags import parse
 from limelight.cli.main import COMMANDS, main
 from limelight.envs import minigrid
 from limelight.envs.games import game_of
@@ -42,9 +31,6 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).glob("*.md"))]
 )
 OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
-SYNTAXES: dict[str, Syntax[Any]] = {
-    s.prog.split()[1]: s for s in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, DOCTOR)
-}
 SHELL = ("sh", "bash", "console")
 # Flags that are mentioned and belong to other programs.
 OTHERS_FLAGS = {"--index-url", "--logdir", "--no-cov", "--check", "--strict", "--record"}

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from limelight.cli import main as cli
-from limelight.cli.arguments import CHECK, DOCTOR, EVALUATE, LIST, REPORT, TRAIN
+from limelight.cli.arguments import SYNTAXES
 from limelight.cli.flags import Syntax
 from limelight.cli.help import field_docs, help_text, unused_by
 from limelight.settings.io import all_settings, sections_of, settings_of, with_settings
 from limelight.settings.schema import TrainConfig
-
-SYNTAXES: list[Syntax[Any]] = [TRAIN, EVALUATE, REPORT, LIST, CHECK, DOCTOR]
 
 
 def text(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -76,7 +74,7 @@ def test_train_help_shows_the_sections_that_the_run_uses(
 
 
 @pytest.mark.parametrize("width", [80, 140])
-@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.prog)
+@pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=lambda syntax: syntax.prog)
 def test_help_is_as_wide_as_the_terminal_and_in_plain_words(
     syntax: Syntax[Any], width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +123,9 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
         "replay RUN_DIR [--NAME VALUE ...]",
         "list envs|algos|presets|runs [TEXT] [--NAME VALUE ...]",
         "check ENV_ID [--NAME VALUE ...]",
+        "clean RUN_DIR... [--NAME VALUE ...]",
         "doctor [--NAME VALUE ...]",
+        "completion bash|zsh|fish",
     ]
 
 
@@ -136,7 +136,7 @@ def test_evaluate_and_check_show_how_to_change_the_environment(capsys: pytest.Ca
         assert "--max-episode-steps INT" in out
 
 
-@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.prog)
+@pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=lambda syntax: syntax.prog)
 def test_every_argument_is_documented(syntax: Syntax[Any]) -> None:
     assert settings_of(syntax.kind).keys() <= field_docs(syntax.kind).keys()
     assert syntax.kind.__doc__

@@ -17,11 +17,13 @@ from helpers.manual_workers import draw_no_report, quick_config
 from limelight.algo.episodes import Episode
 from limelight.envs.episode_info import EpisodeInfo
 from limelight.runs.reader import read_run
+from limelight.settings.io import with_settings
+from limelight.settings.schema import TrainConfig
 from limelight.training.run import resume, run
 from limelight.viewing.jsonl import JsonlLogger
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.seeds_progress import Tail
-from limelight.viewing.tensorboard import TensorBoardLogger
+from limelight.viewing.tensorboard import TensorBoardLogger, writes_tensorboard
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -266,3 +268,14 @@ def test_numbers_survive_a_resume_exactly(tmp_path: Path, monkeypatch: pytest.Mo
     keys = ("env/sum:cost", "env/is_success", "rollout/episodes")
     mine, theirs = (read_jsonl(Path(folder) / "metrics.jsonl") for folder in (parts, whole))
     assert [row[key] for row in mine for key in keys] == [row[key] for row in theirs for key in keys]
+
+
+def test_events_are_written_where_the_package_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def writes(**settings: Any) -> bool:
+        return writes_tensorboard(with_settings(TrainConfig(), settings))
+
+    assert writes()
+    assert not writes(tensorboard=False)
+    assert writes(tensorboard=False, logger=("tensorboard",))
+    monkeypatch.setattr("limelight.viewing.tensorboard.find_spec", lambda name: None)
+    assert not writes()

@@ -161,6 +161,24 @@ class CheckArguments:
     """Train as well, a minute at most, on tasks with known values in its spaces: are the settings at fault?"""
 
 
+@dataclass(frozen=True)
+class CleanArguments:
+    """Drop the checkpoints of runs that have ended; results, videos and the best agent stay."""
+
+    run_dirs: tuple[Path, ...]
+    """Folders of runs, or of several runs each."""
+    unfinished: bool = False
+    """Clean runs that were stopped or failed too; these cannot be resumed afterwards."""
+
+
+@dataclass(frozen=True)
+class CompletionArguments:
+    """Print the script that completes commands, flags, values and environments in a shell."""
+
+    shell: Literal["bash", "zsh", "fish"]
+    """For which shell."""
+
+
 OF_TRAINING = (
     "algo", "preset", "num_envs", "num_steps", "hidden_sizes", "core", "encoder", "device", "gamma", "learning_rate",
     "ent_coef", "normalize_obs", "normalize_rewards",
@@ -181,6 +199,12 @@ CHECK = Syntax(
     ("env_id",),
     settings=("env_kwargs", "env_module", "max_episode_steps", *OF_TRAINING),
 )
+CLEAN = Syntax("limelight clean", CleanArguments, ("run_dirs",))
+COMPLETION = Syntax("limelight completion", CompletionArguments, ("shell",))
+SYNTAXES: dict[str, Syntax[Any]] = {
+    syntax.prog.split()[1]: syntax
+    for syntax in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, CLEAN, DOCTOR, COMPLETION)
+}
 
 
 @dataclass(frozen=True)

@@ -384,6 +384,23 @@ def _doctor(argv: list[str]) -> int:
     return doctor(argv)
 
 
+def _completion(argv: list[str]) -> int:
+    from limelight.cli.arguments import COMPLETION
+    from limelight.cli.flags import parse
+
+    if print_help(argv, COMPLETION):
+        return 0
+    shell = parse(COMPLETION, argv, notice).arguments.shell
+    from limelight.cli.completion import FILES, completion
+    from limelight.envs.source import known_ids
+    from limelight.training.algorithms import ALGORITHMS, AUTO
+    from limelight.training.presets import CHOICES
+
+    names = {"env_id": known_ids(), "algo": [AUTO, *ALGORITHMS], "preset": CHOICES, "run_dir": FILES}
+    print(completion(shell, {name: command.summary for name, command in COMMANDS.items()}, names))
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
     "train": Command("train [ENV_ID] [--algo NAME] ...", "train and evaluate an agent", _train),
     "evaluate": Command("evaluate RUN_DIR [--video] ...", "evaluate a trained agent, or watch it", _evaluate),
@@ -393,5 +410,7 @@ COMMANDS: dict[str, Command] = {
     "replay": Command("replay RUN_DIR", "where did this run's NaN begin?", views.replay),
     "list": Command("list envs|algos|presets|runs [TEXT]", "environments, algorithms, presets or runs", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
+    "clean": Command("clean RUN_DIR...", "drop checkpoints, keep results", views.clean),
     "doctor": Command("doctor [--json]", "versions, machine, missing extras, and a self-test", _doctor),
+    "completion": Command("completion bash|zsh|fish", "the script that completes commands in a shell", _completion),
 }

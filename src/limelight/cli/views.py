@@ -1,4 +1,4 @@
-"""The subcommands that show runs: report, compare, explain, replay, list runs."""
+"""The subcommands about run folders: report, compare, explain, replay, list runs, clean."""
 
 from __future__ import annotations
 
@@ -92,4 +92,26 @@ def list_runs(folder: str, as_json: bool) -> int:
     width = columns if columns or not sys.stdout.isatty() else 80
     for line in run_table(entries, width or 10_000):
         print(line)
+    return 0
+
+
+def clean(argv: list[str]) -> int:
+    """Drop the checkpoints of runs, and print a line for each run."""
+    from limelight.cli.arguments import CLEAN
+    from limelight.cli.flags import parse
+
+    if print_help(argv, CLEAN):
+        return 0
+    arguments = parse(CLEAN, argv, notice).arguments
+    from limelight.runs import cleaning
+    from limelight.viewing.groups import run_folders
+    from limelight.viewing.numbers import megabytes
+
+    for folder in [run for given in arguments.run_dirs for run in run_folders(given)]:
+        done = cleaning.clean(folder, arguments.unfinished)
+        kept = f", {done.kept.name} stays as its only agent" if done.kept else ""
+        print(
+            f"{folder}: "
+            + (f"left as it is ({done.reason})" if done.reason else f"{megabytes(done.freed)} freed{kept}")
+        )
     return 0

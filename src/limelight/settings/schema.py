@@ -293,7 +293,7 @@ class LogConfig:
     log_every: Annotated[int, Range(ge=1)] = 2_000
     """Environment steps between two rows of metrics."""
     tensorboard: bool = True
-    """Write TensorBoard events as well."""
+    """Write TensorBoard events as well, where the package tensorboard is installed (extra ``tensorboard``)."""
     logger: tuple[str, ...] = ()
     """Further loggers: wandb, swanlab, mlflow, trackio, tensorboard, or ``package.module:Class`` (docs/loggers.md)."""
     callback: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs import env_numbers
 from limelight.runs.agent import Agent, load
-from limelight.runs.checkpoint import describe_skipped, latest_checkpoint, read_state
+from limelight.runs.checkpoint import describe_skipped, has_state, latest_checkpoint, read_state
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import (
     COMMAND,
@@ -68,7 +68,7 @@ from limelight.viewing.live import LivePage
 from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.monitor_csv import MonitorCsvLogger
 from limelight.viewing.record import check_video
-from limelight.viewing.tensorboard import TensorBoardLogger
+from limelight.viewing.tensorboard import TensorBoardLogger, writes_tensorboard
 from limelight.viewing.time_spent import advice
 
 
@@ -468,7 +468,7 @@ def make_loggers(
         JsonlLogger(run_dir / METRICS, resume_step=resume_step),
         MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step, config.env.info_keys),
     ]
-    if config.log.tensorboard or "tensorboard" in config.log.logger:
+    if writes_tensorboard(config):
         own.append(TensorBoardLogger(run_dir, resume_step))
     if config.log.report_every:
         command = (run_dir / COMMAND).read_text(encoding="utf-8").strip()
@@ -494,7 +494,8 @@ def read_checkpoint(run_dir: Path, notify: Callable[[str], None] = lambda note: 
     """
     newest = latest_checkpoint(run_dir)
     if newest is None:
-        raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}")
+        begin = f"; --init-agent {run_dir} begins a new run with its best agent" if has_state(run_dir / "best") else ""
+        raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}{begin}")
     skipped = describe_skipped(run_dir, newest)
     if skipped is not None:
         notify(skipped)

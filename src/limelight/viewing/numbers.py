@@ -44,6 +44,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{secs:02}" if hours else f"{minutes}:{secs:02}"
 
 
+def megabytes(size: int) -> str:
+    """Return ``12.3 MB``, ``0.04 MB`` or ``0 MB`` for a number of bytes."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e6:.2g} MB"
+
+
 def _exponent(value: float) -> int:
     """Return n of the leading digit's 10ⁿ; 0 for 0, infinities and NaN."""
     return math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0

@@ -10,14 +10,20 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
-
+    from limelight.settings.schema import TrainConfig
 
 _OVER_EPISODES = ("ep_rew_mean", "ep_len_mean", "ep_rew_max")
+
+
+def writes_tensorboard(config: TrainConfig) -> bool:
+    """Return whether the run writes events: by default wherever the package is installed."""
+    return "tensorboard" in config.log.logger or (config.log.tensorboard and find_spec("tensorboard") is not None)
 
 
 class TensorBoardLogger:

@@ -110,7 +110,7 @@ def test_a_service_that_fails_later_is_a_note_and_training_goes_on(
     assert client.calls[-1] == ("finish",)
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", [*SERVICES, "tensorboard"])
 def test_a_missing_client_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("limelight.viewing.clients.client_logger.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as error:

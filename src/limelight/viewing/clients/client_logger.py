@@ -131,6 +131,8 @@ def load_loggers(config: TrainConfig, given: Sequence[Logger]) -> list[Logger]:
     """
     require_list("loggers", given)
     require_loggers(given)
+    if "tensorboard" in config.log.logger:
+        _require_installed("tensorboard")
     named = [_load(text) for text in config.log.logger if text != "tensorboard"]
     return [*named, *given]
 
@@ -140,9 +142,13 @@ def _load(text: str) -> Logger:
         logger = load_named("logger", text, {"tensorboard": "", **SERVICES})
         require_loggers([logger])
         return logger
-    if find_spec(text) is None:
-        raise ConfigError(f"logger = {text}: {text} is not installed; pip install 'limelight-rl[{text}]'")
+    _require_installed(text)
     return ClientLogger(text, load_named("logger", text, SERVICES))
+
+
+def _require_installed(service: str) -> None:
+    if find_spec(service) is None:
+        raise ConfigError(f"logger = {service}: {service} is not installed; pip install 'limelight-rl[{service}]'")
 
 
 def start_loggers(loggers: Sequence[Logger], run_dir: Path, config: TrainConfig, resume_step: int | None) -> None:
