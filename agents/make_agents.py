@@ -50,10 +50,12 @@ RECIPES = {
     ),
     "acrobot": Recipe("Acrobot-v1 --seed 1 --total-timesteps 300000"),
     "pendulum": Recipe("Pendulum-v1 --seed 1"),
-    "lunarlander": Recipe("LunarLander-v3 --seed 1 --checkpoint-every 50000 --keep-last 20", "box2d"),
+    "lunarlander": Recipe(
+        "LunarLander-v3 --backend sync --total-timesteps 600000 --seed 1 --checkpoint-every 50000 --keep-last 12", "box2d"
+    ),
     "bipedalwalker": Recipe("BipedalWalker-v3 --seed 1", "box2d"),
     "halfcheetah": Recipe("HalfCheetah-v5 --seed 1", "mujoco"),
-    "pong": Recipe("ALE/Pong-v5 --algo a3c --num-workers 2 --seed 1", "atari"),
+    "pong": Recipe("ALE/Pong-v5 --algo a3c --num-workers 2 --seed 1", "atari", episodes=10),
 }
 
 
@@ -72,10 +74,7 @@ def main() -> None:
 
 def make(name: str, recipe: Recipe) -> str:
     """Train an agent where its run is not there yet, and write its folder; return its score in words."""
-    run_dir = RUNS / name
-    if not (run_dir / SUMMARY).is_file():
-        words = [*recipe.words.split(), "--run-dir", run_dir.as_posix()]
-        subprocess.run([sys.executable, "-m", "limelight", "train", *words], check=True)
+    run_dir = train(name, recipe)
     run, folder = read_run(run_dir), HERE / name
     limelight.load(run_dir).save(folder)
     judged = limelight.evaluate(limelight.load(folder), episodes=recipe.episodes, seed=SEED)
@@ -83,6 +82,15 @@ def make(name: str, recipe: Recipe) -> str:
     (folder / COMMAND).write_text(run.command + "\n", encoding="utf-8")
     write_json(folder / SUMMARY, {**summary(run), "extra": recipe.extra, "evaluation": statistics(judged)})
     return f"{name}: {judged.mean_return:.1f} ± {judged.std_return:.1f} over {judged.episodes} episodes"
+
+
+def train(name: str, recipe: Recipe) -> Path:
+    """Train an agent where its run is not there yet; return the folder of the run."""
+    run_dir = RUNS / name
+    if not (run_dir / SUMMARY).is_file():
+        words = [*recipe.words.split(), "--run-dir", run_dir.as_posix()]
+        subprocess.run([sys.executable, "-m", "limelight", "train", *words], check=True)
+    return run_dir
 
 
 def summary(run: RunData) -> dict[str, Any]:
