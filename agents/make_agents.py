@@ -2,7 +2,7 @@
 
     python agents/make_agents.py cartpole acrobot    # some of them; without names: the table only
 
-Runs are kept in ``runs/agents``; a run that is there already is read and not run again.
+Runs are kept in ``runs/agents``: one that has come to its end is not run again, one that was stopped is resumed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 import limelight
-from limelight.runs.folder import COMMAND, SUMMARY, read_json, write_json
+from limelight.runs.folder import COMMAND, CONFIG, SUMMARY, read_json, write_json
+from limelight.runs.listing import FINISHED
 from limelight.runs.reader import RunData, read_run
 
 HERE = Path(__file__).parent
@@ -51,11 +52,13 @@ RECIPES = {
     "acrobot": Recipe("Acrobot-v1 --seed 1 --total-timesteps 300000"),
     "pendulum": Recipe("Pendulum-v1 --seed 1"),
     "lunarlander": Recipe(
-        "LunarLander-v3 --backend sync --total-timesteps 600000 --seed 1 --checkpoint-every 50000 --keep-last 12", "box2d"
+        "LunarLander-v3 --backend sync --total-timesteps 600000 --seed 1 --checkpoint-every 50000 --keep-last 12",
+        "box2d",
     ),
     "bipedalwalker": Recipe("BipedalWalker-v3 --seed 1", "box2d"),
     "halfcheetah": Recipe("HalfCheetah-v5 --seed 1", "mujoco"),
     "pong": Recipe("ALE/Pong-v5 --algo a3c --num-workers 2 --seed 1", "atari", episodes=10),
+    "breakout": Recipe("ALE/Breakout-v5 --algo a3c --num-workers 2 --seed 1", "atari", episodes=10),
 }
 
 
@@ -63,21 +66,25 @@ def main() -> None:
     """Make the agents that are named, then the table of all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RECIPES))
-    names = parser.parse_args().names
+    parser.add_argument("--as-they-are", action="store_true", help="take runs that were stopped; do not resume them")
+    parser.add_argument("--episodes", type=int, help="by which the agents are judged, instead of their own number")
+    args = parser.parse_args()
+    names = args.names
     for name in [name for name in names if name not in RECIPES]:
         parser.error(f"{name}: no such agent; there are {', '.join(RECIPES)}")
     for name in names:
-        print(make(name, RECIPES[name]), flush=True)
+        if not args.as_they_are:
+            train(name, RECIPES[name])
+        print(make(name, RECIPES[name], args.episodes or RECIPES[name].episodes), flush=True)
     readme = HERE / "README.md"
     readme.write_text(TABLE.sub(lambda _: table(), readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def make(name: str, recipe: Recipe) -> str:
-    """Train an agent where its run is not there yet, and write its folder; return its score in words."""
-    run_dir = train(name, recipe)
-    run, folder = read_run(run_dir), HERE / name
-    limelight.load(run_dir).save(folder)
-    judged = limelight.evaluate(limelight.load(folder), episodes=recipe.episodes, seed=SEED)
+def make(name: str, recipe: Recipe, episodes: int) -> str:
+    """Write the folder of an agent from its run; return its score in words."""
+    run, folder = read_run(RUNS / name), HERE / name
+    limelight.load(run.folder).save(folder)
+    judged = limelight.evaluate(limelight.load(folder), episodes=episodes, seed=SEED)
     draw(run, folder / CURVE)
     (folder / COMMAND).write_text(run.command + "\n", encoding="utf-8")
     write_json(folder / SUMMARY, {**summary(run), "extra": recipe.extra, "evaluation": statistics(judged)})
@@ -85,10 +92,11 @@ def make(name: str, recipe: Recipe) -> str:
 
 
 def train(name: str, recipe: Recipe) -> Path:
-    """Train an agent where its run is not there yet; return the folder of the run."""
+    """Train an agent, or resume its run, unless that has come to its end; return the folder of the run."""
     run_dir = RUNS / name
-    if not (run_dir / SUMMARY).is_file():
-        words = [*recipe.words.split(), "--run-dir", run_dir.as_posix()]
+    if read_json(run_dir / SUMMARY).get("status") not in FINISHED:
+        to_run = ["--run-dir", run_dir.as_posix()]
+        words = ["--resume", run_dir.as_posix()] if (run_dir / CONFIG).is_file() else [*recipe.words.split(), *to_run]
         subprocess.run([sys.executable, "-m", "limelight", "train", *words], check=True)
     return run_dir
 
@@ -97,7 +105,8 @@ def summary(run: RunData) -> dict[str, Any]:
     """Return the results of the run, what it was trained on, and with which versions."""
     kept = ("python", "limelight-rl", "torch", "numpy", "gymnasium", "processor", "cpu_count")
     backend = {"backend": run.config.env.backend, "num_workers": run.config.workers.num_workers}
-    return {**run.summary, **backend, **{key: run.system[key] for key in kept}}
+    budget = {"budget": run.config.total_timesteps}
+    return {**run.summary, **budget, **backend, **{key: run.system[key] for key in kept}}
 
 
 def statistics(judged: limelight.Evaluation) -> dict[str, Any]:
@@ -158,10 +167,16 @@ def table() -> str:
         words = " ".join(word for word in shlex.split(command) if word not in ("--run-dir", f"runs/agents/{name}"))
         rows.append(
             f"| `{name}` | **{decimal(score['mean'])}** ({decimal(score['min'])} to {decimal(score['max'])}) "
-            f"| {score['episodes']} | {found['total_timesteps']:,} | {found['wall_seconds'] / 60:.1f} | `{words}` |"
+            f"| {score['episodes']} | {steps(found)} | {found['wall_seconds'] / 60:.1f} | `{words}` |"
         )
     curves = " ".join(f"![{name}: returns over steps]({name}/{CURVE})" for name in made)
     return "\n".join([*rows, "", curves, ""])
+
+
+def steps(found: dict[str, Any]) -> str:
+    """Return the steps of a run, beside its budget where it was stopped before."""
+    done = f"{found['total_timesteps']:,}"
+    return done if found["status"] in FINISHED else f"{done}, stopped, of {found['budget']:,}"
 
 
 def decimal(value: float) -> str:

@@ -2,9 +2,9 @@
 
     python docs/make_images.py [NAME ...] [--output docs/images]
 
-``learning.gif`` is made of the run of ``agents/make_agents.py lunarlander`` (minutes, extra ``box2d``), which is made if
-it is not there. The pictures of the report and of the terminal need Chromium or Chrome. The other files of docs/images
-are plots of runs in benchmarks/results, which took hours.
+``learning.gif`` shows the run of ``agents/make_agents.py lunarlander`` (minutes; extra ``box2d``), made if it is
+not there. The pictures of the report and of the terminal need Chromium or Chrome. The other files of docs/images are
+plots of runs in benchmarks/results, which took hours.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def write_curve(path: Path, folder: Path) -> None:
 
 def write_report(path: Path, folder: Path) -> None:
     """Write the upper part of a report as a browser shows it."""
-    photograph(curve_run(folder) / "report.html", path, 1240, 1000)
+    photograph(curve_run(folder) / "report.html", path, 1240, 950)
 
 
 def photograph(page: Path, path: Path, width: int, height: int) -> None:
@@ -134,7 +134,12 @@ def photograph(page: Path, path: Path, width: int, height: int) -> None:
     if browser is None:
         sys.exit(f"{path.name} needs a browser: one of {', '.join(names)}")
     shot = page.with_suffix(".png")
-    size = [f"--window-size={width},{height}", f"--screenshot={shot}", "--hide-scrollbars", "--virtual-time-budget=8000"]
+    size = [
+        f"--window-size={width},{height}",
+        f"--screenshot={shot}",
+        "--hide-scrollbars",
+        "--virtual-time-budget=8000",
+    ]
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", *size, page.absolute().as_uri()]
     subprocess.run(command, check=True, capture_output=True)
     Image.open(shot).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -28,7 +28,11 @@ from limelight.training.algorithms import ALGORITHMS
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("agents", "benchmarks")
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).glob("*.md"))]
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(page for name in FOLDERS for page in (ROOT / name).glob("*.md")),
+    ]
 )
 OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
 SHELL = ("sh", "bash", "console")

@@ -77,7 +77,7 @@ class EvaluateArguments:
     json: bool = False
     """Print one JSON object and nothing else, with all episodes; output of the environment goes to stderr."""
     video: bool = False
-    """Write an MP4 file of the agent's episodes into RUN_DIR/videos (of a saved agent: runs/evaluations), with the score above."""
+    """Write an MP4 file of the agent's episodes into RUN_DIR/videos; of a saved agent: runs/evaluations."""
     render: bool = False
     """Show the agent's episodes in a window, in real time."""
     video_episodes: Annotated[int, Range(ge=1)] = 1
