@@ -34,7 +34,7 @@ from limelight.viewing.frames import to_frame
 
 HERE = Path(__file__).parent
 LEARNER, ENV, SEED = "lunarlander", "LunarLander-v3", 1
-STAGES = (50_000, 600_000)
+STAGES = (50_000, 300_000)
 """Environment steps after which the animation shows the agent, beside the untrained one."""
 CURVE = "limelight train CartPole-v1 --seed 1 --total-timesteps 100000 --run-dir runs/cartpole"
 PANEL, GAP, PAPER = 320, 8, (24, 26, 31)
