@@ -123,6 +123,7 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
         "replay RUN_DIR [--NAME VALUE ...]",
         "list envs|algos|presets|runs [TEXT] [--NAME VALUE ...]",
         "check ENV_ID [--NAME VALUE ...]",
+        "push RUN_DIR REPO [--NAME VALUE ...]",
         "clean RUN_DIR... [--NAME VALUE ...]",
         "doctor [--NAME VALUE ...]",
         "completion bash|zsh|fish",

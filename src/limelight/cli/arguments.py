@@ -49,7 +49,7 @@ class EvaluateArguments:
     """Evaluate a trained agent over fresh episodes."""
 
     run_dir: Path
-    """Folder of a run."""
+    """Folder of a run or of a saved agent, or hf:user/name of the Hugging Face Hub."""
     episodes: Annotated[int | None, Range(ge=1)] = None
     """Episodes to evaluate: default 100; with --video or --render, only those that are shown."""
     seed: Annotated[int, Range(ge=0)] = 0
@@ -162,6 +162,24 @@ class CheckArguments:
 
 
 @dataclass(frozen=True)
+class PushArguments:
+    """Evaluate an agent and upload it to the Hugging Face Hub, with a model card, its curve and a video."""
+
+    run_dir: Path
+    """Folder of a run or of a saved agent."""
+    repo: str
+    """Name on the hub, user/name; it is made if it does not exist."""
+    episodes: Annotated[int, Range(ge=1)] = 100
+    """Greedy episodes of the evaluation whose scores are on the card."""
+    seed: Annotated[int, Range(ge=0)] = 0
+    """Seed of that evaluation."""
+    private: bool = False
+    """Make the repository private, if it is new."""
+    dry_run: Path | None = None
+    """Write the files into this folder and upload nothing."""
+
+
+@dataclass(frozen=True)
 class CleanArguments:
     """Drop the checkpoints of runs that have ended; results, videos and the best agent stay."""
 
@@ -200,10 +218,11 @@ CHECK = Syntax(
     settings=("env_kwargs", "env_module", "max_episode_steps", *OF_TRAINING),
 )
 CLEAN = Syntax("limelight clean", CleanArguments, ("run_dirs",))
+PUSH = Syntax("limelight push", PushArguments, ("run_dir", "repo"))
 COMPLETION = Syntax("limelight completion", CompletionArguments, ("shell",))
 SYNTAXES: dict[str, Syntax[Any]] = {
     syntax.prog.split()[1]: syntax
-    for syntax in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, CLEAN, DOCTOR, COMPLETION)
+    for syntax in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, PUSH, CLEAN, DOCTOR, COMPLETION)
 }
 
 

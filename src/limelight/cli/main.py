@@ -409,6 +409,7 @@ COMMANDS: dict[str, Command] = {
     "replay": Command("replay RUN_DIR", "where did this run's NaN begin?", views.replay),
     "list": Command("list envs|algos|presets|runs [TEXT]", "environments, algorithms, presets or runs", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
+    "push": Command("push AGENT user/name", "share an agent on the Hugging Face Hub", views.push),
     "clean": Command("clean RUN_DIR...", "drop checkpoints, keep results", views.clean),
     "doctor": Command("doctor [--json]", "versions, machine, missing extras, and a self-test", _doctor),
     "completion": Command("completion bash|zsh|fish", "the script that completes commands in a shell", _completion),

@@ -1,10 +1,11 @@
-"""The subcommands about run folders: report, compare, explain, replay, list runs, clean."""
+"""The subcommands about run folders: report, compare, explain, replay, list runs, push, clean."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from limelight.cli.output import notice, print_help
@@ -92,6 +93,29 @@ def list_runs(folder: str, as_json: bool) -> int:
     width = columns if columns or not sys.stdout.isatty() else 80
     for line in run_table(entries, width or 10_000):
         print(line)
+    return 0
+
+
+def push(argv: list[str]) -> int:
+    """Evaluate an agent, write its card and upload both; print the address."""
+    from limelight.cli.arguments import PUSH
+    from limelight.cli.flags import parse
+    from limelight.cli.output import stdout_reserved
+
+    if print_help(argv, PUSH):
+        return 0
+    arguments = parse(PUSH, argv, notice).arguments
+    from limelight.runs import hub
+    from limelight.runs.folder import empty_folder
+    from limelight.viewing.model_card import pack
+
+    hub.require_repo(arguments.repo)
+    with tempfile.TemporaryDirectory() as temporary, stdout_reserved():
+        folder = Path(temporary) if arguments.dry_run is None else empty_folder(arguments.dry_run, "dry_run")
+        notice(f"evaluating {arguments.run_dir} over {arguments.episodes} episodes")
+        pack(arguments.run_dir, folder, arguments.repo, arguments.episodes, arguments.seed)
+        where = str(folder) if arguments.dry_run else hub.upload(folder, arguments.repo, arguments.private)
+    print(where)
     return 0
 
 

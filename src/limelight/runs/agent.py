@@ -28,6 +28,7 @@ from limelight.runs.checkpoint import (
     write_state,
 )
 from limelight.runs.folder import as_folder
+from limelight.runs.hub import download, is_on_hub
 from limelight.runs.rows import RecurrentState, Row, forward, log_prob_of, probabilities_of, read_row
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
@@ -260,14 +261,14 @@ def _saved_reward_statistics(state: State) -> RunningMeanStd | None:
 
 
 def load(run_dir: str | Path, which: str = "best") -> Agent:
-    """Load the agent of a run folder (or of a folder written by :meth:`Agent.save`).
+    """Load the agent of a run folder, of a folder written by :meth:`Agent.save`, or of the Hugging Face Hub.
 
     Args:
-        run_dir: the folder.
+        run_dir: the folder, or ``hf:user/name`` (``hf:user/name@revision``).
         which: ``best`` (the agent of the best evaluation; of the last checkpoint if there was none) or ``last``.
     Raises: CheckpointError if there is no agent, or it is damaged.
     """
-    folder = as_folder(run_dir)
+    folder = download(run_dir) if is_on_hub(run_dir) else as_folder(run_dir)
     if which not in ("best", "last"):
         raise ConfigError(f"which = {which!r}: must be best | last")
     if not folder.is_dir():

@@ -111,6 +111,20 @@ def new_folder(config: TrainConfig, name: str) -> Path:
     return folder
 
 
+def empty_folder(path: Path, name: str) -> Path:
+    """Make a folder that a user gave as the argument ``name``, or take it if it is empty; return it.
+
+    Raises: ConfigError.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise ConfigError(f"{name} = {path}: is not empty; give a new folder")
+    except OSError as error:
+        raise ConfigError(f"{name} = {path}: cannot be made ({error.strerror})") from None
+    return path
+
+
 def _default_folder(config: TrainConfig, name: str) -> Path:
     """Return ``runs/<env>/<name>-<time>``, with a number appended if two runs start in the same second."""
     env = re.sub(r"[^\w.-]+", "_", config.env.env_id)
