@@ -40,6 +40,8 @@ class TrainArguments:
     """Begin a new run from a checkpoint, RUN[:best|:last|:STEP], with any setting changed (docs/branches.md)."""
     init_agent: Path | None = None
     """Begin with the weights and the normalisation of the agent in this folder, where they fit."""
+    init_from_dataset: str | None = None
+    """Begin with a policy that imitates this Minari dataset, by its name or folder (docs/datasets.md)."""
     quiet: bool = False
     """Print only the last line."""
 
@@ -76,6 +78,8 @@ class EvaluateArguments:
     """Print a line per episode as well: its return and its length."""
     json: bool = False
     """Print one JSON object and nothing else, with all episodes; output of the environment goes to stderr."""
+    record_dataset: str | None = None
+    """Write the episodes as a Minari dataset of this name, such as cartpole/expert-v0."""
     video: bool = False
     """Write an MP4 file of the agent's episodes into RUN_DIR/videos, with the score above the frames."""
     render: bool = False
@@ -243,6 +247,8 @@ class TrainRequest:
     """The checkpoint of another run to begin from."""
     init_agent: Path | None = None
     """The folder of the agent to begin with."""
+    init_from_dataset: str | None = None
+    """The dataset to imitate before the first step."""
 
 
 @dataclass(frozen=True)
@@ -281,13 +287,15 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     if arguments.config is not None:
         start = dataclasses.replace(load_valid(arguments.config), run_dir=None)
         config = validate(with_settings(start, settings))
-        return TrainRequest(config, None, None, quiet, settings, seeds, None, donor)
+        return TrainRequest(config, None, None, quiet, settings, seeds, None, donor, arguments.init_from_dataset)
     from limelight.envs.source import resolve_env
 
     start = with_settings(TrainConfig(), settings)
     source = resolve_env(start.env)
     config = resolve_config(start.env.env_id, settings.get("algo", AUTO), start.preset, settings, source)
-    return TrainRequest(validate(config), source, None, quiet, settings, seeds, None, donor)
+    return TrainRequest(
+        validate(config), source, None, quiet, settings, seeds, None, donor, arguments.init_from_dataset
+    )
 
 
 def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:
@@ -296,16 +304,25 @@ def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:
     Raises: ConfigError.
     """
     folder = arguments.resume
-    for name, value in (("from", arguments.from_), ("init_agent", arguments.init_agent)):
+    begins = {
+        "from": arguments.from_, "init_agent": arguments.init_agent, "init_from_dataset": arguments.init_from_dataset,
+    }  # fmt: skip
+    for name, value in begins.items():
         if value is None:
             continue
         if folder is not None:
             raise ConfigError(f"{name} = {value}: begins a new run, --resume continues one; leave one of the two out")
         if has_seeds:
             raise ConfigError(f"{name} = {value}: begins one run; leave --seeds out, and start one for each --seed")
-    if arguments.from_ is not None and (arguments.config or arguments.init_agent) is not None:
-        other = "config" if arguments.config is not None else "init-agent"
-        raise ConfigError(f"from = {arguments.from_}: has all settings and weights of its run; leave --{other} out")
+    others = {"config": arguments.config, **{name: value for name, value in begins.items() if name != "from"}}
+    for name, value in others.items():
+        if arguments.from_ is not None and value is not None:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"from = {arguments.from_}: has all settings and weights of its run; leave --{flag} out")
+    if arguments.init_agent is not None and arguments.init_from_dataset is not None:
+        raise ConfigError(
+            f"init_from_dataset = {arguments.init_from_dataset}: a run begins with one policy; leave --init-agent out"
+        )
     if arguments.config is not None and folder is not None:
         raise ConfigError(f"config = {arguments.config}: a run that is resumed has its settings; leave --config out")
     if arguments.config is not None and not arguments.config.is_file():
@@ -339,10 +356,10 @@ def _require_nothing_else(arguments: EvaluateArguments) -> None:
     Raises: ConfigError.
     """
     asked = "--full" if arguments.full else "--inspect"
-    for name in ("video", "render", "episode_lines"):
-        if getattr(arguments, name):
+    for name in ("video", "render", "episode_lines", "record_dataset"):
+        if value := getattr(arguments, name):
             raise ConfigError(
-                f"{name} = true: does not go with {asked}; --inspect video shows episodes, --json has all"
+                f"{name} = {shown(value)}: does not go with {asked}; --inspect video shows episodes, --json has all"
             )
     if arguments.full and arguments.stochastic and arguments.inspect is None:
         raise ConfigError("stochastic = true: --full has both already; leave one out, or add --inspect")

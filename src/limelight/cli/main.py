@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from limelight.runs.agent import Agent
     from limelight.runs.evaluation import Evaluation
     from limelight.runs.origin import Origin
+    from limelight.training.cloning import Dataset
     from limelight.training.init_agent import Donor
     from limelight.training.run import RunResult
 
@@ -139,11 +140,15 @@ def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
     """Train one run; return the exit status and the last line."""
     from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
 
-    begin: Origin | Donor | None = request.origin
+    begin: Origin | Donor | Dataset | None = request.origin
     if request.init_agent is not None:
         from limelight.training.init_agent import read_donor
 
         begin = read_donor(request.init_agent)
+    if request.init_from_dataset is not None:
+        from limelight.training.cloning import Dataset
+
+        begin = Dataset(request.init_from_dataset)
     result = run(
         request.config, factory=request.source, resume_from=request.resume, begin=begin, quiet=request.quiet,
         command=command,
@@ -238,6 +243,8 @@ def _evaluate(argv: list[str]) -> int:
     )
     if result.env:
         print(env_numbers.describe(result.env, result.episodes))
+    if arguments.record_dataset is not None:
+        print(f"dataset: {arguments.record_dataset} ({result.episodes} episodes, {sum(result.lengths):,} steps)")
     if video:
         path, played = video
         print(f"video: {path}" + (f" (cut after {sum(played.lengths):,} steps)" if played.cut else ""))
@@ -299,8 +306,12 @@ def _evaluate_and_show(arguments: EvaluateArguments) -> tuple[Agent, Evaluation,
             result = show(agent, env, **shown)
     if arguments.episodes is not None:
         options["episodes"] = arguments.episodes
-    elif result is not None:
+    elif result is not None and arguments.record_dataset is None:
         return agent, result, video
+    if arguments.record_dataset is not None:
+        from limelight.runs.datasets import record_dataset
+
+        return agent, record_dataset(agent, arguments.record_dataset, env, **options), video
     from limelight.runs.evaluation import evaluate
 
     return agent, evaluate(agent, env, **options), video

@@ -55,6 +55,7 @@ from limelight.spaces.packed import Packed, path_name, walk
 from limelight.threads import single_threaded
 from limelight.training.branch import begin_branch, branched, changed_settings, require_fitting
 from limelight.training.callbacks import Callback, Callbacks, load_callbacks
+from limelight.training.cloning import Dataset, clone
 from limelight.training.evaluator import Evaluator
 from limelight.training.init_agent import Donor, begin_with, read_donor, require_some
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
@@ -102,6 +103,7 @@ def train(
     algo: str = "auto",
     preset: str = "auto",
     init_agent: str | Path | None = None,
+    init_from_dataset: str | Path | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
@@ -114,6 +116,7 @@ def train(
         algo: a row of :mod:`limelight.training.algorithms`; ``auto``: a2c, or ppo (docs/defaults.md).
         preset: ``auto`` (by environment), ``none`` or a name.
         init_agent: a run or an agent's folder to take weights and normalisation from, where they fit.
+        init_from_dataset: a Minari dataset, by name or folder, that the policy imitates before the first step.
         quiet: show no progress.
         loggers: further loggers beside the run's own.
         callbacks: objects that are told of the progress and may end the run (docs/callbacks.md).
@@ -127,8 +130,14 @@ def train(
     env_id = env if isinstance(env, str) else qualified_name(env)
     source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
     config = resolve_config(env_id, algo, preset, settings, source)
-    donor = None if init_agent is None else read_donor(as_folder(init_agent))
-    return run(config, factory=source, begin=donor, quiet=quiet, loggers=loggers, callbacks=callbacks)
+    begin: Donor | Dataset | None = None if init_agent is None else read_donor(as_folder(init_agent))
+    if init_from_dataset is not None:
+        if begin is not None:
+            raise ConfigError(
+                f"init_from_dataset = {init_from_dataset}: a run begins with one policy; no init_agent then"
+            )
+        begin = Dataset(str(init_from_dataset))
+    return run(config, factory=source, begin=begin, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
 
 def resume(
@@ -178,7 +187,7 @@ def run(
     *,
     factory: EnvFactory | None = None,
     resume_from: Path | None = None,
-    begin: Origin | Donor | None = None,
+    begin: Origin | Donor | Dataset | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
@@ -189,10 +198,9 @@ def run(
     Args:
         config: the settings; those that are ``auto`` are filled in.
         factory: makes the environment, where it is not the one that ``env_id`` names.
-        resume_from: the folder of the run to continue; ``begin``: a checkpoint or an agent to begin a new run with.
+        resume_from: the folder of the run to continue; ``begin``: what a new run begins with.
         quiet: show no progress.
-        loggers: further loggers beside the run's own.
-        callbacks: told of the progress, after those that the settings name.
+        loggers, callbacks: further ones, after those that the settings name.
         command: the command line, for ``command.txt``.
     Raises: LimelightError before anything is written if the run cannot work. Once it has started, errors of the
         environment and WorkerError (with ``run_dir``) are raised after a checkpoint and ``summary.json`` were written.
@@ -212,6 +220,7 @@ def run(
         stack.callback(runner.close)
         if resume_from is None and not isinstance(begin, Origin):
             notes = explain_run(config, source, agent, notes)
+        begin = clone(agent, begin, notes.append) if isinstance(begin, Dataset) else begin
         # The folder, the evaluations and the loggers
         run_dir = resume_from or _new_run(config, agent, begin, command, stack)
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
@@ -228,7 +237,7 @@ def run(
 def _open_folder(
     config: TrainConfig,
     resume_from: Path | None,
-    begin: Origin | Donor | None,
+    begin: Origin | Donor | Dataset | None,
     stack: ExitStack,
     notify: Callable[[str], None],
 ) -> dict[str, Any] | None:
