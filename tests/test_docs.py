@@ -335,7 +335,7 @@ def explained(page: Path) -> set[str]:
 
 
 # Lessons that are announced and not there yet.
-COMING = {"02-a2c", "03-a3c", "04-silent-bugs", "05-your-environment", "06-pong", "07-ray"}
+COMING = {"03-a3c", "04-silent-bugs", "05-your-environment", "06-pong", "07-ray"}
 
 
 def slug(heading: str) -> str:
