@@ -26,7 +26,14 @@ from limelight.settings.io import ALIASES, SWITCHES
 from limelight.training.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+FOLDERS = ("agents", "benchmarks")
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(page for name in FOLDERS for page in (ROOT / name).glob("*.md")),
+    ]
+)
 OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
 SHELL = ("sh", "bash", "console")
 # Flags that are mentioned and belong to other programs.

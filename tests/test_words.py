@@ -17,6 +17,8 @@ FILES = sorted(
         *(ROOT / "examples").glob("*.py"),
         *(ROOT / "benchmarks").glob("*.py"),
         *(ROOT / "benchmarks").glob("*.md"),
+        *(ROOT / "agents").glob("*.py"),
+        *(ROOT / "agents").glob("*.md"),
     ]
 )
 RETIRED_WORDS = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import limelight
 from limelight.cli import main as cli
 
 
@@ -42,6 +43,34 @@ def test_inspect_prints_two_episodes_and_writes_their_steps(run_dir: Path, capsy
     found = json.loads(capsys.readouterr().out)
     assert len(found["inspected"]["worst"]["steps"]) == 200
     assert len(found["files"]) == 2
+
+
+def test_files_of_a_saved_agent_go_to_runs_and_its_folder_stays_as_it_was(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    limelight.load(run_dir).save("agents/swing")
+    before = sorted(Path("agents/swing").iterdir())
+    assert cli.main(["evaluate", "agents/swing", "--video", "--max-episode-steps", "4"]) == 0
+    assert "video: runs/evaluations/swing/videos/best-evaluate-seed0.mp4" in capsys.readouterr().out
+    assert cli.main(["evaluate", "agents/swing", "--inspect", "table", "--episodes", "2"]) == 0
+    written = sorted(path.as_posix() for path in Path("runs").rglob("*.*"))
+    assert [path.removeprefix("runs/evaluations/swing/") for path in written] == [
+        "episodes/best-greedy-seed0-median.csv",
+        "episodes/best-greedy-seed0-worst.csv",
+        "videos/best-evaluate-seed0.json",
+        "videos/best-evaluate-seed0.mp4",
+    ]
+    assert sorted(Path("agents/swing").iterdir()) == before
+
+
+def test_files_of_an_agent_within_a_run_go_to_the_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder of a checkpoint is removed when newer ones come, with all that is in it."""
+    (checkpoint, *_) = (run_dir / "checkpoints").iterdir()
+    before = sorted(checkpoint.iterdir())
+    assert cli.main(["evaluate", str(checkpoint), "--inspect", "table", "--episodes", "2", "--seed", "5"]) == 0
+    assert (run_dir / "episodes" / "best-greedy-seed5-worst.csv").is_file()
+    assert sorted(checkpoint.iterdir()) == before
 
 
 def test_numbers_of_the_environment_are_in_every_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,7 @@ class EvaluateArguments:
     record_dataset: str | None = None
     """Write the episodes as a Minari dataset of this name, such as cartpole/expert-v0."""
     video: bool = False
-    """Write an MP4 file of the agent's episodes into RUN_DIR/videos, with the score above the frames."""
+    """Write an MP4 file of the agent's episodes into RUN_DIR/videos; of a saved agent: runs/evaluations."""
     render: bool = False
     """Show the agent's episodes in a window, in real time."""
     video_episodes: Annotated[int, Range(ge=1)] = 1

@@ -23,6 +23,7 @@ def evaluate_in_full(arguments: EvaluateArguments, agent: Agent, which: str) -> 
     """
     from limelight.cli.arguments import evaluation_env
     from limelight.runs import env_numbers
+    from limelight.runs.agent import folder_of_files
     from limelight.runs.folder import as_json
     from limelight.runs.full_evaluation import evaluate_in_full as evaluate_both
     from limelight.runs.full_evaluation import trace
@@ -43,10 +44,11 @@ def evaluate_in_full(arguments: EvaluateArguments, agent: Agent, which: str) -> 
         lines += [numbers] if numbers else []
     if arguments.inspect is not None:
         stem = f"{arguments.which}-{'sampled' if arguments.stochastic else 'greedy'}-seed{arguments.seed}"
+        folder = folder_of_files(arguments.run_dir)
         if arguments.inspect == "table":
-            paths, more = view.write_tables(traced, agent, arguments.run_dir, stem)
+            paths, more = view.write_tables(traced, agent, folder, stem)
         else:
-            paths, more = view.write_videos(traced, agent, arguments.run_dir, stem, env)
+            paths, more = view.write_videos(traced, agent, folder, stem, env)
         lines += more
         found = {**found, "inspected": view.rows_as_json(traced, agent), "files": [str(path) for path in paths]}
     return [json.dumps(as_json(found), allow_nan=False)] if arguments.json else lines

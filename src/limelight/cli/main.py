@@ -288,7 +288,7 @@ def _evaluate_in_full(arguments: EvaluateArguments) -> list[str]:
 def _evaluate_and_show(arguments: EvaluateArguments) -> tuple[Agent, Evaluation, tuple[Path, Evaluation] | None]:
     """Load an agent, show it and evaluate it; return it, the result, and the video with the result of its episodes."""
     from limelight.cli.arguments import evaluation_env
-    from limelight.runs.agent import load
+    from limelight.runs.agent import folder_of_files, load
 
     agent = load(arguments.run_dir, arguments.which)
     env = evaluation_env(arguments, agent)
@@ -300,7 +300,8 @@ def _evaluate_and_show(arguments: EvaluateArguments) -> tuple[Agent, Evaluation,
         shown = {**options, "episodes": arguments.video_episodes}
         if arguments.video:
             name = f"{arguments.which}-evaluate-seed{arguments.seed}{'-stochastic' if arguments.stochastic else ''}"
-            video = record_to_run(agent, arguments.run_dir, name, env, which=arguments.which, **shown)
+            folder = folder_of_files(arguments.run_dir)
+            video = record_to_run(agent, folder, name, env, which=arguments.which, **shown)
             result = video[1]
         if arguments.render:
             result = show(agent, env, **shown)

@@ -27,7 +27,7 @@ from limelight.runs.checkpoint import (
     read_state,
     write_state,
 )
-from limelight.runs.folder import as_folder
+from limelight.runs.folder import CONFIG, EVALUATIONS, as_folder
 from limelight.runs.hub import download, is_on_hub
 from limelight.runs.rows import RecurrentState, Row, forward, log_prob_of, probabilities_of, read_row
 from limelight.settings.io import from_dict, to_dict
@@ -258,6 +258,21 @@ def _saved_reward_statistics(state: State) -> RunningMeanStd | None:
     statistics = RunningMeanStd(())
     statistics.update(Moments(np.zeros(()), np.asarray(state["reward_variance"], np.float64), 1))
     return statistics
+
+
+def folder_of_files(run_dir: Path) -> Path:
+    """Return the folder in which an evaluation writes videos and tables: that of the run.
+
+    An agent's own folder is replaced as a whole when it is saved again, and may be under version control, so the files
+    of one within a run (``best/``, a checkpoint) go to that run, those of any other to ``runs/evaluations/<name>``.
+    """
+    if is_on_hub(run_dir):
+        return EVALUATIONS / Path(run_dir).name
+    if not (run_dir / "state.json").is_file():
+        return run_dir
+    folder = run_dir.resolve()
+    runs = (above for above in folder.parents[:2] if (above / CONFIG).is_file())
+    return next(runs, EVALUATIONS / folder.name)
 
 
 def load(run_dir: str | Path, which: str = "best") -> Agent:

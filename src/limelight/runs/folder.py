@@ -24,6 +24,8 @@ CONFIG, COMMAND, SYSTEM, SUMMARY = "config.yaml", "command.txt", "system.json", 
 METRICS, MONITOR = "metrics.jsonl", "monitor.csv"
 VIDEOS = "videos"
 """The folder of MP4 files, each with a JSON file of the same name that holds its :class:`VideoInfo`."""
+EVALUATIONS = Path("runs") / "evaluations"
+"""The folder of the files of evaluations of agents that belong to no run, a folder for each."""
 MONITOR_COLUMNS = ("r", "l", "t", "step", "env", "worker")
 """Return, length, training seconds, the environment step at which the end of the episode was seen, and who ran it."""
 
