@@ -23,6 +23,7 @@ from limelight.cli.arguments import (
     DOCTOR,
     EVALUATE,
     EXPLAIN,
+    EXPORT,
     LIST,
     REPLAY,
     REPORT,
@@ -40,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 OURS = [page for page in PAGES if page.name != "ARCHITECTURE.md"]
 SYNTAXES: dict[str, Syntax[Any]] = {
-    s.prog.split()[1]: s for s in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, DOCTOR)
+    s.prog.split()[1]: s for s in (TRAIN, EVALUATE, EXPORT, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, DOCTOR)
 }
 SHELL = ("sh", "bash", "console")
 # Flags that are mentioned and belong to other programs.

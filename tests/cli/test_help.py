@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from limelight.cli import main as cli
-from limelight.cli.arguments import CHECK, DOCTOR, EVALUATE, LIST, REPORT, TRAIN
+from limelight.cli.arguments import CHECK, DOCTOR, EVALUATE, EXPORT, LIST, REPORT, TRAIN
 from limelight.cli.flags import Syntax
 from limelight.cli.help import field_docs, help_text, unused_by
 from limelight.settings.io import all_settings, sections_of, settings_of, with_settings
 from limelight.settings.schema import TrainConfig
 
-SYNTAXES: list[Syntax[Any]] = [TRAIN, EVALUATE, REPORT, LIST, CHECK, DOCTOR]
+SYNTAXES: list[Syntax[Any]] = [TRAIN, EVALUATE, EXPORT, REPORT, LIST, CHECK, DOCTOR]
 
 
 def text(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -119,6 +119,7 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
     assert usages == [
         "train [ENV_ID] [--NAME VALUE ...]",
         "evaluate RUN_DIR [--NAME VALUE ...]",
+        "export RUN_DIR [--NAME VALUE ...]",
         "report RUN_DIR... [--NAME VALUE ...]",
         "compare RUN_DIR... [--NAME VALUE ...]",
         "explain RUN_DIR",

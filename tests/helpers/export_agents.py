@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class Kind(NamedTuple):
 
     observations: Space[Any] = REALS
     actions: Space[Any] = Discrete(4)
-    settings: dict[str, Any] = {}
+    settings: Mapping[str, Any] = MappingProxyType({})
     normalized: bool = False
     mask: MaskSource | None = None
 
@@ -90,6 +91,13 @@ class Mean(torch.nn.Module):
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         numbers = obs.float().flatten(-self.axes).mean(-1, keepdim=True)
         return torch.tanh(self.linear(numbers))
+
+
+class Branching(Mean):
+    """An encoder whose operations depend on the values of its input, which cannot be traced."""
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        return super().forward(obs if obs.float().mean().item() > 0 else -obs)
 
 
 def make_agent(kind: Kind) -> limelight.Agent:

@@ -122,7 +122,9 @@ def test_actions_that_are_no_number_become_the_lower_bound() -> None:
     space = Box(np.float32([-2, 5]), np.float32([3, 50]))
     actions = torch.tensor([[[np.nan, np.inf]]])
     np.testing.assert_array_equal(to_env(space, "rescale", actions)[0, 0], [-2.0, 50.0])
-    np.testing.assert_array_equal(to_env(space, "rescale", actions)[0], make_to_env(space, "rescale")(actions[0].numpy()))
+    np.testing.assert_array_equal(
+        to_env(space, "rescale", actions)[0], make_to_env(space, "rescale")(actions[0].numpy())
+    )
 
 
 def test_bfloat16_is_left_for_float32() -> None:

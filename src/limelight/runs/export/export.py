@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,13 +14,14 @@ import torch
 
 from limelight import __version__
 from limelight.errors import ConfigError, did_you_mean
+from limelight.runs.evaluation import require_agent
 from limelight.runs.export.formats import FORMATS, require, trace
 from limelight.runs.export.module import PolicyModule
 from limelight.runs.export.parity import LARGEST_DIFFERENCE, Parity, compare
 from limelight.runs.export.ports import Ports, ports_of
 from limelight.runs.export.recording import record
-from limelight.runs.folder import SUMMARY, read_json
-from limelight.settings.values import Range, coerce
+from limelight.runs.folder import SUMMARY, as_json, read_json
+from limelight.settings.values import Range, coerce, shown
 from limelight.spaces.describe import space_to_json
 
 if TYPE_CHECKING:
@@ -48,58 +52,93 @@ class Exported(NamedTuple):
             f"observations of {self.origin}{ties}"
         )
 
+    def lines(self) -> list[str]:
+        """Return the result, and a line for each input and output."""
+        ports = [("input", port) for port in self.ports.inputs] + [("output", port) for port in self.ports.outputs]
+        rows = [(kind, port.name, str(port.dtype), f"[{', '.join(map(str, (*port.axes, *port.shape)))}]")
+                for kind, port in ports]  # fmt: skip
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        return [self.describe(), *("  ".join([*(map(str.ljust, row, widths)), row[3]]) for row in rows)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return {
+            "path": str(self.path),
+            "difference": self.parity.difference,
+            "observations": self.parity.observations,
+            "ties": self.parity.ties,
+            "origin": self.origin,
+            "metadata": self.metadata,
+        }
+
 
 def export(
-    agent: Agent | str | os.PathLike[str],
+    agent: Agent,
     path: str | os.PathLike[str],
     *,
     format: str | None = None,
     deterministic: bool = True,
-    which: str = "best",
     observations: int = 1_000,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write the policy of ``agent`` as one file that needs no Limelight: raw observations in, actions out.
 
-    The file is compared with ``agent.predict`` on observations of the agent's own episodes and is not kept if they
+    The file is compared with ``agent.predict`` on observations of the agent's own episodes, and is not kept if they
     differ by more than 1e-5. ``docs/export.md`` has its inputs and outputs.
 
     Args:
-        agent: the agent, or the folder of a run or of a saved agent.
+        agent: from :func:`limelight.load`, or a :class:`limelight.Agent`.
         path: of the file; one that is there is replaced.
         format: ``onnx`` or ``torch`` (the archive of torch.export); None: by the suffix of ``path``, .onnx or .pt2.
         deterministic: the most probable actions; False: samples, whose noise is an input.
-        which: of a run's agents: ``best`` or ``last``.
         observations: how many to compare on.
-    Raises: ConfigError for an argument that cannot work, or a file that differs from the agent; CheckpointError where
-        there is no agent.
+        metadata: further entries of the file's metadata, such as scores; plain data.
+    Raises: ConfigError for an argument that cannot work, or a file that differs from the agent.
     """
+    require_agent(agent)
     target = _checked_path(path)
     name = _format_of(target, format)
     observations = coerce("observations", observations, int)
     Range(ge=1).check("observations", observations)
     deterministic = coerce("deterministic", deterministic, bool)
+    _require_json(metadata)
     require(name)
-    loaded, scores = _load(agent, which)
-    metadata = _metadata(loaded, deterministic, scores)
-    ports = ports_of(loaded, deterministic)
-    metadata.update(ports.describe())
-    program = trace(PolicyModule(copy.deepcopy(loaded), deterministic), ports)
-    recording = record(loaded, observations, _SEED)
+    ports = ports_of(agent, deterministic)
+    described = {**_metadata(agent, deterministic), **ports.describe(), **(metadata or {})}
+    program = trace(PolicyModule(copy.deepcopy(agent), deterministic), ports)
+    recording = record(agent, observations, _SEED)
     temporary = target.with_name(f".{target.name}.tmp")
     try:
-        FORMATS[name].write(program, ports, temporary, metadata)
-        parity = compare(loaded, FORMATS[name].open(temporary, ports), ports, recording, _SEED)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        FORMATS[name].write(program, ports, temporary, described)
+        parity = compare(agent, FORMATS[name].open(temporary, ports), ports, recording, _SEED)
         _require_equal(target, parity)
         os.replace(temporary, target)
     except OSError as error:
         raise ConfigError(f"path = {target}: cannot be written ({error.strerror or error})") from None
     finally:
-        temporary.unlink(missing_ok=True)
-    return Exported(target, parity, recording.origin, ports, metadata)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return Exported(target, parity, recording.origin, ports, described)
+
+
+def scores_of(run_dir: Path) -> dict[str, Any]:
+    """Return the results of a run as entries of a file's metadata; none for the folder of a saved agent.
+
+    Raises: CheckpointError if its summary is damaged.
+    """
+    summary = read_json(run_dir / SUMMARY)
+    scores = {key: summary[key] for key in _SCORES if summary.get(key) is not None}
+    return {"scores": scores} if scores else {}
+
+
+def default_path(run_dir: Path, format: str | None) -> Path:
+    """Return the name of the file in a run's folder: agent.onnx, or agent.pt2."""
+    return run_dir / f"agent{FORMATS[format or 'onnx'].suffix}"
 
 
 def _checked_path(path: Any) -> Path:
-    """Return the path of the file, in a folder that is there now.
+    """Return the path of the file.
 
     Raises: ConfigError.
     """
@@ -108,10 +147,6 @@ def _checked_path(path: Any) -> Path:
     target = Path(path)
     if target.is_dir():
         raise ConfigError(f"path = {target}: is a folder; name a file in it, such as {target / 'agent.onnx'}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"path = {target}: its folder cannot be made ({error.strerror})") from None
     return target
 
 
@@ -135,22 +170,20 @@ def _format_of(path: Path, format: Any) -> str:
     return str(format)
 
 
-def _load(agent: Any, which: str) -> tuple[Agent, dict[str, Any]]:
-    """Return the agent, and the scores of its run if that is known."""
-    from limelight.runs.agent import Agent, load
+def _require_json(metadata: Any) -> None:
+    """Refuse further metadata that JSON does not hold.
 
-    if isinstance(agent, Agent):
-        return agent, {}
-    if not isinstance(agent, str | os.PathLike):
-        instead = "its agent, result.agent" if hasattr(agent, "agent") else "an agent or the folder of one"
-        raise ConfigError(f"agent: is a {type(agent).__name__}; pass {instead}")
-    folder = Path(agent)
-    loaded = load(folder, which)
-    summary = read_json(folder / SUMMARY)
-    return loaded, {key: summary[key] for key in _SCORES if summary.get(key) is not None}
+    Raises: ConfigError.
+    """
+    if not isinstance(metadata, Mapping | None):
+        raise ConfigError(f"metadata = {shown(metadata)}: must be a dict of names and plain data")
+    try:
+        json.dumps(as_json(metadata))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"metadata: must hold texts, numbers, lists and dicts alone ({error})") from None
 
 
-def _metadata(agent: Agent, deterministic: bool, scores: dict[str, Any]) -> dict[str, Any]:
+def _metadata(agent: Agent, deterministic: bool) -> dict[str, Any]:
     """Return what a file says about the agent."""
     return {
         "limelight": __version__,
@@ -161,7 +194,6 @@ def _metadata(agent: Agent, deterministic: bool, scores: dict[str, Any]) -> dict
         "actions": "greedy" if deterministic else "sampled",
         "observation_space": space_to_json(agent.observation_space),
         "action_space": space_to_json(agent.action_space),
-        **({"scores": scores} if scores else {}),
     }
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from limelight.errors import ConfigError
 from limelight.runs.export.parity import Run
 from limelight.runs.export.ports import Arrays, Ports
+from limelight.runs.folder import as_json
 
 METADATA = "metadata.json"
 """The file inside a torch archive that holds the metadata."""
@@ -57,7 +58,7 @@ def trace(module: nn.Module, ports: Ports) -> Any:
 
     Raises: ConfigError where they cannot be traced.
     """
-    sizes = {axis: size for axis, size in zip(("time", "batch"), (3, 2), strict=True)}
+    sizes = {"time": 3, "batch": 2}
     dims = {axis: torch.export.Dim(axis) for axis in ports.axes}
     inputs = tuple(
         torch.from_numpy(np.zeros((*(sizes[axis] for axis in port.axes), *port.shape), port.dtype))
@@ -91,18 +92,27 @@ def _quiet() -> Iterator[None]:
 
 
 def _write_onnx(program: Any, ports: Ports, path: Path, metadata: dict[str, Any]) -> None:
-    names = {"input_names": [port.name for port in ports.inputs], "output_names": [port.name for port in ports.outputs]}
+    import onnx
+
     with _quiet():
         try:
-            exported = torch.onnx.export(program, dynamo=True, opset_version=_OPSET, verbose=False, **names)
-            assert exported is not None
-            for key, value in metadata.items():
-                exported.model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
-            exported.save(path, external_data=False)
+            exported = torch.onnx.export(
+                program, dynamo=True, opset_version=_OPSET, verbose=False,
+                input_names=[port.name for port in ports.inputs], output_names=[port.name for port in ports.outputs],
+            )  # fmt: skip
         except Exception as error:  # an operation that ONNX lacks
             raise ConfigError(
                 f"format = onnx: this network cannot be written ({_first_line(error)}); try format torch"
             ) from error
+    assert exported is not None
+    model = exported.model_proto
+    for values, described in ((model.graph.input, ports.inputs), (model.graph.output, ports.outputs)):
+        for value, port in zip(values, described, strict=True):
+            for dimension, axis in zip(value.type.tensor_type.shape.dim, port.axes, strict=False):
+                dimension.dim_param = axis
+    texts = {key: value if isinstance(value, str) else json.dumps(as_json(value)) for key, value in metadata.items()}
+    onnx.helper.set_model_props(model, texts)
+    path.write_bytes(model.SerializeToString())
 
 
 def _open_onnx(path: Path, ports: Ports) -> Run:
@@ -121,7 +131,7 @@ def _open_onnx(path: Path, ports: Ports) -> Run:
 
 def _write_torch(program: Any, ports: Ports, path: Path, metadata: dict[str, Any]) -> None:
     with _quiet(), path.open("wb") as file:
-        torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
+        torch.export.save(program, file, extra_files={METADATA: json.dumps(as_json(metadata))})
 
 
 def _open_torch(path: Path, ports: Ports) -> Run:

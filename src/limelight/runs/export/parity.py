@@ -91,9 +91,7 @@ def _predict(agent: Agent, recording: Recording, sampled: bool, seed: int) -> _A
     B, state, rows, noise = recording.episode_start.shape[1], None, list[Arrays](), []
     for obs, start in zip(recording.obs, recording.episode_start, strict=True):
         nested, masks = _as_given(agent, obs)
-        row = read_row(
-            agent.observation_space, agent.action_space, agent.model.state_size, nested, state, start, masks
-        )
+        row = read_row(agent.observation_space, agent.action_space, agent.model.state_size, nested, state, start, masks)
         params = forward(agent.model, row._replace(obs=agent.normalize(row.obs))).params[0].numpy()
         noise.append(agent.model.distribution.noise(rng, B) if sampled else np.zeros((B, 0), np.float32))
         found, state = agent.predict(nested, state, start, not sampled, masks)

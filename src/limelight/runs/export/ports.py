@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[Any]]
 """Values of the inputs or outputs by name, [batch, ...] or [time, batch, ...]."""
+_REAL = np.dtype(np.float32)
 STATE, NEXT_STATE, EPISODE_START, NOISE, PARAMS = "state", "next_state", "episode_start", "noise", "params"
 
 
@@ -66,7 +67,9 @@ def ports_of(agent: Agent, deterministic: bool) -> Ports:
     after = [(PARAMS, axes, (len(model.distribution.initial) + _num_gsde(model.distribution),))]
     after += [(NEXT_STATE, ("batch",), (state_size,))] if state_size else []
     real = np.dtype(np.float32)
-    observed = [Port(obs_name(space, leaf), leaf.space.dtype, axes, leaf.space.shape or ()) for leaf in leaves_of(space)]
+    observed = [
+        Port(obs_name(space, leaf), leaf.space.dtype, axes, leaf.space.shape or ()) for leaf in leaves_of(space)
+    ]
     actions = [
         Port(action_name(leaf), action_dtype(leaf.space), axes, leaf.space.shape or ())
         for leaf in leaves_of(agent.action_space)
@@ -112,9 +115,7 @@ def actions(space: Space[Any], value: Any) -> Arrays:
     if not isinstance(space, Packed):
         return {action_name(leaves_of(space)[0]): np.asarray(value)}
     vectors = space.pack_batch(value)
-    return {
-        action_name(leaf): vectors[:, leaf.part].reshape(-1, *(leaf.space.shape or ())) for leaf in space.leaves
-    }
+    return {action_name(leaf): vectors[:, leaf.part].reshape(-1, *(leaf.space.shape or ())) for leaf in space.leaves}
 
 
 def _kinds_of_noise(distribution: ActionDistribution) -> tuple[str, ...]:
