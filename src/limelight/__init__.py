@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from limelight.runs.agent import Agent, load
     from limelight.runs.datasets import record_dataset
     from limelight.runs.evaluation import evaluate
+    from limelight.runs.export.export import export
     from limelight.runs.full_evaluation import evaluate_in_full
     from limelight.settings.schema import TrainConfig
     from limelight.training.run import branch, resume, train
@@ -28,6 +29,7 @@ _HOMES = {
     "branch": "training.run",
     "evaluate": "runs.evaluation",
     "evaluate_in_full": "runs.full_evaluation",
+    "export": "runs.export.export",
     "load": "runs.agent",
     "make_envs": "envs.fresh",
     "record_dataset": "runs.datasets",
@@ -36,8 +38,8 @@ _HOMES = {
 }
 __all__ = [
     "Agent", "CheckpointError", "ConfigError", "EnvError", "LimelightError", "NonFiniteError", "TrainConfig",
-    "WorkerError", "__version__", "branch", "evaluate", "evaluate_in_full", "load", "make_envs", "record_dataset",
-    "resume", "train",
+    "WorkerError", "__version__", "branch", "evaluate", "evaluate_in_full", "export", "load", "make_envs",
+    "record_dataset", "resume", "train",
 ]  # fmt: skip
 
 

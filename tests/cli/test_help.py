@@ -117,6 +117,7 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
     assert usages == [
         "train [ENV_ID] [--NAME VALUE ...]",
         "evaluate RUN_DIR [--NAME VALUE ...]",
+        "export RUN_DIR [--NAME VALUE ...]",
         "report RUN_DIR... [--NAME VALUE ...]",
         "compare RUN_DIR... [--NAME VALUE ...]",
         "explain RUN_DIR",

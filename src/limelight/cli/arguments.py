@@ -89,6 +89,24 @@ class EvaluateArguments:
 
 
 @dataclass(frozen=True)
+class ExportArguments:
+    """Write a trained agent as one file that needs no Limelight, and compare it with the agent (docs/export.md)."""
+
+    run_dir: Path
+    """Folder of a run, or of a saved agent."""
+    format: Literal["onnx", "torch"] | None = None
+    """ONNX, or the archive of torch.export; default: by the ending of --output, or else ONNX."""
+    output: Path | None = None
+    """The file, .onnx or .pt2; default: agent.onnx or agent.pt2 in RUN_DIR."""
+    stochastic: bool = False
+    """Sample actions, from noise that is an input, instead of taking the most probable one."""
+    which: Literal["best", "last"] = "best"
+    """The best agent, or the newest checkpoint."""
+    json: bool = False
+    """Print one JSON object and nothing else: the file, its inputs, outputs and metadata, and the difference."""
+
+
+@dataclass(frozen=True)
 class ReportArguments:
     """Draw learning curves and write report.html for runs."""
 
@@ -209,6 +227,7 @@ OF_TRAINING = (
 
 TRAIN = Syntax("limelight train", TrainArguments, ("env_id",), settings=tuple(all_settings()))
 EVALUATE = Syntax("limelight evaluate", EvaluateArguments, ("run_dir",))
+EXPORT = Syntax("limelight export", ExportArguments, ("run_dir",))
 REPORT = Syntax("limelight report", ReportArguments, ("run_dirs",))
 COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
 EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
@@ -226,7 +245,9 @@ PUSH = Syntax("limelight push", PushArguments, ("run_dir", "repo"))
 COMPLETION = Syntax("limelight completion", CompletionArguments, ("shell",))
 SYNTAXES: dict[str, Syntax[Any]] = {
     syntax.prog.split()[1]: syntax
-    for syntax in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, PUSH, CLEAN, DOCTOR, COMPLETION)
+    for syntax in (
+        TRAIN, EVALUATE, EXPORT, PUSH, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CLEAN, CHECK, DOCTOR, COMPLETION,
+    )  # fmt: skip
 }
 
 

@@ -415,6 +415,7 @@ def _completion(argv: list[str]) -> int:
 COMMANDS: dict[str, Command] = {
     "train": Command("train [ENV_ID] [--algo NAME] ...", "train and evaluate an agent", _train),
     "evaluate": Command("evaluate RUN_DIR [--video] ...", "evaluate a trained agent, or watch it", _evaluate),
+    "export": Command("export RUN_DIR [--output FILE] ...", "an agent as one ONNX or PyTorch file", views.export),
     "report": Command("report RUN_DIR...", "learning curves and report.html", views.report),
     "compare": Command("compare RUN_DIR...", "two or more groups of runs over their seeds", views.compare),
     "explain": Command("explain RUN_DIR", "why does this run not learn?", views.explain),

@@ -1,4 +1,4 @@
-"""The subcommands about run folders: report, compare, explain, replay, list runs, push, clean."""
+"""The subcommands about run folders: report, compare, explain, replay, export, list runs, push, clean."""
 
 from __future__ import annotations
 
@@ -76,6 +76,28 @@ def replay(argv: list[str]) -> int:
         end = replay_run(arguments.run_dir, at=arguments.at, notify=notice)
     for line in replay_lines(end.found, end.step, end.update, end.num_envs, end.env, end.actions):
         print(line)
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    """Write an agent as a file; print its difference from the agent, its inputs and its outputs."""
+    from limelight.cli.arguments import EXPORT
+    from limelight.cli.flags import parse
+    from limelight.cli.output import stdout_reserved
+
+    if print_help(argv, EXPORT):
+        return 0
+    arguments = parse(EXPORT, argv, notice).arguments
+    from limelight.runs.agent import load
+    from limelight.runs.export.export import default_path, scores_of
+
+    agent = load(arguments.run_dir, arguments.which)
+    path = arguments.output or default_path(arguments.run_dir, arguments.format)
+    with stdout_reserved():  # environments may print
+        exported = agent.export(
+            path, format=arguments.format, deterministic=not arguments.stochastic, metadata=scores_of(arguments.run_dir)
+        )
+    print(json.dumps(exported.to_json()) if arguments.json else "\n".join(exported.lines()))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from limelight.settings.values import coerce
 from limelight.spaces.describe import space_from_json, space_to_json
 from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
+
+if TYPE_CHECKING:
+    from limelight.runs.export.export import Exported
 
 _LOG = logging.getLogger("limelight")
 
@@ -240,6 +243,12 @@ class Agent:
     def save(self, folder: str | Path) -> None:
         """Write the agent into ``folder`` (replaced as a whole): safetensors and JSON, checksummed, no pickle."""
         write_state(Path(folder), self.get_state())
+
+    def export(self, path: str | Path, **options: Any) -> Exported:
+        """Write the policy as one file that needs no Limelight, with the options of :func:`limelight.export`."""
+        from limelight.runs.export.export import export  # here, as most programs export nothing
+
+        return export(self, path, **options)
 
 
 def _saved_normalizer(state: State, config: TrainConfig, space: Space[Any]) -> ObservationNormalizer | None:

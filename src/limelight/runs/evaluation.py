@@ -219,7 +219,7 @@ def evaluation_envs(
 
     Yields: environments, their name, and when episodes are cut.
     """
-    _require_agent(agent)
+    require_agent(agent)
     config, factory = env_of(agent, env)
     source = resolve_env(config, factory)
     settings = agent.config.eval if env is None else EvalConfig()
@@ -232,7 +232,7 @@ def evaluation_envs(
         envs.close()
 
 
-def _require_agent(agent: Any) -> None:
+def require_agent(agent: Any) -> None:
     """Refuse what is no agent, with a line that says what to pass."""
     if hasattr(agent, "policy") and hasattr(agent, "normalize") and not isinstance(agent, type):
         return
