@@ -262,6 +262,7 @@ class Supervisor:
             case Report():
                 worker.report_number = message.number
                 self.reports.append(message)
+                self.messages += [f"worker {worker.slot.index}: {line}" for line in message.restarts]
             case Failure():
                 worker.failure = message
             case OrderReply():
