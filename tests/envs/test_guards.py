@@ -40,6 +40,11 @@ def make(kind: Any = Breaking, mode: str = "next_step", on_env_error: str = "res
     )
 
 
+def step_often(envs: EnvBackend) -> None:
+    for _ in range(200):
+        envs.step(ACTIONS)
+
+
 @pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
 @pytest.mark.parametrize("how", list(RAISED))
 def test_an_episode_whose_step_fails_is_truncated_at_its_last_observation(how: str, mode: str) -> None:
@@ -111,8 +116,7 @@ def test_a_step_that_always_fails_ends_the_run() -> None:
     envs = make(step=1.0)
     envs.reset(0)
     with pytest.raises(EnvError, match="new copies in a row have failed"):
-        for _ in range(100):
-            envs.step(ACTIONS)
+        step_often(envs)
 
 
 @pytest.mark.parametrize("how", list(RAISED))
@@ -120,8 +124,7 @@ def test_without_restarts_the_error_names_environment_and_step(how: str) -> None
     envs = make(on_env_error="raise", how=how, step=0.05)
     envs.reset(7)
     with pytest.raises(EnvError) as error:
-        for _ in range(200):
-            envs.step(ACTIONS)
+        step_often(envs)
     assert f"step {Breaking.broken[0][1]} of its episode; fix" in one_line(error)
     assert " in environment " in one_line(error)
     assert error.value.from_env

@@ -99,16 +99,21 @@ class EnvGuard:
                 seed = derive_seed(self._first_seed or 0, Stream.ENV, self.restarts)
             self.seed = self.seed if seed is None else seed
             try:
-                with env_code(self.name, "reset()", place_in_run(self.index, 0)):
-                    seed_spaces(self._whole, seed)
-                    result = self._env.reset(seed=seed, **({} if options is None else {"options": options}))
-                self._obs = first_observation(self.name, result)
+                result = self._reset(seed, options)
             except EnvError as error:
                 self._replace(error)
                 seed = None
             else:
                 self._is_new = False
-                return result  # type: ignore[no-any-return]
+                return result
+
+    def _reset(self, seed: int | None, options: dict[str, Any] | None) -> Any:
+        """Try it once, in a frame of its own, by which stalls.py knows one try from the next."""
+        with env_code(self.name, "reset()", place_in_run(self.index, 0)):
+            seed_spaces(self._whole, seed)
+            result = self._env.reset(seed=seed, **({} if options is None else {"options": options}))
+        self._obs = first_observation(self.name, result)
+        return result
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environment; where that fails, truncate the episode at its last observation.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import multiprocessing
@@ -39,10 +40,8 @@ class RenewedProcesses(AsyncVectorEnv):
 
     def _send(self, i: int, command: tuple[str, Any]) -> None:
         self._commands[i] = command
-        try:
+        with contextlib.suppress(OSError):  # it has exited, which receiving its answer tells
             self.parent_pipes[i].send(command)
-        except OSError:  # it has exited, which receiving its answer tells
-            pass
 
     def reset_async(self, seed: Any = None, options: dict[str, Any] | None = None) -> None:
         """Send a reset to every process, or to those that ``options`` name."""

@@ -62,12 +62,19 @@ def find_call(frame: FrameType | None) -> Call | None:
     return Call(frame, index if isinstance(index, int) else None)
 
 
-def describe(call: Call) -> str:
-    """Return the environment, its seed, step and last actions, as far as the frames of a call tell them."""
+def describe(call: Call, top: FrameType | None = None) -> str:
+    """Return the environment, its seed, step and last actions, as far as the frames of a call tell them.
+
+    ``top``: the innermost frame of the thread; Gymnasium's own frames have the process that is waited for.
+    """
     found: dict[str, Any] = {}
+    while top is not None and top is not call.frame:
+        found.setdefault("waits for", top.f_locals.get("env_idx"))
+        top = top.f_back
+    first = found.pop("waits for", None) or 0
     frame: FrameType | None = call.frame
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
-        for name, value in _facts(frame.f_locals).items():
+        for name, value in _facts(frame.f_locals, first).items():
             found.setdefault(name, value)
         frame = frame.f_back
     what = next((what for part, what in _WHAT.items() if part in call.frame.f_code.co_name), "step()")
@@ -76,8 +83,8 @@ def describe(call: Call) -> str:
     return f"{found.get('name', 'the environment')}: {what} of {which}" + (f" ({', '.join(facts)})" if facts else "")
 
 
-def _facts(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what the local variables of one frame tell."""
+def _facts(values: dict[str, Any], first: int) -> dict[str, Any]:
+    """Return what the local variables of one frame tell; the answers of processes before ``first`` have arrived."""
     owner, facts = values.get("self"), dict[str, Any]()
     name = getattr(owner, "name", None) if hasattr(owner, "restarts") else None
     name = getattr(owner, "_env_id", name)
@@ -100,7 +107,7 @@ def _facts(values: dict[str, Any]) -> dict[str, Any]:
     elif isinstance(first, int) and isinstance(index, int):
         facts["seed"] = first + index
     pipes = getattr(getattr(owner, "envs", None), "parent_pipes", None)
-    if pipes is not None and (late := _late(pipes)):
+    if pipes is not None and (late := [i for i in _late(pipes) if i >= first]):
         facts["no answer of"] = ", ".join(map(str, late))
     return facts
 
@@ -152,6 +159,7 @@ class StallWatch:
             signal.signal(_SIGNAL, self._before)
 
     def _look(self) -> None:
+        self._exit_in(self._limit + max(GRACE, self._limit))
         seen: Call | None = None
         since, said = 0.0, False
         while not self._stopped.wait(self._every):
@@ -163,12 +171,12 @@ class StallWatch:
                 said = True
                 self._exit_in(max(GRACE, self._limit))
                 self._end(call, now - since, top)
-            if call is None:
-                faulthandler.cancel_dump_traceback_later()
-            elif not said:
-                self._exit_in(self._limit_of(call) + max(GRACE, self._limit))
+            if not said:
+                limit = self._limit if call is None else self._limit_of(call)
+                self._exit_in(limit + max(GRACE, self._limit))
             del call, top  # a frame keeps its variables
-        faulthandler.cancel_dump_traceback_later()
+        if self._raises:
+            faulthandler.cancel_dump_traceback_later()
 
     def _limit_of(self, call: Call) -> float:
         """Return the seconds for a call: processes of environments watch themselves, and have more time."""
@@ -180,7 +188,7 @@ class StallWatch:
         """Say that a call has not returned; raise an exception in it, with ``step_timeout``."""
         own = top is not None and top is not call.frame
         place = f" ({Path(top.f_code.co_filename).name}, line {top.f_lineno})" if top is not None and own else ""
-        text = f"{describe(call)} has not returned for {seconds:.0f} s{place}"
+        text = f"{describe(call, top)} has not returned for {seconds:.0f} s{place}"
         if not self._raises:
             hint = "" if self._timeout is not None else "; step_timeout ends such a call"
             _LOG.warning("limelight: note: %s%s", text, hint)
@@ -198,7 +206,10 @@ class StallWatch:
             frame = frame.f_back
 
     def _exit_in(self, seconds: float) -> None:
-        """End the process in some seconds, unless this is called again: not even Python's lock stops that timer."""
+        """End the process in some seconds, unless this is called again.
+
+        Code that holds Python's lock for so long keeps this thread from calling it, but does not stop the timer.
+        """
         if self._raises:
             with contextlib.suppress(OSError, ValueError, AttributeError):  # there is no standard error
                 faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)  # type: ignore[arg-type]

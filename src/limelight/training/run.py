@@ -23,6 +23,7 @@ from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
 from limelight.envs.stalls import watched
 from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
+from limelight.files import remove_debris
 from limelight.nn.encoders import is_builtin
 from limelight.runners.actor_learner import make_actor_learner, make_learner, reward_statistics
 from limelight.runners.base import Runner, budget_of
@@ -258,6 +259,7 @@ def _open_folder(
             notify(begin.note)
         return begin.state
     stack.enter_context(only_process(resume_from))
+    remove_debris(resume_from)
     state = read_checkpoint(resume_from, notify)
     require_budget(config, state)
     return state
