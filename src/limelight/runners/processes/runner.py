@@ -186,7 +186,7 @@ class ProcessRunner:
         return NOT_REPRODUCIBLE
 
     def _make_spec(self, slot: WorkerSlot) -> WorkerSpec:
-        state = self._states[slot.index] if slot.restarts == 0 else None
+        state = None if slot.was_ready else self._states[slot.index]
         seed, orders = self._restart_seed + slot.index, tuple(self._orders.values())
         return WorkerSpec(slot.index, slot.restarts, self.config, state, seed, orders)
 
