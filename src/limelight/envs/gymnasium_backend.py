@@ -300,6 +300,8 @@ class VectorBackend:
         self.num_envs = envs.num_envs
         self.single_observation_space = envs.single_observation_space
         self.single_action_space = envs.single_action_space
+        spaces = (envs.single_action_space, envs.single_observation_space, envs.action_space, envs.observation_space)
+        self._unseeded = () if is_async else spaces  # an environment may draw from its spaces; processes seed theirs
         self._all = _mask(self.num_envs, True)
         self._valid = self._all
         self._env_id = env_id
@@ -334,7 +336,7 @@ class VectorBackend:
         self._failed.clear()
         return failed
 
-    def _hear(self, infos: dict[str, Any]) -> None:
+    def _take_sent(self, infos: dict[str, Any]) -> None:
         """Raise the fault that a process has sent, and note which environments were replaced."""
         raise_fault(infos)
         for i, sent in restarted(infos).items():
@@ -343,6 +345,8 @@ class VectorBackend:
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment; return the first observations, [B, *obs_shape]."""
+        for space in self._unseeded if seed is not None else ():
+            space.seed(seed)
         obs = self._reset(seed=seed)
         self._info.reset()
         self._valid = self._all
@@ -369,14 +373,14 @@ class VectorBackend:
             result = self.envs.reset(**how)
             obs = first_observation(self._env_id, result)
         if self.name == "async":
-            self._hear(result[1])
+            self._take_sent(result[1])
         return obs
 
     def _guarded_step(self, actions: NDArray[Any]) -> Any:
         with self._env_code("step()"):
             result = self.envs.step(actions)
         if self.name == "async":
-            self._hear(result[4])
+            self._take_sent(result[4])
         return result
 
     def _checked_step(self, actions: NDArray[Any]) -> Any:
