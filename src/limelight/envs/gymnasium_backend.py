@@ -58,6 +58,7 @@ MODES: dict[AutoresetName, AutoresetMode] = {
     "disabled": AutoresetMode.DISABLED,
 }
 SAME_ENV = "env_id = {}: the callable returned one environment twice; make a new one in every call"
+_SPACES = ("single_action_space", "single_observation_space", "action_space", "observation_space")
 _CLOSE_TIMEOUT = 5.0  # seconds that a worker process gets to finish its step
 MakeGuard = Callable[[AnyEnv, int, Callable[[int, AnyEnv], AnyEnv]], EnvGuard]
 """Guards an environment of a number; the last argument puts new copies in its place."""
@@ -300,8 +301,6 @@ class VectorBackend:
         self.num_envs = envs.num_envs
         self.single_observation_space = envs.single_observation_space
         self.single_action_space = envs.single_action_space
-        spaces = (envs.single_action_space, envs.single_observation_space, envs.action_space, envs.observation_space)
-        self._unseeded = () if is_async else spaces  # an environment may draw from its spaces; processes seed theirs
         self._all = _mask(self.num_envs, True)
         self._valid = self._all
         self._env_id = env_id
@@ -345,8 +344,9 @@ class VectorBackend:
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment; return the first observations, [B, *obs_shape]."""
-        for space in self._unseeded if seed is not None else ():
-            space.seed(seed)
+        if seed is not None and self.name != "async":  # processes seed their own
+            for name in _SPACES:  # an environment may draw from its spaces
+                getattr(self.envs, name).seed(seed)
         obs = self._reset(seed=seed)
         self._info.reset()
         self._valid = self._all
