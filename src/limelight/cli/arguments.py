@@ -243,12 +243,8 @@ CHECK = Syntax(
 CLEAN = Syntax("limelight clean", CleanArguments, ("run_dirs",))
 PUSH = Syntax("limelight push", PushArguments, ("run_dir", "repo"))
 COMPLETION = Syntax("limelight completion", CompletionArguments, ("shell",))
-SYNTAXES: dict[str, Syntax[Any]] = {
-    syntax.prog.split()[1]: syntax
-    for syntax in (
-        TRAIN, EVALUATE, EXPORT, PUSH, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CLEAN, CHECK, DOCTOR, COMPLETION,
-    )  # fmt: skip
-}
+_ALL = (TRAIN, EVALUATE, EXPORT, PUSH, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CLEAN, CHECK, DOCTOR, COMPLETION)
+SYNTAXES: dict[str, Syntax[Any]] = {syntax.prog.split()[1]: syntax for syntax in _ALL}
 
 
 @dataclass(frozen=True)

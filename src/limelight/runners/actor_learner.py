@@ -15,6 +15,7 @@ from limelight.algo.rollout import Rollout
 from limelight.algo.stopwatch import Stopwatch
 from limelight.algo.train_state import TrainState
 from limelight.envs.attributes import Order
+from limelight.envs.guards import pop_restarts
 from limelight.envs.make import make_envs
 from limelight.nn.bounds import choose_bounds
 from limelight.nn.encoders import is_builtin
@@ -63,6 +64,10 @@ class ActorLearner:
 
     def _collect(self, policy: ModelPolicy) -> Rollout:
         return self.collector.collect(policy)
+
+    def pop_restarts(self) -> list[str]:
+        """Return a message for each environment that was replaced since the last call."""
+        return pop_restarts(self.collector.envs)
 
     def spent(self) -> tuple[float, float]:
         """Return the seconds of steps of the environments so far, and of collecting, which contains them."""

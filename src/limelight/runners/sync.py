@@ -12,6 +12,7 @@ from limelight.envs.attributes import Order
 from limelight.runners.actor_learner import ActorLearner
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, Budget, lasting, loaded_orders, saved_orders, stamp_episodes
 from limelight.runners.time_shares import ShareMeter
+from limelight.runners.worker_metrics import ENV_RESTARTS
 from limelight.typing import Metrics, State
 
 
@@ -27,6 +28,8 @@ class SyncRunner:
         self._episodes: list[Episode] = []
         self._shares = ShareMeter(actor_learner)
         self._orders: dict[tuple[str, str], Order] = {}
+        self._messages: list[str] = []
+        self._env_restarts: int | None = None  # None: the run does not replace environments, or has not yet
 
     def advance(self, until: int, seconds: float) -> Metrics:
         """See :class:`limelight.runners.base.Runner`."""
@@ -51,8 +54,14 @@ class SyncRunner:
                 self._episodes += stamp_episodes(finished, self.num_steps)
             now = time.perf_counter()
         self.seconds += now - start
+        if restarts := self.actor_learner.pop_restarts():
+            self._messages += restarts
+            self._env_restarts = (self._env_restarts or 0) + len(restarts)
         is_due = self.num_steps >= until or self.num_episodes >= most_episodes
-        return {**self.actor_learner.metrics(), **self._shares.metrics(self.seconds)} if is_due else {}
+        if not is_due:
+            return {}
+        restarts: Metrics = {} if self._env_restarts is None else {ENV_RESTARTS: self._env_restarts}
+        return {**self.actor_learner.metrics(), **self._shares.metrics(self.seconds), **restarts}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
@@ -61,8 +70,9 @@ class SyncRunner:
         return episodes
 
     def pop_messages(self) -> list[str]:
-        """Return no messages: there are no workers."""
-        return []
+        """Return the messages on environments that were replaced."""
+        messages, self._messages = self._messages, []
+        return messages
 
     def get_state(self) -> State:
         """See :class:`limelight.runners.base.Runner`."""
@@ -73,6 +83,7 @@ class SyncRunner:
             "train_state": self.actor_learner.learner.train_state.get_state(),
             "actor": self.actor_learner.get_state(),
             "orders": saved_orders(self._orders),
+            "env_restarts": self._env_restarts,
         }
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
@@ -86,6 +97,7 @@ class SyncRunner:
         self.actor_learner.learner.train_state.set_state(state["train_state"])
         exact = self.actor_learner.set_state(state["actor"], seed)
         self._orders = loaded_orders(state["orders"])
+        self._env_restarts = state.get("env_restarts")
         self.actor_learner.follow_all(self._orders.values())
         return None if exact else ENV_STATE_NOT_RESTORED
 

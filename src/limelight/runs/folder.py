@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from limelight.errors import CheckpointError, ConfigError
+from limelight.files import write_text
 from limelight.settings.io import save_yaml
 from limelight.settings.schema import TrainConfig
 
@@ -94,7 +95,7 @@ def create_run_folder(config: TrainConfig, command: str) -> Path:
     """
     folder = new_folder(config, f"{config.algorithm.algo}-{config.seed}")
     save_yaml(config, folder / CONFIG)
-    (folder / COMMAND).write_text(command + "\n", encoding="utf-8")
+    write_text(folder / COMMAND, command + "\n")
     write_json(folder / SYSTEM, system_info())
     return folder
 
@@ -169,10 +170,8 @@ def _processor() -> str:
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write ``data`` as valid JSON (NaN and ±inf become null); a reader sees the old file or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
     text = json.dumps(as_json(data), indent=2, ensure_ascii=False, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text + "\n", durable=True)
 
 
 def as_json(value: Any) -> Any:
@@ -218,9 +217,7 @@ def open_lines(path: Path, keep: Callable[[str], bool] | None) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     if keep is not None and path.exists():
         kept = [line for line in read_lines(path) if keep(line)]
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join(kept), encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
+        write_text(path, "".join(kept))
         return path.open("a", encoding="utf-8", newline="\n")
     return path.open("w", encoding="utf-8", newline="\n")
 

@@ -15,6 +15,7 @@ import yaml
 
 from limelight import __version__
 from limelight.errors import CheckpointError, ConfigError, did_you_mean
+from limelight.files import write_text
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import Range, coerce
 
@@ -136,7 +137,8 @@ def _replace(config: Any, changes: dict[str, dict[str, Any]], section: str = "")
 
 _CHANGEABLE = (
     "total_timesteps", "total_episodes", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus",
-    "worker_placement", "device", "backend", "num_workers", "env_module", "env_threads",
+    "worker_placement", "device", "backend", "num_workers", "env_module", "env_threads", "on_env_error",
+    "step_timeout",
 )  # fmt: skip
 
 
@@ -153,8 +155,9 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any], folder: Path | str 
         if not free and before != after:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
-                "only total_timesteps, total_episodes, device, backend, workers, env_module, eval, checkpoint and log "
-                f"settings can; train --from {folder} begins a new run from its checkpoint with any setting changed"
+                "only total_timesteps, total_episodes, device, backend, workers, env_module, on_env_error, "
+                f"step_timeout, eval, checkpoint and log settings can; train --from {folder} begins a new run from its "
+                "checkpoint with any setting changed"
             )
     return config
 
@@ -222,7 +225,7 @@ def save_yaml(config: TrainConfig, path: Path) -> None:
     text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     if re.search("[\x85\u2028\u2029]", text):  # yaml would read these as line breaks
         text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text, durable=True)
 
 
 def load_yaml(path: Path) -> TrainConfig:

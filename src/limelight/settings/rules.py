@@ -166,6 +166,11 @@ def _check_env(config: TrainConfig) -> None:
     if env.backend in ("envpool", "ale") and env.autoreset_mode != "next_step":
         stepper = "EnvPool" if env.backend == "envpool" else "ALE"
         raise ConfigError(f"autoreset_mode = {env.autoreset_mode}: {stepper} has only next_step; set that")
+    if env.backend in ("vector", "envpool", "ale") and env.on_env_error == "restart":
+        raise ConfigError(
+            f"on_env_error = restart: backend {env.backend} steps all environments in one call, so none can be "
+            "replaced; set backend to sync, async or auto"
+        )
     if env.backend == "async" and (workers.asynchronous or workers.runner == "ray"):
         raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
 

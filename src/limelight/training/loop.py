@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from limelight.envs.episode_info import InfoNotes
+from limelight.envs.faults import stops_the_run
 from limelight.errors import NonFiniteError
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import stop_signals
@@ -335,7 +336,9 @@ def record_video(loop: TrainingLoop) -> None:
             which="best", step=step, seed=derive_seed(config.seed, Stream.VIDEO, step),
             deterministic=not config.eval.eval_stochastic, max_frames=MAX_TRAINING_FRAMES,
         )  # fmt: skip
-    except Exception as error:  # environments, drivers and disks may raise anything
+    except BaseException as error:  # environments, drivers and disks may raise anything, SystemExit among it
+        if stops_the_run(error):
+            raise
         loop.logger.message(f"no video at step {step:,}: {' '.join(str(error).split()) or type(error).__name__}")
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from gymnasium.spaces import Box, Space
 from limelight.envs.make import explain_backend, num_cores, try_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
+from limelight.envs.stalls import watched
 from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
+from limelight.files import remove_debris
 from limelight.nn.encoders import is_builtin
 from limelight.runners.actor_learner import make_actor_learner, make_learner, reward_statistics
 from limelight.runners.base import Runner, budget_of
@@ -205,6 +208,21 @@ def run(
     Raises: LimelightError before anything is written if the run cannot work. Once it has started, errors of the
         environment and WorkerError (with ``run_dir``) are raised after a checkpoint and ``summary.json`` were written.
     """
+    with watched(config.env.step_timeout):
+        return _run(config, factory, resume_from, begin, quiet, loggers, callbacks, command)
+
+
+def _run(
+    config: TrainConfig,
+    factory: EnvFactory | None,
+    resume_from: Path | None,
+    begin: Origin | Donor | None,
+    quiet: bool,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+    command: str | None,
+) -> RunResult:
+    """Do what :func:`run` says."""
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
     loggers = load_loggers(config, loggers)
@@ -250,6 +268,7 @@ def _open_folder(
             notify(begin.note)
         return begin.state
     stack.enter_context(only_process(resume_from))
+    remove_debris(resume_from)
     state = read_checkpoint(resume_from, notify)
     require_budget(config, state)
     return state
@@ -314,14 +333,13 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
             with suppress(InterruptedRun):
                 final = final_evaluation(loop, quiet)
     except Exception as error:
-        failure = f"{type(error).__name__}: {error}"
+        failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         if isinstance(error, WorkerError):
             error.run_dir = loop.run_dir
         raise
     finally:
         summary = summarize(loop, status, final)
-        if failure is not None:
-            summary["error"] = failure
+        summary |= failure or {}
         write_json(loop.run_dir / SUMMARY, summary)
     return status, summary
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from limelight.files import write_text
 from limelight.runners.base import budget_of
 from limelight.runs.reader import Floats, read_run, spread
 from limelight.settings.schema import TrainConfig
@@ -139,14 +139,10 @@ class LivePage:
             return
         began = time.monotonic()
         self._take_episodes()
-        temporary = self._path.with_name("." + self._path.name + ".tmp")
         try:
-            temporary.write_text(self._page(), encoding="utf-8")
-            temporary.replace(self._path)
+            write_text(self._path, self._page())
         except OSError:
             self._broken = True
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
         now = time.monotonic()
         self._due = now + max(self._config.log.report_every, (now - began) / MOST_SHARE)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from limelight.files import write_text
 from limelight.runs.folder import MONITOR_COLUMNS, open_lines, read_lines
 
 if TYPE_CHECKING:
@@ -79,10 +79,7 @@ class MonitorCsvLogger:
         head, _, *lines = read_lines(self._path)
         empty = "," * len(keys)
         lines = [f"{line.rstrip()}{empty}\n" for line in lines]
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        text = "".join([head, _line([*MONITOR_COLUMNS, *self._keys]), *lines])
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, self._path)
+        write_text(self._path, "".join([head, _line([*MONITOR_COLUMNS, *self._keys]), *lines]))
         self._file = self._path.open("a", encoding="utf-8", newline="\n")
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from limelight.errors import ConfigError
+from limelight.files import write_text
 from limelight.runs.folder import VideoInfo
 from limelight.runs.listing import status_in_words
 from limelight.runs.origin import describe_parent
@@ -88,11 +89,9 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
         figures = (plots.training_metrics(runs), plots.worker_metrics(runs))
         metrics_svg, workers_svg = (plots.to_svg(figure) if figure else None for figure in figures)
         over_seeds = _over_seeds(runs, folder)
-    (folder / "plots" / "learning_curve.svg").write_text(curve_svg, encoding="utf-8")
+    write_text(folder / "plots" / "learning_curve.svg", curve_svg)
     path = folder / "report.html"
-    path.write_text(
-        _page(runs, labels, weight, folder, over_seeds, curve_svg, metrics_svg, workers_svg), encoding="utf-8"
-    )
+    write_text(path, _page(runs, labels, weight, folder, over_seeds, curve_svg, metrics_svg, workers_svg))
     return path
 
 

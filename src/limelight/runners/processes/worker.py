@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,6 +20,7 @@ from limelight.algo.episodes import Episode
 from limelight.algo.rollout import Rollout
 from limelight.envs.attributes import Order
 from limelight.envs.spawn import allow_children
+from limelight.envs.stalls import start_watch
 from limelight.errors import LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
 from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, budget_of, stamp_episodes
@@ -76,6 +77,8 @@ class Report:
     lag_sum: int
     """Sum over those updates of the updates that other workers made since the pull before the rollout."""
     lag_max: int
+    restarts: list[str] = field(default_factory=list)
+    """Messages on environments that were replaced."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,11 @@ class Worker:
         metrics = self.actor_learner.metrics() if self.recent_updates else {}
         if metrics:
             metrics |= self.shares.metrics(time.perf_counter(), self.idle_seconds + self.shared.waited_seconds)
-        self.channel.send(Report(number, self.episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max))
+        restarts = self.actor_learner.pop_restarts()
+        self.own_counters[Counter.ENV_RESTARTS] += len(restarts)
+        self.channel.send(
+            Report(number, self.episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max, restarts)
+        )
         self.last_report = number
         self.recent_updates = 0
         self.lag_sum = 0
@@ -278,6 +285,7 @@ def run_worker(spec: WorkerSpec, factory: Any, shared: SharedState, channel: Con
     ignore_stop_signals()
     threading.Thread(target=_exit_with_parent, args=(shared.lock,), daemon=True).start()
     allow_children()
+    start_watch(spec.config.env.step_timeout)
     try:
         with single_threaded():
             _run(spec, factory.fn, shared, channel)
