@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow random coverage lint docs docs-build bench install clean
+.PHONY: help train test test-slow random faults coverage lint docs docs-build bench install clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,6 +34,9 @@ test-slow: $(STAMP)  ## Run the slow tests, one after the other: they start clus
 
 random: $(STAMP)  ## Run a thousand random environments and a thousand random settings
 	$(VENV)/bin/python -m pytest -m random $(ARGS)
+
+faults: $(STAMP)  ## Break runs for minutes: kills, full disks, environments that fail
+	$(VENV)/bin/python -m pytest -m faults $(ARGS)
 
 coverage: $(STAMP)  ## Run all tests in one process; fails under 90 % coverage
 	$(VENV)/bin/python -m pytest -m "" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 $(ARGS)

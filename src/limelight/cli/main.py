@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from limelight.training.run import RunResult
 
 # Exit statuses: 0 is done, 128 + n is interrupted by signal n, and an unforeseen error is Python's own 1.
-WORKERS_FAILED = 1
+RUN_FAILED = 1
 USAGE_ERROR = 2
 SIGINT_STATUS = 130
 
@@ -84,7 +84,7 @@ def _run(name: str, argv: list[str]) -> int:
         print(f"limelight: error: {error}", file=sys.stderr)  # with the traceback of the worker
         if error.run_dir is not None:
             print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
-        return WORKERS_FAILED
+        return RUN_FAILED
     except LimelightError as error:
         print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
         return USAGE_ERROR
@@ -148,7 +148,9 @@ def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
         request.config, factory=request.source, resume_from=request.resume, begin=begin, quiet=request.quiet,
         command=command,
     )  # fmt: skip
-    return (128 + result.signal_number if result.signal_number else 0), _last_line(result)
+    if result.signal_number:
+        return 128 + result.signal_number, _last_line(result)
+    return (0, _last_line(result)) if result.saved else (RUN_FAILED, f"{_last_line(result)} · the end is not saved")
 
 
 def _train_seeds(request: TrainRequest, command: str) -> tuple[int, str]:

@@ -136,7 +136,7 @@ def _replace(config: Any, changes: dict[str, dict[str, Any]], section: str = "")
 
 _CHANGEABLE = (
     "total_timesteps", "total_episodes", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus",
-    "worker_placement", "device", "backend", "num_workers", "env_module", "env_threads",
+    "worker_placement", "device", "backend", "num_workers", "env_module", "env_threads", "on_nonfinite",
 )  # fmt: skip
 
 
@@ -153,8 +153,9 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any], folder: Path | str 
         if not free and before != after:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
-                "only total_timesteps, total_episodes, device, backend, workers, env_module, eval, checkpoint and log "
-                f"settings can; train --from {folder} begins a new run from its checkpoint with any setting changed"
+                "only total_timesteps, total_episodes, device, backend, workers, env_module, on_nonfinite, eval, "
+                f"checkpoint and log settings can; train --from {folder} begins a new run from its checkpoint with any "
+                "setting changed"
             )
     return config
 

@@ -24,6 +24,7 @@ from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
 from limelight.nn.encoders import is_builtin
 from limelight.runners.actor_learner import make_actor_learner, make_learner, reward_statistics
 from limelight.runners.base import Runner, budget_of
+from limelight.runners.nonfinite import make_skips
 from limelight.runners.processes.portable import max_workers
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
@@ -87,6 +88,8 @@ class RunResult:
     """The signal that interrupted the run."""
     env_factory: EnvFactory | None = field(default=None, repr=False)
     """Makes the environment, where it was given as a Python object."""
+    saved: bool = True
+    """The last checkpoint is on the disk."""
 
     @property
     def agent(self) -> Agent:
@@ -221,8 +224,9 @@ def run(
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, lines, told)
         _begin(loop, [*([] if quiet else [_where(config, run_dir)]), *notes], state, begin)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
-    report, kept = draw_report(run_dir), None if source.factory is None else source
-    return RunResult(run_dir, status, summary, report, interrupt.signal_number, kept)
+    report, kept = _report(loop), None if source.factory is None else source
+    saved = not loop.disk.is_failing("checkpoint")
+    return RunResult(run_dir, status, summary, report, interrupt.signal_number, kept, saved)
 
 
 def _open_folder(
@@ -313,8 +317,16 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
         summary = summarize(loop, status, final)
         if failure is not None:
             summary["error"] = failure
-        write_json(loop.run_dir / SUMMARY, summary)
+        with loop.disk.writing(SUMMARY):
+            write_json(loop.run_dir / SUMMARY, summary)
     return status, summary
+
+
+def _report(loop: TrainingLoop) -> Path | None:
+    """Draw the report; None where the disk refuses it."""
+    with loop.disk.writing("report.html"):
+        return draw_report(loop.run_dir)
+    return None
 
 
 # --------------------------------------------------------------------------- before the run
@@ -420,7 +432,8 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
         spaces = envs.single_observation_space, envs.single_action_space
         agent = Agent(model, actor_learner.normalizer, config, *spaces, env_factory=source)
         agent.reward_statistics = reward_statistics(actor_learner.learner)
-        return SyncRunner(actor_learner, config.total_timesteps, config.total_episodes), agent
+        skips = make_skips(config) if config.optim.on_nonfinite == "skip" else None
+        return SyncRunner(actor_learner, config.total_timesteps, config.total_episodes, skips), agent
     try_envs(config.env, source)  # the workers make their own
     learner, normalizer = make_learner(config, *source.spaces())
     agent = Agent(learner.model, normalizer, config, *source.spaces(), env_factory=source)
