@@ -6,6 +6,7 @@ The overview of ``limelight --help`` is written here, from one table, so that it
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import signal
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 RUN_FAILED = 1
 USAGE_ERROR = 2
 SIGINT_STATUS = 130
+
+
+_OF_DISKS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "EMFILE", "ENFILE")
+    if hasattr(errno, name)
+}
+"""Errors of a disk or of its rights: one line, as no code is at fault."""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -87,7 +96,7 @@ def _run(name: str, argv: list[str]) -> int:
         return RUN_FAILED
     except LimelightError as error:
         print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
-        return USAGE_ERROR
+        return RUN_FAILED if error.from_callback else USAGE_ERROR
     except _Terminated as signalled:
         return signalled.status
     except KeyboardInterrupt:
@@ -96,6 +105,12 @@ def _run(name: str, argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            raise
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        print(f"limelight: error: {where}{error.strerror}", file=sys.stderr)
+        return RUN_FAILED
 
 
 def _help() -> str:
