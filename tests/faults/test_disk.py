@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -54,10 +55,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(folder: Path) -> Path:
     """Write until the disk is full."""
     path = folder / "ballast"
-    with path.open("ab", buffering=0) as file, pytest.raises(OSError, match="No space"):
-        while True:
-            if file.write(b"x" * 4096) == 0:
-                raise OSError(errno.ENOSPC, "No space")
+    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096) == 4096:
+            pass
     return path
 
 

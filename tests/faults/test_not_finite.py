@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import LearnerFactory, RolloutFactory
 from gymnasium.spaces import Box
 
 import limelight
+from conftest import LearnerFactory, RolloutFactory
 from helpers.commands import refusal
 from helpers.nonfinite_envs import BadAt
 from limelight.algo.learner import Learner

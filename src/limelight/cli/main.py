@@ -160,8 +160,8 @@ def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
 
         begin = read_donor(request.init_agent)
     result = run(
-        request.config, factory=request.source, resume_from=request.resume, begin=begin, quiet=request.quiet,
-        command=command,
+        request.config, factory=request.source, resume_from=request.resume, begin=begin,
+        fallback=request.fallback, quiet=request.quiet, command=command,
     )  # fmt: skip
     if result.signal_number:
         return 128 + result.signal_number, _last_line(result)
