@@ -242,9 +242,9 @@ def _load_custom_encoder(space: Space[Any], name: str) -> nn.Module:
     except ImportError as error:
         raise ConfigError(f"encoder = {name!r}: cannot import {module_name} ({error})") from None
     make = getattr(owner, attribute, None)
-    if not (isinstance(make, type) and issubclass(make, nn.Module)):  # nothing else is called, as a checkpoint names it
+    if not callable(make):
         near = did_you_mean(attribute, vars(owner))
-        raise ConfigError(f"encoder = {name!r}: {module_name} has no nn.Module of the name {attribute}{near}")
+        raise ConfigError(f"encoder = {name!r}: {module_name} has no class {attribute}{near}")
     try:
         encoder = make(space)
     except Exception as error:  # a user's class may raise anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -319,11 +320,14 @@ def _require_modest(state: State) -> None:
 
 
 def _require_elsewhere(encoder: str, folder: Path) -> None:
-    """Refuse a network whose code lies in the folder that is loaded: that code came with the checkpoint.
+    """Refuse a network of Python's own modules, or whose code lies in the folder that is loaded, before its import.
 
     Raises: CheckpointError.
     """
-    spec = find_spec(encoder.partition(":")[0].partition(".")[0])
+    name = encoder.partition(":")[0].partition(".")[0]
+    if name in sys.stdlib_module_names:
+        raise CheckpointError(f"encoder = {encoder[:100]}: Python's own modules have no network")
+    spec = find_spec(name) if name not in sys.modules else None
     places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
     if any(place is not None and Path(place).resolve().is_relative_to(folder.resolve()) for place in places):
         raise CheckpointError(f"encoder = {encoder}: its code lies in {folder}; read it, then move it elsewhere")

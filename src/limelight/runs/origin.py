@@ -51,7 +51,8 @@ def read_origin(text: str) -> Origin:
             f"from = {text}: {run_dir} is no folder of a run; give RUN, RUN:best, RUN:last or RUN:STEP"
         )
     if which == "best":
-        return _best(run_dir, text)
+        with fitting(text):
+            return _best(run_dir, text)
     if which != "last":
         found = {int(folder.name.removeprefix("step_")): folder for folder in checkpoints(run_dir)}
         if int(which) not in found:
@@ -150,8 +151,10 @@ def read_parent(folder: Path) -> dict[str, Any] | None:
     Raises: CheckpointError if the file is damaged.
     """
     parent = read_json(folder / PARENT)
-    if parent and not (isinstance(parent.get("step"), int) and isinstance(parent.get("changed"), dict)):
-        raise CheckpointError(f"{folder / PARENT}: damaged (no step or changed); remove it to go on without it")
+    changed = parent.get("changed")
+    is_whole = isinstance(parent.get("step"), int) and isinstance(parent.get("from"), str) and isinstance(changed, dict)
+    if parent and not (is_whole and all(isinstance(pair, list) and len(pair) == 2 for pair in changed.values())):
+        raise CheckpointError(f"{folder / PARENT}: damaged (no step, from or changed); remove it to go on without it")
     return parent or None
 
 
