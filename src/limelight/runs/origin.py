@@ -152,8 +152,9 @@ def read_parent(folder: Path) -> dict[str, Any] | None:
     """
     parent = read_json(folder / PARENT)
     changed = parent.get("changed")
-    is_whole = isinstance(parent.get("step"), int) and isinstance(parent.get("from"), str) and isinstance(changed, dict)
-    if parent and not (is_whole and all(isinstance(pair, list) and len(pair) == 2 for pair in changed.values())):
+    is_whole = isinstance(parent.get("step"), int) and isinstance(parent.get("from"), str)
+    is_whole = is_whole and isinstance(changed, dict) and all(_is_pair(pair) for pair in changed.values())
+    if parent and not is_whole:
         raise CheckpointError(f"{folder / PARENT}: damaged (no step, from or changed); remove it to go on without it")
     return parent or None
 
@@ -177,3 +178,7 @@ def _value(value: Any) -> str:
 def has_other_env(parent: Mapping[str, Any]) -> bool:
     """Return whether a run learns in another environment than its parent, whose evaluations then say little of it."""
     return any(name in parent["changed"] for name in ("env_id", "env_kwargs", "max_episode_steps"))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError
 from limelight.runs.folder import (
-    COMMAND,
     CONFIG,
     METRICS,
     MONITOR,
@@ -23,6 +22,7 @@ from limelight.runs.folder import (
     SYSTEM,
     VIDEOS,
     VideoInfo,
+    read_command,
     read_json,
     read_lines,
 )
@@ -103,13 +103,12 @@ def read_run(folder: Path) -> RunData:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give the folder of a run")
-    command = folder / COMMAND
     return RunData(
         folder=folder,
         config=load_yaml(folder / CONFIG),
         summary=_read_summary(folder / SUMMARY),
         system=read_json(folder / SYSTEM),
-        command=command.read_text(encoding="utf-8", errors="replace").strip() if command.exists() else "",
+        command=read_command(folder),
         episodes=_read_episodes(folder / MONITOR),
         metrics=_read_rows(folder / METRICS),
         videos=_read_videos(folder / VIDEOS),

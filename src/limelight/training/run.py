@@ -34,7 +34,6 @@ from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import checkpoints, fitting, newest_state
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import (
-    COMMAND,
     CONFIG,
     METRICS,
     MONITOR,
@@ -42,6 +41,7 @@ from limelight.runs.folder import (
     as_folder,
     create_run_folder,
     only_process,
+    read_command,
     require_empty,
     write_json,
 )
@@ -501,8 +501,7 @@ def make_loggers(
     if config.log.tensorboard or "tensorboard" in config.log.logger:
         own.append(TensorBoardLogger(run_dir, resume_step))
     if config.log.report_every:
-        command = (run_dir / COMMAND).read_text(encoding="utf-8").strip()
-        own.append(LivePage(config, run_dir, command, resumed=state is not None))
+        own.append(LivePage(config, run_dir, read_command(run_dir), resumed=state is not None))
     has_workers = config.workers.asynchronous or config.workers.runner == "ray"
     episodes = 0 if state is None else int(state["training"]["episodes"]["count"])
     own.append(
