@@ -35,7 +35,7 @@ test-slow: $(STAMP)  ## Run the slow tests, one after the other: they start clus
 random: $(STAMP)  ## Run a thousand random environments and a thousand random settings
 	$(VENV)/bin/python -m pytest -m random $(ARGS)
 
-faults: $(STAMP)  ## Break runs at many random moments: kills, signals, hangs, full disks
+faults: $(STAMP)  ## Break runs at many random moments, for minutes: kills, signals, hangs, full disks
 	$(VENV)/bin/python -m pytest -m faults $(ARGS)
 
 coverage: $(STAMP)  ## Run all tests in one process; fails under 90 % coverage

@@ -30,6 +30,8 @@ class TrainArguments:
 
     resume: Path | None = None
     """Continue the run in this folder; only budget, evaluation, checkpoint and log settings can change."""
+    fallback: bool = False
+    """With --resume: where the newest checkpoint is damaged, go on from the newest that is intact."""
     seeds: Annotated[int | None, Range(ge=1, le=10_000)] = None
     """Train so many seeds, from --seed on: a run each in one folder, with one report (docs/seeds.md)."""
     parallel: Annotated[int | None, Range(ge=1, le=1024)] = None
@@ -266,6 +268,8 @@ class TrainRequest:
     """The folder of the agent to begin with."""
     init_from_dataset: str | None = None
     """The dataset to imitate before the first step."""
+    fallback: bool = False
+    """A damaged checkpoint is passed over."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +297,8 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     seeds = SeedsRequest(arguments.seeds, arguments.parallel) if has_seeds else None
     if folder is not None:
         saved = load_valid(folder / ("settings.yaml" if seeds else "config.yaml"))
-        return TrainRequest(validate(for_resume(saved, settings, folder)), None, folder, quiet, settings, seeds)
+        config = validate(for_resume(saved, settings, folder))
+        return TrainRequest(config, None, folder, quiet, settings, seeds, fallback=arguments.fallback)
     if arguments.from_ is not None:
         from limelight.runs.origin import read_origin
         from limelight.training.branch import branched
@@ -344,6 +349,8 @@ def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:
         raise ConfigError(f"config = {arguments.config}: a run that is resumed has its settings; leave --config out")
     if arguments.config is not None and not arguments.config.is_file():
         raise ConfigError(f"config = {arguments.config}: no such file; give a config.yaml or settings.yaml")
+    if arguments.fallback and (folder is None or has_seeds):
+        raise ConfigError("fallback: is for one run that is resumed; add --resume RUN, or leave --fallback out")
     if arguments.parallel is not None and not has_seeds:
         raise ConfigError(f"parallel = {arguments.parallel}: runs of several seeds go in parallel; add --seeds")
     if arguments.seeds is not None and folder is not None and not (folder / "seeds.json").exists():

@@ -6,6 +6,7 @@ The overview of ``limelight --help`` is written here, from one table, so that it
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import signal
@@ -30,9 +31,17 @@ if TYPE_CHECKING:
     from limelight.training.run import RunResult
 
 # Exit statuses: 0 is done, 128 + n is interrupted by signal n, and an unforeseen error is Python's own 1.
-WORKERS_FAILED = 1
+RUN_FAILED = 1
 USAGE_ERROR = 2
 SIGINT_STATUS = 130
+
+
+_OF_DISKS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "EMFILE", "ENFILE")
+    if hasattr(errno, name)
+}
+"""Errors of a disk or of its rights: one line, as no code is at fault."""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -85,10 +94,10 @@ def _run(name: str, argv: list[str]) -> int:
         print(f"limelight: error: {error}", file=sys.stderr)  # with the traceback of the worker
         if error.run_dir is not None:
             print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
-        return WORKERS_FAILED
+        return RUN_FAILED
     except LimelightError as error:
         print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
-        return USAGE_ERROR
+        return RUN_FAILED if error.from_callback else USAGE_ERROR
     except _Terminated as signalled:
         return signalled.status
     except KeyboardInterrupt:
@@ -97,6 +106,12 @@ def _run(name: str, argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            raise
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        print(f"limelight: error: {where}{error.strerror}", file=sys.stderr)
+        return RUN_FAILED
 
 
 def _help() -> str:
@@ -150,10 +165,12 @@ def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
 
         begin = Dataset(request.init_from_dataset)
     result = run(
-        request.config, factory=request.source, resume_from=request.resume, begin=begin, quiet=request.quiet,
-        command=command,
+        request.config, factory=request.source, resume_from=request.resume, begin=begin,
+        fallback=request.fallback, quiet=request.quiet, command=command,
     )  # fmt: skip
-    return (128 + result.signal_number if result.signal_number else 0), _last_line(result)
+    if result.signal_number:
+        return 128 + result.signal_number, _last_line(result)
+    return (0, _last_line(result)) if result.saved else (RUN_FAILED, f"{_last_line(result)} · the end is not saved")
 
 
 def _train_seeds(request: TrainRequest, command: str) -> tuple[int, str]:

@@ -85,7 +85,7 @@ class ActorLearner:
 
         After a rollout that failed, nothing of it is kept: the environments begin new episodes first.
         """
-        can_continue = self.saves_envs and (self._is_whole or self._begin_episodes())
+        can_continue = self.saves_envs and (self._is_whole or self.begin_episodes())
         return {
             "learner": self.learner.get_state(),
             "policy": self.policy.get_state(),
@@ -94,7 +94,7 @@ class ActorLearner:
             "envs": self.collector.envs.get_state() if can_continue else None,
         }
 
-    def _begin_episodes(self) -> bool:
+    def begin_episodes(self) -> bool:
         """Begin new episodes in all environments; return whether they could."""
         try:
             self.collector.reset(None)

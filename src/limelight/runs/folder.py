@@ -100,6 +100,12 @@ def create_run_folder(config: TrainConfig, command: str) -> Path:
     return folder
 
 
+def read_command(folder: Path) -> str:
+    """Return the command line of a run; an empty text where its file is missing."""
+    path = folder / COMMAND
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+
+
 def new_folder(config: TrainConfig, name: str) -> Path:
     """Make the folder ``run_dir``, or ``runs/<env>/<name>-<time>`` where that is not set.
 
@@ -197,7 +203,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: damaged (not a JSON object); remove it to report without it")

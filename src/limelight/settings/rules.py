@@ -33,6 +33,7 @@ def validate(config: TrainConfig) -> TrainConfig:
     _check_env(config)
     _check_info_keys(config.env.info_keys)
     _check_workers(config)
+    _check_nonfinite(config)
     _check_model(config)
     _check_updates(config)
     _check_action_values(config)
@@ -202,6 +203,15 @@ def _check_workers(config: TrainConfig) -> None:
             f"policy_weight = {config.algorithm.policy_weight}: V-trace weights by advantages; "
             "set policy_weight to advantage, or worker_output to gradients"
         )
+
+
+def _check_nonfinite(config: TrainConfig) -> None:
+    """Refuse reactions to numbers that are not finite where several processes would have to agree on them."""
+    mode, workers = config.optim.on_nonfinite, config.workers
+    if mode == "rollback" and (workers.asynchronous or workers.runner == "ray"):
+        raise ConfigError("on_nonfinite = rollback: needs one process that learns; use skip, or algo a2c")
+    if mode == "skip" and workers.runner == "ray":
+        raise ConfigError("on_nonfinite = skip: on Ray only asynchronous gradients are skipped; use auto or raise")
 
 
 def _check_updates(config: TrainConfig) -> None:

@@ -202,6 +202,9 @@ class OptimConfig:
     """ε of the optimizer."""
     max_grad_norm: Annotated[float | None, Range(gt=0, le=1e30)] = 0.5
     """L2 norm to which gradients are clipped; none: no clipping."""
+    on_nonfinite: Literal["auto", "raise", "skip", "rollback"] = "auto"
+    """Reaction to NaN or an infinity: end the run, skip the update or the rollout that has it, or go back to the
+    parameters of the newest checkpoint. Auto: end it; asynchronous workers skip gradients (docs/reliability.md)."""
     actor_kappa: Annotated[float, Range(gt=0, le=1e6)] = 3.0
     """κ of ``obgd`` for the actor: a larger one makes smaller steps."""
     critic_kappa: Annotated[float, Range(gt=0, le=1e6)] = 2.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -64,7 +65,6 @@ class LivePage:
             self._take_over(run_dir)
         self._first_progress = self._budget.progress(self._step, self._count)
         self._due = 0.0
-        self._broken = False
         self._write()
 
     def _take_over(self, run_dir: Path) -> None:
@@ -134,15 +134,11 @@ class LivePage:
         return spread_out
 
     def _write(self) -> None:
-        """Write the page; a disk that refuses it ends the updates, not the run."""
-        if self._broken:
-            return
+        """Write the page; where the disk refuses it, the next page is the next try."""
         began = time.monotonic()
         self._take_episodes()
-        try:
+        with suppress(OSError):
             write_text(self._path, self._page())
-        except OSError:
-            self._broken = True
         now = time.monotonic()
         self._due = now + max(self._config.log.report_every, (now - began) / MOST_SHARE)
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from limelight.errors import ConfigError
 from limelight.files import write_text
+from limelight.runs.checkpoint import fitting
 from limelight.runs.folder import VideoInfo
 from limelight.runs.listing import status_in_words
 from limelight.runs.origin import describe_parent
@@ -75,6 +78,11 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
     if not run_dirs:
         raise ConfigError("run_dirs: empty; give at least one run folder")
     runs = [read_run(path) for folder in run_dirs for path in run_folders(Path(folder))]
+    with fitting(", ".join(str(run.folder) for run in runs)), np.errstate(all="ignore"):
+        return _write(runs, run_dirs, output, smoothing)
+
+
+def _write(runs: Sequence[RunData], run_dirs: Sequence[Path], output: Path | None, smoothing: float | None) -> Path:
     labels = _labels(runs)
     folder = output or (Path(run_dirs[0]) if len(run_dirs) == 1 else _common_folder(runs))
     try:

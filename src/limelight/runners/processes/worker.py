@@ -23,7 +23,8 @@ from limelight.envs.spawn import allow_children
 from limelight.envs.stalls import start_watch
 from limelight.errors import LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
-from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, budget_of, stamp_episodes
+from limelight.runners.base import budget_of, stamp_episodes
+from limelight.runners.nonfinite import make_skips
 from limelight.runners.processes.portable import Lock, ignore_stop_signals
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.time_shares import ShareMeter
@@ -122,7 +123,7 @@ class Worker:
         self.num_envs = spec.config.env.num_envs
         self.budget = budget_of(spec.config)
         self.is_due = self._is_due if self.budget.episodes is None else self._is_due_by_episodes
-        self.consecutive_skips = 0
+        self.skips = make_skips(spec.config, self._count_skip)
         self.idle_seconds = 0.0
         self.shares = ShareMeter(actor_learner)
         self.shares.start(time.perf_counter())
@@ -186,7 +187,8 @@ class Worker:
         """Pull, collect, then compute and push the gradient of each update from the rollout."""
         learner = self.actor_learner.learner
         version = self.pull()
-        rollout = self.actor_learner.collect()
+        skips = self.skips if self.skips.skips_rollouts else None
+        rollout = self.actor_learner.collect() if skips is None else skips.collect(self.actor_learner)
         if rollout.num_valid:  # otherwise there is no gradient, and momentum must not move the parameters
             for episodes_ended in learner.successive_gradients(rollout):
                 self.push(version, episodes_ended)
@@ -233,18 +235,18 @@ class Worker:
     def _apply(self, progress: float, episodes_ended: int) -> None:
         """Update the shared parameters; skip the update where the gradient is not finite.
 
-        Raises: NonFiniteError after ``MAX_CONSECUTIVE_SKIPS`` skipped updates in a row.
+        Raises: NonFiniteError where as many in a row were skipped as may be.
         """
         try:
             self.actor_learner.learner.apply(progress, episodes_ended)
-        except NonFiniteError:
-            self.own_counters[Counter.SKIPPED] += 1
-            self.consecutive_skips += 1
-            if self.consecutive_skips == MAX_CONSECUTIVE_SKIPS:
-                raise
+        except NonFiniteError as error:
+            self.skips.skip(error)
             return
         self.own_counters[Counter.UPDATES] += 1
-        self.consecutive_skips = 0
+        self.skips.succeed()
+
+    def _count_skip(self) -> None:
+        self.own_counters[Counter.SKIPPED] += 1
 
     def share_statistics(self) -> None:
         """Add this worker's observations to the shared statistics, and adopt these."""

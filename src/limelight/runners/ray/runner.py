@@ -163,7 +163,8 @@ class RayRunner:
             self.version += self.learner.num_updates > before  # some have been made
             self.counters[workers, Counter.SKIPPED] += 1
             self._consecutive_skips += 1
-            if self._consecutive_skips == self.schedule.max_consecutive_skips:
+            most = 1 if self.config.optim.on_nonfinite == "raise" else self.schedule.max_consecutive_skips
+            if self._consecutive_skips >= most:
                 raise
             return
         self.version += 1
