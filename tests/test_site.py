@@ -126,7 +126,7 @@ def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:
     ],
 )
 def test_links_of_lessons_lead_to_pages_or_to_the_repository(page: str, target: str, seen: str) -> None:
-    assert LESSONS["link"](page, target) == seen.replace("REPOSITORY/", LESSONS["REPOSITORY"])
+    assert LESSONS["link"](page, target) == seen.replace("REPOSITORY/", HOOKS["REPOSITORY"])
 
 
 def test_lessons_link_to_each_other() -> None:
