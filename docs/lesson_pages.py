@@ -97,7 +97,9 @@ def link(page: str, target: str) -> str:
     folder = "notebooks/zh" if page.startswith("zh/") else "notebooks"
     path = posixpath.normpath(posixpath.join(folder, target))
     there = path.removeprefix("docs/") if path.startswith("docs/") else lesson(path)
-    return REPOSITORY + path if there is None else posixpath.relpath(there, posixpath.dirname(page))
+    if there is None or (there in lessons() and posixpath.dirname(there) != posixpath.dirname(page)):
+        return REPOSITORY + path  # the other language is built as a site of its own
+    return posixpath.relpath(there, posixpath.dirname(page))
 
 
 def lesson(path: str) -> str | None:

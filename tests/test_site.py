@@ -126,7 +126,7 @@ def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:
     ],
 )
 def test_links_of_lessons_lead_to_pages_or_to_the_repository(page: str, target: str, seen: str) -> None:
-    assert LESSONS["link"](page, target) == seen.replace("REPOSITORY/", LESSONS["REPOSITORY"])
+    assert LESSONS["link"](page, target) == seen.replace("REPOSITORY/", HOOKS["REPOSITORY"])
 
 
 def test_lessons_link_to_each_other() -> None:
@@ -135,8 +135,8 @@ def test_lessons_link_to_each_other() -> None:
         name = Path(page).stem
         assert LESSONS["link"](page, f"{name}.ipynb") == f"{name}.md"
         other = f"../{name}.ipynb" if page.startswith("zh/") else f"zh/{name}.ipynb"
-        there = f"../../lessons/{name}.md" if page.startswith("zh/") else f"../zh/lessons/{name}.md"
-        assert LESSONS["link"](page, other) == there
+        there = f"notebooks/{name}.ipynb" if page.startswith("zh/") else f"notebooks/zh/{name}.ipynb"
+        assert LESSONS["link"](page, other) == LESSONS["REPOSITORY"] + there, "each language is a site of its own"
 
 
 def test_other_pages_link_to_the_pages_of_lessons() -> None:
