@@ -327,10 +327,6 @@ def explained(page: Path) -> set[str]:
     return {name for cell in rows for name in re.findall(r"`(\w+(?:/\w+)+)`", cell)}
 
 
-# Lessons that are announced and not there yet.
-COMING = {"03-a3c", "04-silent-bugs", "05-your-environment", "06-pong", "07-ray"}
-
-
 def slug(heading: str) -> str:
     """A heading's anchor, as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
@@ -343,7 +339,7 @@ def test_links_resolve(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        assert file.exists() or (file.suffix == ".ipynb" and file.stem in COMING), target
+        assert file.exists(), target
         if anchor:
             assert anchor in {slug(h) for h in re.findall(r"^#+ (.*)$", prose(file), re.M)}, target
 
