@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow random coverage lint docs docs-build bench install clean
+.PHONY: help train test test-slow random faults coverage notebooks lint docs docs-build bench install clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -35,8 +35,14 @@ test-slow: $(STAMP)  ## Run the slow tests, one after the other: they start clus
 random: $(STAMP)  ## Run a thousand random environments and a thousand random settings
 	$(VENV)/bin/python -m pytest -m random $(ARGS)
 
+faults: $(STAMP)  ## Break runs at many random moments, for minutes: kills, signals, hangs, full disks
+	$(VENV)/bin/python -m pytest -m faults $(ARGS)
+
 coverage: $(STAMP)  ## Run all tests in one process; fails under 90 % coverage
 	$(VENV)/bin/python -m pytest -m "" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 $(ARGS)
+
+notebooks: $(STAMP)  ## Execute the lessons of notebooks/, in both languages; their files stay as they are
+	$(VENV)/bin/python -m pytest --nbmake --nbmake-timeout=600 -W default $(or $(ARGS),notebooks)
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(VENV)/bin/ruff check .

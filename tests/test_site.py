@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 HOOKS: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "site_hooks.py"))
+LESSONS: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "lesson_pages.py"))
 
 
 class Loader(yaml.SafeLoader):
@@ -73,3 +75,78 @@ def test_formulas_become_mathml() -> None:
     assert "border-top" in drawn
     assert "\U0001d53c" in drawn
     assert HOOKS["on_page_content"]("<p>:func:<code>train</code></p>") == "<p><code>train</code></p>"
+
+
+def test_lessons_are_listed_behind_their_index() -> None:
+    nav = [{"Home": "index.md"}, {"Lessons": [{"All": "lessons.md"}]}, {"More": ["a.md"]}]
+    for _ in range(2):  # a second time adds nothing
+        LESSONS["list_lessons"](nav, ["lessons/1.md", "lessons/2.md"])
+        assert nav[1] == {"Lessons": [{"All": "lessons.md"}, "lessons/1.md", "lessons/2.md"]}
+    assert [nav[0], nav[2]] == [{"Home": "index.md"}, {"More": ["a.md"]}]
+
+
+def test_every_notebook_is_a_page() -> None:
+    pages = set(LESSONS["lessons"]())
+    english = {f"lessons/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.md")}
+    assert pages == english | {f"zh/{page}" for page in english}
+
+
+def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:
+    outputs = [
+        {"output_type": "stream", "text": ["a\n", "```\n"]},
+        {"output_type": "display_data", "data": {"image/png": "QUJD\n", "text/plain": "<Figure>"}},
+        {"output_type": "execute_result", "data": {"text/plain": ["1", "2"]}},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "[x](../docs/returns.md#y)"]},
+        {"cell_type": "code", "source": "print(1)  # [x](../a.md)", "outputs": outputs},
+    ]
+    notebook = tmp_path / "a.ipynb"
+    notebook.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    text, code, *shown = LESSONS["as_page"]("lessons/a.md", notebook).rstrip("\n").split("\n\n")
+    assert text == "# Title\n[x](../returns.md#y)"
+    assert code == "```python\nprint(1)  # [x](../a.md)\n```"
+    assert shown == [
+        "````text\na\n```\n````",
+        '<img alt="&lt;Figure&gt;" src="data:image/png;base64,QUJD">',
+        "```text\n12\n```",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("page", "target", "seen"),
+    [
+        ("lessons/a.md", "../docs/algorithms/ac.md", "../algorithms/ac.md"),
+        ("lessons/a.md", "../docs/lessons.md", "../lessons.md"),
+        ("zh/lessons/a.md", "../../docs/zh/lessons.md", "../lessons.md"),
+        ("zh/lessons/a.md", "../../docs/returns.md", "../../returns.md"),
+        ("lessons/a.md", "../src/limelight/algo/returns.py", "REPOSITORY/src/limelight/algo/returns.py"),
+        ("zh/lessons/a.md", "../../src/limelight", "REPOSITORY/src/limelight"),
+        ("lessons/a.md", "missing.ipynb", "REPOSITORY/notebooks/missing.ipynb"),
+    ],
+)
+def test_links_of_lessons_lead_to_pages_or_to_the_repository(page: str, target: str, seen: str) -> None:
+    assert LESSONS["link"](page, target) == seen.replace("REPOSITORY/", HOOKS["REPOSITORY"])
+
+
+def test_lessons_link_to_each_other() -> None:
+    pages = sorted(LESSONS["lessons"]())
+    for page in pages:
+        name = Path(page).stem
+        assert LESSONS["link"](page, f"{name}.ipynb") == f"{name}.md"
+        other = f"../{name}.ipynb" if page.startswith("zh/") else f"zh/{name}.ipynb"
+        there = f"notebooks/{name}.ipynb" if page.startswith("zh/") else f"notebooks/zh/{name}.ipynb"
+        assert LESSONS["link"](page, other) == LESSONS["REPOSITORY"] + there, "each language is a site of its own"
+
+
+def test_other_pages_link_to_the_pages_of_lessons() -> None:
+    def seen(source: str, markdown: str) -> str:
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=source))
+        return str(LESSONS["on_page_markdown"](markdown, page=page))
+
+    name = "01-policy-gradient"
+    assert seen("lessons.md", f"[x](../notebooks/{name}.ipynb)") == f"[x](lessons/{name}.md)"
+    assert seen("zh/lessons.md", f"[x](../../notebooks/zh/{name}.ipynb#a)") == f"[x](lessons/{name}.md#a)"
+    assert seen("algorithms/ac.md", f"[x](../../notebooks/{name}.ipynb)") == f"[x](../lessons/{name}.md)"
+    for kept in ("[x](../notebooks/missing.ipynb)", "[x](returns.md)", "[x](https://example.org/notebooks/a.ipynb)"):
+        assert seen("lessons.md", kept) == kept

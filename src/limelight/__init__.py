@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from limelight.envs.fresh import make_envs
     from limelight.errors import CheckpointError, ConfigError, EnvError, LimelightError, NonFiniteError, WorkerError
     from limelight.runs.agent import Agent, load
+    from limelight.runs.datasets import record_dataset
     from limelight.runs.evaluation import evaluate
+    from limelight.runs.export.export import export
     from limelight.runs.full_evaluation import evaluate_in_full
     from limelight.settings.schema import TrainConfig
     from limelight.training.run import branch, resume, train
@@ -27,14 +29,17 @@ _HOMES = {
     "branch": "training.run",
     "evaluate": "runs.evaluation",
     "evaluate_in_full": "runs.full_evaluation",
+    "export": "runs.export.export",
     "load": "runs.agent",
     "make_envs": "envs.fresh",
+    "record_dataset": "runs.datasets",
     "resume": "training.run",
     "train": "training.run",
 }
 __all__ = [
     "Agent", "CheckpointError", "ConfigError", "EnvError", "LimelightError", "NonFiniteError", "TrainConfig",
-    "WorkerError", "__version__", "branch", "evaluate", "evaluate_in_full", "load", "make_envs", "resume", "train",
+    "WorkerError", "__version__", "branch", "evaluate", "evaluate_in_full", "export", "load", "make_envs",
+    "record_dataset", "resume", "train",
 ]  # fmt: skip
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 class LimelightError(Exception):
     """Base of all errors that this library raises for its users; the message is put on one line."""
 
+    from_callback: bool = False
+    """A callback of the user's own raised it while a run went on."""
+
     def __init__(self, message: str = "") -> None:
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
 

@@ -32,13 +32,12 @@ def test_a_checkpoint_is_named_by_its_step_and_brings_its_settings(run: Path) ->
     assert read_origin(f"{run}:1_00").step == 100
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_named(run: Path) -> None:
+def test_a_damaged_checkpoint_is_named_with_the_one_to_ask_for(run: Path) -> None:
     newest = sorted((run / "checkpoints").iterdir())[-1]
     (newest / "state.json").write_text("{", encoding="utf-8")
-    origin = read_origin(str(run))
-    assert origin.step == 100
-    assert origin.note is not None
-    assert str(newest / "state.json") in origin.note
+    with pytest.raises(CheckpointError, match=rf"{newest / 'state.json'}: damaged .*; give {run}:100, which is intact"):
+        read_origin(str(run))
+    assert read_origin(f"{run}:100").step == 100
 
 
 @pytest.mark.parametrize(

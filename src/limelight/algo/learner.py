@@ -12,6 +12,7 @@ import torch
 
 from limelight.algo import losses
 from limelight.algo.epochs import Epochs, has_epochs
+from limelight.algo.gradient_fault import origin_of
 from limelight.algo.last_update import Applied, LastUpdate, Targets, joined, loss_metrics
 from limelight.algo.next_actions import make_next_actions
 from limelight.algo.normalization import AdvantageNormalizer, RewardNormalizer, learning_rewards
@@ -164,7 +165,7 @@ class Learner:
             self._grads.copy_(self.flat.grads)
         norm = self._clip()
         if not math.isfinite(norm):
-            raise NonFiniteError(not_finite_message(self.optim.learning_rate, self.num_updates))
+            raise NonFiniteError(not_finite_message(self))
         self.progress = progress
         factor = schedule(self.optim.lr_schedule, progress)
         self.optimizer.step([(span, rate * factor) for span, rate in self._learning_rates])
@@ -247,11 +248,13 @@ def change_setting(learner: Learner, name: str, value: float) -> None:
     learner._learning_rates = learning_rates(learner.optim, learner.flat.span(learner.model.critic.parameters()))
 
 
-def not_finite_message(learning_rate: float, update: int) -> str:
-    """Return the message on a gradient that is not finite."""
+def not_finite_message(learner: Learner) -> str:
+    """Return the message on a gradient that is not finite, with the first number of its update that is not."""
+    origin = origin_of(learner.last_updates, learner.algorithm, learner.model)
     return (
-        f"learning_rate = {learning_rate:g}: the gradient is no longer finite at update {update}; "
-        "a smaller learning_rate, max_grad_norm or reward_scale would help"
+        f"learning_rate = {learner.optim.learning_rate:g}: the gradient is no longer finite at update "
+        f"{learner.num_updates}; it begins with {origin}; a smaller learning_rate, max_grad_norm or reward_scale would "
+        "help"
     )
 
 

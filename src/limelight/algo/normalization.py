@@ -45,6 +45,15 @@ class Moments(NamedTuple):
         return Moments(mean, m2 / total, total)
 
 
+class NumberScale(NamedTuple):
+    """Standardises real numbers: (number − mean) / std, clipped to ± limit."""
+
+    mean: NDArray[np.float64]
+    """Of each number that is normalised, [*shape] or [k]."""
+    std: NDArray[np.float64]
+    limit: float
+
+
 def no_moments(shape: tuple[int, ...]) -> Moments:
     """Return the moments of the empty set: mean 0 and variance 1, which leave everything unchanged."""
     return Moments(np.zeros(shape, np.float64), np.ones(shape, np.float64), 0)
@@ -164,9 +173,9 @@ class ObservationNormalizer:
         if self.images:
             scale = self.image_scale()
             return np.clip((obs - scale.mean) * np.float32(scale.factor), -_CLIP, _CLIP)
-        mean, var, _ = self.statistics.moments
+        mean, std, _ = self.number_scale()
         raw = self.select(obs)
-        scaled = (raw - mean) / np.sqrt(var + _EPSILON)
+        scaled = (raw - mean) / std
         numbers: NDArray[np.float32] = np.minimum(np.maximum(scaled, -_CLIP), _CLIP).astype(np.float32)
         if self.saw_non_finite:  # clipping must not hide an infinity
             numbers = np.where(np.isfinite(raw), numbers, raw).astype(np.float32)
@@ -179,6 +188,11 @@ class ObservationNormalizer:
     def select(self, obs: NDArray[Any]) -> NDArray[Any]:
         """Return the entries that are normalised, [..., *shape] or [..., k]."""
         return obs if self.indices is None else obs[..., self.indices]
+
+    def number_scale(self) -> NumberScale:
+        """Return the scale by which numbers are normalised at present."""
+        mean, var, _ = self.statistics.moments
+        return NumberScale(mean, np.sqrt(var + _EPSILON), _CLIP)
 
     def image_scale(self) -> PixelScale:
         """Return the mean image and the scale by which images are normalised at present."""

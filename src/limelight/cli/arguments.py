@@ -30,6 +30,8 @@ class TrainArguments:
 
     resume: Path | None = None
     """Continue the run in this folder; only budget, evaluation, checkpoint and log settings can change."""
+    fallback: bool = False
+    """With --resume: where the newest checkpoint is damaged, go on from the newest that is intact."""
     seeds: Annotated[int | None, Range(ge=1, le=10_000)] = None
     """Train so many seeds, from --seed on: a run each in one folder, with one report (docs/seeds.md)."""
     parallel: Annotated[int | None, Range(ge=1, le=1024)] = None
@@ -40,6 +42,8 @@ class TrainArguments:
     """Begin a new run from a checkpoint, RUN[:best|:last|:STEP], with any setting changed (docs/branches.md)."""
     init_agent: Path | None = None
     """Begin with the weights and the normalisation of the agent in this folder, where they fit."""
+    init_from_dataset: str | None = None
+    """Begin with a policy that imitates this Minari dataset, by its name or folder (docs/datasets.md)."""
     quiet: bool = False
     """Print only the last line."""
 
@@ -49,7 +53,7 @@ class EvaluateArguments:
     """Evaluate a trained agent over fresh episodes."""
 
     run_dir: Path
-    """Folder of a run, or of a saved agent."""
+    """Folder of a run or of a saved agent, or hf:user/name of the Hugging Face Hub."""
     episodes: Annotated[int | None, Range(ge=1)] = None
     """Episodes to evaluate: default 100; with --video or --render, only those that are shown."""
     seed: Annotated[int, Range(ge=0)] = 0
@@ -76,12 +80,32 @@ class EvaluateArguments:
     """Print a line per episode as well: its return and its length."""
     json: bool = False
     """Print one JSON object and nothing else, with all episodes; output of the environment goes to stderr."""
+    record_dataset: str | None = None
+    """Write the episodes as a Minari dataset of this name, such as cartpole/expert-v0."""
     video: bool = False
     """Write an MP4 file of the agent's episodes into RUN_DIR/videos; of a saved agent: runs/evaluations."""
     render: bool = False
     """Show the agent's episodes in a window, in real time."""
     video_episodes: Annotated[int, Range(ge=1)] = 1
     """Number of episodes that --video and --render show."""
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write a trained agent as one file that needs no Limelight, and compare it with the agent (docs/export.md)."""
+
+    run_dir: Path
+    """Folder of a run, or of a saved agent."""
+    format: Literal["onnx", "torch"] | None = None
+    """ONNX, or the archive of torch.export; default: by the ending of --output, or else ONNX."""
+    output: Path | None = None
+    """The file, .onnx or .pt2; default: agent.onnx or agent.pt2 in RUN_DIR."""
+    stochastic: bool = False
+    """Sample actions, from noise that is an input, instead of taking the most probable one."""
+    which: Literal["best", "last"] = "best"
+    """The best agent, or the newest checkpoint."""
+    json: bool = False
+    """Print one JSON object and nothing else: the file, its inputs, outputs and metadata, and the difference."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +186,24 @@ class CheckArguments:
 
 
 @dataclass(frozen=True)
+class PushArguments:
+    """Evaluate an agent and upload it to the Hugging Face Hub, with a model card, its curve and a video."""
+
+    run_dir: Path
+    """Folder of a run or of a saved agent."""
+    repo: str
+    """Name on the hub, user/name; it is made if it does not exist."""
+    episodes: Annotated[int, Range(ge=1)] = 100
+    """Greedy episodes of the evaluation whose scores are on the card."""
+    seed: Annotated[int, Range(ge=0)] = 0
+    """Seed of that evaluation."""
+    private: bool = False
+    """Make the repository private, if it is new."""
+    dry_run: Path | None = None
+    """Write the files into this folder and upload nothing."""
+
+
+@dataclass(frozen=True)
 class CleanArguments:
     """Drop the checkpoints of runs that have ended; results, videos and the best agent stay."""
 
@@ -187,6 +229,7 @@ OF_TRAINING = (
 
 TRAIN = Syntax("limelight train", TrainArguments, ("env_id",), settings=tuple(all_settings()))
 EVALUATE = Syntax("limelight evaluate", EvaluateArguments, ("run_dir",))
+EXPORT = Syntax("limelight export", ExportArguments, ("run_dir",))
 REPORT = Syntax("limelight report", ReportArguments, ("run_dirs",))
 COMPARE = Syntax("limelight compare", CompareArguments, ("run_dirs",))
 EXPLAIN = Syntax("limelight explain", ExplainArguments, ("run_dir",))
@@ -200,11 +243,10 @@ CHECK = Syntax(
     settings=("env_kwargs", "env_module", "max_episode_steps", *OF_TRAINING),
 )
 CLEAN = Syntax("limelight clean", CleanArguments, ("run_dirs",))
+PUSH = Syntax("limelight push", PushArguments, ("run_dir", "repo"))
 COMPLETION = Syntax("limelight completion", CompletionArguments, ("shell",))
-SYNTAXES: dict[str, Syntax[Any]] = {
-    syntax.prog.split()[1]: syntax
-    for syntax in (TRAIN, EVALUATE, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CHECK, CLEAN, DOCTOR, COMPLETION)
-}
+_ALL = (TRAIN, EVALUATE, EXPORT, PUSH, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CLEAN, CHECK, DOCTOR, COMPLETION)
+SYNTAXES: dict[str, Syntax[Any]] = {syntax.prog.split()[1]: syntax for syntax in _ALL}
 
 
 @dataclass(frozen=True)
@@ -224,6 +266,10 @@ class TrainRequest:
     """The checkpoint of another run to begin from."""
     init_agent: Path | None = None
     """The folder of the agent to begin with."""
+    init_from_dataset: str | None = None
+    """The dataset to imitate before the first step."""
+    fallback: bool = False
+    """A damaged checkpoint is passed over."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +297,8 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     seeds = SeedsRequest(arguments.seeds, arguments.parallel) if has_seeds else None
     if folder is not None:
         saved = load_valid(folder / ("settings.yaml" if seeds else "config.yaml"))
-        return TrainRequest(validate(for_resume(saved, settings, folder)), None, folder, quiet, settings, seeds)
+        config = validate(for_resume(saved, settings, folder))
+        return TrainRequest(config, None, folder, quiet, settings, seeds, fallback=arguments.fallback)
     if arguments.from_ is not None:
         from limelight.runs.origin import read_origin
         from limelight.training.branch import branched
@@ -262,13 +309,15 @@ def train_request(argv: list[str], notice: Notice) -> TrainRequest:
     if arguments.config is not None:
         start = dataclasses.replace(load_valid(arguments.config), run_dir=None)
         config = validate(with_settings(start, settings))
-        return TrainRequest(config, None, None, quiet, settings, seeds, None, donor)
+        return TrainRequest(config, None, None, quiet, settings, seeds, None, donor, arguments.init_from_dataset)
     from limelight.envs.source import resolve_env
 
     start = with_settings(TrainConfig(), settings)
     source = resolve_env(start.env)
     config = resolve_config(start.env.env_id, settings.get("algo", AUTO), start.preset, settings, source)
-    return TrainRequest(validate(config), source, None, quiet, settings, seeds, None, donor)
+    return TrainRequest(
+        validate(config), source, None, quiet, settings, seeds, None, donor, arguments.init_from_dataset
+    )
 
 
 def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:
@@ -277,20 +326,31 @@ def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:
     Raises: ConfigError.
     """
     folder = arguments.resume
-    for name, value in (("from", arguments.from_), ("init_agent", arguments.init_agent)):
+    begins = {
+        "from": arguments.from_, "init_agent": arguments.init_agent, "init_from_dataset": arguments.init_from_dataset,
+    }  # fmt: skip
+    for name, value in begins.items():
         if value is None:
             continue
         if folder is not None:
             raise ConfigError(f"{name} = {value}: begins a new run, --resume continues one; leave one of the two out")
         if has_seeds:
             raise ConfigError(f"{name} = {value}: begins one run; leave --seeds out, and start one for each --seed")
-    if arguments.from_ is not None and (arguments.config or arguments.init_agent) is not None:
-        other = "config" if arguments.config is not None else "init-agent"
-        raise ConfigError(f"from = {arguments.from_}: has all settings and weights of its run; leave --{other} out")
+    others = {"config": arguments.config, **{name: value for name, value in begins.items() if name != "from"}}
+    for name, value in others.items():
+        if arguments.from_ is not None and value is not None:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"from = {arguments.from_}: has all settings and weights of its run; leave --{flag} out")
+    if arguments.init_agent is not None and arguments.init_from_dataset is not None:
+        raise ConfigError(
+            f"init_from_dataset = {arguments.init_from_dataset}: a run begins with one policy; leave --init-agent out"
+        )
     if arguments.config is not None and folder is not None:
         raise ConfigError(f"config = {arguments.config}: a run that is resumed has its settings; leave --config out")
     if arguments.config is not None and not arguments.config.is_file():
         raise ConfigError(f"config = {arguments.config}: no such file; give a config.yaml or settings.yaml")
+    if arguments.fallback and (folder is None or has_seeds):
+        raise ConfigError("fallback: is for one run that is resumed; add --resume RUN, or leave --fallback out")
     if arguments.parallel is not None and not has_seeds:
         raise ConfigError(f"parallel = {arguments.parallel}: runs of several seeds go in parallel; add --seeds")
     if arguments.seeds is not None and folder is not None and not (folder / "seeds.json").exists():
@@ -320,10 +380,10 @@ def _require_nothing_else(arguments: EvaluateArguments) -> None:
     Raises: ConfigError.
     """
     asked = "--full" if arguments.full else "--inspect"
-    for name in ("video", "render", "episode_lines"):
-        if getattr(arguments, name):
+    for name in ("video", "render", "episode_lines", "record_dataset"):
+        if value := getattr(arguments, name):
             raise ConfigError(
-                f"{name} = true: does not go with {asked}; --inspect video shows episodes, --json has all"
+                f"{name} = {shown(value)}: does not go with {asked}; --inspect video shows episodes, --json has all"
             )
     if arguments.full and arguments.stochastic and arguments.inspect is None:
         raise ConfigError("stochastic = true: --full has both already; leave one out, or add --inspect")

@@ -6,6 +6,7 @@ The overview of ``limelight --help`` is written here, from one table, so that it
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import signal
@@ -25,13 +26,22 @@ if TYPE_CHECKING:
     from limelight.runs.agent import Agent
     from limelight.runs.evaluation import Evaluation
     from limelight.runs.origin import Origin
+    from limelight.training.cloning import Dataset
     from limelight.training.init_agent import Donor
     from limelight.training.run import RunResult
 
 # Exit statuses: 0 is done, 128 + n is interrupted by signal n, and an unforeseen error is Python's own 1.
-WORKERS_FAILED = 1
+RUN_FAILED = 1
 USAGE_ERROR = 2
 SIGINT_STATUS = 130
+
+
+_OF_DISKS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "EMFILE", "ENFILE")
+    if hasattr(errno, name)
+}
+"""Errors of a disk or of its rights: one line, as no code is at fault."""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -84,10 +94,10 @@ def _run(name: str, argv: list[str]) -> int:
         print(f"limelight: error: {error}", file=sys.stderr)  # with the traceback of the worker
         if error.run_dir is not None:
             print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
-        return WORKERS_FAILED
+        return RUN_FAILED
     except LimelightError as error:
         print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
-        return USAGE_ERROR
+        return RUN_FAILED if error.from_callback else USAGE_ERROR
     except _Terminated as signalled:
         return signalled.status
     except KeyboardInterrupt:
@@ -96,6 +106,12 @@ def _run(name: str, argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            raise
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        print(f"limelight: error: {where}{error.strerror}", file=sys.stderr)
+        return RUN_FAILED
 
 
 def _help() -> str:
@@ -139,16 +155,22 @@ def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
     """Train one run; return the exit status and the last line."""
     from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
 
-    begin: Origin | Donor | None = request.origin
+    begin: Origin | Donor | Dataset | None = request.origin
     if request.init_agent is not None:
         from limelight.training.init_agent import read_donor
 
         begin = read_donor(request.init_agent)
+    if request.init_from_dataset is not None:
+        from limelight.training.cloning import Dataset
+
+        begin = Dataset(request.init_from_dataset)
     result = run(
-        request.config, factory=request.source, resume_from=request.resume, begin=begin, quiet=request.quiet,
-        command=command,
+        request.config, factory=request.source, resume_from=request.resume, begin=begin,
+        fallback=request.fallback, quiet=request.quiet, command=command,
     )  # fmt: skip
-    return (128 + result.signal_number if result.signal_number else 0), _last_line(result)
+    if result.signal_number:
+        return 128 + result.signal_number, _last_line(result)
+    return (0, _last_line(result)) if result.saved else (RUN_FAILED, f"{_last_line(result)} · the end is not saved")
 
 
 def _train_seeds(request: TrainRequest, command: str) -> tuple[int, str]:
@@ -238,6 +260,8 @@ def _evaluate(argv: list[str]) -> int:
     )
     if result.env:
         print(env_numbers.describe(result.env, result.episodes))
+    if arguments.record_dataset is not None:
+        print(f"dataset: {arguments.record_dataset} ({result.episodes} episodes, {sum(result.lengths):,} steps)")
     if video:
         path, played = video
         print(f"video: {path}" + (f" (cut after {sum(played.lengths):,} steps)" if played.cut else ""))
@@ -300,8 +324,12 @@ def _evaluate_and_show(arguments: EvaluateArguments) -> tuple[Agent, Evaluation,
             result = show(agent, env, **shown)
     if arguments.episodes is not None:
         options["episodes"] = arguments.episodes
-    elif result is not None:
+    elif result is not None and arguments.record_dataset is None:
         return agent, result, video
+    if arguments.record_dataset is not None:
+        from limelight.runs.datasets import record_dataset
+
+        return agent, record_dataset(agent, arguments.record_dataset, env, **options), video
     from limelight.runs.evaluation import evaluate
 
     return agent, evaluate(agent, env, **options), video
@@ -404,12 +432,14 @@ def _completion(argv: list[str]) -> int:
 COMMANDS: dict[str, Command] = {
     "train": Command("train [ENV_ID] [--algo NAME] ...", "train and evaluate an agent", _train),
     "evaluate": Command("evaluate RUN_DIR [--video] ...", "evaluate a trained agent, or watch it", _evaluate),
+    "export": Command("export RUN_DIR [--output FILE] ...", "an agent as one ONNX or PyTorch file", views.export),
     "report": Command("report RUN_DIR...", "learning curves and report.html", views.report),
     "compare": Command("compare RUN_DIR...", "two or more groups of runs over their seeds", views.compare),
     "explain": Command("explain RUN_DIR", "why does this run not learn?", views.explain),
     "replay": Command("replay RUN_DIR", "where did this run's NaN begin?", views.replay),
     "list": Command("list envs|algos|presets|runs [TEXT]", "environments, algorithms, presets or runs", _list),
     "check": Command("check ENV_ID", "can this environment be trained on?", _check),
+    "push": Command("push AGENT user/name", "share an agent on the Hugging Face Hub", views.push),
     "clean": Command("clean RUN_DIR...", "drop checkpoints, keep results", views.clean),
     "doctor": Command("doctor [--json]", "versions, machine, missing extras, and a self-test", _doctor),
     "completion": Command("completion bash|zsh|fish", "the script that completes commands in a shell", _completion),

@@ -1,10 +1,11 @@
-"""The subcommands about run folders: report, compare, explain, replay, list runs, clean."""
+"""The subcommands about run folders: report, compare, explain, replay, export, list runs, push, clean."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from limelight.cli.output import notice, print_help
@@ -78,6 +79,28 @@ def replay(argv: list[str]) -> int:
     return 0
 
 
+def export(argv: list[str]) -> int:
+    """Write an agent as a file; print its difference from the agent, its inputs and its outputs."""
+    from limelight.cli.arguments import EXPORT
+    from limelight.cli.flags import parse
+    from limelight.cli.output import stdout_reserved
+
+    if print_help(argv, EXPORT):
+        return 0
+    arguments = parse(EXPORT, argv, notice).arguments
+    from limelight.runs.agent import load
+    from limelight.runs.export.export import default_path, scores_of
+
+    agent = load(arguments.run_dir, arguments.which)
+    path = arguments.output or default_path(arguments.run_dir, arguments.format)
+    with stdout_reserved():  # environments may print
+        exported = agent.export(
+            path, format=arguments.format, deterministic=not arguments.stochastic, metadata=scores_of(arguments.run_dir)
+        )
+    print(json.dumps(exported.to_json()) if arguments.json else "\n".join(exported.lines()))
+    return 0
+
+
 def list_runs(folder: str, as_json: bool) -> int:
     """Print the runs in a folder: a table as wide as the terminal, of any width where it is piped, or JSON."""
     from limelight.runs import listing
@@ -92,6 +115,29 @@ def list_runs(folder: str, as_json: bool) -> int:
     width = columns if columns or not sys.stdout.isatty() else 80
     for line in run_table(entries, width or 10_000):
         print(line)
+    return 0
+
+
+def push(argv: list[str]) -> int:
+    """Evaluate an agent, write its card and upload both; print the address."""
+    from limelight.cli.arguments import PUSH
+    from limelight.cli.flags import parse
+    from limelight.cli.output import stdout_reserved
+
+    if print_help(argv, PUSH):
+        return 0
+    arguments = parse(PUSH, argv, notice).arguments
+    from limelight.runs import hub
+    from limelight.runs.folder import empty_folder
+    from limelight.viewing.model_card import pack
+
+    hub.require_repo(arguments.repo)
+    with tempfile.TemporaryDirectory() as temporary, stdout_reserved():
+        folder = Path(temporary) if arguments.dry_run is None else empty_folder(arguments.dry_run, "dry_run")
+        notice(f"evaluating {arguments.run_dir} over {arguments.episodes} episodes")
+        pack(arguments.run_dir, folder, arguments.repo, arguments.episodes, arguments.seed)
+        where = str(folder) if arguments.dry_run else hub.upload(folder, arguments.repo, arguments.private)
+    print(where)
     return 0
 
 

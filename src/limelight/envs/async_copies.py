@@ -26,18 +26,43 @@ from limelight.envs.faults import (
     env_code,
     first_observation,
     one_number,
+    place_in_run,
     require_same_spaces,
     seed_spaces,
     spaces_of,
     step_misfit,
 )
+from limelight.envs.guards import EnvGuard
 from limelight.envs.packing import PackObservations
 from limelight.envs.spawn import allow_children
+from limelight.envs.stalls import start_watch
 from limelight.errors import EnvError, LimelightError
 from limelight.typing import AnyEnv, EnvFactory
 
 _FAULT = "limelight_fault"
 _EPISODE = "limelight_episode"
+_RESTARTED = "limelight_restarted"
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """Tells the main process that a copy was replaced."""
+
+    messages: tuple[str, ...]
+    failed: bool
+    """The episode was truncated for it."""
+
+    def as_info(self) -> dict[str, Any]:
+        """Return it in the form in which it is sent."""
+        return {_RESTARTED: self}
+
+
+def restarted(infos: dict[str, Any]) -> dict[int, Restarted]:
+    """Return what copies have sent on being replaced, by their numbers."""
+    for found in (infos, infos.get("final_info", {})):
+        if _RESTARTED in found:
+            return {i: sent for i, sent in enumerate(found[_RESTARTED]) if isinstance(sent, Restarted)}
+    return {}
 
 
 def raise_fault(infos: dict[str, Any]) -> None:
@@ -78,6 +103,13 @@ class AsyncCopy:
     """Number of the environment."""
     spaces: tuple[Space[Any], Space[Any]] | None = None
     info_keys: tuple[str, ...] = ()
+    replaces: bool = False
+    """A copy that fails is replaced by a new one, in the same process."""
+    step_timeout: float | None = None
+    restarts: int = 0
+    """Processes that this environment has had before."""
+    seed: int | None = None
+    """Of the process before, where there was one."""
     parent: int = field(default_factory=os.getpid)
 
     def __call__(self) -> AnyEnv:
@@ -85,21 +117,33 @@ class AsyncCopy:
         if os.getpid() != self.parent:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             allow_children()
+            start_watch(self.step_timeout)
             return self._contained()
         return self.factory() if self.spaces is None else _StandIn(*self.spaces)
 
     def _contained(self) -> AnyEnv:
         try:
-            with env_code(self.name, "making it"):
-                env = self.factory()
-                if not isinstance(env, PackObservations):
-                    env = PackObservations(env, env.observation_space, self.name)
-                env.index = self.index
+            env = self._copy()
         except EnvError as error:
             if self.spaces is None:
                 raise
             return _Contained(_StandIn(*self.spaces), self.name, self.index, error)
-        return _Contained(env, self.name, self.index, info_keys=self.info_keys)
+        contained = _Contained(env, self.name, self.index, info_keys=self.info_keys)
+        if self.replaces or self.step_timeout is not None:
+            guard = EnvGuard(self._copy, env, self.name, self.index, self.replaces, contained.put, set())
+            contained.guard_by(guard)
+            if self.restarts:
+                contained.begin_anew(self.seed, self.restarts)
+        return contained
+
+    def _copy(self) -> AnyEnv:
+        """Make one environment. Raises: EnvError."""
+        with env_code(self.name, "making it"):
+            env = self.factory()
+            if not isinstance(env, PackObservations):
+                env = PackObservations(env, env.observation_space, self.name)
+            env.index = self.index
+            return env
 
 
 @final
@@ -127,32 +171,68 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
         self._nothing = np.zeros(space.shape or (), space.dtype)
         self._inner = env.env if isinstance(env, PackObservations) else env
         self._spaces = spaces_of(self._inner)
+        self._steps = 0
+        self._guard: EnvGuard | None = None
+        self._calls: Any = env
+        self._begins_anew = False
+
+    def put(self, index: int, env: AnyEnv) -> AnyEnv:
+        """Put a new copy in the place of the environment; return the one that is stepped."""
+        self.env = env
+        self._inner = env.env if isinstance(env, PackObservations) else env
+        return env
+
+    def guard_by(self, guard: EnvGuard) -> None:
+        """Step the environment through a guard."""
+        self._guard = self._calls = guard
+
+    def begin_anew(self, seed: int | None, restarts: int) -> None:
+        """Take the place of an environment whose process has exited: the first step begins an episode."""
+        assert self._guard is not None
+        state = {"first_seed": seed, "seed": seed, "restarts": restarts, "in_a_row": 0, "is_new": True}
+        self._guard.set_state(state)
+        self._begins_anew = True
+
+    def _sent(self) -> dict[str, Any]:
+        """Return what the main process is told of new copies, in the form of an info."""
+        guard = self._guard
+        if guard is None or not (guard.messages or guard.has_failed):
+            return {}
+        sent = Restarted(tuple(guard.messages), guard.has_failed)
+        guard.messages.clear()
+        guard.has_failed = False
+        return sent.as_info()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment."""
         try:
             if self._fault is not None:
                 raise self._fault
-            with env_code(self._name, "reset()"):
+            self._steps, self._begins_anew = 0, False
+            with env_code(self._name, "reset()", place_in_run(self._index, 0)):
                 seed_spaces(self.env, seed)
-                result = self.env.reset(seed=seed, options=options)
+                result = self._calls.reset(seed=seed, options=options)
             require_same_spaces(self._inner, self._spaces, self._name)
-            return first_observation(self._name, result), {}
+            return first_observation(self._name, result), self._sent()
         except EnvError as fault:
             return self._nothing, {_FAULT: fault}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the environment."""
+        if self._begins_anew:
+            obs, info = self.reset()
+            return obs, 0.0, False, False, info
         try:
-            with env_code(self._name, "step()"):
-                result = self.env.step(action)
+            self._steps += 1
+            with env_code(self._name, "step()", place_in_run(self._index, self._steps)):
+                result = self._calls.step(action)
             try:
                 obs, reward, terminated, truncated, info = result
                 number, ends = one_number(reward), end_flags(terminated, truncated)
             except (ValueError, TypeError) as error:
                 raise step_misfit(self._name, "", self._index, self.observation_space, error) from error
             found = read_info(info, self._info_keys) if any(ends) else None
-            return obs, number, *ends, {} if found is None else {_EPISODE: found}
+            return obs, number, *ends, {**self._sent(), **({} if found is None else {_EPISODE: found})}
         except EnvError as fault:
             return self._nothing, 0.0, False, False, {_FAULT: fault}
 

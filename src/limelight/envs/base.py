@@ -38,6 +38,8 @@ class Step(NamedTuple):
     (SAME_STEP and DISABLED streams); other rows are undefined. None if ``obs`` is the final observation."""
     life_lost: NDArray[np.bool_] | None = None
     """A life was lost and the game continues, which the learner treats as an end, [B]; None if lives do not count."""
+    failed: NDArray[np.bool_] | None = None
+    """The row is truncated because the environment failed and was replaced, [B]; None where none did."""
     ends: Ends | None = None
     """The environment's own numbers of the episodes that ended in this step; None where there are none."""
 

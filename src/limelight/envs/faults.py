@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import signal
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
@@ -31,17 +32,38 @@ _PYTHON = sysconfig.get_paths()["stdlib"]
 _LOG = logging.getLogger("limelight")
 
 
-def call_fault(name: str, call: str, error: BaseException) -> EnvError:
+def call_fault(name: str, call: str, error: BaseException, where: str = "") -> EnvError:
     """Return the error of an environment whose code raised or exited, with file and line.
 
     Args:
         name: the environment's name in messages.
         call: what was called, ``step()``.
         error: the exception; SystemExit is that of ``sys.exit()``.
+        where: the environment's number and the step of its episode, as :func:`place_in_run` returns them.
     """
-    fault = EnvError(f"{name}: {call} {what_happened(error)}{_of_old_api(call, error)}; {how_to_fix(name)}")
+    return own_fault(f"{name}: {call} {what_happened(error)}{_of_old_api(call, error)}{where}; {how_to_fix(name)}")
+
+
+def own_fault(message: str) -> EnvError:
+    """Return an error of an environment's own code: a new copy may not have it."""
+    fault = EnvError(message)
     fault.from_env = True
     return fault
+
+
+def place_in_run(index: int, step: int) -> str:
+    """Return `` in environment 3, step 17 of its episode``; step 0 is the reset."""
+    return f" in environment {index}, step {step} of its episode" if step else f" in environment {index}"
+
+
+def stops_the_run(error: BaseException) -> bool:
+    """Return whether an exception is Ctrl-C of a user, and none that an environment has raised.
+
+    While a run handles Ctrl-C, or a worker ignores it, Python raises no KeyboardInterrupt for it. A subclass is the
+    command line's, for SIGTERM.
+    """
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt) and (is_default or type(error) is not KeyboardInterrupt)
 
 
 def how_to_fix(name: str) -> str:
@@ -202,14 +224,16 @@ def step_misfit(name: str, step: str, index: int, space: Space[Any], error: Base
 
 
 @contextmanager
-def env_code(name: str, call: str) -> Iterator[None]:
+def env_code(name: str, call: str, where: str = "") -> Iterator[None]:
     """Turn an exception or ``sys.exit`` of an environment inside this context into :func:`call_fault`."""
     try:
         yield
-    except (LimelightError, KeyboardInterrupt):
+    except LimelightError:
         raise
     except BaseException as error:
-        raise call_fault(name, call, error) from error
+        if stops_the_run(error):
+            raise
+        raise call_fault(name, call, error, where) from error
 
 
 def close_env(env: AnyEnv, name: str) -> None:
@@ -223,9 +247,9 @@ def close_all(envs: Iterable[AnyEnv], name: str) -> None:
     for env in envs:
         try:
             env.close()
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if stops_the_run(error):
+                raise
             faults.append(error)
     if faults:
         note_close_fault(name, faults[0])
@@ -246,6 +270,4 @@ def process_exit(name: str, exit_codes: Iterable[int | None]) -> EnvError:
     """Return the error of an environment whose worker process has exited; ``exit_codes`` are those of all of them."""
     gone = [(i, code) for i, code in enumerate(exit_codes) if code is not None]
     which = ", ".join(f"{i} with status {code}" if code >= 0 else f"{i} by signal {-code}" for i, code in gone)
-    fault = EnvError(f"{name}: the process of environment {which or '?'} exited; {how_to_fix(name)}")
-    fault.from_env = True
-    return fault
+    return own_fault(f"{name}: the process of environment {which or '?'} exited; {how_to_fix(name)}")

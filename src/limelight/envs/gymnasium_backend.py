@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, final
 
@@ -19,7 +19,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import CloudpickleWrapper
 from numpy.typing import NDArray
 
-from limelight.envs.async_copies import AsyncCopy, raise_fault, raise_first, sent_ends
+from limelight.envs.async_copies import AsyncCopy, raise_fault, raise_first, restarted, sent_ends
 from limelight.envs.attributes import Order, follow
 from limelight.envs.base import Step
 from limelight.envs.episode_info import Ends, VectorInfo, read_info
@@ -32,13 +32,17 @@ from limelight.envs.faults import (
     env_code,
     first_observation,
     one_number,
+    place_in_run,
     process_exit,
     require_same_spaces,
     seed_spaces,
     spaces_of,
     step_misfit,
+    stops_the_run,
 )
+from limelight.envs.guards import EnvGuard
 from limelight.envs.packing import PackObservations, StreamReader
+from limelight.envs.renewed import RenewedProcesses
 from limelight.envs.snapshot import get_env_state, get_env_states, set_env_state, set_env_states
 from limelight.envs.spawn import why_no_workers
 from limelight.envs.vector_values import checked_result
@@ -54,7 +58,10 @@ MODES: dict[AutoresetName, AutoresetMode] = {
     "disabled": AutoresetMode.DISABLED,
 }
 SAME_ENV = "env_id = {}: the callable returned one environment twice; make a new one in every call"
+_SPACES = ("single_action_space", "single_observation_space", "action_space", "observation_space")
 _CLOSE_TIMEOUT = 5.0  # seconds that a worker process gets to finish its step
+MakeGuard = Callable[[AnyEnv, int, Callable[[int, AnyEnv], AnyEnv]], EnvGuard]
+"""Guards an environment of a number; the last argument puts new copies in its place."""
 
 
 class StepFunction(Protocol):
@@ -84,8 +91,9 @@ class SyncBackend:
         autoreset_mode: AutoresetName = "next_step",
         env_id: str = "env",
         info_keys: Sequence[str] = (),
+        make_guard: MakeGuard | None = None,
     ) -> None:
-        """``info_keys``: read at the end of every episode."""
+        """``info_keys``: read at the end of every episode; ``make_guard``: guards environments, if they are guarded."""
         self.envs = list(envs)
         self.num_envs = len(envs)
         self._env_id = env_id
@@ -101,6 +109,10 @@ class SyncBackend:
         actions = inner[0].action_space
         self._spaces = [spaces_of(env) for env in inner]
         self._inner = inner
+        self._seed: int | None = None
+        self.restarts: list[str] = []
+        """Messages on environments that were replaced."""
+        self._guards = [] if make_guard is None else [make_guard(env, i, self._put) for i, env in enumerate(self.envs)]
         self._reader = StreamReader(space, actions, env_id, self.num_envs)
         self._final_reader = StreamReader(space, actions, env_id, 1)
         self._observations: list[Any] = [None] * self.num_envs  # of the last step, as the environments returned them
@@ -113,12 +125,34 @@ class SyncBackend:
         """Steps taken, and in ``_began`` those before each episode: their difference is the step of the episode."""
         self._began = [0] * self.num_envs
         self.step = self._next_step if autoreset_mode == "next_step" else self._same_step
+        if self._guards:
+            self._resets, self._steps = [g.reset for g in self._guards], [g.step for g in self._guards]
+            self.step = _marked(self.step, self._pop_failed)
+
+    def _put(self, i: int, env: AnyEnv) -> AnyEnv:
+        """Put an environment in the place of number ``i``; return the one that is stepped."""
+        self.envs[i] = env
+        self._inner[i] = env.env if isinstance(env, PackObservations) else env
+        return self._inner[i]
+
+    def _pop_failed(self) -> NDArray[np.bool_] | None:
+        """Return which environments have been replaced in a step, with their messages in ``restarts``."""
+        for guard in self._guards:
+            self.restarts += guard.messages
+            guard.messages.clear()
+        if not any(guard.has_failed for guard in self._guards):
+            return None
+        failed = np.array([guard.has_failed for guard in self._guards])
+        for guard in self._guards:
+            guard.has_failed = False
+        return failed
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in each environment, the i-th with ``seed + i``; return observations [B, *obs_shape].
 
         Raises: EnvError if an observation is not in its space.
         """
+        self._seed = seed
         self._running = [True] * self.num_envs
         self._valid = self._all
         for i in range(self.num_envs):
@@ -184,7 +218,7 @@ class SyncBackend:
 
     def _restart(self, i: int, seed: int | None = None) -> None:
         """Start the next episode of environment ``i``."""
-        with env_code(self._env_id, "reset()"):
+        with env_code(self._env_id, "reset()", place_in_run(i, 0)):
             seed_spaces(self.envs[i], seed)
             result = self._resets[i](seed=seed)
         require_same_spaces(self._inner[i], self._spaces[i], self._env_id)
@@ -207,11 +241,12 @@ class SyncBackend:
 
     def _explain(self, error: BaseException, i: int) -> None:
         """Raise EnvError: environment ``i`` raised ``error``, or the values that its step returned do not fit."""
-        if isinstance(error, LimelightError | KeyboardInterrupt):
+        if isinstance(error, LimelightError) or stops_the_run(error):
             return
         inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
         if inside and not isinstance(error, StepValueError):  # raised inside the environment
-            raise call_fault(self._env_id, "step()", error) from error
+            where = place_in_run(i, self._clock - self._began[i])
+            raise call_fault(self._env_id, "step()", error, where) from error
         count = f" {self._clock - self._began[i]}"
         raise step_misfit(self._env_id, count, i, self.single_observation_space, error) from error
 
@@ -221,7 +256,8 @@ class SyncBackend:
         if states is None:
             return None
         steps = [self._clock - began for began in self._began]
-        return {"envs": states, "alive": np.array(self._running), "steps": np.array(steps)}
+        state: State = {"envs": states, "alive": np.array(self._running), "steps": np.array(steps)}
+        return {**state, "guards": [guard.get_state() for guard in self._guards]} if self._guards else state
 
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state`.
@@ -232,6 +268,8 @@ class SyncBackend:
         self._running = [bool(running) for running in state["alive"]]
         self._began = [self._clock - int(steps) for steps in state["steps"]]
         self._valid = self._all if all(self._running) else np.array(self._running)
+        for guard, saved in zip(self._guards, state.get("guards", ()), strict=False):  # the run may have had none
+            guard.set_state(saved)
 
     def follow(self, order: Order) -> list[Any]:
         """See :class:`limelight.envs.base.EnvBackend`."""
@@ -254,10 +292,11 @@ class VectorBackend:
     step: StepFunction
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], env_id: str = "env", info_keys: Sequence[str] = ()) -> None:
+        is_async = isinstance(envs.unwrapped, AsyncVectorEnv)
         mode = envs.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise EnvError(f"env_id = {env_id}: its vectorised class states no autoreset_mode; use backend sync")
-        self.name = {AsyncVectorEnv: "async", SyncVectorEnv: "sync"}.get(type(envs.unwrapped), "vector")
+        self.name = "async" if is_async else "sync" if type(envs.unwrapped) is SyncVectorEnv else "vector"
         self.envs = envs
         self.num_envs = envs.num_envs
         self.single_observation_space = envs.single_observation_space
@@ -271,7 +310,7 @@ class VectorBackend:
         self._check = LeafReader(whole(self.single_observation_space), self.num_envs).check
         self._read_final = LeafReader(whole(self.single_observation_space), 1).read
         # Gymnasium's own classes return arrays [B], zeros on invalid rows; a third party's need not.
-        own = all(type(layer).__module__.startswith("gymnasium.") for layer in (envs, envs.unwrapped))
+        own = is_async or all(type(layer).__module__.startswith("gymnasium.") for layer in (envs, envs.unwrapped))
         self._vector_step = self._guarded_step if own else self._checked_step
         if own and self.name == "vector":
             _trust_actions(envs.unwrapped)
@@ -281,9 +320,33 @@ class VectorBackend:
             AutoresetMode.SAME_STEP: self._same_step,
             AutoresetMode.DISABLED: self._step_then_reset,
         }[mode]
+        self.restarts: list[str] = []
+        """Messages on environments that were replaced."""
+        self._failed: list[int] = []
+        if isinstance(envs, RenewedProcesses):
+            self.step = _marked(self.step, self._pop_failed)
+
+    def _pop_failed(self) -> NDArray[np.bool_] | None:
+        """Return which environments have been replaced in a step."""
+        if not self._failed:
+            return None
+        failed = np.zeros(self.num_envs, np.bool_)
+        failed[self._failed] = True
+        self._failed.clear()
+        return failed
+
+    def _take_sent(self, infos: dict[str, Any]) -> None:
+        """Raise the fault that a process has sent, and note which environments were replaced."""
+        raise_fault(infos)
+        for i, sent in restarted(infos).items():
+            self.restarts += sent.messages
+            self._failed += [i] * sent.failed
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in every environment; return the first observations, [B, *obs_shape]."""
+        if seed is not None and self.name != "async":  # processes seed their own
+            for name in _SPACES:  # an environment may draw from its spaces
+                getattr(self.envs, name).seed(seed)
         obs = self._reset(seed=seed)
         self._info.reset()
         self._valid = self._all
@@ -309,16 +372,15 @@ class VectorBackend:
         with self._env_code("reset()"):
             result = self.envs.reset(**how)
             obs = first_observation(self._env_id, result)
-        infos = result[1]
         if self.name == "async":
-            raise_fault(infos)
+            self._take_sent(result[1])
         return obs
 
     def _guarded_step(self, actions: NDArray[Any]) -> Any:
         with self._env_code("step()"):
             result = self.envs.step(actions)
         if self.name == "async":
-            raise_fault(result[4])
+            self._take_sent(result[4])
         return result
 
     def _checked_step(self, actions: NDArray[Any]) -> Any:
@@ -437,6 +499,8 @@ def make_async(
     env_id: str = "env",
     spaces: tuple[Space[Any], Space[Any]] | None = None,
     info_keys: Sequence[str] = (),
+    replaces: bool = False,
+    step_timeout: float | None = None,
 ) -> VectorBackend:
     """Start one process per environment, by ``spawn``: for environments whose steps are expensive.
 
@@ -447,12 +511,14 @@ def make_async(
         env_id: the environment's name in messages.
         spaces: of observations and actions; without them, an environment is made to read them.
         info_keys: read at the end of every episode.
+        replaces: replace an environment that fails, and a process that exits.
+        step_timeout: seconds that a step may take.
     Raises: ConfigError if ``factory`` cannot be sent to another process.
     """
     obstacle = why_no_workers()
     if obstacle is not None:
         raise ConfigError(f"backend = async: {obstacle}; or use backend sync")
-    worker = AsyncCopy(factory, env_id, 0, spaces, tuple(info_keys))
+    worker = AsyncCopy(factory, env_id, 0, spaces, tuple(info_keys), replaces, step_timeout)
     try:
         CloudpickleWrapper(worker).__getstate__()
     except Exception as error:  # the __reduce__ of a user's object may raise anything
@@ -460,8 +526,21 @@ def make_async(
             f"backend = async: what makes {env_id} cannot be sent to a process ({error}); use backend sync"
         ) from error
     mode, workers = MODES[autoreset_mode], [dataclasses.replace(worker, index=i) for i in range(num_envs)]
+    if replaces:
+        return VectorBackend(RenewedProcesses(workers, mode), env_id)
     envs = AsyncVectorEnv(workers, copy=False, context="spawn", autoreset_mode=mode)
     return VectorBackend(envs, env_id)
+
+
+def _marked(step: StepFunction, pop_failed: Callable[[], NDArray[np.bool_] | None]) -> StepFunction:
+    """Return ``step`` with ``Step.failed`` in its result, where an environment has failed."""
+
+    def marked(actions: NDArray[Any]) -> Step:
+        result = step(actions)
+        failed = pop_failed()
+        return result if failed is None else result._replace(failed=failed)
+
+    return marked
 
 
 def _mask(num_envs: int, value: bool) -> NDArray[np.bool_]:

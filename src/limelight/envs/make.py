@@ -16,7 +16,8 @@ from limelight.envs.base import EnvBackend
 from limelight.envs.envpool_backend import EnvPoolBackend, why_no_envpool
 from limelight.envs.faults import close_env
 from limelight.envs.games import check_settings
-from limelight.envs.gymnasium_backend import MODES, SAME_ENV, SyncBackend, VectorBackend, make_async
+from limelight.envs.guards import EnvGuard
+from limelight.envs.gymnasium_backend import MODES, SAME_ENV, MakeGuard, SyncBackend, VectorBackend, make_async
 from limelight.envs.probe import probe
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
@@ -139,10 +140,12 @@ def explain_backend(source: EnvSource, may_start_workers: bool = True, may_use_e
 def _fastest(source: EnvSource, may_start_workers: bool, may_use_envpool: bool) -> Choice:
     """Apply the rules of :func:`explain_backend`."""
     config = source.config
-    if source.kind == "atari" and config.autoreset_mode == "next_step":
+    alone = config.on_env_error == "restart"  # only those that are stepped one by one can be replaced
+    if source.kind == "atari" and config.autoreset_mode == "next_step" and not alone:
         return Choice("ale", f"{source.name} is an Atari game")
-    if config.num_envs >= _VECTOR_FROM_ENVS and _why_no_vector(source) is None:
+    if config.num_envs >= _VECTOR_FROM_ENVS and not alone and _why_no_vector(source) is None:
         return Choice("vector", f"{source.name} has a vectorised class")
+    may_use_envpool = may_use_envpool and not alone
     no_envpool = _why_not_envpool(source) if may_use_envpool else "EnvPool is used only for training"
     if no_envpool is None:
         return Choice("envpool", f"faster, and EnvPool has {source.name} with the same spaces")
@@ -196,8 +199,10 @@ def _build(source: EnvSource, backend: Backend) -> EnvBackend:
     if backend == "vector":
         return _build_vector(source)
     if backend == "async":
-        keys = config.info_keys
-        return make_async(source, config.num_envs, config.autoreset_mode, source.name, source.spaces(), keys)
+        return make_async(
+            source, config.num_envs, config.autoreset_mode, source.name, source.spaces(), config.info_keys,
+            config.on_env_error == "restart", config.step_timeout,
+        )  # fmt: skip
     if backend == "sync":
         return _build_sync(source)
     assert_never(backend)
@@ -214,9 +219,19 @@ def _build_sync(source: EnvSource) -> EnvBackend:
         # A callable that always returns one environment would also return it to the evaluations during training.
         if any(map(source.is_first, envs)):
             raise EnvError(SAME_ENV.format(source.name))
-        backend = SyncBackend(envs, config.autoreset_mode, source.name, config.info_keys)
+        backend = SyncBackend(envs, config.autoreset_mode, source.name, config.info_keys, _guarded(source))
         stack.pop_all()
     return backend
+
+
+def _guarded(source: EnvSource) -> MakeGuard | None:
+    """Return what guards the environments of one process; None where they are not guarded."""
+    config = source.config
+    if config.on_env_error == "raise" and config.step_timeout is None:
+        return None
+    replaces = config.on_env_error == "restart"
+    shown: set[str] = set()
+    return lambda env, i, put: EnvGuard(source.make, env, source.name, i, replaces, put, shown)
 
 
 def _build_ale(source: EnvSource) -> EnvBackend:

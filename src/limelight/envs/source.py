@@ -32,6 +32,7 @@ from limelight.envs.faults import call_fault, close_env, what_happened
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
 from limelight.envs.probe import Probe, probe
+from limelight.envs.stalls import watched
 from limelight.errors import ConfigError, EnvError, LimelightError, did_you_mean
 from limelight.settings.schema import AtariConfig, EnvConfig, EnvKwargs
 from limelight.settings.values import Range
@@ -52,7 +53,7 @@ _EXTRAS = {
     "tabular": "jax",
 }
 # Settings of EnvConfig and AtariConfig that decide how copies are stepped, and not what a copy is.
-_FOR_STEPPING = ("num_envs", "backend", "autoreset_mode", "normalize_obs")
+_FOR_STEPPING = ("num_envs", "backend", "autoreset_mode", "normalize_obs", "on_env_error", "step_timeout")
 # Random play for settings by structure stops at the first of these limits. Only steps of more than 3 ms reach the
 # second one, which depends on the machine.
 _PROBE_STEPS, _PROBE_SECONDS = 1_000, 3.0
@@ -197,7 +198,7 @@ class EnvSource:
         if self.inspection.play is None:
             env = self.make()
             try:
-                with suppress(EnvError):
+                with suppress(EnvError), watched(self.config.step_timeout):
                     self.inspection.play = probe(env, self.name, _PROBE_STEPS, _PROBE_SECONDS)
                     self.inspection.step_seconds = self.inspection.play.step_seconds
             finally:

@@ -51,7 +51,7 @@ def make_to_env(space: Box, bounds: Bounds) -> ToEnv:
     the lower bound: the collector refuses the sampled action, and no simulator receives NaN.
     """
     chosen = choose_bounds(space, bounds)
-    low, high, centre, half = _flat_bounds(space)
+    low, high, centre, half = flat_bounds(space)
 
     def clip(actions: NDArray[Any]) -> NDArray[Any]:
         return np.fmin(np.fmax(actions, low), high)
@@ -95,7 +95,7 @@ def _as_sampled_reals(space: Box, bounds: Bounds, actions: NDArray[Any]) -> NDAr
     chosen = choose_bounds(space, bounds)
     if chosen == "clip":
         return actions.astype(np.float32)
-    low, high, centre, half = (bound.astype(np.float64) for bound in _flat_bounds(space))
+    low, high, centre, half = (bound.astype(np.float64) for bound in flat_bounds(space))
     unit = (actions - centre) / np.where(half == 0.0, 1.0, half)
     if chosen == "squash":
         if (np.abs(unit) > 1.0 + 1e-6).any():
@@ -111,7 +111,7 @@ def log_half_ranges(space: Box, bounds: Bounds) -> float | None:
     """Return Σ log ½ (high − low) if actions are squashed, for log π in the environment's units; else None."""
     if choose_bounds(space, bounds) != "squash":
         return None
-    half = _flat_bounds(space)[-1]
+    half = flat_bounds(space)[-1]
     return float(np.log(half.astype(np.float64)).sum())
 
 
@@ -126,7 +126,7 @@ def shaped(space: Space[Any]) -> ToEnv:
     return lambda actions: actions.reshape(-1, *shape).astype(dtype, copy=False)
 
 
-def _flat_bounds(space: Box) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+def flat_bounds(space: Box) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return low, high, their midpoint and half their distance, each [A]."""
     dtype = np.promote_types(space.dtype, np.float32)
     low, high = (bound.reshape(-1).astype(dtype) for bound in (space.low, space.high))

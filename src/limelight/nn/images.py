@@ -104,7 +104,7 @@ def set_image_scale(network: nn.Module, scale: PixelScale) -> None:
 
 def _channels_last(images: Tensor) -> Tensor:
     """Return images [N, C, H, W] in channels_last memory; this is faster for bytes than for float32."""
-    if images.device.type != "cpu":
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
         return images.contiguous(memory_format=torch.channels_last)
     N, C, H, W = images.shape
     planes = images.numpy()

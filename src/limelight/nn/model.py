@@ -104,7 +104,10 @@ class ActorCritic(nn.Module):
         mask = observation_space.mask if isinstance(observation_space, Packed) else None
         self.mask = mask.part if mask is not None else None
         """Columns of packed observations that are the mask of legal actions; None without one."""
-        self._params: Callable[[Tensor, Tensor], Tensor] = self._all_params if mask is None else self._legal_params
+        self.distribution_params: Callable[[Tensor, Tensor], Tensor] = (
+            self._all_params if mask is None else self._legal_params
+        )
+        """Returns distribution parameters [T, B, K] of the core's features [T, B, F] and the observations."""
         num_actions = _num_actions(self.distribution, action_space) if config.critic_output == "q" else None
         self._output = Output if num_actions is None else _expected_output
         self.critic: ValueHead | Critic = (
@@ -139,10 +142,10 @@ class ActorCritic(nn.Module):
         encoded = self.encoder(obs) if features is None else features
         features, actor_state = self.core(encoded, actor_state, episode_start)
         if isinstance(self.critic, ValueHead):
-            return self._output(self._params(features, obs), self.critic(features), actor_state, features)
+            return self._output(self.distribution_params(features, obs), self.critic(features), actor_state, features)
         values, critic_state = self.critic.unroll(obs, critic_state, episode_start)
         both = None if actor_state is None or critic_state is None else torch.cat((actor_state, critic_state), -1)
-        return self._output(self._params(features, obs), values, both, features)
+        return self._output(self.distribution_params(features, obs), values, both, features)
 
     def split_state(self, recurrent_state: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Return the actor's part of a state [B, S] and the critic's part, of width 0 if the trunk is shared."""
@@ -157,7 +160,7 @@ class ActorCritic(nn.Module):
         ``features``: see :meth:`forward`.
         """
         features = self.core(self.encoder(obs) if features is None else features, None, None)[0]
-        return self._params(features, obs), features
+        return self.distribution_params(features, obs), features
 
     def _all_params(self, features: Tensor, obs: Tensor) -> Tensor:
         """Return distribution parameters [T, B, K] of features [T, B, F]."""

@@ -15,6 +15,7 @@ from limelight.algo.rollout import Rollout
 from limelight.algo.stopwatch import Stopwatch
 from limelight.algo.train_state import TrainState
 from limelight.envs.attributes import Order
+from limelight.envs.guards import pop_restarts
 from limelight.envs.make import make_envs
 from limelight.nn.bounds import choose_bounds
 from limelight.nn.encoders import is_builtin
@@ -64,6 +65,10 @@ class ActorLearner:
     def _collect(self, policy: ModelPolicy) -> Rollout:
         return self.collector.collect(policy)
 
+    def pop_restarts(self) -> list[str]:
+        """Return a message for each environment that was replaced since the last call."""
+        return pop_restarts(self.collector.envs)
+
     def spent(self) -> tuple[float, float]:
         """Return the seconds of steps of the environments so far, and of collecting, which contains them."""
         return self.collector.timed_step.seconds, self._timed_collect.seconds
@@ -80,7 +85,7 @@ class ActorLearner:
 
         After a rollout that failed, nothing of it is kept: the environments begin new episodes first.
         """
-        can_continue = self.saves_envs and (self._is_whole or self._begin_episodes())
+        can_continue = self.saves_envs and (self._is_whole or self.begin_episodes())
         return {
             "learner": self.learner.get_state(),
             "policy": self.policy.get_state(),
@@ -89,7 +94,7 @@ class ActorLearner:
             "envs": self.collector.envs.get_state() if can_continue else None,
         }
 
-    def _begin_episodes(self) -> bool:
+    def begin_episodes(self) -> bool:
         """Begin new episodes in all environments; return whether they could."""
         try:
             self.collector.reset(None)

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from limelight.algo.episodes import Episode
+from limelight.algo.rollout import Rollout
 from limelight.envs.attributes import Order
 from limelight.runners.actor_learner import ActorLearner
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, Budget, lasting, loaded_orders, saved_orders, stamp_episodes
+from limelight.runners.nonfinite import Skips
 from limelight.runners.time_shares import ShareMeter
+from limelight.runners.worker_metrics import ENV_RESTARTS
 from limelight.typing import Metrics, State
 
 
 class SyncRunner:
-    """Collects every rollout with the newest parameters, and learns from it before the next (AC and A2C)."""
+    """Collects every rollout with the newest parameters, and learns from it before the next (AC and A2C).
 
-    def __init__(self, actor_learner: ActorLearner, total_timesteps: int, total_episodes: int | None = None) -> None:
+    ``skips``: leaves out rollouts and updates in which a number is not finite; None: such a number is an error.
+    """
+
+    def __init__(
+        self, actor_learner: ActorLearner, total_timesteps: int, total_episodes: int | None = None,
+        skips: Skips | None = None,
+    ) -> None:  # fmt: skip
         self.actor_learner = actor_learner
+        self.skips = skips
         self.budget = Budget(total_timesteps, total_episodes)
         self.num_steps = 0
         self.num_episodes = 0
@@ -27,22 +38,28 @@ class SyncRunner:
         self._episodes: list[Episode] = []
         self._shares = ShareMeter(actor_learner)
         self._orders: dict[tuple[str, str], Order] = {}
+        self._messages: list[str] = []
+        self._env_restarts: int | None = None  # None: the run does not replace environments, or has not yet
 
     def advance(self, until: int, seconds: float) -> Metrics:
         """See :class:`limelight.runners.base.Runner`."""
         collector = self.actor_learner.collector
         learner = self.actor_learner.learner
-        budget = self.budget
+        budget, skips = self.budget, self.skips
+        collect: Callable[[], Rollout] = self.actor_learner.collect
+        update: Callable[[Rollout, float], None] = learner.update
+        if skips is not None:
+            collect, update = partial(skips.collect, self.actor_learner), partial(skips.update, learner)
         most_episodes = math.inf if budget.episodes is None else budget.episodes
         if self.num_steps >= until or self.num_episodes >= most_episodes:
             return {}
         start = now = time.perf_counter()
         while self.num_steps < until and self.num_episodes < most_episodes and now < start + seconds:
             # Collect
-            rollout = self.actor_learner.collect()
+            rollout = collect()
 
             # Learn
-            learner.update(rollout, budget.progress(self.num_steps, self.num_episodes))
+            update(rollout, budget.progress(self.num_steps, self.num_episodes))
 
             # Count
             self.num_steps += rollout.num_valid
@@ -51,8 +68,16 @@ class SyncRunner:
                 self._episodes += stamp_episodes(finished, self.num_steps)
             now = time.perf_counter()
         self.seconds += now - start
+        if restarts := self.actor_learner.pop_restarts():
+            self._messages += restarts
+            self._env_restarts = (self._env_restarts or 0) + len(restarts)
         is_due = self.num_steps >= until or self.num_episodes >= most_episodes
-        return {**self.actor_learner.metrics(), **self._shares.metrics(self.seconds)} if is_due else {}
+        if not is_due:
+            return {}
+        counts: Metrics = {} if self._env_restarts is None else {ENV_RESTARTS: self._env_restarts}
+        if skips is not None:
+            counts["train/skipped_updates"] = float(skips.count)
+        return {**self.actor_learner.metrics(), **counts, **self._shares.metrics(self.seconds)}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
@@ -61,8 +86,12 @@ class SyncRunner:
         return episodes
 
     def pop_messages(self) -> list[str]:
-        """Return no messages: there are no workers."""
-        return []
+        """Return the messages on environments that were replaced, and on the first update that was skipped."""
+        messages, self._messages = self._messages, []
+        if self.skips is not None:
+            messages += self.skips.messages
+            self.skips.messages = []
+        return messages
 
     def get_state(self) -> State:
         """See :class:`limelight.runners.base.Runner`."""
@@ -73,6 +102,7 @@ class SyncRunner:
             "train_state": self.actor_learner.learner.train_state.get_state(),
             "actor": self.actor_learner.get_state(),
             "orders": saved_orders(self._orders),
+            "env_restarts": self._env_restarts,
         }
 
     def set_state(self, state: Mapping[str, Any], seed: int) -> str | None:
@@ -86,6 +116,7 @@ class SyncRunner:
         self.actor_learner.learner.train_state.set_state(state["train_state"])
         exact = self.actor_learner.set_state(state["actor"], seed)
         self._orders = loaded_orders(state["orders"])
+        self._env_restarts = state.get("env_restarts")
         self.actor_learner.follow_all(self._orders.values())
         return None if exact else ENV_STATE_NOT_RESTORED
 

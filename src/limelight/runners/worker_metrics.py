@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from limelight.typing import Metrics
 
+ENV_RESTARTS = "rollout/env_restarts"
+"""The metric of environments that were replaced; only in runs in which one was."""
+
 
 class Counter(IntEnum):
     """Columns of the counters, which have a row per worker."""
@@ -21,6 +24,8 @@ class Counter(IntEnum):
     """Updates whose gradient was not finite."""
     EPISODES = 3
     """Finished episodes."""
+    ENV_RESTARTS = 4
+    """Environments that were replaced."""
 
 
 def mean_metrics(rows: Sequence[Metrics]) -> Metrics:

@@ -44,15 +44,17 @@ class RestartPolicy:
     count: int = 0
     """Restarts so far, over all slots."""
 
-    def handle_exit(self, slot: WorkerSlot, reason: str) -> str:
+    def handle_exit(self, slot: WorkerSlot, reason: str, from_outside: bool = False) -> str:
         """Schedule the next worker of a slot whose worker exited for ``reason``; return the message for the user.
+
+        ``from_outside``: something else ended it, so that another may start where it did not.
 
         Raises: WorkerError if the worker is not to be replaced.
         """
         slot.ready = False
         workers, env = self.config.workers, self.config.env
         exited = f"worker {slot.index} ({env.env_id}, {env.num_envs} environments) exited: {reason.rstrip()}"
-        if not slot.was_ready:
+        if not slot.was_ready and not from_outside:
             raise WorkerError(f"{exited}\nit failed while starting, so it is not restarted")
         if workers.on_worker_error == "raise":
             raise WorkerError(f"{exited}\non_worker_error = raise, so the run ends")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,21 +24,27 @@ from limelight.nn.network import make_network
 from limelight.nn.policy import ModelPolicy
 from limelight.runs.checkpoint import (
     checkpoints,
-    describe_skipped,
+    fitting,
     has_state,
-    latest_checkpoint,
+    newest_state,
     read_state,
     write_state,
 )
 from limelight.runs.folder import CONFIG, EVALUATIONS, as_folder
+from limelight.runs.hub import download, is_on_hub
 from limelight.runs.rows import RecurrentState, Row, forward, log_prob_of, probabilities_of, read_row
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import coerce
-from limelight.spaces.describe import space_from_json, space_to_json
+from limelight.spaces.describe import size_of_json, space_from_json, space_to_json
 from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
 
+if TYPE_CHECKING:
+    from limelight.runs.export.export import Exported
+
+_SMALL = 1 << 22
+"""Numbers that any computer has memory for."""
 _LOG = logging.getLogger("limelight")
 
 
@@ -240,6 +249,12 @@ class Agent:
         """Write the agent into ``folder`` (replaced as a whole): safetensors and JSON, checksummed, no pickle."""
         write_state(Path(folder), self.get_state())
 
+    def export(self, path: str | Path, **options: Any) -> Exported:
+        """Write the policy as one file that needs no Limelight, with the options of :func:`limelight.export`."""
+        from limelight.runs.export.export import export  # here, as most programs export nothing
+
+        return export(self, path, **options)
+
 
 def _saved_normalizer(state: State, config: TrainConfig, space: Space[Any]) -> ObservationNormalizer | None:
     """Return the normalizer of observations of :meth:`Agent.get_state`."""
@@ -265,6 +280,8 @@ def folder_of_files(run_dir: Path) -> Path:
     An agent's own folder is replaced as a whole when it is saved again, and may be under version control, so the files
     of one within a run (``best/``, a checkpoint) go to that run, those of any other to ``runs/evaluations/<name>``.
     """
+    if is_on_hub(run_dir):
+        return EVALUATIONS / Path(run_dir).name
     if not (run_dir / "state.json").is_file():
         return run_dir
     folder = run_dir.resolve()
@@ -272,27 +289,70 @@ def folder_of_files(run_dir: Path) -> Path:
     return next(runs, EVALUATIONS / folder.name)
 
 
-def load(run_dir: str | Path, which: str = "best") -> Agent:
-    """Load the agent of a run folder (or of a folder written by :meth:`Agent.save`).
+def load(run_dir: str | Path, which: str = "best", fallback: bool = False) -> Agent:
+    """Load the agent of a run folder, of a folder written by :meth:`Agent.save`, or of the Hugging Face Hub.
+
+    No code of the folder runs: a network of the user's own is imported from where Python finds modules.
 
     Args:
-        run_dir: the folder.
+        run_dir: the folder, or ``hf:user/name`` (``hf:user/name@revision``).
         which: ``best`` (the agent of the best evaluation; of the last checkpoint if there was none) or ``last``.
+        fallback: where the newest checkpoint is damaged, load the newest that is intact.
     Raises: CheckpointError if there is no agent, or it is damaged.
     """
-    folder = as_folder(run_dir)
+    folder = download(run_dir) if is_on_hub(run_dir) else as_folder(run_dir)
     if which not in ("best", "last"):
         raise ConfigError(f"which = {which!r}: must be best | last")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give the folder of a run or of a saved agent")
     if which == "best" and has_state(folder / "best"):
-        return Agent.from_state(read_state(folder / "best"))
-    newest = latest_checkpoint(folder)
-    if newest is None and (damaged := checkpoints(folder)):
-        return Agent.from_state(read_state(damaged[-1]))  # raises what is wrong with the newest
-    if newest is None and not (folder / "state.json").is_file():
+        return _agent_in(folder / "best", read_state(folder / "best"), folder)
+    if checkpoints(folder):
+        newest, state, skipped = newest_state(folder, fallback)
+        if skipped is not None:
+            _LOG.warning("limelight: note: %s", skipped)
+        return _agent_in(newest, state, folder)
+    if not (folder / "state.json").is_file():
         raise CheckpointError(f"{folder}: holds no agent; give a run folder with best/ or checkpoints/")
-    skipped = describe_skipped(folder, newest) if newest is not None else None
-    if skipped is not None:
-        _LOG.warning("limelight: note: %s", skipped)
-    return Agent.from_state(read_state(newest or folder))
+    return _agent_in(folder, read_state(folder), folder)
+
+
+def _agent_in(place: Path, state: State, folder: Path) -> Agent:
+    """Return the agent of a state that was read from ``place``, in the folder that was given."""
+    with fitting(place):
+        _require_modest(state)
+        encoder = state["config"]["model"]["encoder"]
+        if isinstance(encoder, str) and ":" in encoder:
+            _require_elsewhere(encoder, folder)
+        return Agent.from_state(state)
+
+
+def _require_modest(state: State) -> None:
+    """Refuse a network or spaces far larger than the parameters: a small file must not fill the memory.
+
+    Raises: CheckpointError.
+    """
+    count = len(state["params"])
+    model = state["config"]["model"]
+    widths = [*model["hidden_sizes"], model["core_size"] or 1]
+    weights = sum(a * b for a, b in pairwise([widths[0], *widths]))
+    if weights > max(2 * count, _SMALL):
+        raise CheckpointError(f"hidden layers of {weights:,} weights in a network of {count:,} parameters")
+    for name in ("observation_space", "action_space"):
+        size = size_of_json(state[name])
+        if size > max(64 * count, _SMALL):
+            raise CheckpointError(f"{name} of {size:,} numbers for a network of {count:,} parameters")
+
+
+def _require_elsewhere(encoder: str, folder: Path) -> None:
+    """Refuse a network of Python's own modules, or whose code lies in the folder that is loaded, before its import.
+
+    Raises: CheckpointError.
+    """
+    name = encoder.partition(":")[0].partition(".")[0]
+    if name in sys.stdlib_module_names:
+        raise CheckpointError(f"encoder = {encoder[:100]}: Python's own modules have no network")
+    spec = find_spec(name) if name not in sys.modules else None
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    if any(place is not None and Path(place).resolve().is_relative_to(folder.resolve()) for place in places):
+        raise CheckpointError(f"encoder = {encoder}: its code lies in {folder}; read it, then move it elsewhere")

@@ -13,7 +13,8 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from limelight.errors import CheckpointError
+from limelight.errors import CheckpointError, LimelightError
 from limelight.runs.array_file import Buffer, array_file
 from limelight.spaces.same_bytes import same_bytes
 
@@ -37,6 +38,14 @@ _SHARED = 1 << 20
 _OF_ENVS = ".envs"
 """Part of the places of such arrays."""
 TENSORS, STATE = "tensors.safetensors", "state.json"
+_MOST_STATE, _MOST_TENSORS = 256 << 20, 16 << 30
+"""Bytes of state.json and of a file of arrays above which it is not read."""
+_ARRAY_FILE = re.compile(r"array_[0-9a-f]{64}\.safetensors")
+_MALFORMED = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError, ValueError,
+    safetensors.SafetensorError,
+)  # fmt: skip
+"""What reading data of another form than expected may raise."""
 _DTYPES = {np.dtype(name) for name in ("bool", "float16", "float32", "float64")} | {
     np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
@@ -128,6 +137,46 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
+def newest_state(run_dir: Path, fallback: bool) -> tuple[Path, dict[str, Any], str | None]:
+    """Return the newest checkpoint of a run, its content, and a line about damaged ones that were passed over.
+
+    ``fallback``: where the newest is damaged, return the newest that is intact instead.
+    Raises: CheckpointError if there is none, or naming the damaged file, the reason, and what there is instead.
+    """
+    found = checkpoints(run_dir)
+    if not found:
+        raise CheckpointError(f"{run_dir}: no checkpoint in {Path(run_dir) / 'checkpoints'}")
+    try:
+        return found[-1], read_state(found[-1]), None
+    except CheckpointError as error:
+        intact = latest_checkpoint(run_dir)
+        if intact is None:
+            raise
+        if not fallback:
+            reason = str(error).partition("; use another")[0]
+            raise CheckpointError(f"{reason}; with fallback it goes on from {intact.name}, which is intact") from None
+    return intact, read_state(intact), describe_skipped(run_dir, intact)
+
+
+@contextlib.contextmanager
+def fitting(place: Path | str) -> Iterator[None]:
+    """Turn errors of a state that has another form than expected, inside this context, into one that names ``place``.
+
+    Raises: CheckpointError.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        if str(place) in str(error):
+            raise
+        raise CheckpointError(f"{place}: {error}") from None
+    except LimelightError as error:
+        raise type(error)(f"{place}: {error}") from None
+    except _MALFORMED as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CheckpointError(f"{place}: not what this version of limelight saves ({reason})") from error
+
+
 def describe_skipped(run_dir: Path, newest: Path) -> str | None:
     """Return a line about the checkpoints after ``newest``, the newest intact one; None if there are none.
 
@@ -213,40 +262,51 @@ def _sha256(*parts: Buffer) -> str:
 
 def _read(folder: Path) -> dict[str, Any]:
     content = _read_content(folder / STATE)
-    path = folder / TENSORS
-    blob = _read_bytes(path)
-    if _sha256(blob) != content["tensors_sha256"]:
-        raise CheckpointError(f"{path}: damaged (its sha256 is not the recorded one); use another checkpoint")
-    tensors = safetensors.numpy.load(blob)
-    for place, name in content.get("arrays", {}).items():
-        blob = _read_bytes(folder / name)
-        if name != f"array_{_sha256(blob)}.safetensors":
-            raise CheckpointError(f"{folder / name}: damaged (its sha256 is not that of its name)")
-        tensors[place] = safetensors.numpy.load(blob)["array"]
-    decoded = _decode(content["state"], tensors)
-    assert isinstance(decoded, dict)
+    with fitting(folder):
+        path = folder / TENSORS
+        blob = _read_bytes(path, _MOST_TENSORS)
+        if _sha256(blob) != content["tensors_sha256"]:
+            raise CheckpointError(f"{path}: damaged (its sha256 is not the recorded one); use another checkpoint")
+        tensors = safetensors.numpy.load(blob)
+        for place, name in content.get("arrays", {}).items():
+            if not _ARRAY_FILE.fullmatch(name):  # which keeps a name with .. in it inside the folder
+                raise CheckpointError(f"{folder / STATE}: damaged ({name[:100]!r} is no name of a file of arrays)")
+            blob = _read_bytes(folder / name, _MOST_TENSORS)
+            if name != f"array_{_sha256(blob)}.safetensors":
+                raise CheckpointError(f"{folder / name}: damaged (its sha256 is not that of its name)")
+            tensors[place] = safetensors.numpy.load(blob)["array"]
+        decoded = _decode(content["state"], tensors)
+        if not isinstance(decoded, dict):
+            raise TypeError(f"the state is a {type(decoded).__name__}")
     return decoded
 
 
 def _read_content(path: Path) -> dict[str, Any]:
-    """Return the content of state.json, after checking its digest."""
-    data = _read_bytes(path)
+    """Return the content of state.json, after checking its format and its digest."""
+    data = _read_bytes(path, _MOST_STATE)
+    version: Any = FORMAT
     try:
         document = json.loads(data.decode("ascii"))
         version, content = document["format"], document["content"]
-        intact = document["sha256"] == _sha256(_dumps(content))
-    except (ValueError, KeyError, TypeError):
+        intact = document["sha256"] == _sha256(_dumps(content)) and isinstance(content, dict)
+    except _MALFORMED:
         intact = False
-    if not intact:
+    if type(version) is int and version != FORMAT:  # of which the rest may have another form
+        which = "a newer version of limelight saved it" if version > FORMAT else "no release has saved it; train anew"
+        raise CheckpointError(f"{path}: format = {version}: this version of limelight reads {FORMAT}; {which}")
+    if not intact or version != FORMAT:
         raise CheckpointError(f"{path}: damaged (cut short or altered); use another checkpoint")
-    if version != FORMAT:
-        raise CheckpointError(f"{path}: format = {version!r}: this version of limelight reads {FORMAT}")
-    assert isinstance(content, dict)
-    return content
+    return dict(content)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, most: int) -> bytes:
+    """Return the content of a regular file of at most so many bytes; what a pipe or a device holds has no end."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise CheckpointError(f"{path}: no regular file, so {path.parent} is not a saved state")
+        if status.st_size > most:
+            raise CheckpointError(f"{path}: has {status.st_size:,} bytes, more than a saved state ({most:,})")
         return path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file, so {path.parent} is not a saved state") from None

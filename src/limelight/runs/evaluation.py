@@ -20,8 +20,10 @@ from limelight.envs.base import EnvBackend, Step
 from limelight.envs.episode_info import NO_INFO, EpisodeInfo, InfoNotes
 from limelight.envs.faults import how_to_fix
 from limelight.envs.games import for_other
+from limelight.envs.guards import pop_restarts
 from limelight.envs.make import make_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
+from limelight.envs.stalls import watched
 from limelight.errors import ConfigError, EnvError, NonFiniteError
 from limelight.runs import env_numbers
 from limelight.runs.env_numbers import Success, success_of
@@ -81,6 +83,8 @@ class Evaluation:
     """Episodes that were cut because they did not end; their environments ran no further ones."""
     infos: list[EpisodeInfo] = field(default_factory=list)
     """The environment's own numbers of each episode."""
+    env_restarts: int = 0
+    """Environments that failed and were replaced; another episode was run in the place of theirs."""
 
     @property
     def env(self) -> dict[str, list[float | None]]:
@@ -150,6 +154,7 @@ class Evaluation:
             "eval/episodes": self.episodes,
         }
         metrics |= env_numbers.to_metrics(self.env)
+        metrics |= {"eval/env_restarts": self.env_restarts} if self.env_restarts else {}
         return {**metrics, "eval/cut_episodes": self.cut} if self.cut else metrics
 
 
@@ -160,6 +165,7 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
         [length for part in parts for length in part.lengths],
         sum(part.cut for part in parts),
         [info for part in parts for info in part.infos],
+        sum(part.env_restarts for part in parts),
     )
 
 
@@ -219,7 +225,7 @@ def evaluation_envs(
 
     Yields: environments, their name, and when episodes are cut.
     """
-    _require_agent(agent)
+    require_agent(agent)
     config, factory = env_of(agent, env)
     source = resolve_env(config, factory)
     settings = agent.config.eval if env is None else EvalConfig()
@@ -227,12 +233,13 @@ def evaluation_envs(
     envs = make_eval_envs(source, episodes, settings, num_envs)
     try:
         check_fits(agent, envs, config.env_id)
-        yield envs, config.env_id, Limits(max_steps(source), lambda: False)
+        with watched(config.step_timeout):
+            yield envs, config.env_id, Limits(max_steps(source), lambda: False)
     finally:
         envs.close()
 
 
-def _require_agent(agent: Any) -> None:
+def require_agent(agent: Any) -> None:
     """Refuse what is no agent, with a line that says what to pass."""
     if hasattr(agent, "policy") and hasattr(agent, "normalize") and not isinstance(agent, type):
         return
@@ -344,7 +351,7 @@ def play(
         endless = ~done & ((episode_length >= limits.max_steps) | limits.is_over())
         endless[0] |= not watch(float(episode_return[0]), int(episode_length[0])) and not done[0]
         for b in np.flatnonzero(done | endless):
-            if to_play[b]:
+            if to_play[b] and (step.failed is None or not step.failed[b]):  # another is played in its place
                 returns.append(_finite(name, int(b), float(episode_return[b]), int(episode_length[b])))
                 lengths.append(int(episode_length[b]))
                 infos.append(NO_INFO if step.ends is None else step.ends.get(int(b), NO_INFO))
@@ -353,7 +360,10 @@ def play(
                 to_play[b] = 0 if endless[b] else to_play[b] - 1
                 cut += int(endless[b])
             episode_return[b] = episode_length[b] = 0
-    return Evaluation(returns, lengths, cut, infos)
+    restarts = pop_restarts(envs)
+    for line in restarts:
+        _LOG.warning("limelight: note: in an evaluation: %s", line)
+    return Evaluation(returns, lengths, cut, infos, len(restarts))
 
 
 def _step(

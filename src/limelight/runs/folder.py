@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from limelight.errors import CheckpointError, ConfigError
+from limelight.files import write_text
 from limelight.settings.io import save_yaml
 from limelight.settings.schema import TrainConfig
 
@@ -94,9 +95,15 @@ def create_run_folder(config: TrainConfig, command: str) -> Path:
     """
     folder = new_folder(config, f"{config.algorithm.algo}-{config.seed}")
     save_yaml(config, folder / CONFIG)
-    (folder / COMMAND).write_text(command + "\n", encoding="utf-8")
+    write_text(folder / COMMAND, command + "\n")
     write_json(folder / SYSTEM, system_info())
     return folder
+
+
+def read_command(folder: Path) -> str:
+    """Return the command line of a run; an empty text where its file is missing."""
+    path = folder / COMMAND
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
 def new_folder(config: TrainConfig, name: str) -> Path:
@@ -111,6 +118,20 @@ def new_folder(config: TrainConfig, name: str) -> Path:
     except OSError as error:
         raise ConfigError(f"run_dir = {folder}: cannot be made ({error.strerror})") from None
     return folder
+
+
+def empty_folder(path: Path, name: str) -> Path:
+    """Make a folder that a user gave as the argument ``name``, or take it if it is empty; return it.
+
+    Raises: ConfigError.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise ConfigError(f"{name} = {path}: is not empty; give a new folder")
+    except OSError as error:
+        raise ConfigError(f"{name} = {path}: cannot be made ({error.strerror})") from None
+    return path
 
 
 def _default_folder(config: TrainConfig, name: str) -> Path:
@@ -155,10 +176,8 @@ def _processor() -> str:
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write ``data`` as valid JSON (NaN and ±inf become null); a reader sees the old file or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
     text = json.dumps(as_json(data), indent=2, ensure_ascii=False, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text + "\n", durable=True)
 
 
 def as_json(value: Any) -> Any:
@@ -184,7 +203,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: damaged (not a JSON object); remove it to report without it")
@@ -204,9 +223,7 @@ def open_lines(path: Path, keep: Callable[[str], bool] | None) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     if keep is not None and path.exists():
         kept = [line for line in read_lines(path) if keep(line)]
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join(kept), encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
+        write_text(path, "".join(kept))
         return path.open("a", encoding="utf-8", newline="\n")
     return path.open("w", encoding="utf-8", newline="\n")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from limelight.errors import CheckpointError, LimelightError
 from limelight.runners.processes.portable import only_holder
+from limelight.runs.checkpoint import fitting
 from limelight.runs.folder import CONFIG, METRICS, SUMMARY, SYSTEM, read_json, read_lines
 from limelight.settings.io import load_yaml
 
@@ -71,9 +72,14 @@ def _entry(path: Path, now: float) -> RunEntry:
     """Read the files of a run; one that cannot be read is listed as damaged."""
     began = _began(path)
     try:
-        config, summary = load_yaml(path / CONFIG), read_json(path / SUMMARY)
+        with fitting(path):
+            return _read_entry(path, now, began)
     except LimelightError:
         return RunEntry(path, "", "", 0, "damaged", None, None, now - began)
+
+
+def _read_entry(path: Path, now: float, began: float) -> RunEntry:
+    config, summary = load_yaml(path / CONFIG), read_json(path / SUMMARY)
     rows = _rows(path / METRICS)
     with only_holder(path / CONFIG) as is_free:
         status = _status(summary, is_free)
@@ -115,7 +121,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             if math.isfinite(row["step"]):
                 rows.append(row)
-        except (ValueError, KeyError, TypeError):  # a list leaves a damaged line out; a report names it
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+        ):  # a list leaves a damaged line out; a report names it
             continue
     return rows
 
@@ -124,5 +136,5 @@ def _began(path: Path) -> float:
     """Return the Unix time at which a run began."""
     try:
         return datetime.fromisoformat(read_json(path / SYSTEM)["started"]).timestamp()
-    except (LimelightError, KeyError, TypeError, ValueError):
+    except (LimelightError, KeyError, TypeError, ValueError, OverflowError):
         return (path / CONFIG).stat().st_mtime

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from limelight.errors import CheckpointError, ConfigError
-from limelight.runs.checkpoint import checkpoints, describe_skipped, has_state, latest_checkpoint, read_state
+from limelight.runs.checkpoint import checkpoints, fitting, has_state, latest_checkpoint, newest_state, read_state
 from limelight.runs.folder import CONFIG, METRICS, MONITOR, read_json, read_lines, write_json
 from limelight.settings.io import from_dict
 from limelight.settings.rules import validate
@@ -38,8 +38,6 @@ class Origin:
     """The settings of the run at the checkpoint."""
     agent_only: bool = False
     """``state`` has parameters and normalisation of that step; the rest of it is of another."""
-    note: str | None = None
-    """A line about checkpoints that are damaged."""
 
 
 def read_origin(text: str) -> Origin:
@@ -53,7 +51,8 @@ def read_origin(text: str) -> Origin:
             f"from = {text}: {run_dir} is no folder of a run; give RUN, RUN:best, RUN:last or RUN:STEP"
         )
     if which == "best":
-        return _best(run_dir, text)
+        with fitting(text):
+            return _best(run_dir, text)
     if which != "last":
         found = {int(folder.name.removeprefix("step_")): folder for folder in checkpoints(run_dir)}
         if int(which) not in found:
@@ -62,10 +61,17 @@ def read_origin(text: str) -> Origin:
                 f"from = {text}: no checkpoint at step {which}; there are {there} (--keep-last keeps more)"
             )
         return _origin(run_dir, text, read_state(found[int(which)]))
-    newest = latest_checkpoint(run_dir)
-    if newest is None:
+    if not checkpoints(run_dir):
         raise CheckpointError(f"from = {text}: no intact checkpoint in {run_dir / 'checkpoints'}")
-    return _origin(run_dir, text, read_state(newest), note=describe_skipped(run_dir, newest))
+    try:
+        return _origin(run_dir, text, newest_state(run_dir, fallback=False)[1])
+    except CheckpointError as error:
+        intact = latest_checkpoint(run_dir)
+        if intact is None:
+            raise
+        reason = str(error).partition("; with fallback")[0]
+        step = int(intact.name.removeprefix("step_"))
+        raise CheckpointError(f"from = {text}: {reason}; give {run_dir}:{step}, which is intact") from None
 
 
 def _parts(text: str) -> tuple[Path, str]:
@@ -81,9 +87,10 @@ def _parts(text: str) -> tuple[Path, str]:
     return Path(text), "last"
 
 
-def _origin(run_dir: Path, name: str, state: dict[str, Any], note: str | None = None) -> Origin:
-    step = int(state["training"]["runner"]["num_steps"])
-    return Origin(run_dir, name, state, step, validate(from_dict(state["config"])), note=note)
+def _origin(run_dir: Path, name: str, state: dict[str, Any]) -> Origin:
+    with fitting(name):
+        step = int(state["training"]["runner"]["num_steps"])
+        return Origin(run_dir, name, state, step, validate(from_dict(state["config"])))
 
 
 def _best(run_dir: Path, text: str) -> Origin:
@@ -144,8 +151,11 @@ def read_parent(folder: Path) -> dict[str, Any] | None:
     Raises: CheckpointError if the file is damaged.
     """
     parent = read_json(folder / PARENT)
-    if parent and not (isinstance(parent.get("step"), int) and isinstance(parent.get("changed"), dict)):
-        raise CheckpointError(f"{folder / PARENT}: damaged (no step or changed); remove it to go on without it")
+    changed = parent.get("changed")
+    is_whole = isinstance(parent.get("step"), int) and isinstance(parent.get("from"), str)
+    is_whole = is_whole and isinstance(changed, dict) and all(_is_pair(pair) for pair in changed.values())
+    if parent and not is_whole:
+        raise CheckpointError(f"{folder / PARENT}: damaged (no step, from or changed); remove it to go on without it")
     return parent or None
 
 
@@ -168,3 +178,7 @@ def _value(value: Any) -> str:
 def has_other_env(parent: Mapping[str, Any]) -> bool:
     """Return whether a run learns in another environment than its parent, whose evaluations then say little of it."""
     return any(name in parent["changed"] for name in ("env_id", "env_kwargs", "max_episode_steps"))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2

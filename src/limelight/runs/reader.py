@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError
 from limelight.runs.folder import (
-    COMMAND,
     CONFIG,
     METRICS,
     MONITOR,
@@ -23,6 +22,7 @@ from limelight.runs.folder import (
     SYSTEM,
     VIDEOS,
     VideoInfo,
+    read_command,
     read_json,
     read_lines,
 )
@@ -31,6 +31,14 @@ from limelight.settings.io import load_yaml
 from limelight.settings.schema import TrainConfig
 
 Floats = NDArray[np.float64]
+_SHOWN = (
+    "env_id", "algorithm", "status", "error", "parent", "seed", "total_timesteps", "total_episodes", "wall_seconds",
+    "steps_per_second", "best_eval_return", "final_eval_return", "final_eval_std", "final_eval_episodes",
+    "solved_at_step", "solved_at_seconds", "parent_step",
+)  # fmt: skip
+"""Parts of a summary that are read as text or as numbers."""
+_LARGEST = 1e300
+"""Numbers of a summary are below it, as they are added and multiplied for tables."""
 
 
 class Series(NamedTuple):
@@ -95,13 +103,12 @@ def read_run(folder: Path) -> RunData:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give the folder of a run")
-    command = folder / COMMAND
     return RunData(
         folder=folder,
         config=load_yaml(folder / CONFIG),
-        summary=read_json(folder / SUMMARY),
+        summary=_read_summary(folder / SUMMARY),
         system=read_json(folder / SYSTEM),
-        command=command.read_text(encoding="utf-8").strip() if command.exists() else "",
+        command=read_command(folder),
         episodes=_read_episodes(folder / MONITOR),
         metrics=_read_rows(folder / METRICS),
         videos=_read_videos(folder / VIDEOS),
@@ -128,20 +135,45 @@ def _read_rows(path: Path) -> tuple[dict[str, Any], ...]:
     for number, line in enumerate(read_lines(path), 1):
         try:
             row = json.loads(line)
-            row["step"], row["seconds"]
-        except (ValueError, KeyError, TypeError):
+            _require_numbers(row)
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             raise CheckpointError(f"{path}: line {number} is damaged; remove it") from None
         rows.append(row)
     return tuple(rows)
 
 
+def _require_numbers(row: dict[str, Any]) -> None:
+    """Refuse a row without step and seconds, or with anything but finite numbers and null.
+
+    Raises: ValueError, TypeError or the like.
+    """
+    for name, value in row.items():
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise ValueError(name)
+    if row["step"] is None or row["seconds"] is None:
+        raise ValueError("step")
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """Return the summary of a run, after checking the types of what is shown of it."""
+    summary = read_json(path)
+    for name, value in summary.items():
+        is_text = name in ("env_id", "algorithm", "status", "error", "parent")
+        is_right = isinstance(value, str) if is_text else isinstance(value, int | float) and abs(value) < _LARGEST
+        if name in _SHOWN and value is not None and not is_right:
+            raise CheckpointError(f"{path}: damaged ({name} = {str(value)[:100]!r}); remove it to report without it")
+    return summary
+
+
 def _read_episodes(path: Path) -> Series:
-    lines = read_lines(path)[2:]  # after the header and the names of the columns
+    lines = [line for line in read_lines(path)[2:] if line.strip()]  # after the header and the names of the columns
     if not lines:
         return Series(*np.empty((3, 0)))
     try:
-        columns = np.loadtxt(lines, delimiter=",", ndmin=2, usecols=range(len(MONITOR_COLUMNS))).T
-    except ValueError:
+        columns = np.loadtxt(lines, delimiter=",", ndmin=2, usecols=range(len(MONITOR_COLUMNS)), comments=None).T
+        if not np.isfinite(columns).all():
+            raise ValueError
+    except (ValueError, OverflowError):
         raise CheckpointError(f"{path}: damaged (not lines of {','.join(MONITOR_COLUMNS)})") from None
     returns, _, seconds, steps, _, _ = columns
     order = np.argsort(steps, kind="stable")  # reports of asynchronous workers may overlap

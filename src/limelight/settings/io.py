@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+import stat
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ import yaml
 
 from limelight import __version__
 from limelight.errors import CheckpointError, ConfigError, did_you_mean
+from limelight.files import write_text
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import Range, coerce
 
+_MOST_BYTES, _MOST_ALIASES, _DEEPEST = 256 << 10, 20, 50
+"""Bytes of a file of settings, YAML aliases in it, and levels, above which it is refused: bounds on time and memory."""
 # Names of Stable-Baselines3 and of the classic A3C scripts → the settings here.
 ALIASES: dict[str, str] = {
     "env": "env_id",
@@ -136,7 +140,8 @@ def _replace(config: Any, changes: dict[str, dict[str, Any]], section: str = "")
 
 _CHANGEABLE = (
     "total_timesteps", "total_episodes", "max_worker_restarts", "ray_address", "worker_cpus", "worker_gpus",
-    "worker_placement", "device", "backend", "num_workers", "env_module", "env_threads",
+    "worker_placement", "device", "backend", "num_workers", "env_module", "env_threads", "on_env_error",
+    "on_nonfinite", "step_timeout",
 )  # fmt: skip
 
 
@@ -153,8 +158,9 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any], folder: Path | str 
         if not free and before != after:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
-                "only total_timesteps, total_episodes, device, backend, workers, env_module, eval, checkpoint and log "
-                f"settings can; train --from {folder} begins a new run from its checkpoint with any setting changed"
+                "only total_timesteps, total_episodes, device, backend, workers, env_module, on_env_error, "
+                "on_nonfinite, step_timeout, eval, checkpoint and log settings can; "
+                f"train --from {folder} begins a new run from its checkpoint with any setting changed"
             )
     return config
 
@@ -202,12 +208,34 @@ def _flatten(data: dict[Any, Any], section: str = "") -> Iterator[tuple[str, Any
 
 @final
 class _Loader(yaml.SafeLoader):
-    """Reads ``1e4`` as a number, which YAML 1.1 takes for text."""
+    """Reads ``1e4`` as a number, which YAML 1.1 takes for text; refuses aliases that would multiply, and depth."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._aliases = 0
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a node, as PyYAML does."""
+        if self.check_event(yaml.AliasEvent):
+            self._aliases += 1
+            if self._aliases > _MOST_ALIASES:
+                raise yaml.YAMLError(f"more than {_MOST_ALIASES} aliases")
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise yaml.YAMLError(f"more than {_DEEPEST} levels")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 @final
 class _Dumper(yaml.SafeDumper):
-    """Writes the text ``1e4`` in quotes, so that :class:`_Loader` reads it as text."""
+    """Writes the text ``1e4`` in quotes, so that :class:`_Loader` reads it as text; no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write every value in full."""
+        return True
 
 
 for _kind in (_Loader, _Dumper):
@@ -222,7 +250,7 @@ def save_yaml(config: TrainConfig, path: Path) -> None:
     text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     if re.search("[\x85\u2028\u2029]", text):  # yaml would read these as line breaks
         text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text, durable=True)
 
 
 def load_yaml(path: Path) -> TrainConfig:
@@ -231,13 +259,19 @@ def load_yaml(path: Path) -> TrainConfig:
     Raises: CheckpointError if there is no such file or it cannot be read, ConfigError for a setting in it.
     """
     try:
+        status = path.stat()
+        if status.st_size > _MOST_BYTES or not stat.S_ISREG(status.st_mode):
+            what = "no regular file" if status.st_size <= _MOST_BYTES else f"{status.st_size:,} bytes"
+            if not stat.S_ISDIR(status.st_mode):
+                raise CheckpointError(f"{path}: {what}; settings are a file of at most {_MOST_BYTES:,} bytes")
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: no {path.name} there, so it is not a run folder") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{path}: not readable as YAML ({reason})") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: must be a mapping of settings")
     try:

@@ -33,6 +33,7 @@ def validate(config: TrainConfig) -> TrainConfig:
     _check_env(config)
     _check_info_keys(config.env.info_keys)
     _check_workers(config)
+    _check_nonfinite(config)
     _check_model(config)
     _check_updates(config)
     _check_action_values(config)
@@ -166,6 +167,11 @@ def _check_env(config: TrainConfig) -> None:
     if env.backend in ("envpool", "ale") and env.autoreset_mode != "next_step":
         stepper = "EnvPool" if env.backend == "envpool" else "ALE"
         raise ConfigError(f"autoreset_mode = {env.autoreset_mode}: {stepper} has only next_step; set that")
+    if env.backend in ("vector", "envpool", "ale") and env.on_env_error == "restart":
+        raise ConfigError(
+            f"on_env_error = restart: backend {env.backend} steps all environments in one call, so none can be "
+            "replaced; set backend to sync, async or auto"
+        )
     if env.backend == "async" and (workers.asynchronous or workers.runner == "ray"):
         raise ConfigError("backend = async: workers are processes already; use backend sync, vector, envpool or auto")
 
@@ -197,6 +203,15 @@ def _check_workers(config: TrainConfig) -> None:
             f"policy_weight = {config.algorithm.policy_weight}: V-trace weights by advantages; "
             "set policy_weight to advantage, or worker_output to gradients"
         )
+
+
+def _check_nonfinite(config: TrainConfig) -> None:
+    """Refuse reactions to numbers that are not finite where several processes would have to agree on them."""
+    mode, workers = config.optim.on_nonfinite, config.workers
+    if mode == "rollback" and (workers.asynchronous or workers.runner == "ray"):
+        raise ConfigError("on_nonfinite = rollback: needs one process that learns; use skip, or algo a2c")
+    if mode == "skip" and workers.runner == "ray":
+        raise ConfigError("on_nonfinite = skip: on Ray only asynchronous gradients are skipped; use auto or raise")
 
 
 def _check_updates(config: TrainConfig) -> None:

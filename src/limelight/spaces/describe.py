@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,21 @@ def space_from_json(data: dict[str, Any]) -> Space[Any]:
         return Packed(space_from_json(data["original"]), data["mask"])
     names = ", ".join(space.__name__ for space in (*SIMPLE, Dict, Tuple, Packed))
     raise CheckpointError(f"space = {kind!r}: must be one of {names}; the saved agent is damaged")
+
+
+def size_of_json(data: Any) -> int:
+    """Return how many numbers and categories the space of :func:`space_to_json` has, without making it."""
+    if isinstance(data, list):
+        return sum(map(size_of_json, data))
+    if not isinstance(data, dict):
+        return 0
+    n = data.get("n", 0)
+    own = (
+        math.prod(data.get("shape", ()))
+        + (math.prod(n) if isinstance(n, list) else n)
+        + sum(np.array(data.get("nvec", 0)).reshape(-1).tolist())
+    )
+    return int(own) + size_of_json([data.get("original"), data.get("spaces")])
 
 
 def _bounds_to_json(bounds: NDArray[Any]) -> Any:

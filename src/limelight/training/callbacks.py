@@ -260,12 +260,17 @@ def _guarded(where: str, method: Any, *args: Any) -> Any:
     except WorkerError:
         raise
     except LimelightError as error:
-        raise type(error)(f"callback {where}: {error}") from error
+        raise _of_callback(type(error)(f"callback {where}: {error}")) from error
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         place = f"{Path(frame.filename).name}, line {frame.lineno}"
-        raise LimelightError(f"callback {where} raised {reason} ({place})") from error
+        raise _of_callback(LimelightError(f"callback {where} raised {reason} ({place})")) from error
+
+
+def _of_callback(error: LimelightError) -> LimelightError:
+    error.from_callback = True
+    return error
 
 
 def _name(callback: Any) -> str:

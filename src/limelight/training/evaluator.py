@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class Evaluator:
         """(environment steps, training seconds) when the threshold was first reached (confirmed, where it stops)."""
         self.is_best = False
         """The last evaluation was the best so far, or equal to it."""
+        self.writing: Callable[[str], AbstractContextManager[None]] = lambda what: nullcontext()
+        """The context in which the best agent is saved."""
         self._reached_in_a_row = 0
         self._check = check
         self._source = resolve_env(config.env, agent.env_factory)
@@ -103,8 +106,10 @@ class Evaluator:
         return self._run_episodes(self.config.eval.final_episodes, True, seed, agent)
 
     def _save_best(self, mean: float) -> None:
-        self.best_return = mean
-        self.agent.save(self.best_dir)
+        """Save the agent; the best return stays that of the saved one where the disk refuses it."""
+        with self.writing("the best agent"):
+            self.agent.save(self.best_dir)
+            self.best_return = mean
 
     def _run_episodes(self, episodes: int, deterministic: bool, seed: int, agent: Agent | None = None) -> Evaluation:
         agent = agent or self.agent

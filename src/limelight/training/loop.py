@@ -16,19 +16,23 @@ from types import FrameType
 from typing import Any
 
 from limelight.envs.episode_info import InfoNotes
+from limelight.envs.faults import stops_the_run
 from limelight.errors import NonFiniteError
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import stop_signals
 from limelight.runners.time_shares import RowClock
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import has_state, save_checkpoint
+from limelight.runs.folder import CONFIG
 from limelight.seeds import Stream, derive_seed
+from limelight.settings.io import save_yaml
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.exploration import has_action_mask
 from limelight.training.callbacks import Callbacks, Run
 from limelight.training.episodes import ReportedEpisodes
 from limelight.training.evaluator import MOST_OF_TRAINING, Evaluator
 from limelight.training.order_history import OrderHistory, with_orders
+from limelight.training.rollback import Rollback
 from limelight.typing import Metrics, State
 from limelight.viewing.collapse import CollapseWatch
 from limelight.viewing.logger import Logger, Loggers
@@ -102,6 +106,8 @@ class TrainingLoop:
         self.runner = runner
         self.agent = agent
         self.evaluator = evaluator
+        self.disk = logger.failed_writes
+        evaluator.writing = self.disk.writing
         self.logger = logger
         self.notes = notes or logger
         self.callbacks = callbacks or Callbacks()
@@ -109,6 +115,7 @@ class TrainingLoop:
         self.orders = OrderHistory()
         self.collapse = CollapseWatch(config, agent.action_space, has_action_mask(agent.observation_space))
         self.episodes = ReportedEpisodes(config.total_episodes)
+        self._train = Rollback(self).advance if config.optim.on_nonfinite == "rollback" else runner.advance
         self._info_notes = InfoNotes(config.env.info_keys)
         self._noted: set[str] = set()
         self._last_reported_step = 0
@@ -174,17 +181,17 @@ class TrainingLoop:
     def _advance(self, due: int) -> Metrics:
         """Train up to ``due`` or for one heartbeat; pass messages and finished episodes to the loggers."""
         before = self.runner.num_steps
-        metrics = self.runner.advance(due, heartbeat(self.config, self.callbacks))
+        metrics = self._train(due, heartbeat(self.config, self.callbacks))
         for message in self.runner.pop_messages():
             self.logger.message(message)
-        self._report_episodes()
+        self.report_episodes()
         self._last_reported_step = self.runner.num_steps
         self.logger.tick(self._last_reported_step, self.seconds)
         if self._last_reported_step > before:
             self.callbacks.notify("on_rollout")
         return metrics
 
-    def _report_episodes(self) -> None:
+    def report_episodes(self) -> None:
         """Count the episodes that have finished since the last call, and pass them to the loggers."""
         episodes = self.episodes.take(self.runner.pop_episodes())
         if episodes:
@@ -201,7 +208,7 @@ class TrainingLoop:
 
     def _write(self, step: int, row: Metrics) -> None:
         """Pass a row to the loggers, followed by a line if it shows that the run collapses."""
-        row = {**row, **self.collapse.measure(row)}
+        row = {**row, **self.collapse.measure(row), **self.disk.metrics()}
         self.logger.log(step, self.seconds, row)
         for line in self.collapse.row(step, row):
             self.notes.message(line)
@@ -210,7 +217,7 @@ class TrainingLoop:
         """Evaluate; return whether ``stop_at_return`` is reached and confirmed."""
         step = self.runner.num_steps
         if self.evaluator.is_too_slow(self.seconds):
-            self._note_once(
+            self.note_once(
                 f"no evaluation at step {step:,} and for a while: they have taken {MOST_OF_TRAINING:g} times "
                 "as long as training; set max_episode_steps, eval_every or eval_episodes"
             )
@@ -227,10 +234,10 @@ class TrainingLoop:
         if result.cut:
             cut = result.describe_cut(self.config.eval.eval_episodes)
             hint = "set max_episode_steps if that is too short or too long"
-            self._note_once(f"evaluation at step {step:,}: {result.episodes} episodes{cut}; {hint}")
+            self.note_once(f"evaluation at step {step:,}: {result.episodes} episodes{cut}; {hint}")
         return self.evaluator.should_confirm() and confirm(self, step)
 
-    def _note_once(self, text: str) -> None:
+    def note_once(self, text: str) -> None:
         """Pass on a message, if it is not empty, unless one of its kind was passed on before."""
         kind = text.partition(" at step")[0]
         if text and kind not in self._noted:
@@ -245,25 +252,14 @@ class TrainingLoop:
         agent.env_factory = self.agent.env_factory
         return agent
 
-    def save_checkpoint(self, error: BaseException | None = None) -> Path:
-        """Save everything that is needed to continue, and to load the agent.
-
-        ``error``: the one that ended the run; the checkpoints before are kept, as a replay begins at one of them.
-        """
-        training = dict(self.get_state())  # first: it gives the agent the parameters that are saved
-        if error is not None:
-            training[ERROR] = f"{type(error).__name__}: {error}"[:500]
-        state = {**self.agent.get_state(), "training": training}
-        keep = self.config.checkpoint.keep_last + (error is not None)
-        folder = save_checkpoint(self.run_dir, self.runner.num_steps, state, keep)
-        self._note_once(heavy_note(folder, state, self.runner.num_steps))
-        self.callbacks.notify("on_checkpoint", folder)
-        return folder
+    def save_checkpoint(self, error: BaseException | None = None) -> Path | None:
+        """Save everything that is needed to continue, and to load the agent, as :func:`save`."""
+        return save(self, error)
 
     def get_state(self) -> State:
         """Return the state of the runner, of the evaluator and of the loop itself."""
         runner, before = self.runner.get_state(), self.orders.count
-        self._report_episodes()  # those that workers finished before they paused count as finished in this state
+        self.report_episodes()  # those that workers finished before they paused count as finished in this state
         return {
             "runner": with_orders(runner, self.orders.since(before)),  # of callbacks that were told of them
             "orders": self.orders.get_state(),
@@ -286,6 +282,33 @@ class TrainingLoop:
         self.orders.set_state(state["orders"])
         self.callbacks.set_state(state["callbacks"], self.logger.message)
         return inexact
+
+
+def save(loop: TrainingLoop, error: BaseException | None = None) -> Path | None:
+    """Save a checkpoint; where the disk refuses it, a message says so once, and None is returned.
+
+    ``error``: the one that ended the run; the checkpoints before are kept, as a replay begins at one of them.
+    """
+    training = dict(loop.get_state())  # first: it gives the agent the parameters that are saved
+    if error is not None:
+        training[ERROR] = f"{type(error).__name__}: {error}"[:500]
+    state = {**loop.agent.get_state(), "training": training}
+    keep, step = loop.config.checkpoint.keep_last + (error is not None), loop.runner.num_steps
+    with loop.disk.writing(f"checkpoint at step {step:,}"):
+        keep_resumable(loop)
+        folder = save_checkpoint(loop.run_dir, step, state, keep)
+        loop.note_once(heavy_note(folder, state, step))
+        loop.callbacks.notify("on_checkpoint", folder)
+        return folder
+    return None
+
+
+def keep_resumable(loop: TrainingLoop) -> None:
+    """Write config.yaml again where the folder of the run was removed, so that the run can be resumed."""
+    if not (loop.run_dir / CONFIG).exists():
+        loop.run_dir.mkdir(parents=True, exist_ok=True)
+        save_yaml(loop.config, loop.run_dir / CONFIG)
+        loop.note_once(f"{loop.run_dir} was removed; what comes from here on is written there again")
 
 
 def confirm(loop: TrainingLoop, step: int) -> bool:
@@ -335,7 +358,9 @@ def record_video(loop: TrainingLoop) -> None:
             which="best", step=step, seed=derive_seed(config.seed, Stream.VIDEO, step),
             deterministic=not config.eval.eval_stochastic, max_frames=MAX_TRAINING_FRAMES,
         )  # fmt: skip
-    except Exception as error:  # environments, drivers and disks may raise anything
+    except BaseException as error:  # environments, drivers and disks may raise anything, SystemExit among it
+        if stops_the_run(error):
+            raise
         loop.logger.message(f"no video at step {step:,}: {' '.join(str(error).split()) or type(error).__name__}")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -20,19 +22,21 @@ from gymnasium.spaces import Box, Space
 from limelight.envs.make import explain_backend, num_cores, try_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
+from limelight.envs.stalls import watched
 from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
+from limelight.files import remove_debris
 from limelight.nn.encoders import is_builtin
 from limelight.runners.actor_learner import make_actor_learner, make_learner, reward_statistics
 from limelight.runners.base import Runner, budget_of
+from limelight.runners.nonfinite import make_skips
 from limelight.runners.processes.portable import max_workers
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs import env_numbers
 from limelight.runs.agent import Agent, load
-from limelight.runs.checkpoint import describe_skipped, has_state, latest_checkpoint, read_state
+from limelight.runs.checkpoint import checkpoints, fitting, has_state, newest_state
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import (
-    COMMAND,
     CONFIG,
     METRICS,
     MONITOR,
@@ -40,6 +44,7 @@ from limelight.runs.folder import (
     as_folder,
     create_run_folder,
     only_process,
+    read_command,
     require_empty,
     write_json,
 )
@@ -55,6 +60,7 @@ from limelight.spaces.packed import Packed, path_name, walk
 from limelight.threads import single_threaded
 from limelight.training.branch import begin_branch, branched, changed_settings, require_fitting
 from limelight.training.callbacks import Callback, Callbacks, load_callbacks
+from limelight.training.cloning import Dataset, clone
 from limelight.training.evaluator import Evaluator
 from limelight.training.init_agent import Donor, begin_with, read_donor, require_some
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
@@ -87,6 +93,8 @@ class RunResult:
     """The signal that interrupted the run."""
     env_factory: EnvFactory | None = field(default=None, repr=False)
     """Makes the environment, where it was given as a Python object."""
+    saved: bool = True
+    """The last checkpoint is on the disk."""
 
     @property
     def agent(self) -> Agent:
@@ -102,6 +110,7 @@ def train(
     algo: str = "auto",
     preset: str = "auto",
     init_agent: str | Path | None = None,
+    init_from_dataset: str | Path | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
@@ -114,6 +123,7 @@ def train(
         algo: a row of :mod:`limelight.training.algorithms`; ``auto``: a2c, or ppo (docs/defaults.md).
         preset: ``auto`` (by environment), ``none`` or a name.
         init_agent: a run or an agent's folder to take weights and normalisation from, where they fit.
+        init_from_dataset: a Minari dataset, by name or folder, that the policy imitates before the first step.
         quiet: show no progress.
         loggers: further loggers beside the run's own.
         callbacks: objects that are told of the progress and may end the run (docs/callbacks.md).
@@ -127,14 +137,21 @@ def train(
     env_id = env if isinstance(env, str) else qualified_name(env)
     source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env, factory)
     config = resolve_config(env_id, algo, preset, settings, source)
-    donor = None if init_agent is None else read_donor(as_folder(init_agent))
-    return run(config, factory=source, begin=donor, quiet=quiet, loggers=loggers, callbacks=callbacks)
+    begin: Donor | Dataset | None = None if init_agent is None else read_donor(as_folder(init_agent))
+    if init_from_dataset is not None:
+        if begin is not None:
+            raise ConfigError(
+                f"init_from_dataset = {init_from_dataset}: a run begins with one policy; no init_agent then"
+            )
+        begin = Dataset(str(init_from_dataset))
+    return run(config, factory=source, begin=begin, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
 
 def resume(
     run_dir: str | Path,
     *,
     env: Callable[[], gym.Env[Any, Any]] | None = None,
+    fallback: bool = False,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
@@ -142,11 +159,21 @@ def resume(
 ) -> RunResult:
     """Continue a run in its own folder from its newest checkpoint; ``settings`` as for :func:`train`.
 
-    ``env``: the callable that makes the environment, where the run was given one that has no name.
+    Args:
+        run_dir: the folder.
+        env: the callable that makes the environment, where the run was given one that has no name.
+        fallback: where the newest checkpoint is damaged, continue from the newest that is intact.
+        quiet: as for :func:`train`.
+        loggers: as for :func:`train`.
+        callbacks: as for :func:`train`.
+        settings: those that may change on resume.
+    Raises: LimelightError, naming the file of a damaged checkpoint.
     """
     folder, quiet = as_folder(run_dir), coerce("quiet", quiet, bool)
     config = for_resume(load_valid(folder / CONFIG), settings, folder)
-    return run(config, factory=env, resume_from=folder, quiet=quiet, loggers=loggers, callbacks=callbacks)
+    return run(
+        config, factory=env, resume_from=folder, fallback=fallback, quiet=quiet, loggers=loggers, callbacks=callbacks
+    )
 
 
 def branch(
@@ -178,7 +205,8 @@ def run(
     *,
     factory: EnvFactory | None = None,
     resume_from: Path | None = None,
-    begin: Origin | Donor | None = None,
+    begin: Origin | Donor | Dataset | None = None,
+    fallback: bool = False,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
@@ -189,14 +217,30 @@ def run(
     Args:
         config: the settings; those that are ``auto`` are filled in.
         factory: makes the environment, where it is not the one that ``env_id`` names.
-        resume_from: the folder of the run to continue; ``begin``: a checkpoint or an agent to begin a new run with.
+        resume_from: the folder of the run to continue; ``begin``: what a new run begins with.
+        fallback: as for :func:`resume`.
         quiet: show no progress.
-        loggers: further loggers beside the run's own.
-        callbacks: told of the progress, after those that the settings name.
+        loggers, callbacks: further ones, after those that the settings name.
         command: the command line, for ``command.txt``.
     Raises: LimelightError before anything is written if the run cannot work. Once it has started, errors of the
         environment and WorkerError (with ``run_dir``) are raised after a checkpoint and ``summary.json`` were written.
     """
+    with watched(config.env.step_timeout):
+        return _run(config, factory, resume_from, begin, fallback, quiet, loggers, callbacks, command)
+
+
+def _run(
+    config: TrainConfig,
+    factory: EnvFactory | None,
+    resume_from: Path | None,
+    begin: Origin | Donor | Dataset | None,
+    fallback: bool,
+    quiet: bool,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+    command: str | None,
+) -> RunResult:
+    """Do what :func:`run` says."""
     # Check the settings, and fill in those that are left to the machine
     notes: list[str] = []
     loggers = load_loggers(config, loggers)
@@ -204,14 +248,14 @@ def run(
     source, was_auto = resolve_env(config.env, factory), config.env.backend == "auto"
     config = prepare(config, source, notes.append, resume_from is not None or isinstance(begin, Origin))
     with ExitStack() as stack:
-        state = _open_folder(config, resume_from, begin, stack, notes.append)
+        state = _open_folder(config, resume_from, begin, fallback, stack, notes.append)
         stack.enter_context(single_threaded())
         interrupt = stack.enter_context(catch_signals())
         # Environments, network, learner, runner and agent
-        config, runner, agent = _build_or_fall_back(config, source, was_auto, notes)
-        stack.callback(runner.close)
+        config, runner, agent = _build_or_fall_back(config, source, was_auto, notes, stack)
         if resume_from is None and not isinstance(begin, Origin):
             notes = explain_run(config, source, agent, notes)
+        begin = clone(agent, begin, notes.append) if isinstance(begin, Dataset) else begin
         # The folder, the evaluations and the loggers
         run_dir = resume_from or _new_run(config, agent, begin, command, stack)
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
@@ -221,28 +265,27 @@ def run(
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, lines, told)
         _begin(loop, [*([] if quiet else [_where(config, run_dir)]), *notes], state, begin)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
-    report, kept = draw_report(run_dir), None if source.factory is None else source
-    return RunResult(run_dir, status, summary, report, interrupt.signal_number, kept)
+    kept, saved = None if source.factory is None else source, not loop.disk.is_failing("checkpoint")
+    return RunResult(run_dir, status, summary, _report(loop), interrupt.signal_number, kept, saved)
 
 
 def _open_folder(
     config: TrainConfig,
     resume_from: Path | None,
-    begin: Origin | Donor | None,
+    begin: Origin | Donor | Dataset | None,
+    fallback: bool,
     stack: ExitStack,
     notify: Callable[[str], None],
 ) -> dict[str, Any] | None:
     """Refuse a new folder that is not empty; lock the folder to resume from. Return the checkpoint to begin with."""
     if resume_from is None:
         require_empty(config)
-        if not isinstance(begin, Origin):
-            return None
-        if begin.note is not None:
-            notify(begin.note)
-        return begin.state
+        return begin.state if isinstance(begin, Origin) else None
     stack.enter_context(only_process(resume_from))
-    state = read_checkpoint(resume_from, notify)
-    require_budget(config, state)
+    remove_debris(resume_from)
+    state = read_checkpoint(resume_from, notify, fallback)
+    with fitting(resume_from):
+        require_budget(config, state)
     return state
 
 
@@ -272,7 +315,9 @@ def _begin(
     elif begin is not None:
         begin_with(loop, begin)
     elif state is not None:
-        restore(loop, state)
+        require_own(state, loop.agent, loop.run_dir)
+        with fitting(loop.run_dir):
+            restore(loop, state)
 
 
 def _where(config: TrainConfig, run_dir: Path) -> str:
@@ -282,18 +327,23 @@ def _where(config: TrainConfig, run_dir: Path) -> str:
 
 
 def _build_or_fall_back(
-    config: TrainConfig, source: EnvSource, was_auto: bool, notes: list[str]
+    config: TrainConfig, source: EnvSource, was_auto: bool, notes: list[str], stack: ExitStack
 ) -> tuple[TrainConfig, Runner, Agent]:
-    """Build; where ``auto`` has chosen processes and the environment fails in them, step it in this process."""
+    """Build, and let ``stack`` close the runner.
+
+    Where ``auto`` has chosen processes and the environment fails in them, it is stepped in this process.
+    """
     try:
-        return config, *build(config, source)
+        runner, agent = build(config, source)
     except EnvError as error:
         if not was_auto or config.env.backend != "async":
             raise
         notes.append(f"backend sync: in processes it fails ({error})")
-    env = dataclasses.replace(config.env, backend="sync")
-    config = dataclasses.replace(config, env=env, eval=dataclasses.replace(config.eval, eval_backend="sync"))
-    return config, *build(config, source)
+        env = dataclasses.replace(config.env, backend="sync")
+        config = dataclasses.replace(config, env=env, eval=dataclasses.replace(config.eval, eval_backend="sync"))
+        runner, agent = build(config, source)
+    stack.callback(runner.close)
+    return config, runner, agent
 
 
 def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -> tuple[str, dict[str, Any]]:
@@ -305,16 +355,23 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
             with suppress(InterruptedRun):
                 final = final_evaluation(loop, quiet)
     except Exception as error:
-        failure = f"{type(error).__name__}: {error}"
+        failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         if isinstance(error, WorkerError):
             error.run_dir = loop.run_dir
         raise
     finally:
         summary = summarize(loop, status, final)
-        if failure is not None:
-            summary["error"] = failure
-        write_json(loop.run_dir / SUMMARY, summary)
+        summary |= failure or {}
+        with loop.disk.writing(SUMMARY):
+            write_json(loop.run_dir / SUMMARY, summary)
     return status, summary
+
+
+def _report(loop: TrainingLoop) -> Path | None:
+    """Draw the report; None where the disk refuses it."""
+    with loop.disk.writing("report.html"):
+        return draw_report(loop.run_dir)
+    return None
 
 
 # --------------------------------------------------------------------------- before the run
@@ -420,7 +477,8 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
         spaces = envs.single_observation_space, envs.single_action_space
         agent = Agent(model, actor_learner.normalizer, config, *spaces, env_factory=source)
         agent.reward_statistics = reward_statistics(actor_learner.learner)
-        return SyncRunner(actor_learner, config.total_timesteps, config.total_episodes), agent
+        skips = make_skips(config) if config.optim.on_nonfinite == "skip" else None
+        return SyncRunner(actor_learner, config.total_timesteps, config.total_episodes, skips), agent
     try_envs(config.env, source)  # the workers make their own
     learner, normalizer = make_learner(config, *source.spaces())
     agent = Agent(learner.model, normalizer, config, *source.spaces(), env_factory=source)
@@ -471,8 +529,7 @@ def make_loggers(
     if writes_tensorboard(config):
         own.append(TensorBoardLogger(run_dir, resume_step))
     if config.log.report_every:
-        command = (run_dir / COMMAND).read_text(encoding="utf-8").strip()
-        own.append(LivePage(config, run_dir, command, resumed=state is not None))
+        own.append(LivePage(config, run_dir, read_command(run_dir), resumed=state is not None))
     has_workers = config.workers.asynchronous or config.workers.runner == "ray"
     episodes = 0 if state is None else int(state["training"]["episodes"]["count"])
     own.append(
@@ -487,19 +544,38 @@ def make_loggers(
 # --------------------------------------------------------------------------- a resumed run
 
 
-def read_checkpoint(run_dir: Path, notify: Callable[[str], None] = lambda note: None) -> dict[str, Any]:
-    """Read the newest intact checkpoint of a run; ``notify`` is called with a line about damaged newer ones.
+def read_checkpoint(
+    run_dir: Path, notify: Callable[[str], None] = lambda note: None, fallback: bool = False
+) -> dict[str, Any]:
+    """Read the newest checkpoint of a run; with ``fallback`` the newest intact one, and ``notify`` gets a line on it.
 
     Raises: CheckpointError if there is none.
     """
-    newest = latest_checkpoint(run_dir)
-    if newest is None:
+    if not checkpoints(run_dir):
         begin = f"; --init-agent {run_dir} begins a new run with its best agent" if has_state(run_dir / "best") else ""
         raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}{begin}")
-    skipped = describe_skipped(run_dir, newest)
+    _, state, skipped = newest_state(run_dir, fallback)
     if skipped is not None:
         notify(skipped)
-    return read_state(newest)
+    return state
+
+
+def require_own(state: Mapping[str, Any], agent: Agent, run_dir: Path) -> None:
+    """Refuse a checkpoint of another environment or network than the run's.
+
+    Raises: CheckpointError.
+    """
+    where = f"resume = {run_dir}: its newest checkpoint"
+    with fitting(where):
+        env_id, own = state["config"]["env"]["env_id"], agent.get_state()
+        if env_id != agent.config.env.env_id:
+            raise CheckpointError(f"{where} is of {env_id}, the run of {agent.config.env.env_id}; it is of another run")
+        for name in ("observation_space", "action_space"):
+            if state[name] != json.loads(json.dumps(own[name])):
+                raise CheckpointError(f"{where} has another {name} than the environment; it is of another run")
+        if len(state["params"]) != len(own["params"]):
+            counts = f"{len(state['params'])} parameters, the network {len(own['params'])}"
+            raise CheckpointError(f"{where} has {counts}; it is of another run")
 
 
 def require_budget(config: TrainConfig, state: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from limelight.envs.make import num_cores
 from limelight.errors import ConfigError
+from limelight.files import write_text
 from limelight.runners.base import budget_of
 from limelight.runners.commands import Command, run_commands
 from limelight.runs.checkpoint import latest_checkpoint
@@ -86,7 +87,7 @@ def new_seed_runs(config: TrainConfig, num_seeds: int, parallel: int | None, com
     folder = new_folder(config, name)
     runs = SeedRuns(folder, dataclasses.replace(config, run_dir=None), num_seeds, parallel, {})
     _save(runs)
-    (folder / COMMAND).write_text(command + "\n", encoding="utf-8")
+    write_text(folder / COMMAND, command + "\n")
     return runs
 
 

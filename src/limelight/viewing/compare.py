@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from limelight.errors import ConfigError
+from limelight.files import write_text
 from limelight.runs.reader import RunData
 from limelight.runs.statistics import (
     bootstrap_interval,
@@ -66,10 +67,10 @@ def write_comparison(
     text = "\n\n".join(f"{table.title}\n\n{markdown_table(table.header, table.rows)}" for table in tables)
     latex = "\n\n".join(f"% {table.title}\n{latex_table(table.header, table.rows)}" for table in tables)
     for name, content in (("compare.md", text), ("compare.tex", latex)):
-        (folder / name).write_text(content + "\n", encoding="utf-8")
+        write_text(folder / name, content + "\n")
     for name, table in zip(("compare.csv", "pairs.csv", "settings.csv"), tables, strict=False):
-        (folder / name).write_text(csv_table(table.header, table.rows), encoding="utf-8")
-    (folder / "scores.csv").write_text(_scores_csv(groups, measure, score), encoding="utf-8")
+        write_text(folder / name, csv_table(table.header, table.rows))
+    write_text(folder / "scores.csv", _scores_csv(groups, measure, score))
     return folder, text
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from limelight.files import write_text
 from limelight.runs import env_numbers
 from limelight.runs.evaluation import EnvLike, Evaluation
 from limelight.runs.full_evaluation import FullEvaluation, TracedEvaluation, as_trained, describe_rewards, statistics
@@ -117,7 +118,7 @@ def write_tables(traced: TracedEvaluation, agent: Agent, run_dir: Path, stem: st
     for name, episode in inspected(traced).items():
         header, rows = _table_of(agent, episode)
         path = folder / f"{stem}-{name}.csv"
-        path.write_text(csv_table(header, rows), encoding="utf-8")
+        write_text(path, csv_table(header, rows))
         paths.append(path)
         lines += ["", _headline(name, episode), *episode_lines(header, rows), f"all steps: {path}"]
     return paths, lines

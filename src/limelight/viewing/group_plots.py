@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from limelight.files import replacing, write_text
 from limelight.runs.statistics import bootstrap_interval, curve_interval, iqm
 from limelight.viewing.groups import Group, Score, curve_noun, curves_of
 from limelight.viewing.plots import COLORS, PAPER, short_number, to_png, to_svg
@@ -56,7 +57,8 @@ def group_scores(groups: Sequence[Group], score: Score) -> Figure:
 def save_figure(figure: Figure, stem: Path) -> str:
     """Save a figure as PNG, SVG and PDF; return the SVG document."""
     to_png(figure, stem.with_suffix(".png"))
-    figure.savefig(stem.with_suffix(".pdf"), format="pdf", facecolor=PAPER, metadata={"CreationDate": None})
+    with replacing(stem.with_suffix(".pdf")) as temporary:
+        figure.savefig(temporary, format="pdf", facecolor=PAPER, metadata={"CreationDate": None})
     svg = to_svg(figure)
-    stem.with_suffix(".svg").write_text(svg, encoding="utf-8")
+    write_text(stem.with_suffix(".svg"), svg)
     return svg

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from limelight.files import write_text
 from limelight.runners.base import budget_of
 from limelight.runs.reader import Floats, read_run, spread
 from limelight.settings.schema import TrainConfig
@@ -64,7 +65,6 @@ class LivePage:
             self._take_over(run_dir)
         self._first_progress = self._budget.progress(self._step, self._count)
         self._due = 0.0
-        self._broken = False
         self._write()
 
     def _take_over(self, run_dir: Path) -> None:
@@ -134,19 +134,11 @@ class LivePage:
         return spread_out
 
     def _write(self) -> None:
-        """Write the page; a disk that refuses it ends the updates, not the run."""
-        if self._broken:
-            return
+        """Write the page; where the disk refuses it, the next page is the next try."""
         began = time.monotonic()
         self._take_episodes()
-        temporary = self._path.with_name("." + self._path.name + ".tmp")
-        try:
-            temporary.write_text(self._page(), encoding="utf-8")
-            temporary.replace(self._path)
-        except OSError:
-            self._broken = True
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            write_text(self._path, self._page())
         now = time.monotonic()
         self._due = now + max(self._config.log.report_every, (now - began) / MOST_SHARE)
 

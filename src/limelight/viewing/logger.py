@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from limelight.envs.faults import what_happened
 from limelight.errors import ConfigError
+from limelight.runs.failed_writes import FailedWrites
 
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
+
+
+_LOG = logging.getLogger("limelight")
 
 
 class Logger(Protocol):
@@ -51,35 +57,57 @@ def require_loggers(loggers: Sequence[Logger]) -> None:
 
 
 class Loggers:
-    """A Logger that passes everything on to several loggers, in order."""
+    """A Logger that passes everything on to several loggers, in order.
 
-    def __init__(self, loggers: Sequence[Logger]) -> None:
+    Training depends on none of them: a disk that refuses a write, and a logger of the user's own that raises anything,
+    are a line each; the others receive what they are sent.
+    """
+
+    def __init__(self, loggers: Sequence[Logger], failed_writes: FailedWrites | None = None) -> None:
         self.loggers = tuple(loggers)
-        self._ticks = [logger.tick for logger in loggers if hasattr(logger, "tick")]
+        self.failed_writes = failed_writes or FailedWrites()
+        self._with_tick = tuple(logger for logger in loggers if hasattr(logger, "tick"))
+        self._noted: set[int] = set()
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Pass on a row of metrics."""
-        for logger in self.loggers:
-            logger.log(step, seconds, metrics)
+        self._pass_on("log", self.loggers, step, seconds, metrics)
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Pass on finished episodes, if there are any."""
         if episodes:
-            for logger in self.loggers:
-                logger.episodes(step, seconds, episodes)
+            self._pass_on("episodes", self.loggers, step, seconds, episodes)
 
     def tick(self, step: int, seconds: float) -> None:
         """Pass on the progress to the loggers that have ``tick``."""
-        for tick in self._ticks:
-            tick(step, seconds)
+        self._pass_on("tick", self._with_tick, step, seconds)
 
     def message(self, text: str) -> None:
         """Pass on a message."""
-        for logger in self.loggers:
-            logger.message(text)
+        self._pass_on("message", self.loggers, text)
 
     def close(self) -> None:
         """Close every logger, even if closing one of them fails."""
         with ExitStack() as stack:
             for logger in reversed(self.loggers):
-                stack.callback(logger.close)
+                stack.callback(self._pass_on, "close", (logger,))
+
+    def _pass_on(self, method: str, loggers: Sequence[Logger], *args: Any) -> None:
+        for logger in loggers:
+            try:
+                getattr(logger, method)(*args)
+            except Exception as error:
+                self._note(logger, method, error)
+
+    def _note(self, logger: Logger, method: str, error: Exception) -> None:
+        """Log the first failure of a logger; an error of the library's own is raised."""
+        kind = type(logger)
+        if isinstance(error, OSError):
+            self.failed_writes.fail(kind.__name__, error)
+        elif kind.__module__.startswith("limelight."):
+            raise error
+        elif id(logger) not in self._noted:
+            self._noted.add(id(logger))
+            _LOG.warning(
+                "limelight: note: logger %s.%s %s; training goes on", kind.__name__, method, what_happened(error)
+            )

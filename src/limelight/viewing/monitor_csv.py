@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from limelight.runs.folder import MONITOR_COLUMNS, open_lines, read_lines
+from limelight.files import write_text
+from limelight.runs.folder import MONITOR_COLUMNS, read_lines
+from limelight.runs.line_file import LineFile
 
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
@@ -46,15 +47,12 @@ class MonitorCsvLogger:
                 return False
 
         self._path = path
-        self._keys: list[str] = []
+        self._keys: list[str]
         """Keys of the columns after the fixed ones."""
-        self._file = open_lines(path, None if resume_step is None else keep)
-        if self._file.tell() == 0:
-            header = json.dumps({"t_start": time.time() if start_time is None else start_time, "env_id": env_id})
-            self._keys = list(info_keys)
-            self._file.write(f"#{header}\n{_line([*MONITOR_COLUMNS, *self._keys])}")
-            self._file.flush()
-        else:
+        self._header = json.dumps({"t_start": time.time() if start_time is None else start_time, "env_id": env_id})
+        self._keys = list(info_keys)
+        self._file = LineFile(path, None if resume_step is None else keep, self._head)
+        if not self._file.is_new:
             with path.open(encoding="utf-8", newline="") as file:
                 file.readline()
                 self._keys = next(csv.reader(file), [])[len(MONITOR_COLUMNS) :]
@@ -70,20 +68,19 @@ class MonitorCsvLogger:
             own = ("".join(f",{_cell(e.info.numbers.get(key))}" for key in self._keys) for e in episodes)
             lines = [line + cells for line, cells in zip(lines, own, strict=True)]
         self._file.write("".join(f"{line}\n" for line in lines))
-        self._file.flush()
+
+    def _head(self) -> str:
+        return f"#{self._header}\n{_line([*MONITOR_COLUMNS, *self._keys])}"
 
     def _add_columns(self, keys: list[str]) -> None:
         """Add columns that are empty so far; a reader sees the old file or the new one, whole."""
         self._file.close()
         self._keys += keys
-        head, _, *lines = read_lines(self._path)
+        head, _, *lines = read_lines(self._path) or [f"#{self._header}\n", ""]
         empty = "," * len(keys)
         lines = [f"{line.rstrip()}{empty}\n" for line in lines]
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        text = "".join([head, _line([*MONITOR_COLUMNS, *self._keys]), *lines])
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, self._path)
-        self._file = self._path.open("a", encoding="utf-8", newline="\n")
+        write_text(self._path, "".join([head, _line([*MONITOR_COLUMNS, *self._keys]), *lines]))
+        self._file = LineFile(self._path, lambda line: True, self._head)
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Ignore metrics; metrics.jsonl has them."""

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from limelight.files import replacing
 from limelight.runs.reader import Floats, RunData, Series
 from limelight.viewing.smoothing import (
     MAX_DOTS,
@@ -75,7 +76,8 @@ def style() -> Iterator[None]:
 
 def to_png(figure: Figure, path: Path) -> None:
     """Save a figure with 150 dots per inch on white paper."""
-    figure.savefig(path, format="png", dpi=150, facecolor=PAPER, pil_kwargs={"compress_level": 4})
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, facecolor=PAPER, pil_kwargs={"compress_level": 4})
 
 
 def to_svg(figure: Figure) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.envs.faults import close_env
+from limelight.envs.faults import close_env, stops_the_run
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError
@@ -181,9 +181,9 @@ class _RenderedEnv:
         """
         try:
             image = self.env.render()
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # any rendering library may raise anything
+            if stops_the_run(error):
+                raise
             hint = "; MuJoCo needs OpenGL, which MUJOCO_GL selects" if "mujoco" in sys.modules else ""
             raise EnvError(f"{self.name} cannot render here ({_one_line(error)}){hint}") from error
         return to_frame(image, caption, self._pixel)

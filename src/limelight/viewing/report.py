@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from limelight.errors import ConfigError
+from limelight.files import write_text
+from limelight.runs.checkpoint import fitting
 from limelight.runs.folder import VideoInfo
 from limelight.runs.listing import status_in_words
 from limelight.runs.origin import describe_parent
@@ -74,6 +78,11 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
     if not run_dirs:
         raise ConfigError("run_dirs: empty; give at least one run folder")
     runs = [read_run(path) for folder in run_dirs for path in run_folders(Path(folder))]
+    with fitting(", ".join(str(run.folder) for run in runs)), np.errstate(all="ignore"):
+        return _write(runs, run_dirs, output, smoothing)
+
+
+def _write(runs: Sequence[RunData], run_dirs: Sequence[Path], output: Path | None, smoothing: float | None) -> Path:
     labels = _labels(runs)
     folder = output or (Path(run_dirs[0]) if len(run_dirs) == 1 else _common_folder(runs))
     try:
@@ -88,11 +97,9 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
         figures = (plots.training_metrics(runs), plots.worker_metrics(runs))
         metrics_svg, workers_svg = (plots.to_svg(figure) if figure else None for figure in figures)
         over_seeds = _over_seeds(runs, folder)
-    (folder / "plots" / "learning_curve.svg").write_text(curve_svg, encoding="utf-8")
+    write_text(folder / "plots" / "learning_curve.svg", curve_svg)
     path = folder / "report.html"
-    path.write_text(
-        _page(runs, labels, weight, folder, over_seeds, curve_svg, metrics_svg, workers_svg), encoding="utf-8"
-    )
+    write_text(path, _page(runs, labels, weight, folder, over_seeds, curve_svg, metrics_svg, workers_svg))
     return path
 
 

@@ -6,13 +6,15 @@ installed, take seconds to load, and write from a thread.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
@@ -46,7 +48,7 @@ class TensorBoardLogger:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("xb", buffering=0)
-        self._records = RecordWriter(self._file)
+        self._records = RecordWriter(_WholeRecords(self._file))
         self._write(file_version="brain.Event:2")
         if resume_step is not None:
             session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -74,3 +76,25 @@ class TensorBoardLogger:
 
     def _write(self, **fields: object) -> None:
         self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+
+
+@final
+class _WholeRecords:
+    """Writes each record whole or not at all: a reader stops at half a one, whatever follows."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+
+    def write(self, record: bytes) -> None:
+        """Write one record.
+
+        Raises: OSError; nothing of it is in the file then.
+        """
+        begin = self._file.tell()
+        try:
+            if self._file.write(record) != len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            self._file.seek(begin)
+            self._file.truncate()
+            raise

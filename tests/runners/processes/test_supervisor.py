@@ -96,7 +96,18 @@ def test_the_first_error_is_the_one_that_is_raised(make_supervisor: MakeSupervis
     assert not supervisor.messages
 
 
-@pytest.mark.parametrize("exitcode", [1, -9])
+@pytest.mark.parametrize("number", [9, 15])
+def test_a_worker_that_is_killed_while_it_starts_is_replaced_and_keeps_its_state(
+    number: int, make_supervisor: MakeSupervisor
+) -> None:
+    supervisor = make_supervisor()
+    worker = supervisor.workers[0]
+    assert exit_worker(supervisor, worker, -number) is not None
+    assert supervisor.error is None
+    assert not worker.slot.was_ready
+
+
+@pytest.mark.parametrize("exitcode", [1, -11])
 def test_a_worker_that_fails_while_starting_is_not_restarted(exitcode: int, make_supervisor: MakeSupervisor) -> None:
     supervisor = make_supervisor()
     assert exit_worker(supervisor, supervisor.workers[0], exitcode) is None

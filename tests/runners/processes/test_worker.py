@@ -109,7 +109,7 @@ def test_updates_without_a_finite_gradient_are_skipped_and_counted_100_in_a_row_
             worker.update()
         assert_same(group.shared.train_state(0).get_state(), before)
         counters = group.shared.arrays["counters"][0]
-        assert counters[Counter.SKIPPED] == worker.consecutive_skips == 99
+        assert counters[Counter.SKIPPED] == worker.skips.in_a_row == 99
         assert counters[Counter.UPDATES] == 0
         assert counters[Counter.STEPS] > 0
         with pytest.raises(NonFiniteError, match=r"^learning_rate = .* no longer finite") as info:
@@ -121,9 +121,9 @@ def test_updates_without_a_finite_gradient_are_skipped_and_counted_100_in_a_row_
 def test_a_finite_gradient_resets_the_count_of_skipped_updates() -> None:
     with worker_group(quick_config()) as group:
         (worker,) = group.workers
-        worker.consecutive_skips = 99
+        worker.skips.in_a_row = 99
         worker.update()
-        assert worker.consecutive_skips == 0
+        assert worker.skips.in_a_row == 0
         assert group.shared.arrays["counters"][0, Counter.UPDATES] == 1
 
 

@@ -20,7 +20,7 @@ from limelight.runners.processes.orders import send_order
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.processes.supervisor import Supervisor
 from limelight.runners.processes.worker import Report, WorkerSpec
-from limelight.runners.worker_metrics import Counter, WorkerRates, mean_metrics
+from limelight.runners.worker_metrics import ENV_RESTARTS, Counter, WorkerRates, mean_metrics
 from limelight.runners.worker_slots import WorkerSlot
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, Metrics, State
@@ -130,6 +130,7 @@ class ProcessRunner:
             "async/policy_lag_max": max(report.lag_max for report in reports),
             "async/worker_restarts": self.supervisor.restart_policy.count,
             "async/skipped_updates": self._count(Counter.SKIPPED),
+            **({ENV_RESTARTS: restarts} if (restarts := self._count(Counter.ENV_RESTARTS)) else {}),
             **self._rates.metrics(),
         }
 
@@ -185,7 +186,7 @@ class ProcessRunner:
         return NOT_REPRODUCIBLE
 
     def _make_spec(self, slot: WorkerSlot) -> WorkerSpec:
-        state = self._states[slot.index] if slot.restarts == 0 else None
+        state = None if slot.was_ready else self._states[slot.index]
         seed, orders = self._restart_seed + slot.index, tuple(self._orders.values())
         return WorkerSpec(slot.index, slot.restarts, self.config, state, seed, orders)
 

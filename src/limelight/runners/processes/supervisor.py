@@ -40,6 +40,10 @@ _STOP_TIMEOUT = 5.0
 """Seconds that workers have to exit after STOP, before they are killed."""
 
 
+_FROM_OUTSIDE = {int(getattr(signal, name, signal.SIGTERM)) for name in ("SIGKILL", "SIGTERM")}
+"""Signals by which a user, or the system where memory is short, ends a process; its own code does not."""
+
+
 @dataclass
 class WorkerProcess:
     """A worker slot with its present process."""
@@ -262,6 +266,7 @@ class Supervisor:
             case Report():
                 worker.report_number = message.number
                 self.reports.append(message)
+                self.messages += [f"worker {worker.slot.index}: {line}" for line in message.restarts]
             case Failure():
                 worker.failure = message
             case OrderReply():
@@ -282,7 +287,8 @@ class Supervisor:
             return
         reason = _exit_reason(exitcode) if failure is None else f"it raised\n{failure.message}"
         try:
-            self.messages.append(self.restart_policy.handle_exit(worker.slot, reason))
+            killed = failure is None and -exitcode in _FROM_OUTSIDE
+            self.messages.append(self.restart_policy.handle_exit(worker.slot, reason, killed))
         except WorkerError as error:
             self.error = error
 

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,9 +20,11 @@ from limelight.algo.episodes import Episode
 from limelight.algo.rollout import Rollout
 from limelight.envs.attributes import Order
 from limelight.envs.spawn import allow_children
+from limelight.envs.stalls import start_watch
 from limelight.errors import LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
-from limelight.runners.base import MAX_CONSECUTIVE_SKIPS, budget_of, stamp_episodes
+from limelight.runners.base import budget_of, stamp_episodes
+from limelight.runners.nonfinite import make_skips
 from limelight.runners.processes.portable import Lock, ignore_stop_signals
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.time_shares import ShareMeter
@@ -76,6 +78,8 @@ class Report:
     lag_sum: int
     """Sum over those updates of the updates that other workers made since the pull before the rollout."""
     lag_max: int
+    restarts: list[str] = field(default_factory=list)
+    """Messages on environments that were replaced."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Worker:
         self.num_envs = spec.config.env.num_envs
         self.budget = budget_of(spec.config)
         self.is_due = self._is_due if self.budget.episodes is None else self._is_due_by_episodes
-        self.consecutive_skips = 0
+        self.skips = make_skips(spec.config, self._count_skip)
         self.idle_seconds = 0.0
         self.shares = ShareMeter(actor_learner)
         self.shares.start(time.perf_counter())
@@ -183,7 +187,8 @@ class Worker:
         """Pull, collect, then compute and push the gradient of each update from the rollout."""
         learner = self.actor_learner.learner
         version = self.pull()
-        rollout = self.actor_learner.collect()
+        skips = self.skips if self.skips.skips_rollouts else None
+        rollout = self.actor_learner.collect() if skips is None else skips.collect(self.actor_learner)
         if rollout.num_valid:  # otherwise there is no gradient, and momentum must not move the parameters
             for episodes_ended in learner.successive_gradients(rollout):
                 self.push(version, episodes_ended)
@@ -230,18 +235,18 @@ class Worker:
     def _apply(self, progress: float, episodes_ended: int) -> None:
         """Update the shared parameters; skip the update where the gradient is not finite.
 
-        Raises: NonFiniteError after ``MAX_CONSECUTIVE_SKIPS`` skipped updates in a row.
+        Raises: NonFiniteError where as many in a row were skipped as may be.
         """
         try:
             self.actor_learner.learner.apply(progress, episodes_ended)
-        except NonFiniteError:
-            self.own_counters[Counter.SKIPPED] += 1
-            self.consecutive_skips += 1
-            if self.consecutive_skips == MAX_CONSECUTIVE_SKIPS:
-                raise
+        except NonFiniteError as error:
+            self.skips.skip(error)
             return
         self.own_counters[Counter.UPDATES] += 1
-        self.consecutive_skips = 0
+        self.skips.succeed()
+
+    def _count_skip(self) -> None:
+        self.own_counters[Counter.SKIPPED] += 1
 
     def share_statistics(self) -> None:
         """Add this worker's observations to the shared statistics, and adopt these."""
@@ -254,7 +259,11 @@ class Worker:
         metrics = self.actor_learner.metrics() if self.recent_updates else {}
         if metrics:
             metrics |= self.shares.metrics(time.perf_counter(), self.idle_seconds + self.shared.waited_seconds)
-        self.channel.send(Report(number, self.episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max))
+        restarts = self.actor_learner.pop_restarts()
+        self.own_counters[Counter.ENV_RESTARTS] += len(restarts)
+        self.channel.send(
+            Report(number, self.episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max, restarts)
+        )
         self.last_report = number
         self.recent_updates = 0
         self.lag_sum = 0
@@ -278,6 +287,7 @@ def run_worker(spec: WorkerSpec, factory: Any, shared: SharedState, channel: Con
     ignore_stop_signals()
     threading.Thread(target=_exit_with_parent, args=(shared.lock,), daemon=True).start()
     allow_children()
+    start_watch(spec.config.env.step_timeout)
     try:
         with single_threaded():
             _run(spec, factory.fn, shared, channel)

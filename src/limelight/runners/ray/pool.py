@@ -166,7 +166,8 @@ class WorkerPool:
         self._pending = {task: other for task, other in self._pending.items() if other is not worker}
         if isinstance(error, RayTaskError) and ends_the_run(error.cause):
             raise type(error.cause)(*error.cause.args) from None
-        self.messages.append(self.restart_policy.handle_exit(worker.slot, _exit_reason(error)))
+        from_outside = not isinstance(error, RayTaskError)  # the process or its machine is gone
+        self.messages.append(self.restart_policy.handle_exit(worker.slot, _exit_reason(error), from_outside))
 
     # ------------------------------------------------------------------ rollouts
 
@@ -228,9 +229,12 @@ class WorkerPool:
         """Let workers continue from ``states`` when they start; one without a state gets fresh seeds."""
         self.states = list(states)
         self._restart_seed = seed
-        for worker, state, count in zip(self.workers, states, restarts, strict=True):
+        missing = len(self.workers) - len(states)  # workers may be more or fewer than they were
+        self.states = (self.states + [None] * missing)[: len(self.workers)]
+        for worker, state, count in zip(self.workers, self.states, [*restarts, *[0] * missing], strict=False):
             worker.slot.restarts = int(count) + (state is None)
             self.exact = self.exact and state is not None
+        self.exact = self.exact and missing == 0
 
     def close(self) -> None:
         """Free the environments, kill the workers, and leave the cluster, or end one that was started for the run."""

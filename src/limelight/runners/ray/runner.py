@@ -23,7 +23,7 @@ from limelight.runners.ray.pool import WorkerPool
 from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
 from limelight.runners.ray.worker import ParameterSnapshot, StatisticsUpdate, WorkerResult
 from limelight.runners.time_shares import own_shares
-from limelight.runners.worker_metrics import Counter, WorkerRates, mean_metrics
+from limelight.runners.worker_metrics import ENV_RESTARTS, Counter, WorkerRates, mean_metrics
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, Metrics, State
 
@@ -141,6 +141,9 @@ class RayRunner:
         """Count a rollout, its episodes and its lag, and add its observations to the running statistics."""
         self.counters[result.worker, Counter.STEPS] += result.num_valid
         self._lags.append(self.version - result.version)
+        if result.restarts:
+            self.counters[result.worker, Counter.ENV_RESTARTS] += len(result.restarts)
+            self.pool.messages += [f"worker {result.worker}: {line}" for line in result.restarts]
         self._shares += filter(None, [own_shares(result.metrics)])
         self._episodes += stamp_episodes(result.episodes, step, result.worker, self.config.env.num_envs)
         for name, update in result.statistics.items():
@@ -160,7 +163,8 @@ class RayRunner:
             self.version += self.learner.num_updates > before  # some have been made
             self.counters[workers, Counter.SKIPPED] += 1
             self._consecutive_skips += 1
-            if self._consecutive_skips == self.schedule.max_consecutive_skips:
+            most = 1 if self.config.optim.on_nonfinite == "raise" else self.schedule.max_consecutive_skips
+            if self._consecutive_skips >= most:
                 raise
             return
         self.version += 1
@@ -176,7 +180,9 @@ class RayRunner:
         if not lags:
             return metrics
         skipped = int(self.counters[:, Counter.SKIPPED].sum())
-        workers = {"async/worker_restarts": self.pool.restart_policy.count, **self._rates.metrics()}
+        workers: Metrics = {"async/worker_restarts": self.pool.restart_policy.count, **self._rates.metrics()}
+        if restarts := int(self.counters[:, Counter.ENV_RESTARTS].sum()):
+            workers[ENV_RESTARTS] = restarts
         return {**metrics, **workers, **self.schedule.metrics(lags, skipped)}
 
     def pop_episodes(self) -> list[Episode]:

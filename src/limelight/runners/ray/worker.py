@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from limelight.algo.episodes import Episode
 from limelight.algo.normalization import Moments
 from limelight.algo.rollout import Rollout
+from limelight.envs.stalls import start_watch
 from limelight.runners.actor_learner import make_actor_learner, running_statistics
 from limelight.runners.time_shares import ShareMeter
 from limelight.seeds import worker_seed
@@ -70,6 +71,8 @@ class WorkerResult:
     episodes: list[Episode]
     metrics: Metrics
     statistics: Mapping[str, StatisticsUpdate]
+    restarts: list[str] = field(default_factory=list)
+    """Messages on environments that were replaced."""
 
 
 class RayWorker:
@@ -107,6 +110,7 @@ class RayWorker:
             restart_seed: seeds the episodes where the environments of ``state`` cannot be restored.
         """
         self.index = index
+        start_watch(config.env.step_timeout)
         self.sends_rollouts = config.workers.ray.worker_output == "rollouts"
         self.is_off_policy = self.sends_rollouts and config.workers.asynchronous
         self.actor_learner = make_actor_learner(config, factory, worker_seed(config.seed, index, restarts))
@@ -140,6 +144,7 @@ class RayWorker:
             self.actor_learner.collector.pop_episodes(),
             metrics,
             self._pop_statistics(unshared),
+            self.actor_learner.pop_restarts(),
         )
 
     def _for_learner(self, rollout: Rollout) -> Rollout:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
+import numpy as np
+
+from limelight.runs.checkpoint import fitting
 from limelight.runs.listing import status_in_words
 from limelight.runs.reader import RunData
 from limelight.viewing.explain import episodes, learning, machine
@@ -51,7 +54,15 @@ def diagnose(run: RunData) -> list[Finding]:
 
 
 def explain(run: RunData) -> list[str]:
-    """Return the diagnosis as lines; one line for a healthy run."""
+    """Return the diagnosis as lines; one line for a healthy run.
+
+    Raises: CheckpointError where the files of the run do not fit each other.
+    """
+    with fitting(run.folder), np.errstate(all="ignore"):
+        return _explain(run)
+
+
+def _explain(run: RunData) -> list[str]:
     findings = diagnose(run)
     if not findings:
         return [f"{headline(run)}; nothing found"]

@@ -1,0 +1,51 @@
+"""Files of which a reader sees the old one or the new one, whole, whatever ends the writer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+SUFFIX = ".tmp"
+"""End of the names of files that are being written; they begin with a dot."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path to write to, beside ``path``, whose name the file gets at the end of this context.
+
+    Where writing fails, nothing remains of it, and the old file stays.
+    """
+    temporary = path.with_name(f".{path.name}{SUFFIX}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str, durable: bool = False) -> None:
+    """Write a text file; ``durable``: it is on the disk before it gets its name, so that no power cut empties it.
+
+    Raises: OSError.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def remove_debris(folder: Path) -> None:
+    """Remove the files and folders that a writer which was killed has left in a folder, and in those directly in it."""
+    for parent in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        for path in parent.glob(f".*{SUFFIX}"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()

@@ -1,0 +1,140 @@
+"""Environments that fail are replaced by new copies, each failure by the same rules in every backend."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.breaking_envs import RAISED, Breaking, ResetFails
+from helpers.settings import one_line, train_config
+from limelight.envs import guards
+from limelight.envs.base import EnvBackend
+from limelight.envs.guards import MOST_IN_A_ROW, pop_restarts
+from limelight.envs.make import explain_backend, make_envs
+from limelight.envs.source import resolve_env
+from limelight.errors import ConfigError, EnvError
+from limelight.settings.rules import validate
+from limelight.settings.schema import EnvConfig
+
+ACTIONS = np.ones(3, np.int64)
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """A run handles Ctrl-C; delays are only noted."""
+    delays: list[float] = []
+    monkeypatch.setattr(guards.time, "sleep", delays.append)
+    monkeypatch.setattr(Breaking, "broken", [])
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    yield delays
+    signal.signal(signal.SIGINT, before)
+
+
+def make(kind: Any = Breaking, mode: str = "next_step", on_env_error: str = "restart", **kwargs: Any) -> EnvBackend:
+    return make_envs(
+        kind, 3, factory=None, backend="sync", autoreset_mode=mode, on_env_error=on_env_error, env_kwargs=kwargs
+    )
+
+
+def step_often(envs: EnvBackend) -> None:
+    for _ in range(200):
+        envs.step(ACTIONS)
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
+@pytest.mark.parametrize("how", list(RAISED))
+def test_an_episode_whose_step_fails_is_truncated_at_its_last_observation(how: str, mode: str) -> None:
+    envs = make(mode=mode, how=how, step=0.05)
+    last, failures, messages = envs.reset(7).copy(), 0, list[str]()
+    for _ in range(200):
+        step = envs.step(ACTIONS)
+        failed = np.zeros(3, bool) if step.failed is None else step.failed
+        assert not (failed & ~(step.truncated & step.valid)).any()
+        assert not step.rewards[failed].any()
+        final = step.obs if step.final_obs is None else step.final_obs
+        np.testing.assert_array_equal(final[failed], last[failed])
+        assert (step.rewards[step.valid & ~failed] == 1.0).all()
+        failures += int(failed.sum())
+        messages += pop_restarts(envs)
+        last = step.obs.copy()
+    assert failures == len(Breaking.broken) == len(messages) > 10
+    place = rf"step {Breaking.broken[0][1]} of its episode"
+    name = "called sys.exit()" if how == "SystemExit" else f"raised {how}"
+    first, *others = messages
+    assert f"Breaking: step() {name}" in first
+    assert place in first
+    assert "\nTraceback (most recent call last):" in first
+    assert "in step\n" in first
+    assert all("\n" not in other for other in others)
+    envs.close()
+
+
+def test_the_same_seed_gives_the_same_failures_and_episodes_and_a_state_continues_them() -> None:
+    def play(envs: EnvBackend, steps: int) -> list[Any]:
+        return [[part.copy() for part in envs.step(ACTIONS)[:5]] for _ in range(steps)]
+
+    one, two = make(step=0.05), make(step=0.05)
+    one.reset(3)
+    two.reset(3)
+    np.testing.assert_equal(play(one, 150), play(two, 150))
+    resumed, state = make(step=0.05), two.get_state()
+    assert state is not None
+    resumed.reset(99)
+    resumed.set_state(state)
+    np.testing.assert_equal(play(one, 150), play(resumed, 150))
+
+
+def test_a_reset_that_fails_is_tried_again_after_growing_delays(as_in_a_run: list[float]) -> None:
+    envs = make(ResetFails)
+    ResetFails.left = 5
+    obs = envs.reset(0)
+    assert obs.shape == (3, 3)
+    assert as_in_a_run == pytest.approx([0.1, 0.2, 0.4, 0.8])
+    envs.step(ACTIONS)
+    messages = pop_restarts(envs)
+    assert len(messages) == 5
+    assert "ResetFails: reset() raised ValueError: the simulator broke (breaking_envs.py, line " in messages[0]
+    assert "in environment 0" in messages[0]
+
+
+def test_a_reset_that_always_fails_ends_the_run(as_in_a_run: list[float]) -> None:
+    ResetFails.left = 1_000
+    with pytest.raises(
+        EnvError, match=rf"{MOST_IN_A_ROW} new copies in a row have failed without a whole epi"
+    ) as error:
+        make(ResetFails).reset(0)
+    assert "ResetFails: reset() raised ValueError" in one_line(error)
+    assert max(as_in_a_run) == guards.MOST_DELAY
+    ResetFails.left = 0
+
+
+def test_a_step_that_always_fails_ends_the_run() -> None:
+    envs = make(step=1.0)
+    envs.reset(0)
+    with pytest.raises(EnvError, match="new copies in a row have failed"):
+        step_often(envs)
+
+
+@pytest.mark.parametrize("how", list(RAISED))
+def test_without_restarts_the_error_names_environment_and_step(how: str) -> None:
+    envs = make(on_env_error="raise", how=how, step=0.05)
+    envs.reset(7)
+    with pytest.raises(EnvError) as error:
+        step_often(envs)
+    assert f"step {Breaking.broken[0][1]} of its episode; fix" in one_line(error)
+    assert " in environment " in one_line(error)
+    assert error.value.from_env
+
+
+def test_backends_that_step_all_at_once_are_refused_and_not_chosen() -> None:
+    for backend in ("vector", "envpool", "ale"):
+        with pytest.raises(ConfigError, match=f"on_env_error = restart: backend {backend} steps all") as error:
+            validate(train_config(backend=backend, on_env_error="restart"))
+        assert "set backend to sync, async or auto" in one_line(error)
+    source = resolve_env(EnvConfig("CartPole-v1", on_env_error="restart"))
+    assert explain_backend(source).backend == "sync"
+    assert explain_backend(resolve_env(EnvConfig("CartPole-v1"))).backend == "vector"

@@ -1,0 +1,87 @@
+"""Environments in processes of their own: what breaks there is replaced, whether Python raises or the process exits."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.breaking_envs import Breaking
+from limelight.envs.base import EnvBackend
+from limelight.envs.guards import pop_restarts
+from limelight.envs.make import make_envs
+from limelight.envs.stalls import watched
+from limelight.errors import EnvError
+
+ACTIONS = np.ones(2, np.int64)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("mode", ["next_step", "same_step"])
+@pytest.mark.parametrize("how", ["kill", "abort", "ValueError", "hang"])
+def test_what_breaks_in_a_process_is_truncated_at_its_last_observation(how: str, mode: str) -> None:
+    envs = make_envs(
+        Breaking, 2, backend="async", on_env_error="restart", autoreset_mode=mode, step_timeout=1.0,
+        env_kwargs={"how": how, "step": 0.02},
+    )  # fmt: skip
+    try:
+        last, messages, failures = envs.reset(5).copy(), list[str](), 0
+        for _ in range(150):
+            step = envs.step(ACTIONS)
+            failed = np.zeros(2, bool) if step.failed is None else step.failed
+            assert not (failed & ~(step.truncated & step.valid)).any()
+            final = step.obs if step.final_obs is None else step.final_obs
+            np.testing.assert_array_equal(final[failed], last[failed])
+            last, failures = step.obs.copy(), failures + int(failed.sum())
+            messages += pop_restarts(envs)
+            if failures >= 3:
+                break
+    finally:
+        envs.close()
+    assert failures >= 3
+    words = {"kill": "by signal 9 exited", "abort": "by signal 6 exited", "hang": "has not returned for 1 s"}
+    assert all(words.get(how, "raised ValueError") in message for message in messages)
+    assert all(re.search("environment [01]", message) for message in messages)
+
+
+@pytest.mark.faults
+def test_a_process_that_is_stopped_is_replaced_or_named() -> None:
+    for on_env_error in ("restart", "raise"):
+        envs = make_envs(Breaking, 2, backend="async", on_env_error=on_env_error, step_timeout=0.5)
+        with watched(0.5):
+            envs.reset(5)
+            victim = envs.envs.processes[1].pid  # type: ignore[attr-defined]
+            os.kill(victim, signal.SIGSTOP)
+            try:
+                if on_env_error == "restart":
+                    step = envs.step(ACTIONS)
+                    assert step.failed is not None
+                    assert step.failed.tolist() == [False, True]
+                else:
+                    with pytest.raises(EnvError, match=r"no answer of 1\) has not returned"):
+                        envs.step(ACTIONS)
+            finally:
+                if Path(f"/proc/{victim}").exists():
+                    os.kill(victim, signal.SIGKILL)
+                envs.close()
+
+
+def step_often(envs: EnvBackend) -> None:
+    for _ in range(10):
+        envs.step(ACTIONS[:1])
+
+
+@pytest.mark.faults
+def test_a_process_that_always_exits_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("limelight.envs.renewed.MOST_IN_A_ROW", 1)
+    envs = make_envs(Breaking, 1, backend="async", on_env_error="restart", env_kwargs={"how": "kill", "step": 1.0})
+    try:
+        envs.reset(5)
+        with pytest.raises(EnvError, match=r"the process of environment 0 by signal 9 exited; fix .* so the run ends"):
+            step_often(envs)
+    finally:
+        envs.close()

@@ -1,0 +1,243 @@
+"""Files of strangers: no code of theirs runs, nothing is written, and time and memory are bounded."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import resource
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import limelight
+from helpers.commands import refusal
+from helpers.saved_runs import checkpoint_of, copy_of_run, rewrite
+from limelight.errors import CheckpointError, LimelightError
+from limelight.settings.io import load_yaml
+
+MEMORY = 600 << 20
+"""Bytes that reading may add."""
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (os.system, ("touch /tmp/limelight-was-here",))
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """Fail where a test takes long, leaves a mark or takes much memory."""
+    mark = Path("/tmp/limelight-was-here")
+    mark.unlink(missing_ok=True)
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    yield
+    assert not mark.exists()
+    assert time.process_time() - began < 5.0
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY
+
+
+def zip_bomb() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", bytes(20 << 20))
+    return file.getvalue()
+
+
+def npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, a=np.array([Evil()], object))
+    return file.getvalue()
+
+
+CONTENTS: dict[str, Callable[[], bytes]] = {
+    "a pickle": lambda: pickle.dumps(Evil()),
+    "a pickle of NumPy": npz,
+    "a zip bomb": zip_bomb,
+    "a huge header": lambda: (1 << 40).to_bytes(8, "little") + b"{}",
+    "deep lists": lambda: b"[" * 200_000,
+    "deep objects": lambda: b'{"a":' * 200_000,
+    "a deep format": lambda: b'{"format":2,"sha256":"","content":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    "a large number": lambda: b'{"format":2,"sha256":"","content":' + b"9" * 100_000 + b"}",
+    "an empty file": lambda: b"",
+    "zeros": lambda: bytes(100_000),
+    "a list": lambda: b"[]",
+    "null": lambda: b"null",
+}
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_another_content_is_refused(kind: str, name: str, tmp_path: Path) -> None:
+    run = copy_of_run(tmp_path)
+    for folder in (run / "best", checkpoint_of(run)):
+        (folder / name).write_bytes(CONTENTS[kind]())
+    for which in ("best", "last"):
+        with pytest.raises(CheckpointError, match=name):
+            limelight.load(run, which)
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_arrays_of_another_content_with_the_right_digest_are_refused(kind: str, tmp_path: Path) -> None:
+    from hashlib import sha256
+
+    run, data = copy_of_run(tmp_path), CONTENTS[kind]()
+    (run / "best" / "tensors.safetensors").write_bytes(data)
+    rewrite(run / "best", lambda content: content.update(tensors_sha256=sha256(data).hexdigest()))
+    with pytest.raises(CheckpointError, match="best"):
+        limelight.load(run)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside", "/etc/passwd", "array_../x.safetensors", "/dev/zero", "array_" + "0" * 64 + "/../../x"]
+)
+def test_names_that_lead_elsewhere_are_not_opened(name: str, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("secret")
+    run = copy_of_run(tmp_path)
+    rewrite(run / "best", lambda content: content.update(arrays={"x": name}))
+    with pytest.raises(CheckpointError, match="is no name of a file of arrays") as error:
+        limelight.load(run)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_files_without_an_end_are_refused(kind: str, name: str, tmp_path: Path) -> None:
+    run = copy_of_run(tmp_path)
+    path = run / "best" / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(CheckpointError, match=name):
+        limelight.load(run)
+
+
+def grow(place: str) -> Callable[[dict[str, Any]], Any]:
+    def change(content: dict[str, Any]) -> None:
+        state = content["state"]
+        if place == "hidden":
+            state["config"]["model"]["hidden_sizes"] = [60_000, 60_000, 60_000]
+        elif place == "many":
+            state["config"]["model"]["hidden_sizes"] = [4_000] * 10_000
+        elif place == "box":
+            state["observation_space"].update(shape=[10**6, 10**6], low=0.0, high=1.0)
+        else:
+            state["action_space"]["n"] = 10**10
+
+    return change
+
+
+@pytest.mark.parametrize("place", ["hidden", "many", "box", "actions"])
+def test_a_small_file_makes_no_large_network(place: str, tmp_path: Path) -> None:
+    run = copy_of_run(tmp_path)
+    rewrite(run / "best", grow(place))
+    with pytest.raises(CheckpointError, match="best"):
+        limelight.load(run)
+
+
+@pytest.mark.parametrize("encoder", ["os:abort", "builtins:exec", "webbrowser:open", "antigravity:x"])
+def test_a_network_by_name_is_not_one_of_python(encoder: str, tmp_path: Path) -> None:
+    run = copy_of_run(tmp_path)
+    rewrite(run / "best", lambda content: content["state"]["config"]["model"].update(encoder=encoder))
+    with pytest.raises(CheckpointError, match="Python's own modules have no network"):
+        limelight.load(run)
+    assert "antigravity" not in sys.modules
+
+
+def test_code_in_the_folder_of_a_checkpoint_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = copy_of_run(tmp_path)
+    (run / "evil_network.py").write_text("open('/tmp/limelight-was-here', 'w')")
+    monkeypatch.chdir(run)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    rewrite(run / "best", lambda content: content["state"]["config"]["model"].update(encoder="evil_network:Net"))
+    with pytest.raises(CheckpointError, match="its code lies in"):
+        limelight.load(".")
+    assert "evil_network" not in sys.modules
+
+
+# --------------------------------------------------------------------------- settings
+
+
+def laughs() -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    return "\n".join(lines)
+
+
+SETTINGS: dict[str, Callable[[], str]] = {
+    "an object of Python": lambda: "seed: !!python/object/apply:os.system ['touch /tmp/limelight-was-here']",
+    "a name of Python": lambda: "seed: !!python/name:os.system",
+    "aliases that multiply": laughs,
+    "deep lists": lambda: "seed: " + "[" * 50_000,
+    "deep objects": lambda: "seed: " + "{a: " * 20_000,
+    "a large file": lambda: "# x\n" * 200_000,
+    "a large number": lambda: "seed: " + "9" * 10_000,
+    "a tag": lambda: "!!binary x",
+    "a date": lambda: "seed: 2001-99-99",
+    "keys that are lists": lambda: "? [a, b]\n: 1",
+    "a null byte": lambda: "seed: \0",
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_other_settings_are_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(SETTINGS[kind]())
+    with pytest.raises(LimelightError, match=r"config\.yaml"):
+        load_yaml(path)
+
+
+def test_settings_without_an_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="no regular file"):
+        load_yaml(tmp_path / "config.yaml")
+
+
+def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = copy_of_run(tmp_path)
+    (run / "best" / "state.json").write_bytes(pickle.dumps(Evil()))
+    assert "state.json: damaged" in refusal(capsys, "evaluate", str(run), "--episodes", "1")
+    (run / "config.yaml").write_text(SETTINGS["an object of Python"]())
+    for command in ("report", "explain", "replay"):
+        assert "config.yaml" in refusal(capsys, command, str(run))
+
+
+# --------------------------------------------------------------------------- no pickle
+
+
+def test_loading_unpickles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind of file that a run leaves, while unpickling is forbidden."""
+    run = copy_of_run(tmp_path)
+
+    def forbidden(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("unpickled")
+
+    import torch
+
+    from limelight.runs.listing import list_runs
+    from limelight.runs.origin import read_origin
+    from limelight.runs.reader import read_run
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, forbidden)
+    assert limelight.load(run) is not None
+    assert limelight.load(run, "last") is not None
+    assert read_origin(f"{run}:last").step == 202
+    assert len(read_run(run).metrics) > 0
+    assert list_runs(tmp_path)[0].steps == 202
+    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+    assert threading.active_count() >= 1

@@ -1,0 +1,183 @@
+"""Odd surroundings of a run: folders, clocks, languages, rights and terminals."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import limelight
+from helpers.commands import refusal
+from helpers.manual_workers import draw_no_report
+from helpers.saved_runs import copy_of_run
+from limelight.cli import main as cli
+from limelight.runs.folder import only_process
+from limelight.runs.reader import read_run
+
+SHORT = [
+    "--total-timesteps", "60", "--num-envs", "2", "--num-steps", "5", "--backend", "sync", "--eval-every", "0",
+    "--final-episodes", "1", "--max-episode-steps", "20", "--no-tensorboard", "--preset", "plain",
+]  # fmt: skip
+QUICK: dict[str, Any] = {
+    "total_timesteps": 60, "num_envs": 2, "num_steps": 5, "backend": "sync", "eval_every": 0, "final_episodes": 1,
+    "max_episode_steps": 20, "quiet": True, "preset": "plain", "hidden_sizes": (4,), "log_every": 20,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+
+
+def in_process(code: str, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a new process, after ``code``; reports are not drawn."""
+    start = (
+        f"import sys; {code}\nfrom limelight.training import run\nimport importlib\n"
+        "importlib.import_module('limelight.training.run').draw_report = lambda folder: None\n"
+        "from limelight.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    options = {"capture_output": True, "text": True, "timeout": 120, **options}
+    return subprocess.run([sys.executable, "-c", start, *argv], check=False, **options)
+
+
+# --------------------------------------------------------------------------- folders
+
+
+def test_two_runs_in_one_folder_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = copy_of_run(tmp_path)
+    line = refusal(capsys, "train", "CartPole-v1", "--run-dir", str(run))
+    assert "is not empty; name a new folder" in line
+    with only_process(run):
+        line = refusal(capsys, "train", "--resume", str(run), "--quiet", "--total-timesteps", "900")
+    assert "another process trains there" in line
+
+
+@pytest.mark.parametrize("name", ["γ-日本-\u0645", "with space 'and' \"quotes\"", "a" * 200, "x%20y#z?"])
+def test_names_of_folders_of_any_letters(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    result = limelight.train("CartPole-v1", run_dir=str(folder), **QUICK)
+    assert result.status == "completed"
+    assert read_run(folder).config.run_dir == str(folder)
+    assert limelight.resume(folder, quiet=True, total_timesteps=80).status == "completed"
+
+
+def test_a_very_long_path_is_written(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*["d" * 100] * 12)
+    assert limelight.train("CartPole-v1", run_dir=str(folder), **QUICK).status == "completed"
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "/".join(["d" * 200] * 30)])
+def test_a_path_that_is_too_long_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["train", "CartPole-v1", "--quiet", *SHORT, "--run-dir", str(tmp_path / name)]
+    assert cli.main(argv) in (1, 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "File name too long" in lines[0]
+
+
+def test_a_run_behind_a_link_is_continued_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = copy_of_run(tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to(run)
+    assert limelight.resume(link, quiet=True, total_timesteps=220, final_episodes=0).status == "completed"
+    assert link.is_symlink()
+    assert cli.main(["explain", str(link)]) == 0
+
+
+def test_links_that_lead_nowhere_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("gone", "loop"):
+        for command in (["explain"], ["report"], ["train", "--resume"], ["evaluate"]):
+            assert str(tmp_path / name) in refusal(capsys, *command, str(tmp_path / name))
+
+
+@pytest.mark.skipif(not hasattr(os, "umask"), reason="no rights of this kind")
+@pytest.mark.parametrize("mask", [0o077, 0o000])
+def test_any_umask_lets_the_owner_continue(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), **QUICK)
+        assert limelight.resume(tmp_path / "r", quiet=True, total_timesteps=80).status == "completed"
+    finally:
+        os.umask(before)
+    others = [path for path in (tmp_path / "r").rglob("*") if path.stat().st_mode & 0o077 & mask]
+    assert others == []
+
+
+# --------------------------------------------------------------------------- clock
+
+
+def test_a_clock_that_goes_backwards_changes_no_time_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    result = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), **QUICK)
+    data = read_run(tmp_path / "r")
+    seconds = [row["seconds"] for row in data.metrics]
+    assert seconds == sorted(seconds)
+    assert 0.0 < result.summary["wall_seconds"] < 60.0
+    assert limelight.resume(tmp_path / "r", quiet=True, total_timesteps=80).status == "completed"
+
+
+# --------------------------------------------------------------------------- languages and terminals
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variables", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"LANG": "tr_TR.UTF-8"}, {"TZ": "Asia/Kathmandu"}]
+)
+def test_any_language_of_the_machine(variables: dict[str, str], tmp_path: Path) -> None:
+    environment = {**os.environ, **variables}
+    run = tmp_path / "γ"
+    done = in_process("", "train", "CartPole-v1", *SHORT, "--run-dir", str(run), env=environment)
+    assert done.returncode == 0, done.stderr
+    assert in_process("", "explain", str(run), env=environment).returncode == 0
+
+
+@pytest.mark.slow
+def test_no_home_and_no_terminal(tmp_path: Path) -> None:
+    bare = {name: value for name, value in os.environ.items() if name not in ("HOME", "TERM", "USER", "LOGNAME")}
+    for variables in (bare, {**bare, "HOME": "/nonexistent", "TERM": "dumb"}):
+        done = in_process(
+            "", "train", "CartPole-v1", *SHORT, "--run-dir", str(tmp_path / str(len(variables))), env=variables,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="no pipes of a shell")
+def test_a_reader_that_leaves_does_not_end_the_training(tmp_path: Path) -> None:
+    """Progress goes to standard error: with a closed one, the run still comes to its end."""
+    read, write = os.pipe()
+    os.close(read)
+    argv = ["train", "CartPole-v1", *SHORT, "--episode-lines", "--run-dir", str(tmp_path / "r")]
+    done = in_process("", *argv, capture_output=False, stdout=write, stderr=write)
+    os.close(write)
+    assert done.returncode in (0, 1)
+    assert read_run(tmp_path / "r").summary["status"] == "completed"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="no pipes of a shell")
+@pytest.mark.parametrize("closed", ["sys.stdout = None", "sys.stderr = None", "sys.stdout = sys.stderr = None"])
+def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
+    done = in_process(closed, "train", "CartPole-v1", *SHORT, "--run-dir", str(tmp_path / "r"))
+    assert "Traceback" not in done.stderr, done.stderr
+    assert read_run(tmp_path / "r").summary["status"] == "completed"
+
+
+@pytest.mark.slow
+def test_a_list_is_read_by_head(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m limelight list envs | head -1", shell=True, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
