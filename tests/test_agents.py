@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT: dict[str, Any] = runpy.run_path(str(ROOT / "agents" / "make_agents.py"))
 SEED: int = SCRIPT["SEED"]
 FOLDERS = sorted(path.parent for path in (ROOT / "agents").glob("*/state.json"))
-SMALL = {"cartpole": 4, "cartpole-memory": 4, "acrobot": 20}
+SMALL = {"cartpole": 4, "cartpole-memory": 4, "acrobot": 20, "pendulum": 20}
 """Agents whose environments are always there, and the episodes that they are judged by here."""
 LARGE = [folder for folder in FOLDERS if folder.name not in SMALL]
 FILES = {"command.txt", "curve.png", "state.json", "summary.json", "tensors.safetensors"}
