@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from limelight.runs.checkpoint import (
     read_state,
     write_state,
 )
+from limelight.runs.export.export import export as export_agent
 from limelight.runs.folder import CONFIG, EVALUATIONS, as_folder
 from limelight.runs.hub import download, is_on_hub
 from limelight.runs.rows import RecurrentState, Row, forward, log_prob_of, probabilities_of, read_row
@@ -39,9 +40,6 @@ from limelight.settings.values import coerce
 from limelight.spaces.describe import size_of_json, space_from_json, space_to_json
 from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
-
-if TYPE_CHECKING:
-    from limelight.runs.export.export import Exported
 
 _SMALL = 1 << 22
 """Numbers that any computer has memory for."""
@@ -165,8 +163,7 @@ class Agent:
             [B, A]; Dict and Tuple, dicts and tuples of these.
         Raises: ConfigError where actions are continuous.
         """
-        row = self._row(obs, state, episode_start, action_masks)
-        return probabilities_of(self.model, self.action_space, row)
+        return probabilities_of(self.model, self.action_space, self._row(obs, state, episode_start, action_masks))
 
     def log_prob(
         self,
@@ -195,9 +192,8 @@ class Agent:
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that :meth:`from_state` needs, as plain data and arrays."""
-        parameters = [p.detach().reshape(-1) for p in self.model.parameters()]
         return {
-            "params": torch.cat(parameters).cpu(),
+            "params": torch.cat([p.detach().reshape(-1) for p in self.model.parameters()]).cpu(),
             "normalizer": self.normalizer.get_state() if self.normalizer is not None else None,
             "reward_variance": None if self.reward_statistics is None else float(self.reward_statistics.moments.var),
             "config": to_dict(self.config),
@@ -249,11 +245,7 @@ class Agent:
         """Write the agent into ``folder`` (replaced as a whole): safetensors and JSON, checksummed, no pickle."""
         write_state(Path(folder), self.get_state())
 
-    def export(self, path: str | Path, **options: Any) -> Exported:
-        """Write the policy as one file that needs no Limelight, with the options of :func:`limelight.export`."""
-        from limelight.runs.export.export import export  # here, as most programs export nothing
-
-        return export(self, path, **options)
+    export = export_agent
 
 
 def _saved_normalizer(state: State, config: TrainConfig, space: Space[Any]) -> ObservationNormalizer | None:

@@ -19,7 +19,8 @@ from helpers.settings import one_line
 from limelight.errors import ConfigError
 from limelight.runs.export import export as module
 from limelight.runs.export.formats import FORMATS, INSTALL
-from limelight.runs.export.parity import Parity
+from limelight.runs.export.parity import Parity, Run
+from limelight.runs.export.ports import Arrays, Ports
 
 
 @pytest.fixture
@@ -116,6 +117,36 @@ def test_a_file_that_differs_is_refused(
     )
     assert path.read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["agent.pt2"]
+
+
+def test_a_file_of_one_batch_size_is_refused(
+    agent: limelight.Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_row_only(path: Path, ports: Ports) -> Run:
+        def run(inputs: Arrays) -> Arrays:
+            if len(inputs["obs"]) != 1:
+                raise RuntimeError("invalid dimensions\nGot: 999 Expected: 1")
+            return {"action": np.zeros(1, np.int64), "params": np.zeros((1, 4), np.float32)}
+
+        return run
+
+    monkeypatch.setitem(FORMATS, "torch", FORMATS["torch"]._replace(open=one_row_only))
+    with pytest.raises(ConfigError) as error:
+        agent.export(tmp_path / "agent.pt2")
+    assert one_line(error) == "format = torch: the file cannot be run (RuntimeError: invalid dimensions)"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_loaded_is_refused(
+    agent: limelight.Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(program: object, ports: Ports, path: Path, metadata: dict[str, Any]) -> None:
+        path.write_text("no archive")
+
+    monkeypatch.setitem(FORMATS, "torch", FORMATS["torch"]._replace(write=damaged))
+    with pytest.raises(ConfigError, match="format = torch: the file cannot be loaded"):
+        agent.export(tmp_path / "agent.pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_encoder_that_looks_at_its_values_is_refused(tmp_path: Path) -> None:

@@ -144,6 +144,11 @@ def test_a_policy_with_memory_equals_predict_over_time(name: str) -> None:
     assert found.difference < LARGEST_DIFFERENCE, found
 
 
+def test_one_step_of_memory_is_enough_to_compare() -> None:
+    agent = make_agent(KINDS["lstm"])
+    assert parity(agent, True, recording=random_recording(agent, 1, 1, "")).difference < LARGEST_DIFFERENCE
+
+
 def test_a_memory_with_zeroed_statistics_is_found() -> None:
     agent = make_agent(KINDS["lstm"])
     recording = random_recording(agent, 8, 1, "")

@@ -15,10 +15,10 @@ import torch
 from limelight import __version__
 from limelight.errors import ConfigError, did_you_mean
 from limelight.runs.evaluation import require_agent
-from limelight.runs.export.formats import FORMATS, require, trace
+from limelight.runs.export.formats import FORMATS, first_line, require, trace
 from limelight.runs.export.module import PolicyModule
-from limelight.runs.export.parity import LARGEST_DIFFERENCE, Parity, compare
-from limelight.runs.export.ports import Ports, ports_of
+from limelight.runs.export.parity import LARGEST_DIFFERENCE, Parity, Run, compare
+from limelight.runs.export.ports import Arrays, Ports, ports_of
 from limelight.runs.export.recording import record
 from limelight.runs.folder import SUMMARY, as_json, read_json
 from limelight.settings.values import Range, coerce, shown
@@ -111,7 +111,7 @@ def export(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         FORMATS[name].write(program, ports, temporary, described)
-        parity = compare(agent, FORMATS[name].open(temporary, ports), ports, recording, _SEED)
+        parity = compare(agent, _runnable(name, temporary, ports), ports, recording, _SEED)
         _require_equal(target, parity)
         os.replace(temporary, target)
     except OSError as error:
@@ -195,6 +195,25 @@ def _metadata(agent: Agent, deterministic: bool) -> dict[str, Any]:
         "observation_space": space_to_json(agent.observation_space),
         "action_space": space_to_json(agent.action_space),
     }
+
+
+def _runnable(name: str, path: Path, ports: Ports) -> Run:
+    """Return the function that a file computes.
+
+    Raises: ConfigError, also later, where the program that loads it cannot run it.
+    """
+    try:
+        run = FORMATS[name].open(path, ports)
+    except Exception as error:  # runtimes have errors of their own
+        raise ConfigError(f"format = {name}: the file cannot be loaded ({first_line(error)})") from error
+
+    def guarded(inputs: Arrays) -> Arrays:
+        try:
+            return run(inputs)
+        except Exception as error:
+            raise ConfigError(f"format = {name}: the file cannot be run ({first_line(error)})") from error
+
+    return guarded
 
 
 def _require_equal(path: Path, parity: Parity) -> None:

@@ -44,7 +44,7 @@ def require(name: str) -> None:
 
     Raises: ConfigError.
     """
-    if torch.__version__ < _OLDEST_TORCH:
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST_TORCH:
         raise ConfigError(f"format = {name}: needs PyTorch 2.8 or newer, and this is {torch.__version__}; {INSTALL}")
     missing = [package for package in _NEEDS if find_spec(package) is None] if name == "onnx" else []
     if missing:
@@ -69,10 +69,11 @@ def trace(module: nn.Module, ports: Ports) -> Any:
         try:
             return torch.export.export(module, inputs, dynamic_shapes=(shapes,), strict=False)
         except Exception as error:  # an encoder of the user may do anything
-            raise ConfigError(f"export: torch.export cannot trace this network ({_first_line(error)})") from error
+            raise ConfigError(f"export: torch.export cannot trace this network ({first_line(error)})") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the kind of an error and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -102,7 +103,7 @@ def _write_onnx(program: Any, ports: Ports, path: Path, metadata: dict[str, Any]
             )  # fmt: skip
         except Exception as error:  # an operation that ONNX lacks
             raise ConfigError(
-                f"format = onnx: this network cannot be written ({_first_line(error)}); try format torch"
+                f"format = onnx: this network cannot be written ({first_line(error)}); try format torch"
             ) from error
     assert exported is not None
     model = exported.model_proto

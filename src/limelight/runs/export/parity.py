@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from limelight.runs.agent import Agent
 
 LARGEST_DIFFERENCE = 1e-5
+_MOST_ROWS = 128
+"""Observations that a file computes at once."""
 Run = Callable[[Arrays], Arrays]
 """Computes the outputs of an exported file."""
 
@@ -111,23 +113,29 @@ def _as_given(agent: Agent, obs: NDArray[Any]) -> tuple[Any, NDArray[Any] | None
 
 
 def _run_batches(run: Run, ports: Ports, given: Arrays) -> Arrays:
-    """Run a policy without memory on batches of several sizes: 1, then all others."""
+    """Run a policy without memory on batches of several sizes: 1, then more."""
     names = [port.name for port in ports.inputs]
     flat = {name: given[name].reshape(-1, *given[name].shape[2:]) for name in names}
-    parts = [run({name: array[part] for name, array in flat.items()}) for part in (slice(0, 1), slice(1, None))]
+    count = len(next(iter(flat.values())))
+    parts = [run({name: array[part] for name, array in flat.items()}) for part in _stretches(count, _MOST_ROWS)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _run_unrolled(run: Run, ports: Ports, given: Arrays, batch: int) -> Arrays:
-    """Run a policy with memory over two stretches of time, one row and all others, and pass its state on."""
+    """Run a policy with memory over stretches of time, one row and then more, and pass its state on."""
     (size,) = next(port.shape for port in ports.inputs if port.name == STATE)
     state, parts = np.zeros((batch, size), np.float32), []
-    for part in (slice(0, 1), slice(1, None)):
+    for part in _stretches(len(given[EPISODE_START]), max(2, _MOST_ROWS // batch)):
         inputs = {port.name: state if port.name == STATE else given[port.name][part] for port in ports.inputs}
         parts.append(run(inputs))
         state = parts[-1][NEXT_STATE]
     outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != NEXT_STATE}
     return {**outputs, NEXT_STATE: state}
+
+
+def _stretches(length: int, most: int) -> list[slice]:
+    """Return the parts of a sequence: its first item, then at most ``most`` at a time."""
+    return [slice(0, 1), *(slice(start, start + most) for start in range(1, length, most))]
 
 
 def _differences(agent: Agent, found: Arrays, answers: _Answers) -> tuple[dict[str, float], int]:

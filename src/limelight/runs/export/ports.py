@@ -68,14 +68,15 @@ def ports_of(agent: Agent, deterministic: bool) -> Ports:
     after += [(NEXT_STATE, ("batch",), (state_size,))] if state_size else []
     real = np.dtype(np.float32)
     observed = [
-        Port(obs_name(space, leaf), leaf.space.dtype, axes, leaf.space.shape or ()) for leaf in leaves_of(space)
+        Port(obs_name(space, leaf), np.dtype(leaf.space.dtype), axes, leaf.space.shape or ())
+        for leaf in leaves_of(space)
     ]
-    actions = [
+    acted = [
         Port(action_name(leaf), action_dtype(leaf.space), axes, leaf.space.shape or ())
         for leaf in leaves_of(agent.action_space)
     ]
     inputs = [*observed, *(Port(name, real, lead, shape) for name, lead, shape in more)]
-    outputs = [*actions, *(Port(name, real, lead, shape) for name, lead, shape in after)]
+    outputs = [*acted, *(Port(name, real, lead, shape) for name, lead, shape in after)]
     return Ports(tuple(inputs), tuple(outputs), axes, noise)
 
 

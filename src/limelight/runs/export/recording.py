@@ -70,7 +70,7 @@ def record(agent: Agent, count: int, seed: int) -> Recording:
     recorder = _Recorder(agent, steps)
     policy = agent.policy(np.random.default_rng(seed))  # sampled: more different observations
     try:
-        with evaluation_envs(agent, None, _MANY, NUM_ENVS, in_process=True) as (envs, name, limits):
+        with evaluation_envs(agent, None, _MANY, NUM_ENVS) as (envs, name, limits):
             until = Limits(limits.max_steps, recorder.is_full)
             play(envs, policy, recorder.normalize, _MANY, seed, name=name, limits=until, observer=recorder)
     except LimelightError as error:
