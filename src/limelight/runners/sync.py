@@ -60,8 +60,8 @@ class SyncRunner:
         is_due = self.num_steps >= until or self.num_episodes >= most_episodes
         if not is_due:
             return {}
-        restarts: Metrics = {} if self._env_restarts is None else {ENV_RESTARTS: self._env_restarts}
-        return {**self.actor_learner.metrics(), **self._shares.metrics(self.seconds), **restarts}
+        count: Metrics = {} if self._env_restarts is None else {ENV_RESTARTS: self._env_restarts}
+        return {**self.actor_learner.metrics(), **self._shares.metrics(self.seconds), **count}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
