@@ -55,6 +55,16 @@ def children_of(group: int) -> list[int]:
     return found
 
 
+def left_behind(names: set[str]) -> list[str]:
+    """Return which files of shared memory no process uses: those of others on this machine are in use."""
+    names = {name for name in names if name.startswith(("pym", "psm", "sem", "torch"))}
+    used = ""
+    for maps in Path("/proc").glob("[0-9]*/maps") if names else ():
+        with contextlib.suppress(OSError):
+            used += maps.read_text()
+    return sorted(name for name in names if name not in used and Path("/dev/shm", name).exists())
+
+
 def one(plan: dict, number: int, moment: float, rng: random.Random) -> dict:
     folder, output = Path(plan["folder"]) / f"r{number}", Path(plan["folder"]) / f"r{number}.txt"
     shm = set(os.listdir("/dev/shm"))
@@ -75,7 +85,7 @@ def one(plan: dict, number: int, moment: float, rng: random.Random) -> dict:
     row = {
         "folder": str(folder), "moment": moment, "signal": number_of_signal, "status": status, "ended": ended,
         "children_gone": time.monotonic() - began - ended, "left": len(children_of(pid)),
-        "shm": sorted(name for name in set(os.listdir("/dev/shm")) - shm if name.startswith(("pym", "sem", "torch"))),
+        "shm": left_behind(set(os.listdir("/dev/shm")) - shm),
         "output": output.read_text()[-2000:],
     }  # fmt: skip
     checkpoints = folder / "checkpoints"

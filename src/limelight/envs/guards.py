@@ -9,8 +9,11 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from limelight.envs.base import EnvBackend
 from limelight.envs.faults import (
@@ -187,6 +190,19 @@ class EnvGuard:
         self.restarts = int(state["restarts"])
         self._in_a_row = int(state["in_a_row"])
         self._is_new = bool(state["is_new"])
+
+
+def pop_failed(guards: Sequence[EnvGuard], messages: list[str]) -> NDArray[np.bool_] | None:
+    """Return which environments have failed in a step, None if none has; move their messages to ``messages``."""
+    for guard in guards:
+        messages += guard.messages
+        guard.messages.clear()
+    if not any(guard.has_failed for guard in guards):
+        return None
+    failed = np.array([guard.has_failed for guard in guards])
+    for guard in guards:
+        guard.has_failed = False
+    return failed
 
 
 def pop_restarts(envs: EnvBackend) -> list[str]:

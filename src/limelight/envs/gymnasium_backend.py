@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ from limelight.envs.faults import (
     step_misfit,
     stops_the_run,
 )
-from limelight.envs.guards import EnvGuard
+from limelight.envs.guards import EnvGuard, pop_failed
 from limelight.envs.packing import PackObservations, StreamReader
 from limelight.envs.renewed import RenewedProcesses
 from limelight.envs.snapshot import get_env_state, get_env_states, set_env_state, set_env_states
@@ -127,25 +128,13 @@ class SyncBackend:
         self.step = self._next_step if autoreset_mode == "next_step" else self._same_step
         if self._guards:
             self._resets, self._steps = [g.reset for g in self._guards], [g.step for g in self._guards]
-            self.step = _marked(self.step, self._pop_failed)
+            self.step = _marked(self.step, functools.partial(pop_failed, self._guards, self.restarts))
 
     def _put(self, i: int, env: AnyEnv) -> AnyEnv:
         """Put an environment in the place of number ``i``; return the one that is stepped."""
         self.envs[i] = env
         self._inner[i] = env.env if isinstance(env, PackObservations) else env
         return self._inner[i]
-
-    def _pop_failed(self) -> NDArray[np.bool_] | None:
-        """Return which environments have been replaced in a step, with their messages in ``restarts``."""
-        for guard in self._guards:
-            self.restarts += guard.messages
-            guard.messages.clear()
-        if not any(guard.has_failed for guard in self._guards):
-            return None
-        failed = np.array([guard.has_failed for guard in self._guards])
-        for guard in self._guards:
-            guard.has_failed = False
-        return failed
 
     def reset(self, seed: int | None = None) -> NDArray[Any]:
         """Start an episode in each environment, the i-th with ``seed + i``; return observations [B, *obs_shape].
@@ -324,16 +313,7 @@ class VectorBackend:
         """Messages on environments that were replaced."""
         self._failed: list[int] = []
         if isinstance(envs, RenewedProcesses):
-            self.step = _marked(self.step, self._pop_failed)
-
-    def _pop_failed(self) -> NDArray[np.bool_] | None:
-        """Return which environments have been replaced in a step."""
-        if not self._failed:
-            return None
-        failed = np.zeros(self.num_envs, np.bool_)
-        failed[self._failed] = True
-        self._failed.clear()
-        return failed
+            self.step = _marked(self.step, functools.partial(_pop_mask, self._failed, self.num_envs))
 
     def _take_sent(self, infos: dict[str, Any]) -> None:
         """Raise the fault that a process has sent, and note which environments were replaced."""
@@ -530,6 +510,15 @@ def make_async(
         return VectorBackend(RenewedProcesses(workers, mode), env_id)
     envs = AsyncVectorEnv(workers, copy=False, context="spawn", autoreset_mode=mode)
     return VectorBackend(envs, env_id)
+
+
+def _pop_mask(failed: list[int], num_envs: int) -> NDArray[np.bool_] | None:
+    """Return which environments a list names, and empty it; None if it names none."""
+    if not failed:
+        return None
+    mask = np.isin(np.arange(num_envs), failed)
+    failed.clear()
+    return mask
 
 
 def _marked(step: StepFunction, pop_failed: Callable[[], NDArray[np.bool_] | None]) -> StepFunction:

@@ -152,4 +152,5 @@ class RenewedProcesses(AsyncVectorEnv):
         process = context.Process(target=_async_worker, name=name, args=(*args, *rest), daemon=True)
         process.start()
         child_pipe.close()
-        self.parent_pipes[i], self.processes[i] = parent_pipe, process
+        self.parent_pipes[i] = parent_pipe
+        self.processes[i] = process  # type: ignore[call-overload]

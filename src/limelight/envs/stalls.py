@@ -44,12 +44,12 @@ class Call(NamedTuple):
 
     frame: FrameType
     """The innermost frame of this library, which called the environment."""
-    index: int | None
-    """Number of the environment, where the frame steps several."""
+    number: int | None
+    """Of the environment, where the frame steps several."""
 
     def is_same(self, other: Call | None) -> bool:
         """Return whether both are one call."""
-        return other is not None and self.frame is other.frame and self.index == other.index
+        return other is not None and self.frame is other.frame and self.number == other.number
 
 
 def find_call(frame: FrameType | None) -> Call | None:
@@ -71,7 +71,7 @@ def describe(call: Call, top: FrameType | None = None) -> str:
     while top is not None and top is not call.frame:
         found.setdefault("waits for", top.f_locals.get("env_idx"))
         top = top.f_back
-    first = found.pop("waits for", None) or 0
+    first = int(found.pop("waits for", None) or 0)
     frame: FrameType | None = call.frame
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         for name, value in _facts(frame.f_locals, first).items():

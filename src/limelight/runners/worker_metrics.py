@@ -28,6 +28,12 @@ class Counter(IntEnum):
     """Environments that were replaced."""
 
 
+def env_restarts(counters: NDArray[np.int64]) -> Metrics:
+    """Return the metric of replaced environments, if there are any."""
+    count = int(counters[:, Counter.ENV_RESTARTS].sum())
+    return {ENV_RESTARTS: count} if count else {}
+
+
 def mean_metrics(rows: Sequence[Metrics]) -> Metrics:
     """Return the mean of every metric of the last row, each over the rows that have it."""
     keys = rows[-1] if rows else ()

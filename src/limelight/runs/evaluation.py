@@ -360,10 +360,15 @@ def play(
                 to_play[b] = 0 if endless[b] else to_play[b] - 1
                 cut += int(endless[b])
             episode_return[b] = episode_length[b] = 0
+    return Evaluation(returns, lengths, cut, infos, _note_restarts(envs))
+
+
+def _note_restarts(envs: EnvBackend) -> int:
+    """Log which environments were replaced in an evaluation; return how many."""
     restarts = pop_restarts(envs)
     for line in restarts:
         _LOG.warning("limelight: note: in an evaluation: %s", line)
-    return Evaluation(returns, lengths, cut, infos, len(restarts))
+    return len(restarts)
 
 
 def _step(

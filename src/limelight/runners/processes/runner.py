@@ -20,7 +20,7 @@ from limelight.runners.processes.orders import send_order
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.processes.supervisor import Supervisor
 from limelight.runners.processes.worker import Report, WorkerSpec
-from limelight.runners.worker_metrics import ENV_RESTARTS, Counter, WorkerRates, mean_metrics
+from limelight.runners.worker_metrics import Counter, WorkerRates, env_restarts, mean_metrics
 from limelight.runners.worker_slots import WorkerSlot
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, Metrics, State
@@ -130,7 +130,7 @@ class ProcessRunner:
             "async/policy_lag_max": max(report.lag_max for report in reports),
             "async/worker_restarts": self.supervisor.restart_policy.count,
             "async/skipped_updates": self._count(Counter.SKIPPED),
-            **({ENV_RESTARTS: restarts} if (restarts := self._count(Counter.ENV_RESTARTS)) else {}),
+            **env_restarts(self.counters),
             **self._rates.metrics(),
         }
 

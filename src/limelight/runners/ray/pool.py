@@ -227,14 +227,11 @@ class WorkerPool:
 
     def set_states(self, states: Sequence[State | None], restarts: Sequence[int], seed: int) -> None:
         """Let workers continue from ``states`` when they start; one without a state gets fresh seeds."""
-        self.states = list(states)
         self._restart_seed = seed
-        missing = len(self.workers) - len(states)  # workers may be more or fewer than they were
-        self.states = (self.states + [None] * missing)[: len(self.workers)]
-        for worker, state, count in zip(self.workers, self.states, [*restarts, *[0] * missing], strict=False):
-            worker.slot.restarts = int(count) + (state is None)
-            self.exact = self.exact and state is not None
-        self.exact = self.exact and missing == 0
+        self.states, counts = fitted(states, len(self.workers)), fitted(restarts, len(self.workers))
+        for worker, state, count in zip(self.workers, self.states, counts, strict=True):
+            worker.slot.restarts = int(count or 0) + (state is None)
+        self.exact = len(states) == len(self.workers) and None not in self.states
 
     def close(self) -> None:
         """Free the environments, kill the workers, and leave the cluster, or end one that was started for the run."""
@@ -246,6 +243,11 @@ class WorkerPool:
                 if worker.actor is not None:
                     ray.kill(worker.actor)
         self._leave()
+
+
+def fitted(values: Sequence[Any], number: int) -> list[Any]:
+    """Return one value per worker, None for further ones: a resumed run may have more workers or fewer."""
+    return [*values, *[None] * number][:number]
 
 
 def _exit_reason(error: RayError) -> str:

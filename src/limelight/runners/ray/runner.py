@@ -23,7 +23,7 @@ from limelight.runners.ray.pool import WorkerPool
 from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
 from limelight.runners.ray.worker import ParameterSnapshot, StatisticsUpdate, WorkerResult
 from limelight.runners.time_shares import own_shares
-from limelight.runners.worker_metrics import ENV_RESTARTS, Counter, WorkerRates, mean_metrics
+from limelight.runners.worker_metrics import Counter, WorkerRates, env_restarts, mean_metrics
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, Metrics, State
 
@@ -139,11 +139,9 @@ class RayRunner:
 
     def _record(self, result: WorkerResult, step: int) -> None:
         """Count a rollout, its episodes and its lag, and add its observations to the running statistics."""
-        self.counters[result.worker, Counter.STEPS] += result.num_valid
+        self.counters[result.worker, [Counter.STEPS, Counter.ENV_RESTARTS]] += result.num_valid, len(result.restarts)
+        self.pool.messages += [f"worker {result.worker}: {line}" for line in result.restarts]
         self._lags.append(self.version - result.version)
-        if result.restarts:
-            self.counters[result.worker, Counter.ENV_RESTARTS] += len(result.restarts)
-            self.pool.messages += [f"worker {result.worker}: {line}" for line in result.restarts]
         self._shares += filter(None, [own_shares(result.metrics)])
         self._episodes += stamp_episodes(result.episodes, step, result.worker, self.config.env.num_envs)
         for name, update in result.statistics.items():
@@ -180,10 +178,8 @@ class RayRunner:
         if not lags:
             return metrics
         skipped = int(self.counters[:, Counter.SKIPPED].sum())
-        workers: Metrics = {"async/worker_restarts": self.pool.restart_policy.count, **self._rates.metrics()}
-        if restarts := int(self.counters[:, Counter.ENV_RESTARTS].sum()):
-            workers[ENV_RESTARTS] = restarts
-        return {**metrics, **workers, **self.schedule.metrics(lags, skipped)}
+        workers = {"async/worker_restarts": self.pool.restart_policy.count, **self._rates.metrics()}
+        return {**metrics, **workers, **env_restarts(self.counters), **self.schedule.metrics(lags, skipped)}
 
     def pop_episodes(self) -> list[Episode]:
         """See :class:`limelight.runners.base.Runner`."""
