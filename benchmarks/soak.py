@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,10 @@ class FailsAtRandom(gym.Wrapper):  # type: ignore[type-arg]
 def resources() -> dict[str, int]:
     """Return memory in KiB of this process, its open files and its child processes (Linux)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    tracker = resource_tracker._resource_tracker._pid  # one of Python's own, which exits after this process
+    children = [
+        pid for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() if int(pid) != tracker
+    ]
     memory = int(status["VmRSS"].split()[0])
     return {"memory": memory, "files": len(os.listdir("/proc/self/fd")), "children": len(children)}
 
