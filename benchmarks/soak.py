@@ -140,7 +140,7 @@ def soak(minutes: float, workers: int, probability: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=4.0)
@@ -152,7 +152,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    args = parse_args(argv)
+    args = parse(argv)
     result = soak(args.minutes, args.workers, args.probability)
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
