@@ -14,10 +14,17 @@ from gymnasium.spaces import Box
 import limelight
 from conftest import LearnerFactory, RolloutFactory
 from helpers.commands import refusal
+from helpers.manual_workers import draw_no_report
 from helpers.nonfinite_envs import BadAt
 from limelight.algo.learner import Learner
 from limelight.errors import NonFiniteError
 from limelight.runs.checkpoint import checkpoints, read_state
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_report(monkeypatch)
+
 
 SPACE = Box(-1.0, 1.0, (3,), np.float32)
 QUICK: dict[str, Any] = {
@@ -91,6 +98,12 @@ def test_a_gradient_that_is_not_finite_is_named(
 def test_what_an_environment_returns_is_named(tmp_path: Path, where: str, value: float) -> None:
     kwargs = {"where": where, "value": float(value)}
     with pytest.raises(NonFiniteError, match=rf"{where}(\[1\])? = {value} in environment 0, step 10 of its episode"):
+        limelight.train(BadAt, env_kwargs=kwargs, total_timesteps=1_000, run_dir=str(tmp_path / "r"), **QUICK)
+
+
+def test_an_observation_beyond_float32_is_told_from_an_infinity(tmp_path: Path) -> None:
+    kwargs = {"where": "observation", "value": 1e300}
+    with pytest.raises(NonFiniteError, match=r"observation\[1\] = inf .* a number beyond float32"):
         limelight.train(BadAt, env_kwargs=kwargs, total_timesteps=1_000, run_dir=str(tmp_path / "r"), **QUICK)
 
 

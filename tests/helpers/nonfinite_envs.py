@@ -24,5 +24,5 @@ class BadAt(Plain):
             if self.where == "reward":
                 reward = self.value
             else:
-                obs = np.array([0.0, self.value, 0.0], np.float32)
+                obs = np.array([0.0, self.value, 0.0])
         return (obs, reward, *rest)

@@ -93,7 +93,10 @@ def _refuse(
     t = row + len(rollout.rewards) - len(values)  # the step that returned the value; -1: the one before this rollout
     ends = np.flatnonzero(rollout.terminated[: max(t, 0), b] + rollout.truncated[: max(t, 0), b])
     first, before = (int(ends[-1]) + 1, 0) if len(ends) else (0, int(lengths[b]))
+    value = values[(row, b, *index)]
+    if key.endswith("observation") and np.isinf(value):
+        fix += "; it may have been a number beyond float32, in which networks learn"
     raise NonFiniteError(
-        f"{env_id}: {key}{place_name(space, index)} = {values[(row, b, *index)]} in environment {b}, step "
+        f"{env_id}: {key}{place_name(space, index)} = {value} in environment {b}, step "
         f"{before + int(rollout.valid[first : t + 1, b].sum())} of its episode; {fix}"
     )

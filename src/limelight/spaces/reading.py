@@ -167,7 +167,8 @@ class LeafReader:
             found = first_misfit(space, list(values))
             assert found is not None
             raise self._error(found)
-        mine[...] = array
+        with np.errstate(over="ignore"):  # an infinity, which training refuses
+            mine[...] = array
         return mine
 
     def _error(self, found: Misfit) -> MisfitError:

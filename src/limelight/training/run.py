@@ -265,8 +265,7 @@ def _run(
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, lines, told)
         _begin(loop, [*([] if quiet else [_where(config, run_dir)]), *notes], state, begin)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
-    kept, saved = None if source.factory is None else source, not loop.disk.is_failing("checkpoint")
-    return RunResult(run_dir, status, summary, _report(loop), interrupt.signal_number, kept, saved)
+    return _result(loop, status, summary, interrupt, None if source.factory is None else source)
 
 
 def _open_folder(
@@ -367,11 +366,15 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
     return status, summary
 
 
-def _report(loop: TrainingLoop) -> Path | None:
-    """Draw the report; None where the disk refuses it."""
+def _result(
+    loop: TrainingLoop, status: str, summary: dict[str, Any], interrupt: Interrupt, factory: EnvFactory | None
+) -> RunResult:
+    """Draw the report, unless the disk refuses it, and return the result."""
+    report = None
     with loop.disk.writing("report.html"):
-        return draw_report(loop.run_dir)
-    return None
+        report = draw_report(loop.run_dir)
+    saved = not loop.disk.is_failing("checkpoint")
+    return RunResult(loop.run_dir, status, summary, report, interrupt.signal_number, factory, saved)
 
 
 # --------------------------------------------------------------------------- before the run
