@@ -136,7 +136,7 @@ class EnvGuard:
             return self._obs, 0.0, False, True, {}
         if isinstance(result, tuple) and result:
             self._obs = result[0]
-        return result  # type: ignore[no-any-return]
+        return result
 
     def _fault(self, error: BaseException) -> EnvError:
         fault = call_fault(self.name, "step()", error, place_in_run(self.index, self.steps))

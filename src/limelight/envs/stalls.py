@@ -101,11 +101,11 @@ def _facts(values: dict[str, Any], first: int) -> dict[str, Any]:
         actions = values["actions"]
         facts["last actions"] = _shown(actions[index] if isinstance(index, int) else actions)
     seed = getattr(owner, "seed", None)
-    first = getattr(owner, "_seed", None)
+    of_first = getattr(owner, "_seed", None)
     if isinstance(seed, int):
         facts["seed"] = seed
-    elif isinstance(first, int) and isinstance(index, int):
-        facts["seed"] = first + index
+    elif isinstance(of_first, int) and isinstance(index, int):
+        facts["seed"] = of_first + index
     pipes = getattr(getattr(owner, "envs", None), "parent_pipes", None)
     if pipes is not None and (late := [i for i in _late(pipes) if i >= first]):
         facts["no answer of"] = ", ".join(map(str, late))
