@@ -83,7 +83,7 @@ class MonitorCsvLogger:
         text = "".join([head, _line([*MONITOR_COLUMNS, *self._keys]), *lines])
         temporary.write_text(text, encoding="utf-8", newline="\n")
         os.replace(temporary, self._path)
-        self._file = LineFile(self._path, lambda line: True, self._head)
+        self._file.reopen()
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Ignore metrics; metrics.jsonl has them."""
