@@ -63,8 +63,9 @@ def test_only_loggers_with_tick_receive_ticks() -> None:
 
 def test_all_loggers_are_closed_even_if_one_fails_to_close() -> None:
     recorders = [Recorder(broken=True), Recorder(), Recorder(broken=True)]
-    with pytest.raises(OSError, match="disk full"):
-        Loggers(recorders).close()
+    loggers = Loggers(recorders)
+    loggers.close()
+    assert loggers.failed_writes.count == 2
     assert all(recorder.calls == [("close",)] for recorder in recorders)
 
 

@@ -38,6 +38,11 @@ class LineFile:
         self._file.write(lines)
         self._file.flush()
 
+    def reopen(self) -> None:
+        """Continue at the end of the file, which was replaced."""
+        self.close()
+        self._file = self._path.open("a", encoding="utf-8", newline="\n")
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()

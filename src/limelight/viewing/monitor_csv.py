@@ -80,7 +80,7 @@ class MonitorCsvLogger:
         empty = "," * len(keys)
         lines = [f"{line.rstrip()}{empty}\n" for line in lines]
         write_text(self._path, "".join([head, _line([*MONITOR_COLUMNS, *self._keys]), *lines]))
-        self._file = LineFile(self._path, lambda line: True, self._head)
+        self._file.reopen()
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Ignore metrics; metrics.jsonl has them."""
