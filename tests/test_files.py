@@ -73,6 +73,7 @@ def check(found: dict[str, Any], step: int) -> None:
     np.testing.assert_equal(found, {**state_of(step), "training": {"envs": list(state_of(step)["training"]["envs"])}})
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_kill_at_any_of_200_points_leaves_a_complete_newest_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -105,6 +106,7 @@ def test_a_kill_at_any_of_200_points_leaves_a_complete_newest_checkpoint(
     assert len(names) == 2
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_kill_while_the_best_agent_is_replaced_leaves_one_of_the_two(tmp_path: Path) -> None:
     best = tmp_path / "best"

@@ -99,7 +99,11 @@ def check_loadable(killed: list[dict[str, Any]]) -> int:
     return loadable
 
 
-@pytest.mark.parametrize("moments", [4, pytest.param(MOMENTS, marks=pytest.mark.faults)], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "moments",
+    [pytest.param(4, marks=pytest.mark.slow), pytest.param(MOMENTS, marks=pytest.mark.faults)],
+    ids=["few", "many"],
+)
 def test_a_run_killed_at_any_moment_resumes_to_the_run_that_was_never_killed(moments: int, tmp_path: Path) -> None:
     whole, *killed = rows(tmp_path, A2C, moments, [signal.SIGKILL])
     check_ends(killed)

@@ -116,7 +116,10 @@ def test_a_budget_of_episodes_that_a_run_has_passed_is_refused(tmp_path: Path, m
     limelight.train("CartPole-v1", algo="a2c", total_episodes=6, run_dir=str(tmp_path / "r"), **QUICK)
     with pytest.raises(ConfigError) as error:
         limelight.resume(tmp_path / "r", total_episodes=5, quiet=True)
-    assert one_line(error) == "total_episodes = 5: the run has done 6 episodes already; give a larger number"
+    assert (
+        one_line(error)
+        == f"{tmp_path / 'r'}: total_episodes = 5: the run has done 6 episodes already; give a larger number"
+    )
 
 
 @pytest.mark.slow

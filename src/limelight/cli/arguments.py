@@ -12,7 +12,7 @@ from limelight.errors import ConfigError
 from limelight.settings.io import all_settings, for_resume, with_settings
 from limelight.settings.rules import load_valid, validate
 from limelight.settings.schema import EnvConfig, EnvKwargs, TrainConfig
-from limelight.settings.values import Range, shown
+from limelight.settings.values import Range, shown, to_text
 
 if TYPE_CHECKING:
     from limelight.envs.source import EnvSource
@@ -31,7 +31,7 @@ class TrainArguments:
     resume: Path | None = None
     """Continue the run in this folder; only budget, evaluation, checkpoint and log settings can change."""
     fallback: bool = False
-    """With --resume: where the newest checkpoint is damaged, go on from the newest that is intact."""
+    """With --resume: where the newest checkpoint is damaged, take the one before."""
     seeds: Annotated[int | None, Range(ge=1, le=10_000)] = None
     """Train so many seeds, from --seed on: a run each in one folder, with one report (docs/seeds.md)."""
     parallel: Annotated[int | None, Range(ge=1, le=1024)] = None
@@ -43,7 +43,7 @@ class TrainArguments:
     init_agent: Path | None = None
     """Begin with the weights and the normalisation of the agent in this folder, where they fit."""
     init_from_dataset: str | None = None
-    """Begin with a policy that imitates this Minari dataset, by its name or folder (docs/datasets.md)."""
+    """Begin with a policy that imitates this Minari dataset (docs/datasets.md)."""
     quiet: bool = False
     """Print only the last line."""
 
@@ -383,7 +383,7 @@ def _require_nothing_else(arguments: EvaluateArguments) -> None:
     for name in ("video", "render", "episode_lines", "record_dataset"):
         if value := getattr(arguments, name):
             raise ConfigError(
-                f"{name} = {shown(value)}: does not go with {asked}; --inspect video shows episodes, --json has all"
+                f"{name} = {to_text(value)}: does not go with {asked}; --inspect video shows episodes, --json has all"
             )
     if arguments.full and arguments.stochastic and arguments.inspect is None:
         raise ConfigError("stochastic = true: --full has both already; leave one out, or add --inspect")

@@ -70,8 +70,7 @@ class EnvConfig:
     """Reaction to an exception in an environment's code: end the run (a worker: ``on_worker_error``), or truncate the
     episode and go on with a new copy (docs/reliability.md)."""
     step_timeout: Annotated[float | None, Range(gt=0)] = None
-    """Seconds that one step or reset of an environment may take; then it fails as by an exception. none: a note after
-    30 seconds."""
+    """Seconds that a step or reset of an environment may take; then it fails. none: a note after 30 s."""
     info_keys: tuple[str, ...] = ()
     """Numbers in ``info`` at the end of an episode to log as ``env/KEY``, or ``sum:KEY`` over it; ``is_success`` and
     ``success`` are always logged (docs/watching.md)."""
@@ -203,8 +202,8 @@ class OptimConfig:
     max_grad_norm: Annotated[float | None, Range(gt=0, le=1e30)] = 0.5
     """L2 norm to which gradients are clipped; none: no clipping."""
     on_nonfinite: Literal["auto", "raise", "skip", "rollback"] = "auto"
-    """Reaction to NaN or an infinity: end the run, skip the update or the rollout that has it, or go back to the
-    parameters of the newest checkpoint. Auto: end it; asynchronous workers skip gradients (docs/reliability.md)."""
+    """Reaction to NaN or an infinity: end the run, skip the update, or take the newest checkpoint's parameters; auto:
+    end it, but asynchronous workers skip (docs/reliability.md)."""
     actor_kappa: Annotated[float, Range(gt=0, le=1e6)] = 3.0
     """κ of ``obgd`` for the actor: a larger one makes smaller steps."""
     critic_kappa: Annotated[float, Range(gt=0, le=1e6)] = 2.0

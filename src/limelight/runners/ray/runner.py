@@ -148,10 +148,7 @@ class RayRunner:
             _merge(self.running_statistics[name], update)
 
     def _update(self, batch: Sequence[WorkerResult], with_metrics: bool) -> None:
-        """Make the updates from these results; skip one where the gradient is not finite, and those after it.
-
-        Raises: NonFiniteError after as many skipped updates in a row as the schedule bears.
-        """
+        """Make the updates from these results, up to one that is not finite; NonFiniteError after many in a row."""
         workers = [result.worker for result in batch]
         before = self.learner.num_updates
         progress = self.budget.progress(self.num_steps, self.num_episodes)
