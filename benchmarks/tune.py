@@ -1,6 +1,6 @@
 """Does ``limelight tune`` find settings that are better than the rules, on seeds that its search never saw?
 
-python benchmarks/tune.py [--jobs pendulum cartpole] [--folder FOLDER] [--parallel 3]
+python benchmarks/tune.py [--jobs pendulum cartpole taxi] [--folder FOLDER] [--parallel 3]
 
 Each job is one command of ``limelight tune``, run into a folder of its own; one that has a ``preset.yaml`` already is
 only read, and one that was interrupted is continued. The figures are the ranking on fresh seeds.
@@ -20,11 +20,14 @@ import stats
 from limelight.training.preset_file import read_preset
 from limelight.viewing.numbers import compact
 
-COMMON = ["--total-timesteps", "20000", "--trials", "16", "--best", "2", "--fresh-seeds", "10"]
+COMMON = ["--best", "2", "--fresh-seeds", "10"]
 JOBS: dict[str, list[str]] = {
-    "pendulum": ["Pendulum-v1", "--preset", "none", *COMMON],
-    "cartpole": ["CartPole-v1", "--preset", "plain", "--algo", "a2c", *COMMON],
-}
+    "pendulum": ["Pendulum-v1", "--preset", "none", "--total-timesteps", "20000", "--trials", "16", *COMMON],
+    "cartpole": [
+        "CartPole-v1", "--preset", "plain", "--algo", "a2c", "--total-timesteps", "20000", "--trials", "16", *COMMON,
+    ],
+    "taxi": ["Taxi-v4", "--preset", "none", "--total-timesteps", "30000", "--trials", "14", *COMMON],
+}  # fmt: skip
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

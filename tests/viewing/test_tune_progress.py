@@ -22,11 +22,11 @@ def test_each_trial_has_a_line_with_the_best_and_the_time_left(
 ) -> None:
     progress = TuneProgress(10, 2, (1, 3.0), quiet=False)
     clock[0] = 10.0
-    progress.trial(2, "complete", 5.0, None, {"gamma": 0.9})
-    progress.trial(3, "failed", None, "gamma = 2", {})
-    progress.trial(4, "pruned", None, None, {})
+    progress.trial(2, "complete", 5.0, None)
+    progress.trial(3, "failed", None, "gamma = 2")
+    progress.trial(4, "pruned", None, None)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == ("trial 2: score 5, the best so far: gamma 0.9 · 3 of 10 · best 5 (trial 2) · 1:10 left")
+    assert lines[0] == ("trial 2: score 5, the best so far · 3 of 10 · best 5 (trial 2) · 1:10 left")
     assert lines[1].startswith("trial 3: failed: gamma = 2 · 4 of 10 · best 5 (trial 2)")
     assert lines[2].startswith("trial 4: pruned · 5 of 10")
     progress.begin_ranking(2, 3, 0)
@@ -54,6 +54,6 @@ def test_a_terminal_shows_the_running_trials(
 
 def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     progress = TuneProgress(4, 0, None, quiet=True)
-    progress.trial(0, "complete", 1.0, None, {})
+    progress.trial(0, "complete", 1.0, None)
     progress.close()
     assert capsys.readouterr().err == ""

@@ -183,10 +183,12 @@ class PushArguments:
 class TuneArguments:
     """Search for settings, train the best again on fresh seeds, and write what is first as a preset (docs/tune.md).
 
-    Any setting of a run may be given; it then holds for every trial and is not searched. --total-timesteps is the
-    budget of a trial.
+    Any setting of limelight train may be given; it then holds for every trial and is not searched. --total-timesteps is
+    the budget of a trial.
     """
 
+    env_id: str | None = None
+    """A Gymnasium id, an Atari game, or a callable as package.module:callable."""
     resume: Path | None = None
     """Continue the search in this folder; only the options below can change."""
     trials: Annotated[int, Range(ge=1, le=50_000)] = 30

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from limelight.training.tuning.plan import Plan
     from limelight.training.tuning.tune import TuneResult
 
-SHOWN = ("env_id", "total_timesteps", "algo", "preset", "seed", "eval_every", "eval_episodes", "run_dir")
-"""Settings of a run in the help; any other may be given too."""
 OPTIONS = ("trials", "seconds", "parallel", "best", "fresh_seeds", "pruner")
 
 
@@ -26,7 +24,7 @@ def tune(argv: Sequence[str]) -> int:
     from limelight.cli.output import stdout_reserved
 
     if {*argv} & {*HELP_FLAGS}:
-        print_help(argv, dataclasses.replace(TUNE, settings=SHOWN))
+        print_help(argv, dataclasses.replace(TUNE, settings=()))
         return 0
     parsed = parse(TUNE, argv, notice)
     from limelight.training.tuning.study import require_optuna
@@ -38,6 +36,9 @@ def tune(argv: Sequence[str]) -> int:
         from limelight.training.tuning.tune import tune as run
 
         result = run(plan, parsed.arguments.quiet)
+    for ranked in result.ranked:
+        for seed, line in ranked.failed.items():
+            notice(f"{ranked.candidate.name}, seed {seed} failed: {line}")
     if result.ranked and not parsed.arguments.quiet:
         print(_table(result))
     print(_last_line(result))
@@ -51,7 +52,7 @@ def _new(argv: Sequence[str], arguments: TuneArguments, settings: dict[str, Any]
     from limelight.settings.schema import TrainConfig
     from limelight.training.tuning.plan import Options, new_plan
 
-    env_id = settings.pop("env_id", None)
+    env_id = arguments.env_id
     if env_id is None:
         raise ConfigError("ENV_ID: missing; see limelight tune --help, or give --resume FOLDER")
     source = resolve_env(with_settings(TrainConfig(), {**settings, "env_id": env_id}).env)
@@ -70,6 +71,7 @@ def _resumed(argv: Sequence[str], arguments: TuneArguments, settings: dict[str, 
 
     folder = arguments.resume
     assert folder is not None
+    settings = settings if arguments.env_id is None else {"env_id": arguments.env_id, **settings}
     if settings:
         name, value = next(iter(settings.items()))
         raise ConfigError(f"{name} = {to_text(value)}: a search that is resumed has its settings; leave it out")

@@ -487,13 +487,11 @@ def resolve_config(
     asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
     algo = algo.lower() if algo.lower() in {*ALGORITHMS, AUTO} else algo
     settings = {name if name in SWITCHES else plain_name(name): value for name, value in settings.items()}
-    if asked.env.env_module is not None:  # first, as it may register the id
-        from limelight.envs.source import import_env_module  # here, because --help loads this module
-
-        import_env_module(asked.env)
-    from limelight.envs.source import resolve_env
+    from limelight.envs.source import import_env_module, resolve_env  # here, because --help loads this module
     from limelight.spaces.describe import check_spaces
 
+    if asked.env.env_module is not None:  # first, as it may register the id
+        import_env_module(asked.env)
     name = choose_preset(env_id, preset, asked.model.core, lambda: resolve_env(asked.env, factory).spaces())
     if name == "none":
         source = resolve_env(asked.env, factory)

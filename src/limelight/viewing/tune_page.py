@@ -164,7 +164,7 @@ def _by_importance(shown: TunePage) -> list[str]:
 
 
 def _legend() -> str:
-    names = {"c0": "trial", "c1": "ranked on fresh seeds", "c2": "best so far"}
+    names = {"c0": "trial", "c1": "ranked on fresh seeds", "c2": "best so far", "c7": "pruned, failed or lost"}
     keys = "".join(f'<span><i class="key" style="color:var(--{k})"></i>{text}</span>' for k, text in names.items())
     return f'<p class="legend">{keys}<span>○ the defaults</span></p>'
 
@@ -190,6 +190,12 @@ def _history(shown: TunePage) -> str:
     line += f"L{across(last):.1f},{y(best):.1f}"
     ticks = [(across(t), str(t)) for t in sorted({0, last // 2, last})]
     dots = "".join(_dot(shown, trial, across(trial.number), y) for trial in scored)
+    dots += "".join(
+        f'<circle class="pruned" cx="{across(trial.number):.1f}" cy="{_HEIGHT - _BOTTOM}" r="3">'
+        f"<title>trial {trial.number}: {escape(trial.error or trial.state)}</title></circle>"
+        for trial in shown.trials
+        if trial.score is None
+    )
     text = f"Score of {len(scored)} trials; the best so far rises to {compact(best)}"
     return _svg(text, _axes(scored, y, ticks) + f'<path d="{line}"/>{dots}')
 

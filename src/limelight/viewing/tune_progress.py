@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
 
-from limelight.settings.values import to_text
 from limelight.viewing.numbers import clock, compact
 
 
@@ -31,18 +29,15 @@ class TuneProgress:
         self._width = 0
         self._last_tick = 0.0
 
-    def trial(
-        self, number: int, state: str, score: float | None, error: str | None, settings: Mapping[str, Any]
-    ) -> None:
+    def trial(self, number: int, state: str, score: float | None, error: str | None) -> None:
         """Print the line of a trial that has ended."""
         self._done += state != "lost"
-        if score is not None and (self._best is None or score > self._best[1]):
+        is_best = score is not None and (self._best is None or score > self._best[1])
+        if score is not None and is_best:
             self._best = number, score
-        result = {"complete": f"score {compact(score or 0.0)}", "failed": f"failed: {error}"}.get(state, state)
-        if state == "complete" and self._best == (number, score):
-            shown = ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
-            result += f", the best so far{f': {shown}' if number else ' (the defaults)'}"
-        self.message(f"trial {number}: {result} · {self._summary()}")
+        result = state if score is None else f"score {compact(score)}{', the best so far' if is_best else ''}"
+        result = f"failed: {error}" if state == "failed" else result
+        self.message(f"trial {number}{' (the defaults)' if number == 0 else ''}: {result} · {self._summary()}")
 
     def tick(self, running: Mapping[int, float], what: str = "trial") -> None:
         """Show how much of their budget the running processes have used."""
@@ -88,7 +83,3 @@ class TuneProgress:
         if made > 0.05 and left > 0:
             rest = f" · {clock((time.monotonic() - self._started) / made * left)} left"
         return f"{self._done} of {self._total}{best}{rest}"
-
-
-def _short(value: Any) -> str:
-    return compact(value) if isinstance(value, float) else to_text(value)

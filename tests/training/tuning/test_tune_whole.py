@@ -17,6 +17,7 @@ pytest.importorskip("optuna")
 from helpers.commands import refusal
 from helpers.tuning import without_training
 from limelight.cli import main as cli
+from limelight.runners.processes.portable import only_holder
 from limelight.training.preset_file import read_preset
 from limelight.training.presets import resolve_config
 
@@ -31,7 +32,7 @@ def test_a_search_ends_with_a_ranking_a_preset_and_a_page(
     argv = ["tune", *TINY, "--trials", "9", "--best", "2", "--run-dir", str(folder), "--gae-lambda", "0.7"]
     assert cli.main(argv) == 0
     captured = capsys.readouterr()
-    assert "trial 0: score" in captured.err
+    assert "trial 0 (the defaults): score" in captured.err
     assert "9 of 9" in captured.err
     table = [line for line in captured.out.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 3
@@ -62,6 +63,19 @@ def test_a_search_ends_with_a_ranking_a_preset_and_a_page(
     assert len(out) == 1
     assert len(list((folder / "trials").glob("trial-*.yaml"))) == 11
     assert json.loads((folder / "tune.json").read_text())["options"]["trials"] == 11
+
+
+def test_two_processes_do_not_search_in_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_training(monkeypatch)
+    folder = tmp_path / "tune"
+    assert cli.main(["tune", *TINY, "--trials", "1", "--run-dir", str(folder), "--quiet"]) == 0
+    capsys.readouterr()
+    with only_holder(folder / "lock") as is_free:
+        assert is_free
+        line = refusal(capsys, "tune", "--resume", str(folder), "--quiet")
+    assert line == f"resume = {folder}: another process searches there; wait for it or end it"
 
 
 def test_a_search_of_which_every_trial_fails_says_why(

@@ -87,4 +87,4 @@ def _end(plan: Plan, study: Study, number: int, trial: RunningTrial, status: int
 def _show(display: TuneProgress, study: Study, number: int) -> None:
     """Print the line of a trial that has ended."""
     record = next(record for record in study.records() if record.number == number)
-    display.trial(number, record.state, record.score, record.error, record.settings)
+    display.trial(number, record.state, record.score, record.error)

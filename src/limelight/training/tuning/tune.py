@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from limelight.errors import ConfigError
+from limelight.runners.processes.portable import only_holder
 from limelight.runs.folder import COMMAND
 from limelight.training.loop import catch_signals
 from limelight.training.preset_file import PresetFile, write_preset
@@ -20,7 +21,7 @@ from limelight.training.tuning.trials import SCORE_IN_WORDS
 from limelight.viewing.tune_page import Dot, Row, TunePage, write_page
 from limelight.viewing.tune_progress import TuneProgress
 
-PRESET, PAGE = "preset.yaml", "tune.html"
+PRESET, PAGE, LOCK = "preset.yaml", "tune.html", "lock"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ def tune(plan: Plan, quiet: bool = False) -> TuneResult:
 
     Raises: ConfigError where no trial came to its end.
     """
+    (plan.folder / LOCK).touch()
+    with only_holder(plan.folder / LOCK) as is_free:
+        if not is_free:
+            raise ConfigError(f"resume = {plan.folder}: another process searches there; wait for it or end it")
+        return _tune_alone(plan, quiet)
+
+
+def _tune_alone(plan: Plan, quiet: bool) -> TuneResult:
     with closing(Study(plan.folder, plan.space, plan.options.pruner, plan.config.seed)) as study:
         study.lose_running()
         records = study.records()
@@ -62,6 +71,7 @@ def _tune(plan: Plan, study: Study, display: TuneProgress) -> TuneResult:
             _require_scores(records)
             ranked = train_again(plan, candidates(plan, records), display, interrupt)
         if interrupt.signal_number is None:
+            _require_ranks(ranked)
             preset = _write_preset(plan, ranked)
     page = write_page(plan.folder / PAGE, _page(plan, study, records, ranked if preset is not None else []))
     return TuneResult(plan, ranked if preset is not None else [], preset, page, interrupt.signal_number)
@@ -71,6 +81,12 @@ def _require_scores(records: Sequence[TrialRecord]) -> None:
     if not any(record.score is not None for record in records):
         reason = next((f": {record.error}" for record in records if record.error), "")
         raise ConfigError(f"tune: no trial came to its end; the first failed{reason}")
+
+
+def _require_ranks(ranked: Sequence[Ranked]) -> None:
+    if ranked[0].middle is None:
+        line = next((line for r in ranked for line in r.failed.values()), "no evaluation in the last third")
+        raise ConfigError(f"tune: no run of the ranking came to its end; the first failed: {line}")
 
 
 def _write_preset(plan: Plan, ranked: Sequence[Ranked]) -> Path:
