@@ -51,6 +51,16 @@ def test_a_trial_below_the_median_is_pruned_once_there_are_some(tmp_path: Path) 
         assert study.records()[-1].score is None
 
 
+def test_halving_ends_trials_at_its_rungs(tmp_path: Path) -> None:
+    with closing(Study(tmp_path, SPACE, "halving", 0)) as study:
+        pruned = []
+        for value in (9.0, 8.0, 7.0, 6.0, 1.0):
+            number, _ = study.ask()
+            pruned.append(study.report(number, 1, value) or study.report(number, 2, value))
+        assert pruned[0] is False
+        assert pruned[-1] is True
+
+
 def test_importance_names_the_setting_that_matters(tmp_path: Path) -> None:
     with closing(Study(tmp_path, SPACE, "none", 0)) as study:
         assert study.importances() == {}
