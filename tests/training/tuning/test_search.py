@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from helpers.tuning import objective, without_training
+from helpers.tuning import FIXED, objective, without_training
 from limelight.envs.source import resolve_env
 from limelight.settings.schema import EnvConfig
 from limelight.training.loop import Interrupt
@@ -20,7 +20,7 @@ from limelight.training.tuning.study import Study, TrialRecord
 from limelight.viewing.tune_progress import TuneProgress
 
 SOURCE = resolve_env(EnvConfig(env_id="CartPole-v1"))
-GIVEN = {"preset": "plain", "algo": "a2c", "total_timesteps": 1200}
+GIVEN = {**FIXED, "preset": "plain", "algo": "a2c", "total_timesteps": 1200}
 
 
 def plan_in(folder: Path, given: dict[str, Any] | None = None, **options: Any) -> Plan:

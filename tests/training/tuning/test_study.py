@@ -64,7 +64,7 @@ def test_halving_ends_trials_at_its_rungs(tmp_path: Path) -> None:
 def test_importance_names_the_setting_that_matters(tmp_path: Path) -> None:
     with closing(Study(tmp_path, SPACE, "none", 0)) as study:
         assert study.importances() == {}
-        for _ in range(25):
+        for _ in range(14):
             number, settings = study.ask()
             study.complete(number, 10.0 if settings["hidden_sizes"] == (64, 64) else 0.0)
         assert next(iter(study.importances())) == "hidden_sizes"

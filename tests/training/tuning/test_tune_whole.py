@@ -15,13 +15,17 @@ import pytest
 pytest.importorskip("optuna")
 
 from helpers.commands import refusal
-from helpers.tuning import without_training
+from helpers.tuning import FIXED, without_training
 from limelight.cli import main as cli
+from limelight.cli.flags import dashed
 from limelight.runners.processes.portable import only_holder
+from limelight.settings.io import load_yaml
+from limelight.settings.values import to_text
 from limelight.training.preset_file import read_preset
 from limelight.training.presets import resolve_config
 
-TINY = ["CartPole-v1", "--preset", "plain", "--algo", "a2c", "--total-timesteps", "1200", "--parallel", "2"]
+FLAGS = [word for name, value in FIXED.items() for word in (dashed(name), *to_text(value).split())]
+TINY = ["CartPole-v1", "--preset", "plain", "--algo", "a2c", "--total-timesteps", "1200", "--parallel", "2", *FLAGS]
 
 
 def test_a_search_ends_with_a_ranking_a_preset_and_a_page(
@@ -29,11 +33,11 @@ def test_a_search_ends_with_a_ranking_a_preset_and_a_page(
 ) -> None:
     without_training(monkeypatch)
     folder = tmp_path / "tune"
-    argv = ["tune", *TINY, "--trials", "9", "--best", "2", "--run-dir", str(folder), "--gae-lambda", "0.7"]
+    argv = ["tune", *TINY, "--trials", "8", "--best", "2", "--run-dir", str(folder), "--gae-lambda", "0.7"]
     assert cli.main(argv) == 0
     captured = capsys.readouterr()
     assert "trial 0 (the defaults): score" in captured.err
-    assert "9 of 9" in captured.err
+    assert "8 of 8" in captured.err
     table = [line for line in captured.out.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 3
     last = captured.out.splitlines()[-1]
@@ -46,8 +50,6 @@ def test_a_search_ends_with_a_ranking_a_preset_and_a_page(
     first = preset.found["ranking"][0]
     config = resolve_config("CartPole-v1", "auto", str(folder / "preset.yaml"), {})
     trial = folder / "ranking" / first["name"] / "seed-100000" / "config.yaml"
-    from limelight.settings.io import load_yaml
-
     assert config.algorithm == load_yaml(trial).algorithm
     assert config.optim == load_yaml(trial).optim
     # The seeds of the ranking are no trial's
@@ -58,11 +60,11 @@ def test_a_search_ends_with_a_ranking_a_preset_and_a_page(
     assert "http" not in html.replace("http-equiv", "")  # self-contained
 
     # More trials later; what is finished is not trained again
-    assert cli.main(["tune", "--resume", str(folder), "--trials", "11", "--quiet"]) == 0
+    assert cli.main(["tune", "--resume", str(folder), "--trials", "9", "--quiet"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 1
-    assert len(list((folder / "trials").glob("trial-*.yaml"))) == 11
-    assert json.loads((folder / "tune.json").read_text())["options"]["trials"] == 11
+    assert len(list((folder / "trials").glob("trial-*.yaml"))) == 9
+    assert json.loads((folder / "tune.json").read_text())["options"]["trials"] == 9
 
 
 def test_two_processes_do_not_search_in_one_folder(
