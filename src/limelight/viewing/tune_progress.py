@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ class TuneProgress:
             return
         self._last_tick = now
         shares = ", ".join(f"{what} {number} {share:.0%}" for number, share in running.items())
-        line = f"{shares or 'starting'} · {self._summary(running)}"[:200]
+        line = f"{shares or 'starting'} · {self._summary(running)}"[: shutil.get_terminal_size().columns - 1]
         print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
         self._width = len(line)
 
