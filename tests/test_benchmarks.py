@@ -786,3 +786,32 @@ def test_the_share_of_the_environments_speed_is_below_one(script: Script, tmp_pa
     script("env_share").main([*words, "--output", str(output)])
     result = json.loads(output.read_text())["results"]["Acrobot-v1"]
     assert 0.0 < result["share"] < 1.0
+
+
+# --------------------------------------------------------------------------- tune
+
+
+def test_searches_are_begun_continued_and_read(script: Script, tmp_path: Path) -> None:
+    from limelight.training.preset_file import PresetFile, write_preset
+
+    tune = script("tune")
+    for job, words in tune.JOBS.items():
+        assert tune.words_of(job, tmp_path / "new", 2) == [
+            *words,
+            "--parallel",
+            "2",
+            "--run-dir",
+            str(tmp_path / "new"),
+        ]
+    (tmp_path / "pendulum").mkdir()
+    (tmp_path / "pendulum" / "tune.json").touch()
+    assert tune.words_of("pendulum", tmp_path / "pendulum", 2)[0] == "--resume"
+    row = {"name": "defaults", "iqm": 1.5, "interval": [1.0, 2.0], "score_in_search": None}
+    path = tmp_path / "pendulum" / "preset.yaml"
+    found = {"ranking": [row]}
+    write_preset(PresetFile(str(path), "Pendulum-v1", "a2c", "none", {"gamma": 0.9}, found), "")
+    output = tmp_path / "out.json"
+    tune.main(["--jobs", "pendulum", "--folder", str(tmp_path), "--output", str(output)])
+    saved = json.loads(output.read_text())["results"]["pendulum"]
+    assert saved["settings"] == {"gamma": 0.9}
+    assert tune.table({"pendulum": saved}).splitlines()[-1] == "| Pendulum-v1 | defaults | 1.5 | 1 to 2 | – |"

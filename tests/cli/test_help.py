@@ -116,6 +116,7 @@ def test_usage_names_positional_arguments(capsys: pytest.CaptureFixture[str]) ->
     usages = [text(capsys, name, "-h").splitlines()[0].removeprefix("usage: limelight ") for name in cli.COMMANDS]
     assert usages == [
         "train [ENV_ID] [--NAME VALUE ...]",
+        "tune [ENV_ID] [--NAME VALUE ...]",
         "evaluate RUN_DIR [--NAME VALUE ...]",
         "export RUN_DIR [--NAME VALUE ...]",
         "report RUN_DIR... [--NAME VALUE ...]",

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import limelight
-from limelight.runners.commands import Command, run_commands
+from limelight.runners.commands import Command, Processes, run_commands
 
 
 def python(code: str, log: Path) -> Command:
@@ -45,6 +46,25 @@ def test_an_error_of_the_poll_leaves_no_process_behind(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_one_of_several_processes_is_ended_and_the_exits_are_told_once(tmp_path: Path) -> None:
+    with closing(Processes(os.environ)) as processes:
+        processes.start(7, python("import time; time.sleep(60)", tmp_path / "log"))
+        processes.start(3, python("raise SystemExit(4)", tmp_path / "log"))
+        assert sorted(processes.running) == [3, 7]
+        exited: dict[int, int] = {}
+        while 3 not in exited:
+            time.sleep(0.02)
+            exited |= processes.take_exited()
+        assert exited == {3: 4}
+        assert processes.running == [7]
+        processes.end(7)
+        while 7 not in exited:
+            time.sleep(0.02)
+            exited |= processes.take_exited()
+        assert exited == {3: 4, 7: -15}
+        assert processes.take_exited() == {}
+
+
 CHILD = """
 import os, signal, sys, time
 from limelight.runners.commands import exit_with_parent
@@ -58,7 +78,7 @@ while True:
 PARENT = """
 import os, sys
 from pathlib import Path
-from limelight.runners.commands import Command, run_commands
+from limelight.runners.commands import Command, Processes, run_commands
 run_commands([Command([sys.executable, "-c", {code!r}], Path({log!r}))], 1, os.environ, lambda running: True)
 """
 

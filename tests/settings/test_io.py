@@ -29,6 +29,7 @@ from limelight.settings.io import (
 )
 from limelight.settings.rules import load_valid
 from limelight.settings.schema import AtariConfig, EnvConfig, TrainConfig
+from limelight.settings.values import Choices, Range, Search
 
 
 def test_settings_touch_nothing_else_and_leave_the_original_alone() -> None:
@@ -44,9 +45,17 @@ def test_names_are_unique_over_all_sections_and_documented() -> None:
     assert len(all_settings()) == len(fields)
     source = Path(module.__file__).read_text(encoding="utf-8")
     for name in all_settings():
-        assert re.search(rf'^    {name}: .*(?:\n        .*)*\n    """.+', source, re.MULTILINE), (
+        assert re.search(rf'^    {name}: .*(?:\n        .*)*(?:\n    \].*)?\n    """.+', source, re.MULTILINE), (
             f"{name} has no docstring"
         )
+
+
+def test_a_setting_has_its_search_space_beside_its_range() -> None:
+    settings = all_settings()
+    assert settings["learning_rate"].range == Range(gt=0, le=10)
+    assert all(isinstance(mark, Search) and mark.log for mark in settings["learning_rate"].search)
+    assert settings["gamma"].search == (Choices((0.9, 0.95, 0.98, 0.99, 0.995, 0.999)),)
+    assert (settings["seed"].search, settings["preset"].search) == ((), ())
 
 
 def test_settings_of_a_section_in_a_section_are_set_by_plain_name() -> None:

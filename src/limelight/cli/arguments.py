@@ -204,6 +204,34 @@ class PushArguments:
 
 
 @dataclass(frozen=True)
+class TuneArguments:
+    """Search for settings, train the best again on fresh seeds, and write what is first as a preset (docs/tune.md).
+
+    Any setting of limelight train may be given; it then holds for every trial and is not searched. --total-timesteps is
+    the budget of a trial.
+    """
+
+    env_id: str | None = None
+    """A Gymnasium id, an Atari game, or a callable as package.module:callable."""
+    resume: Path | None = None
+    """Continue the search in this folder; only the options below can change."""
+    trials: Annotated[int, Range(ge=1, le=50_000)] = 30
+    """Trials in all, the defaults first."""
+    seconds: Annotated[float | None, Range(gt=0, le=1e6)] = None
+    """Budget of a trial in seconds of training, instead of total_timesteps."""
+    parallel: Annotated[int | None, Range(ge=1, le=1024)] = None
+    """Runs at the same time, each a process; default: one per core, or one in all if each takes all cores."""
+    best: Annotated[int, Range(ge=1, le=100)] = 3
+    """Best trials that are trained again, beside the defaults."""
+    fresh_seeds: Annotated[int, Range(ge=1, le=1000)] = 5
+    """Seeds, which no trial had, that these are trained on and ranked by."""
+    pruner: Literal["median", "halving", "none"] = "median"
+    """End a trial early that is below the median of the others at the same share of the budget, or by halving."""
+    quiet: bool = False
+    """Print only the last line."""
+
+
+@dataclass(frozen=True)
 class CleanArguments:
     """Drop the checkpoints of runs that have ended; results, videos and the best agent stay."""
 
@@ -243,9 +271,10 @@ CHECK = Syntax(
     settings=("env_kwargs", "env_module", "max_episode_steps", *OF_TRAINING),
 )
 CLEAN = Syntax("limelight clean", CleanArguments, ("run_dirs",))
+TUNE = Syntax("limelight tune", TuneArguments, ("env_id",), settings=tuple(all_settings()))
 PUSH = Syntax("limelight push", PushArguments, ("run_dir", "repo"))
 COMPLETION = Syntax("limelight completion", CompletionArguments, ("shell",))
-_ALL = (TRAIN, EVALUATE, EXPORT, PUSH, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CLEAN, CHECK, DOCTOR, COMPLETION)
+_ALL = (TRAIN, TUNE, EVALUATE, EXPORT, PUSH, REPORT, COMPARE, EXPLAIN, REPLAY, LIST, CLEAN, CHECK, DOCTOR, COMPLETION)
 SYNTAXES: dict[str, Syntax[Any]] = {syntax.prog.split()[1]: syntax for syntax in _ALL}
 
 

@@ -223,6 +223,12 @@ def _last_line(result: RunResult) -> str:
     return f"{head}{score} {after} · {where}"
 
 
+def _tune(argv: list[str]) -> int:
+    from limelight.cli.tune import tune
+
+    return tune(argv)
+
+
 def _evaluate(argv: list[str]) -> int:
     from limelight.cli.arguments import EVALUATE, evaluate_arguments
     from limelight.cli.output import stdout_reserved
@@ -431,6 +437,7 @@ def _completion(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("train [ENV_ID] [--algo NAME] ...", "train and evaluate an agent", _train),
+    "tune": Command("tune ENV_ID [--trials N] ...", "search for settings, as a preset", _tune),
     "evaluate": Command("evaluate RUN_DIR [--video] ...", "evaluate a trained agent, or watch it", _evaluate),
     "export": Command("export RUN_DIR [--output FILE] ...", "an agent as one ONNX or PyTorch file", views.export),
     "report": Command("report RUN_DIR...", "learning curves and report.html", views.report),

@@ -8,8 +8,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 POLL_SECONDS = 0.2
 WITH_PARENT = "LIMELIGHT_EXIT_WITH_PARENT"
@@ -43,28 +44,62 @@ def run_commands(
             and starts no more.
     """
     statuses: list[int | None] = [None] * len(commands)
-    waiting, running = list(range(len(commands))), dict[int, subprocess.Popen[bytes]]()
+    waiting = list(range(len(commands)))
     stopping = False
-    try:
-        while running or (waiting and not stopping):
-            while waiting and len(running) < parallel and not stopping:
+    with closing(Processes(env)) as processes:
+        while processes.running or (waiting and not stopping):
+            while waiting and len(processes.running) < parallel and not stopping:
                 place = waiting.pop(0)
-                running[place] = _start(commands[place], env)
+                processes.start(place, commands[place])
             time.sleep(POLL_SECONDS)
-            for place, process in list(running.items()):
-                if process.poll() is not None:
-                    statuses[place] = process.returncode
-                    _let_go(running.pop(place))
-            if not poll(len(running)) and not stopping:
+            for place, status in processes.take_exited().items():
+                statuses[place] = status
+            if not poll(len(processes.running)) and not stopping:
                 stopping = True
-                for process in running.values():
-                    process.terminate()
-    finally:  # a second signal or an error: none outlives this process
-        for process in running.values():
+                for place in processes.running:
+                    processes.end(place)
+    return statuses
+
+
+@final
+class Processes:
+    """Command lines that run as processes under numbers, each in a process group of its own.
+
+    ``env``: the environment variables of the processes.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def running(self) -> list[int]:
+        """Return the numbers of the processes whose exit was not taken yet."""
+        return list(self._processes)
+
+    def start(self, number: int, command: Command) -> None:
+        """Start a command under a number that no running process has."""
+        self._processes[number] = _start(command, self._env)
+
+    def take_exited(self) -> dict[int, int]:
+        """Return the exit statuses of the processes that have exited since the last call, by number."""
+        exited = {n: process for n, process in self._processes.items() if process.poll() is not None}
+        for number in exited:
+            _let_go(self._processes.pop(number))
+        return {number: process.returncode for number, process in exited.items()}
+
+    def end(self, number: int) -> None:
+        """Ask a process to end, by SIGTERM."""
+        self._processes[number].terminate()
+
+    def close(self) -> None:
+        """End all processes and wait for them: none outlives this one."""
+        for process in self._processes.values():
             process.terminate()
+        for process in self._processes.values():
             process.wait()
             _let_go(process)
-    return statuses
+        self._processes.clear()
 
 
 def _start(command: Command, env: Mapping[str, str]) -> subprocess.Popen[bytes]:

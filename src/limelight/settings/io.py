@@ -18,7 +18,7 @@ from limelight import __version__
 from limelight.errors import CheckpointError, ConfigError, did_you_mean
 from limelight.files import write_text
 from limelight.settings.schema import TrainConfig
-from limelight.settings.values import Range, coerce
+from limelight.settings.values import Choices, Range, Search, coerce
 
 _MOST_BYTES, _MOST_ALIASES, _DEEPEST = 256 << 10, 20, 50
 """Bytes of a file of settings, YAML aliases in it, and levels, above which it is refused: bounds on time and memory."""
@@ -61,6 +61,8 @@ class Setting:
     """Range of the value if it is a number."""
     default: Any
     """Default value; ``dataclasses.MISSING`` if the field is required."""
+    search: tuple[Search | Choices, ...] = ()
+    """Where ``limelight tune`` searches, by kind of run; the first that fits a run holds."""
 
     def is_under(self, section: str) -> bool:
         """Return whether ``section`` is its own section (``atari``, ``env.atari``) or an outer one (``env``)."""
@@ -83,10 +85,12 @@ def settings_of(kind: type[Any]) -> dict[str, Setting]:
         hints = typing.get_type_hints(owner, include_extras=True)
         for f in dataclasses.fields(owner):
             hint = hints[f.name]
-            kind, bounds = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint, None)
+            kind, *notes = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
             if not dataclasses.is_dataclass(kind):
                 default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-                found[f.name] = Setting(f.name, section, kind, bounds, default)
+                bounds = next((note for note in notes if isinstance(note, Range)), None)
+                search = tuple(note for note in notes if isinstance(note, Search | Choices))
+                found[f.name] = Setting(f.name, section, kind, bounds, default, search)
     return found
 
 
@@ -253,6 +257,14 @@ def save_yaml(config: TrainConfig, path: Path) -> None:
     write_text(path, text, durable=True)
 
 
+def parse_yaml(text: str) -> Any:
+    """Return the data of a text in YAML, in which ``1e4`` is a number.
+
+    Raises: yaml.YAMLError.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
 def load_yaml(path: Path) -> TrainConfig:
     """Read a ``config.yaml``.
 
@@ -264,7 +276,7 @@ def load_yaml(path: Path) -> TrainConfig:
             what = "no regular file" if status.st_size <= _MOST_BYTES else f"{status.st_size:,} bytes"
             if not stat.S_ISDIR(status.st_mode):
                 raise CheckpointError(f"{path}: {what}; settings are a file of at most {_MOST_BYTES:,} bytes")
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: no {path.name} there, so it is not a run folder") from None
     except OSError as error:

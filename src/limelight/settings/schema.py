@@ -1,4 +1,4 @@
-"""Every setting of a run: frozen dataclasses, with its range beside each field and a docstring below.
+"""Every setting of a run: frozen dataclasses, with range and search space beside each field and a docstring below.
 
 The command line, the saved ``config.yaml`` and docs/settings.md are all made from this file. A section owns the
 settings of one part of a run, and sections may lie in sections. Field names are unique across sections, so every
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from limelight.settings.values import Range
+from limelight.settings.values import Choices, Range, Search
 
 NO_STEP_BUDGET = 10**15
 """The ``total_timesteps`` of a run that only a number of episodes ends."""
@@ -54,13 +54,13 @@ class EnvConfig:
     """Module to import first because it registers the environment id."""
     max_episode_steps: Annotated[int | None, Range(ge=1)] = None
     """Time limit of an episode in environment steps, instead of the environment's own."""
-    num_envs: Annotated[int, Range(ge=1, le=65_536)] = 8
+    num_envs: Annotated[int, Range(ge=1, le=65_536), Choices((4, 8, 16, 32), only="rollouts")] = 8
     """Environments stepped together, B."""
     backend: Literal["auto", "vector", "sync", "async", "envpool", "ale"] = "auto"
     """Stepping: the environment's own vectorised class, Gymnasium's sync or async, EnvPool, ALE; auto: the fastest."""
     autoreset_mode: Literal["next_step", "same_step", "disabled"] = "next_step"
     """When a finished episode restarts. Learning is correct in all three; ``next_step`` is the cheapest."""
-    normalize_obs: bool = False
+    normalize_obs: Annotated[bool, Choices((True, False), only="reals gradients")] = False
     """Standardise float observations, or the pixels of an image, by running statistics (frozen in evaluation)."""
     image_statistics: Literal["pixel", "frame"] = "pixel"
     """Mean by which images are standardised: of each pixel, or one of the whole frame, as classic A3C scripts have."""
@@ -83,11 +83,21 @@ class AlgorithmConfig:
 
     algo: str = "a2c"
     """Name of the algorithm (``limelight list algos``); auto: a2c or ppo (docs/defaults.md)."""
-    num_steps: Annotated[int, Range(ge=1, le=65_536)] = 8
+    num_steps: Annotated[
+        int,
+        Range(ge=1, le=65_536),
+        Choices((4, 8, 16, 32, 64), only="rollouts one_update"),
+        Choices((32, 64, 128, 256), only="rollouts epochs"),
+    ] = 8
     """Environment steps per environment and update, T."""
-    gamma: Annotated[float, Range(ge=0, le=1)] = 0.99
+    gamma: Annotated[float, Range(ge=0, le=1), Choices((0.9, 0.95, 0.98, 0.99, 0.995, 0.999))] = 0.99
     """Discount factor γ."""
-    gae_lambda: Annotated[float, Range(ge=0, le=1)] = 0.95
+    gae_lambda: Annotated[
+        float,
+        Range(ge=0, le=1),
+        Choices((0.8, 0.9, 0.95, 0.98, 1.0), only="rollouts"),
+        Choices((0.5, 0.8, 0.9, 0.95), only="traces"),
+    ] = 0.95
     """λ of ``returns = gae``: 0 is TD(0), 1 is the n-step return up to the end of the rollout."""
     returns: Literal["gae", "n_step", "mc", "td0"] = "gae"
     """Return estimator: GAE(λ); n-step; Monte Carlo up to the end of episode or rollout; TD(0) (docs/returns.md)."""
@@ -95,32 +105,39 @@ class AlgorithmConfig:
     """n of ``returns = n_step``, the rewards summed before bootstrapping; none: up to the end of the rollout."""
     normalize_returns: bool = False
     """Standardise the returns over each rollout, as targets of the values and in the policy weights."""
-    noise_correlation: Annotated[float, Range(ge=0, lt=1)] = 0.0
+    noise_correlation: Annotated[float, Range(ge=0, lt=1), Choices((0.0, 0.3, 0.6, 0.9), only="continuous")] = 0.0
     """Correlation of the noise of continuous actions between consecutive steps: 0 is white noise."""
     policy_weight: Literal["advantage", "q", "td_error"] = "advantage"
     """Weight of ∇log π: the advantage, or the return estimate (``q``, plain actor-critic). With ``critic_output = q``
     q(s, a) − Σπq, q(s, a), or the return estimate − q(s, a) (``td_error``)."""
     q_bootstrap: Literal["expected_sarsa", "sarsa"] = "expected_sarsa"
     """Bootstrap of ``critic_output = q``: Σ π(a|s') q(s', a), or q(s', a) of one action that is drawn, not executed."""
-    normalize_advantages: Literal["none", "batch", "running"] = "none"
+    normalize_advantages: Annotated[
+        Literal["none", "batch", "running"], Choices(("none", "batch", "running"), only="rollouts one_update gradients")
+    ] = "none"
     """Standardisation of the policy weights: over each rollout (minibatch), by running mean and variance, or none."""
     running_decay: Annotated[float, Range(ge=0, lt=1)] = 0.99
     """Decay per update of the running mean that ``normalize_advantages = running`` subtracts."""
-    num_epochs: Annotated[int, Range(ge=1, le=1000)] = 1
+    num_epochs: Annotated[int, Range(ge=1, le=1000), Choices((4, 8, 12, 20), only="epochs")] = 1
     """Passes over each rollout."""
-    num_minibatches: Annotated[int, Range(ge=1, le=65_536)] = 1
+    num_minibatches: Annotated[
+        int,
+        Range(ge=1, le=65_536),
+        Choices((1, 2, 4), only="epochs recurrent"),
+        Choices((2, 4, 8, 16), only="epochs"),
+    ] = 1
     """Updates per pass, each from its own share of the rows; of the environments, with a recurrent core."""
-    clip_ratio: Annotated[float | None, Range(gt=0, le=1e30)] = None
+    clip_ratio: Annotated[float | None, Range(gt=0, le=1e30), Choices((0.1, 0.2, 0.3), only="epochs")] = None
     """ε: no gain from moving π(a|s)/π_old(a|s) out of [1 − ε, 1 + ε]; none: the plain policy gradient."""
     value_clip: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """c: no gain from moving V(s) by more than c from its value before the rollout's first update; none: no bound."""
     target_kl: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """Leave out the rollout's further updates once the estimate of KL(π_old ‖ π) is above 1.5 × this; none: never."""
-    ent_coef: Annotated[float, Range(ge=0, le=1e9)] = 0.01
+    ent_coef: Annotated[float, Range(ge=0, le=1e9), Choices((0.0, 1e-4, 1e-3, 3e-3, 0.01, 0.03))] = 0.01
     """Weight of the entropy bonus."""
     ent_schedule: Literal["constant", "linear"] = "constant"
     """Schedule of ``ent_coef``: constant, or linear to zero over the budget of steps or episodes."""
-    vf_coef: Annotated[float, Range(ge=0, le=1e9)] = 0.5
+    vf_coef: Annotated[float, Range(ge=0, le=1e9), Search(0.1, 1.0, log=True, only="gradients")] = 0.5
     """Weight of the value loss."""
     value_loss: Literal["mse", "huber"] = "mse"
     """Loss between values and return targets."""
@@ -128,7 +145,7 @@ class AlgorithmConfig:
     """Error at which the Huber loss turns from quadratic to linear."""
     reward_scale: Annotated[float, Range(gt=0, le=1e9)] = 1.0
     """Factor on the rewards of the learner. Reported returns stay raw."""
-    normalize_rewards: bool = False
+    normalize_rewards: Annotated[bool, Choices((True, False), only="gradients")] = False
     """Divide the rewards of the learner by the running deviation of discounted returns. Reported returns stay raw."""
     reward_clip: Annotated[float | None, Range(gt=0, le=1e30)] = None
     """Bound c: the rewards of the learner are clipped to [-c, c], before scaling. Reported returns stay raw."""
@@ -138,13 +155,19 @@ class AlgorithmConfig:
 class ModelConfig:
     """The network."""
 
-    critic: Literal["shared", "separate", "target"] = "shared"
+    critic: Annotated[
+        Literal["shared", "separate", "target"],
+        Choices(("shared", "separate"), only="rollouts gradients vectors feedforward"),
+    ] = "shared"
     """One network with two heads; two networks; or two networks and a slow copy of the critic for the targets."""
     critic_output: Literal["v", "q"] = "v"
     """Values of the critic: V(s), or q(s, a), one for each of Discrete actions (docs/algorithms/qac.md)."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
+    hidden_sizes: Annotated[tuple[int, ...], Choices(((32, 32), (64, 64), (128, 128)), only="vectors")] = (64, 64)
     """Widths of the hidden layers."""
-    activation: Literal["tanh", "relu", "elu", "silu", "leaky_relu"] = "tanh"
+    activation: Annotated[
+        Literal["tanh", "relu", "elu", "silu", "leaky_relu"],
+        Choices(("tanh", "relu", "silu"), only="vectors gradients"),
+    ] = "tanh"
     """Nonlinearity between layers."""
     layer_norm: bool = False
     """Normalise the outputs of each hidden layer to mean 0 and variance 1, before the nonlinearity; no parameters."""
@@ -157,7 +180,7 @@ class ModelConfig:
     action_std: Literal["parameter", "exp", "softplus", "softplus_std", "gsde"] = "parameter"
     """σ of continuous actions: one parameter per dimension; or a function of the state: e^output, variance
     softplus(output), σ softplus(output), or gsde, noise weights on features of the state (docs/spaces.md)."""
-    log_std_init: Annotated[float, Range(ge=-5, le=2)] = 0.0
+    log_std_init: Annotated[float, Range(ge=-5, le=2), Search(-2.0, 0.5, only="continuous gradients")] = 0.0
     """Initial log σ of continuous actions."""
     action_bounds: Literal["auto", "clip", "rescale", "squash"] = "auto"
     """Bounds of continuous actions: clip; rescale [−1, 1] to the bounds; squash by tanh; auto: rescale finite ones."""
@@ -168,9 +191,9 @@ class ModelConfig:
     """Arithmetic of convolutional layers; auto: bfloat16 for images where the processor computes in it."""
     core: Literal["feedforward", "lstm", "gru"] = "feedforward"
     """Memory between encoder and heads, for partial observations: none, an LSTM or a GRU."""
-    core_size: Annotated[int, Range(ge=1, le=65_536)] = 64
+    core_size: Annotated[int, Range(ge=1, le=65_536), Choices((32, 64, 128, 256), only="recurrent")] = 64
     """Hidden units of a recurrent core."""
-    tau: Annotated[float, Range(gt=0, le=1)] = 0.05
+    tau: Annotated[float, Range(gt=0, le=1), Search(0.005, 0.5, log=True)] = 0.05
     """Polyak factor of the target critic: target ← (1 − tau) target + tau critic."""
     target_update_every: Annotated[int, Range(ge=1)] = 1
     """Updates (or episodes) between two updates of the target critic."""
@@ -185,11 +208,16 @@ class OptimConfig:
     optimizer: Literal["rmsprop", "rmsprop_tf", "adam", "obgd"] = "rmsprop"
     """Optimizer of all parameters; ``rmsprop_tf`` has ε inside the root and a second moment that starts at 1; ``obgd``
     learns from single steps with eligibility traces and bounded steps (docs/algorithms/stream-ac.md)."""
-    learning_rate: Annotated[float, Range(gt=0, le=10)] = 7e-4
+    learning_rate: Annotated[
+        float,
+        Range(gt=0, le=10),
+        Search(1e-4, 3e-3, log=True, only="epochs gradients"),
+        Search(2e-4, 1e-2, log=True, only="gradients"),
+    ] = 7e-4
     """Step size (of the actor alone if ``critic_learning_rate`` is set)."""
     critic_learning_rate: Annotated[float | None, Range(gt=0, le=10)] = None
     """Step size of the critic's own parameters; none: ``learning_rate``."""
-    lr_schedule: Literal["constant", "linear"] = "linear"
+    lr_schedule: Annotated[Literal["constant", "linear"], Choices(("constant", "linear"), only="gradients")] = "linear"
     """Schedule of the step sizes: constant, or linear to zero over the budget of steps or episodes."""
     rms_alpha: Annotated[float, Range(ge=0, lt=1)] = 0.99
     """Decay of RMSprop's second moment."""
@@ -199,14 +227,14 @@ class OptimConfig:
     """Decay of Adam's second moment."""
     optim_eps: Annotated[float, Range(ge=1e-30, le=1)] = 1e-5
     """ε of the optimizer."""
-    max_grad_norm: Annotated[float | None, Range(gt=0, le=1e30)] = 0.5
+    max_grad_norm: Annotated[float | None, Range(gt=0, le=1e30), Choices((0.3, 0.5, 1.0, 3.0), only="gradients")] = 0.5
     """L2 norm to which gradients are clipped; none: no clipping."""
     on_nonfinite: Literal["auto", "raise", "skip", "rollback"] = "auto"
     """Reaction to NaN or an infinity: end the run, skip the update, or take the newest checkpoint's parameters; auto:
     end it, but asynchronous workers skip (docs/reliability.md)."""
-    actor_kappa: Annotated[float, Range(gt=0, le=1e6)] = 3.0
+    actor_kappa: Annotated[float, Range(gt=0, le=1e6), Search(1.0, 10.0, log=True)] = 3.0
     """κ of ``obgd`` for the actor: a larger one makes smaller steps."""
-    critic_kappa: Annotated[float, Range(gt=0, le=1e6)] = 2.0
+    critic_kappa: Annotated[float, Range(gt=0, le=1e6), Search(1.0, 10.0, log=True)] = 2.0
     """κ of ``obgd`` for the critic."""
 
 
@@ -339,7 +367,7 @@ class TrainConfig:
     """Seed of all random numbers of the run."""
     preset: str = "auto"
     """Preset: a name (``limelight list presets``); none: rules over the environment's structure; plain: the
-    algorithm's own settings; auto: by environment, else none."""
+    algorithm's own settings; auto: by environment, else none; or a file that ``limelight tune`` wrote, ``x.yaml``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the network; auto: a GPU, if there is one, for images that one process learns from."""
     run_dir: str | None = None

@@ -1,4 +1,4 @@
-"""Types and ranges of settings: their description in words, and values read from Python, YAML and the command line."""
+"""Types, ranges and search spaces of settings: in words, and values read from Python, YAML and the command line."""
 
 from __future__ import annotations
 
@@ -62,6 +62,27 @@ class Range:
         left = f"[{self.ge:.12g}" if self.ge is not None else f"({self.gt:.12g}" if self.gt is not None else "(−∞"
         right = f"{self.le:.12g}]" if self.le is not None else f"{self.lt:.12g})" if self.lt is not None else "∞)"
         return f"{left}, {right}"
+
+
+@dataclass(frozen=True)
+class Search:
+    """The interval that ``limelight tune`` searches for a number."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Search over the logarithm."""
+    only: str = ""
+    """Kinds of runs, separated by spaces, all of which a run must be (training/tuning/space.py); empty: any run."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The values that ``limelight tune`` chooses from."""
+
+    values: tuple[Any, ...]
+    only: str = ""
+    """As for :class:`Search`."""
 
 
 def options(annotation: Any) -> tuple[Any, ...]:

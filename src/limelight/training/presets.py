@@ -12,6 +12,7 @@ from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import ALIASES, SWITCHES, plain_name, with_settings
 from limelight.settings.schema import NO_STEP_BUDGET, TrainConfig
 from limelight.training.algorithms import ALGORITHMS, AUTO, Algorithm, choose_algorithm, get_algorithm
+from limelight.training.preset_file import is_preset_file, read_preset
 from limelight.training.structure import MANY_STEPS, Facts, choose_settings, explain, has_images
 
 if TYPE_CHECKING:
@@ -430,7 +431,8 @@ def choose_preset(env_id: str, preset: str, core: str = "feedforward", get_space
             return matching.name
         return "none"
     if preset not in CHOICES:
-        raise ConfigError(f"preset = {preset!r}: must be {' | '.join(CHOICES)}{did_you_mean(preset, CHOICES)}")
+        near = did_you_mean(preset, CHOICES)
+        raise ConfigError(f"preset = {preset!r}: must be {' | '.join(CHOICES)}, or the path of a .yaml file{near}")
     return preset
 
 
@@ -450,6 +452,11 @@ def explain_preset(config: TrainConfig, source: EnvSource) -> list[str]:
         rules = [f"algo {algo}: {reason}"] if config.algorithm.algo == algo else []
         rules += explain(config, choose_settings(_facts(config, source)))
         return [f"preset none: settings by the structure of the environment{not_taken} (docs/defaults.md)", *rules]
+    if is_preset_file(config.preset):
+        try:
+            return [read_preset(config.preset).describe(env_id)]
+        except ConfigError:  # the settings are those of a saved run, and the file has changed since
+            return [f"preset {config.preset}: settings of a file that is not there any more"]
     if config.preset not in PRESETS:
         return ["preset plain: the algorithm's own settings"]
     row = PRESETS[config.preset]
@@ -468,23 +475,23 @@ def resolve_config(
     Args:
         env_id: the environment.
         algo: the name of an algorithm, or auto.
-        preset: auto, none, plain or the name of a preset.
+        preset: auto, none, plain, the name of a preset, or the path of one in a file (``.yaml``).
         settings: further settings by their plain names.
         factory: makes the environment, where it is not the one that ``env_id`` names.
     Raises: ConfigError for an unknown algorithm, preset or setting; EnvError for an environment that cannot be made.
     """
+    if is_preset_file(preset):
+        return _with_file(env_id, algo, preset, settings, factory)
     if settings.get("total_episodes") is not None and not settings.keys() & _STEP_BUDGETS:
         settings = {**settings, "total_timesteps": NO_STEP_BUDGET}
     asked = with_settings(TrainConfig(), {**settings, "env_id": env_id})
     algo = algo.lower() if algo.lower() in {*ALGORITHMS, AUTO} else algo
     settings = {name if name in SWITCHES else plain_name(name): value for name, value in settings.items()}
-    if asked.env.env_module is not None:  # first, as it may register the id
-        from limelight.envs.source import import_env_module  # here, because --help loads this module
-
-        import_env_module(asked.env)
-    from limelight.envs.source import resolve_env
+    from limelight.envs.source import import_env_module, resolve_env  # here, because --help loads this module
     from limelight.spaces.describe import check_spaces
 
+    if asked.env.env_module is not None:  # first, as it may register the id
+        import_env_module(asked.env)
     name = choose_preset(env_id, preset, asked.model.core, lambda: resolve_env(asked.env, factory).spaces())
     if name == "none":
         source = resolve_env(asked.env, factory)
@@ -509,6 +516,20 @@ def resolve_config(
         # A worker's gradient is one update; several need the rows themselves
         merged = {"worker_output": "rollouts", **merged}
     return with_settings(TrainConfig(), {**merged, "env_id": env_id, "algo": algo, "preset": name})
+
+
+def _with_file(env_id: str, algo: str, path: str, settings: dict[str, Any], factory: EnvFactory | None) -> TrainConfig:
+    """Return the configuration of a run with the preset in a file: its settings count as given, below ``settings``.
+
+    Raises: ConfigError, also where another algorithm is asked for.
+    """
+    file = read_preset(path)
+    if algo.lower() not in (AUTO, file.algo.lower()):
+        raise ConfigError(f"algo = {algo}: the preset {path} was found for {file.algo}; leave one of the two out")
+    given = {name if name in SWITCHES else plain_name(name): value for name, value in settings.items()}
+    both = _with_one_estimator(file.settings, given)
+    config = resolve_config(env_id, file.algo, file.base, {**both, "preset": file.base}, factory)
+    return with_settings(config, {"preset": path})
 
 
 def names_by_rule(config: TrainConfig, source: EnvSource, given: Mapping[str, Any]) -> set[str]:

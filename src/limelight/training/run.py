@@ -121,7 +121,7 @@ def train(
     Args:
         env: a Gymnasium id, ``"package.module:callable"``, or a callable that makes an environment.
         algo: a row of :mod:`limelight.training.algorithms`; ``auto``: a2c, or ppo (docs/defaults.md).
-        preset: ``auto`` (by environment), ``none`` or a name.
+        preset: ``auto`` (by environment), ``none``, a name, or the path of a file of ``limelight tune``.
         init_agent: a run or an agent's folder to take weights and normalisation from, where they fit.
         init_from_dataset: a Minari dataset, by name or folder, that the policy imitates before the first step.
         quiet: show no progress.

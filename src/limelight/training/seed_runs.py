@@ -80,18 +80,18 @@ def new_seed_runs(config: TrainConfig, num_seeds: int, parallel: int | None, com
     """
     if config.seed + num_seeds > 2**31:
         raise ConfigError(f"seeds = {num_seeds}: seed {config.seed} leaves no room for so many below {2**31}")
-    _require_named(config)
-    parallel = parallel or _most_parallel(config)
-    config = _shared_out(config, parallel)
+    require_named(config)
+    parallel = parallel or most_parallel(config)
+    config = shared_out(config, parallel)
     name = f"{config.algorithm.algo}-{config.seed}to{config.seed + num_seeds - 1}"
     folder = new_folder(config, name)
     runs = SeedRuns(folder, dataclasses.replace(config, run_dir=None), num_seeds, parallel, {})
-    _save(runs)
+    save(runs)
     write_text(folder / COMMAND, command + "\n")
     return runs
 
 
-def _require_named(config: TrainConfig) -> None:
+def require_named(config: TrainConfig) -> None:
     """Refuse callbacks and loggers that no run could make, before there is a folder.
 
     Raises: ConfigError.
@@ -109,7 +109,7 @@ def resumed_seed_runs(folder: Path, settings: dict[str, Any], num_seeds: int | N
     if not isinstance(saved.get("seeds"), int) or not isinstance(saved.get("parallel"), int):
         raise ConfigError(f"resume = {folder}: {SEEDS} is damaged (no seeds or parallel); resume each run by itself")
     config = validate(for_resume(load_valid(folder / SETTINGS), settings))
-    _require_named(config)
+    require_named(config)
     if num_seeds is not None and num_seeds < saved["seeds"]:
         raise ConfigError(f"seeds = {num_seeds}: the folder has {saved['seeds']} already; give as many or more")
     changes = {**saved.get("changes", {}), **settings}
@@ -118,16 +118,15 @@ def resumed_seed_runs(folder: Path, settings: dict[str, Any], num_seeds: int | N
 
 def run_seeds(runs: SeedRuns, quiet: bool) -> SeedsResult:
     """Start or continue the run of every seed that is not finished; draw the report of all."""
-    _save(runs)
-    open_seeds = [seed for seed in runs.seeds() if not _is_finished(runs, seed)]
-    commands = [Command(_words(runs, seed), runs.log(seed)) for seed in open_seeds]
+    save(runs)
+    open_seeds = [seed for seed in runs.seeds() if not is_finished(runs, seed)]
+    commands = [Command(words_of(runs, seed), runs.log(seed)) for seed in open_seeds]
     display = SeedsProgress([runs.run_dir(s) for s in runs.seeds()], budget_of(runs.config), quiet)
-    threads = str(max(1, num_cores() // runs.parallel))
-    env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    env = variables(runs.parallel)
     with catch_signals() as interrupt:
 
         def poll(running: int) -> bool:
-            finished = sum(_is_finished(runs, seed) for seed in runs.seeds())
+            finished = sum(is_finished(runs, seed) for seed in runs.seeds())
             display.poll(f"seeds: {finished} of {runs.num_seeds} finished, {running} running")
             return interrupt.signal_number is None
 
@@ -136,14 +135,20 @@ def run_seeds(runs: SeedRuns, quiet: bool) -> SeedsResult:
         finally:
             display.close()
     failed = {
-        seed: _last_line(runs.log(seed))
+        seed: last_line(runs.log(seed))
         for seed, status in zip(open_seeds, statuses, strict=True)
         if status and interrupt.signal_number is None
     }
     return SeedsResult(runs, failed, _draw(runs), interrupt.signal_number)
 
 
-def _most_parallel(config: TrainConfig) -> int:
+def variables(parallel: int) -> dict[str, str]:
+    """Return the environment variables of processes of which so many share the cores."""
+    threads = str(max(1, num_cores() // parallel))
+    return {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+
+
+def most_parallel(config: TrainConfig) -> int:
     """Return how many runs fill the cores: one, where its workers or processes take all of them."""
     workers = config.workers
     if workers.runner == "ray" or (workers.asynchronous and workers.num_workers is None):
@@ -151,7 +156,7 @@ def _most_parallel(config: TrainConfig) -> int:
     return max(1, num_cores() // (workers.num_workers or 1))
 
 
-def _shared_out(config: TrainConfig, parallel: int) -> TrainConfig:
+def shared_out(config: TrainConfig, parallel: int) -> TrainConfig:
     """Return the settings with each run's share of the cores as its number of workers, where it is open."""
     workers = config.workers
     if not workers.asynchronous or workers.runner == "ray" or workers.num_workers is not None:
@@ -160,13 +165,14 @@ def _shared_out(config: TrainConfig, parallel: int) -> TrainConfig:
     return dataclasses.replace(config, workers=workers)
 
 
-def _save(runs: SeedRuns) -> None:
+def save(runs: SeedRuns) -> None:
+    """Write the settings of all runs, and how many there are."""
     save_yaml(runs.config, runs.folder / SETTINGS)
     state = {"seeds": runs.num_seeds, "parallel": runs.parallel, "changes": dict(runs.changes)}
     write_json(runs.folder / SEEDS, state)
 
 
-def _is_finished(runs: SeedRuns, seed: int) -> bool:
+def is_finished(runs: SeedRuns, seed: int) -> bool:
     """Return whether a run has come to its end, and no larger budget is asked for."""
     summary = read_json(runs.run_dir(seed) / SUMMARY)
     if summary.get("status") in ("reached_return", "stopped"):
@@ -175,7 +181,7 @@ def _is_finished(runs: SeedRuns, seed: int) -> bool:
     return summary.get("status") == "completed" and budget_of(runs.config).is_used_up(*done)
 
 
-def _words(runs: SeedRuns, seed: int) -> list[str]:
+def words_of(runs: SeedRuns, seed: int) -> list[str]:
     """Return the command that starts or continues a seed's run; one without a checkpoint is put aside first."""
     folder = runs.run_dir(seed)
     train = [sys.executable, "-m", "limelight", "train", "--quiet"]
@@ -200,7 +206,8 @@ def _unused(folder: Path) -> Path:
     return aside
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """Return the last line of the output of a run, such as its error."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     return next((line for line in reversed(lines) if line.strip()), f"see {log}")
 

@@ -27,18 +27,27 @@ GROUPS = {
 _AXES = {"steps": "environment steps", "seconds": "training time", "episodes": "training episodes"}
 
 
-def document(title: str, body: str, data: Mapping[str, Any], live_seconds: float = 0.0) -> str:
-    """Return a page. ``live_seconds``: between two looks for a newer page; 0: the page is final."""
-    css, script = (_resource(name) for name in ("report.css", "page.js"))
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+def document(title: str, body: str, data: Mapping[str, Any] | None, live_seconds: float = 0.0) -> str:
+    """Return a page.
+
+    ``data``: of its curves; None: a page without any. ``live_seconds``: between two looks for a newer page; 0: the page
+    is final.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} · Limelight</title>\n<style>\n{css}</style>\n</head>\n"
+        f"<title>{escape(title)} · Limelight</title>\n<style>\n{_resource('report.css')}</style>\n</head>\n"
         f'<body data-live="{live_seconds:g}">\n{body}\n'
-        f"<footer>Limelight {escape(__version__)}</footer>\n"
+        f"<footer>Limelight {escape(__version__)}</footer>\n{'' if data is None else _script(data)}</body>\n</html>\n"
+    )
+
+
+def _script(data: Mapping[str, Any]) -> str:
+    """Return the data of the curves, and the script that draws them."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return (
         f'<svg id="namespace" hidden></svg>\n<script type="application/json" id="data">{text}</script>\n'
-        f"<script>\n{script}</script>\n</body>\n</html>\n"
+        f"<script>\n{_resource('page.js')}</script>\n"
     )
 
 
