@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 REPOSITORY = "https://github.com/limelight-rl/limelight/blob/main/"
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
+INLINE_CODE = re.compile(r"(?<!<pre>)<code>[^<]*</code>")
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 MATHML = "http://www.w3.org/1998/Math/MathML"
 ElementTree.register_namespace("", MATHML)
@@ -35,7 +37,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Replace formulas in TeX by MathML, which browsers draw themselves, and leave out the roles of docstrings."""
+    """Replace formulas in TeX by MathML, which browsers draw themselves; leave out the roles of docstrings.
+
+    Flags in a line of text are marked: a browser would break them behind their two hyphens.
+    """
+    html = INLINE_CODE.sub(lambda code: FLAG.sub(r'<span class="flag">\g<0></span>', code[0]), html)
     return FORMULA.sub(formula, ROLE.sub("", html))
 
 

@@ -155,7 +155,7 @@ class Study:
 
     def close(self) -> None:
         """Give the database back."""
-        storage = getattr(self._study._storage, "_backend", self._study._storage)
+        storage: Any = getattr(self._study._storage, "_backend", self._study._storage)
         storage.engine.dispose()
 
 
