@@ -26,7 +26,7 @@ JOBS: dict[str, list[str]] = {
     "cartpole": [
         "CartPole-v1", "--preset", "plain", "--algo", "a2c", "--total-timesteps", "20000", "--trials", "16", *COMMON,
     ],
-    "taxi": ["Taxi-v4", "--preset", "none", "--total-timesteps", "30000", "--trials", "14", *COMMON],
+    "taxi": ["Taxi-v4", "--preset", "none", "--total-timesteps", "30000", "--trials", "40", *COMMON],
 }  # fmt: skip
 
 
