@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -113,7 +114,9 @@ def test_a_close_that_fails_is_one_note(kind: Any, expected: str, caplog: pytest
     assert expected in note
 
 
-def test_ctrl_c_is_no_fault_of_the_environment() -> None:
+def test_ctrl_c_is_no_fault_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)  # background jobs ignore it
+
     class Interrupted(Plain):
         def reward(self, action: Any) -> Any:
             raise KeyboardInterrupt

@@ -123,6 +123,7 @@ def test_the_first_signal_ends_the_run_with_a_checkpoint(number: signal.Signals,
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["total_timesteps"] == state["num_steps"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_workers_start_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     with training(tmp_path, "--num-workers", "1") as process:
         # The run's folder is made before the workers are started, whose imports take seconds.

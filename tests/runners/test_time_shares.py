@@ -149,6 +149,7 @@ class Slow:
         return env
 
 
+@pytest.mark.slow
 def test_a_slow_environment_has_most_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_no_report(monkeypatch)
     limelight.train(Slow, run_dir=str(tmp_path / "r"), **{**SHORT, "algo": "a2c", "num_envs": 2, "eval_every": 0})

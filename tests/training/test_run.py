@@ -148,7 +148,11 @@ def test_the_saved_config_runs_again_to_the_same_parameters(tmp_path: Path) -> N
         ("FrozenLake-v1", {"optimizer": "rmsprop_tf", "lr_schedule": "constant"}),
         ("CartPole-v1", {"normalize_rewards": True, "normalize_obs": True}),
         ("Pendulum-v1", {"normalize_rewards": True, "normalize_obs": True, "noise_correlation": 0.5}),
-        ("Pendulum-v1", {"action_std": "softplus", "action_bounds": "squash", "preset": "plain"}),
+        pytest.param(
+            "Pendulum-v1",
+            {"action_std": "softplus", "action_bounds": "squash", "preset": "plain"},
+            marks=pytest.mark.slow,
+        ),
         ("Pendulum-v1", {"action_std": "gsde", "noise_correlation": 0.8}),
         ("CartPole-v1", {"algo": "stream-ac", "num_envs": 1, "num_steps": 1}),
         ("Pendulum-v1", {"algo": "stream-ac", "num_envs": 1, "num_steps": 1}),

@@ -88,6 +88,7 @@ def test_writing_takes_a_bounded_share_of_the_time(
     assert len(written) > 2
 
 
+@pytest.mark.slow
 def test_long_runs_stay_small_and_keep_their_averages(tmp_path: Path, clock: SimpleNamespace) -> None:
     page = LivePage(config(total_timesteps=10**9), tmp_path, "")
     returns = np.random.default_rng(0).normal(size=30_000)

@@ -31,7 +31,7 @@ class TrainArguments:
     resume: Path | None = None
     """Continue the run in this folder; only budget, evaluation, checkpoint and log settings can change."""
     fallback: bool = False
-    """With --resume: where the newest checkpoint is damaged, take the one before."""
+    """With --resume: pass over damaged checkpoints."""
     seeds: Annotated[int | None, Range(ge=1, le=10_000)] = None
     """Train so many seeds, from --seed on: a run each in one folder, with one report (docs/seeds.md)."""
     parallel: Annotated[int | None, Range(ge=1, le=1024)] = None

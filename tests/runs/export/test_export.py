@@ -60,6 +60,7 @@ def test_an_onnx_file_has_open_axes_and_says_what_it_is(agent: limelight.Agent, 
     assert json.loads(found["inputs"]) == [{"name": "obs", "dtype": "float32", "shape": ["batch", 3]}]
 
 
+@pytest.mark.slow
 def test_a_torch_file_needs_no_limelight(agent: limelight.Agent, tmp_path: Path) -> None:
     path = tmp_path / "agent.pt2"
     exported = agent.export(path, deterministic=False)
