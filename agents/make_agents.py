@@ -56,7 +56,7 @@ RECIPES = {
         "box2d",
     ),
     "bipedalwalker": Recipe("BipedalWalker-v3 --seed 1", "box2d"),
-    "halfcheetah": Recipe("HalfCheetah-v5 --seed 1", "mujoco"),
+    "halfcheetah": Recipe("HalfCheetah-v5 --seed 2", "mujoco"),
     "pong": Recipe("ALE/Pong-v5 --algo a3c --num-workers 2 --seed 1", "atari", episodes=20),
     "breakout": Recipe("ALE/Breakout-v5 --algo a3c --num-workers 2 --seed 1", "atari", episodes=20),
 }

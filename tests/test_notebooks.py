@@ -112,6 +112,22 @@ def test_the_index_links_to_every_lesson(page: str) -> None:
 # --------------------------------------------------------------------------- each notebook
 
 
+@cache
+def lines_of_the_library() -> frozenset[str]:
+    files = (ROOT / "src" / "limelight").rglob("*.py")
+    return frozenset(line for file in files for line in file.read_text(encoding="utf-8").splitlines())
+
+
+@per_notebook(EXECUTED)
+def test_source_that_a_notebook_shows_is_the_present_source(path: Path) -> None:
+    showing = [cell for cell in code(path) if "getsource(" in cell["source"] or "show(" in cell["source"]]
+    shown = [
+        line for cell in showing for output in cell["outputs"] for text in texts(output) for line in text.splitlines()
+    ]
+    indented = [line for line in shown if (len(line) - len(line.lstrip(" "))) % 4 == 0 and line.startswith("    ")]
+    assert [line for line in indented if line not in lines_of_the_library()] == [], "execute it again"
+
+
 @per_notebook(EXECUTED)
 def test_every_cell_was_executed_in_order_and_without_an_error(path: Path) -> None:
     assert [cell["execution_count"] for cell in code(path)] == list(range(1, len(code(path)) + 1))

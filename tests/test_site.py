@@ -81,9 +81,8 @@ def test_flags_in_text_are_not_broken_behind_their_hyphens() -> None:
     text = "<p><code>limelight train --num-envs 4</code></p>"
     marked = '<p><code>limelight train <span class="flag">--num-envs</span> 4</code></p>'
     assert HOOKS["on_page_content"](text) == marked
-    assert (
-        HOOKS["on_page_content"]("<pre><code>a --num-envs 4</code></pre>") == "<pre><code>a --num-envs 4</code></pre>"
-    )
+    block = "<pre><code>limelight train --num-envs 4</code></pre>"
+    assert HOOKS["on_page_content"](block) == block
 
 
 def test_lessons_are_listed_behind_their_index() -> None:
