@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 SUFFIX = ".tmp"
 """End of the names of files that are being written; they begin with a dot."""
@@ -31,9 +32,12 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Write a text file; ``durable``: it is on the disk before it gets its name, so that no power cut empties it.
 
+    Bytes of a command line that Python could not decode (surrogates) are written as they came.
+
     Raises: OSError.
     """
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    options: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
+    with replacing(path) as temporary, temporary.open("w", **options) as file:
         file.write(text)
         if durable:
             file.flush()

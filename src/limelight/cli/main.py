@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limelight.cli import views
-from limelight.cli.output import HELP_FLAGS, notice, print_help
+from limelight.cli.output import HELP_FLAGS, notice, prepare_streams, print_help
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path:  # so that --env-module finds a package in the working directory
         sys.path.append("")  # last, so that a file named yaml.py there hides no library
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal without γ in its encoding shows a ? instead of failing
-            stream.reconfigure(errors="replace")
+    prepare_streams()
     if words[:1] in (["--help"], ["-h"], ["help"], []):
         print(_help())
         return 0 if words else USAGE_ERROR

@@ -7,13 +7,47 @@ import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limelight.cli.flags import Syntax
 
 HELP_FLAGS = ("--help", "-h", "--help-all")
+
+
+def prepare_streams() -> None:
+    """Make standard output and error usable, whatever the command was started with.
+
+    Closed ones lead nowhere; one without γ in its encoding shows a ? instead of failing; progress whose reader has left
+    (``| head``) is dropped, and the run goes on.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed; the lowest free number is the one that open returns
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for the whole command)
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="replace")
+    if sys.stderr is sys.__stderr__:
+        for method in ("write", "flush"):
+            setattr(sys.stderr, method, _dropping(getattr(sys.stderr, method)))
+
+
+def _dropping(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of standard error that sends everything nowhere once its reader has left."""
+
+    def call(*words: Any) -> Any:
+        try:
+            return method(*words)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            return None
+
+    return call
 
 
 def print_help(argv: Sequence[str], syntax: Syntax[Any]) -> bool:
