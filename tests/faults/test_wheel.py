@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.slow
 
 
 def run(*words: str, **variables: str) -> str:
