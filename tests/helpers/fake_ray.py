@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,10 +116,12 @@ class FakeActor:
 
 
 @pytest.fixture
-def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    """Replace Ray by a cluster that has room for any number of workers."""
+def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
+    """Replace Ray by a cluster that has room for any number of workers, which ignore Ctrl-C in this process."""
     fake = FakeRay()
     monkeypatch.setattr(ray_pool, "ray", fake)
     monkeypatch.setattr(ray_pool, "join", lambda config: (lambda: None, None))
     monkeypatch.setattr(ray_pool, "free_places", lambda workers: 99)
-    return fake
+    before = signal.getsignal(signal.SIGINT)
+    yield fake
+    signal.signal(signal.SIGINT, before)

@@ -38,7 +38,12 @@ def test_an_lstm_says_whether_two_cues_are_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("core", "critic"), [pytest.param("lstm", "shared", marks=pytest.mark.slow), ("gru", "shared"), ("gru", "target")]
+    ("core", "critic"),
+    [
+        pytest.param("lstm", "shared", marks=pytest.mark.slow),
+        ("gru", "shared"),
+        pytest.param("gru", "target", marks=pytest.mark.slow),
+    ],
 )
 def test_memory_answers_the_query(core: str, critic: str, tmp_path: Path) -> None:
     assert score(tmp_path, core=core, core_size=32, critic=critic) >= 0.95

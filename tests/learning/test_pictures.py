@@ -18,7 +18,7 @@ def catch() -> Catch:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"encoder": "a3c", "precision": "float32"},
+        pytest.param({"encoder": "a3c", "precision": "float32"}, marks=pytest.mark.slow),
         pytest.param({"encoder": "a3c", "precision": "bfloat16"}, marks=pytest.mark.slow),
         pytest.param(
             {"encoder": "universe", "precision": "float32", "normalize_obs": True, "core": "lstm", "core_size": 32},

@@ -155,7 +155,7 @@ def test_the_saved_config_runs_again_to_the_same_parameters(tmp_path: Path) -> N
         ),
         ("Pendulum-v1", {"action_std": "gsde", "noise_correlation": 0.8}),
         ("CartPole-v1", {"algo": "stream-ac", "num_envs": 1, "num_steps": 1}),
-        ("Pendulum-v1", {"algo": "stream-ac", "num_envs": 1, "num_steps": 1}),
+        pytest.param("Pendulum-v1", {"algo": "stream-ac", "num_envs": 1, "num_steps": 1}, marks=pytest.mark.slow),
     ],
 )
 def test_resume_continues_bit_for_bit(env_id: str, settings: dict[str, Any], tmp_path: Path) -> None:
