@@ -14,7 +14,11 @@ from helpers.manual_workers import draw_no_report
 from helpers.settings import one_line
 from limelight.errors import ConfigError
 from limelight.runners.sync import SyncRunner
+from limelight.runs.evaluation import Evaluation
+from limelight.runs.reader import read_run
 from limelight.settings.schema import NO_STEP_BUDGET
+from limelight.training.evaluator import Evaluator
+from limelight.training.loop import InterruptedRun
 from limelight.training.presets import resolve_config
 
 
@@ -135,3 +139,27 @@ def test_asynchronous_workers_end_after_a_number_of_episodes(tmp_path: Path, run
     assert result.summary["total_episodes"] == len(rows) == 40
     workers = {(int(env) // 4, worker) for *_, env, worker in rows}  # one of them may do all before the other starts
     assert workers <= {(0, "0"), (1, "1")}
+
+
+def test_an_evaluation_that_a_signal_cut_is_made_when_the_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"total_timesteps": 600, "eval_every": 200, "eval_episodes": 2, "final_episodes": 2, "num_envs": 2}
+    settings |= {"algo": "a2c", "preset": "plain", "quiet": True, "tensorboard": False}
+    limelight.train("CartPole-v1", run_dir=str(tmp_path / "whole"), **settings)
+    evaluate, calls = Evaluator.evaluate, []
+
+    def cut(self: Evaluator, step: int, seconds: float) -> Evaluation:
+        calls.append(step)
+        if len(calls) == 2:
+            raise InterruptedRun
+        return evaluate(self, step, seconds)
+
+    monkeypatch.setattr(Evaluator, "evaluate", cut)
+    cut_run = limelight.train("CartPole-v1", run_dir=str(tmp_path / "cut"), **settings)
+    assert cut_run.status == "interrupted"
+    assert limelight.resume(tmp_path / "cut", quiet=True).status == "completed"
+    assert calls == [calls[0], calls[1], calls[1], calls[3]]
+    one, other = (read_run(tmp_path / name).series("eval/mean_reward") for name in ("whole", "cut"))
+    np.testing.assert_array_equal(one.steps, other.steps)
+    np.testing.assert_array_equal(one.values, other.values)

@@ -120,6 +120,7 @@ class TrainingLoop:
         self._noted: set[str] = set()
         self._last_reported_step = 0
         self._last_evaluated_step = 0
+        self._evaluation_pending = False
         self._clock = RowClock(config.workers.asynchronous and config.workers.runner == "local")
 
     @property
@@ -152,6 +153,8 @@ class TrainingLoop:
         total = budget.timesteps
         log = Periodic(config.log.log_every, runner.num_steps)
         evaluation = Periodic(config.eval.eval_every, runner.num_steps)
+        if self._evaluation_pending and config.eval.eval_every:  # a signal has cut it before this run was resumed
+            evaluation.due = runner.num_steps
         checkpoint = Periodic(config.checkpoint.checkpoint_every, runner.num_steps)
         video = Periodic(config.log.video_every, runner.num_steps)
         while not budget.is_used_up(runner.num_steps, runner.num_episodes):
@@ -223,7 +226,9 @@ class TrainingLoop:
             )
             return False
         started = time.monotonic()
+        self._evaluation_pending = True
         result = self.evaluator.evaluate(step, self.seconds)
+        self._evaluation_pending = False
         self._last_evaluated_step = step
         seconds = time.monotonic() - started
         self._clock.evaluation += seconds
@@ -266,6 +271,7 @@ class TrainingLoop:
             "evaluator": self.evaluator.get_state(),
             "episodes": self.episodes.get_state(),
             "evaluated_at": self._last_evaluated_step,
+            "evaluation_pending": self._evaluation_pending,
             "collapse": self.collapse.get_state(),
             "callbacks": self.callbacks.get_state(),
         }
@@ -278,6 +284,7 @@ class TrainingLoop:
         self._last_reported_step = self.runner.num_steps
         self.episodes.set_state(state["episodes"])
         self._last_evaluated_step = int(state["evaluated_at"])
+        self._evaluation_pending = bool(state.get("evaluation_pending", False))
         self.collapse.set_state(state["collapse"])
         self.orders.set_state(state["orders"])
         self.callbacks.set_state(state["callbacks"], self.logger.message)
