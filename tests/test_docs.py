@@ -243,6 +243,7 @@ def tiny(function: Any) -> Any:
     return limited
 
 
+@pytest.mark.slow
 def test_the_package_of_extending_works_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

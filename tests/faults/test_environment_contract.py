@@ -285,6 +285,7 @@ def test_a_callable_without_a_name_is_kept_in_the_process_and_asked_for_in_anoth
         assert limelight.evaluate(resumed.agent, episodes=2).mean_return == 20.0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_gpu_it_began_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     limelight.train(Plain, total_timesteps=100, run_dir=str(tmp_path / "r"), **QUICK)
     config = tmp_path / "r" / "config.yaml"

@@ -133,6 +133,7 @@ def test_any_setting_can_change_and_what_begins_anew_is_said(
         assert f"{name} " in line
 
 
+@pytest.mark.slow
 def test_a_run_with_workers_goes_on_without_them(tmp_path: Path) -> None:
     asynchronous = limelight.train(
         "Acrobot-v1", algo="a3c", preset="plain", num_workers=1, total_timesteps=320, normalize_obs=True,
@@ -229,6 +230,7 @@ def test_what_callbacks_had_set_and_their_states_go_on_in_a_branch(tmp_path: Pat
     assert runs[0][-1] == 6.0, "the level of the callback, over three steps"
 
 
+@pytest.mark.slow
 def test_what_callbacks_had_set_goes_on_with_workers(tmp_path: Path) -> None:
     asynchronous = informed(tmp_path / "a", "a3c")
     child = limelight.branch(asynchronous, total_timesteps=480, run_dir=str(tmp_path / "c"), quiet=True).run_dir

@@ -101,6 +101,7 @@ def test_attributes_are_set_and_methods_called_in_every_backend(backend: str, tm
     assert set(rewards(tmp_path / "run")) == {3.0}
 
 
+@pytest.mark.slow
 def test_workers_set_attributes_and_call_methods(tmp_path: Path) -> None:
     levels = Levels()
     go(tmp_path / "run", levels, algo="a3c", num_workers=2)

@@ -102,6 +102,7 @@ def test_a_checkpoint_of_an_error_says_so_and_the_ones_before_are_kept(tmp_path:
     assert "observation[1]" in read_state(failed)["training"]["error"]
 
 
+@pytest.mark.slow
 def test_a_run_with_workers_is_replayed_with_one_and_says_so(tmp_path: Path) -> None:
     failing(tmp_path / "r", "nan", algo="a3c", num_workers=1, checkpoint_every=0)
     notes: list[str] = []

@@ -154,7 +154,7 @@ def test_the_saved_config_runs_again_to_the_same_parameters(tmp_path: Path) -> N
             marks=pytest.mark.slow,
         ),
         ("Pendulum-v1", {"action_std": "gsde", "noise_correlation": 0.8}),
-        ("CartPole-v1", {"algo": "stream-ac", "num_envs": 1, "num_steps": 1}),
+        pytest.param("CartPole-v1", {"algo": "stream-ac", "num_envs": 1, "num_steps": 1}, marks=pytest.mark.slow),
         pytest.param("Pendulum-v1", {"algo": "stream-ac", "num_envs": 1, "num_steps": 1}, marks=pytest.mark.slow),
     ],
 )
@@ -321,6 +321,7 @@ def test_a_script_without_a_guard_is_refused_before_anything_starts(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_an_asynchronous_run_leaves_all_files_and_metrics(tmp_path: Path) -> None:
     result = limelight.train(
         "CartPole-v1", algo="a3c", num_workers=2, run_dir=str(tmp_path / "r"), quiet=True, total_timesteps=4_000,
