@@ -131,7 +131,7 @@ def push(argv: list[str]) -> int:
     from limelight.runs.folder import empty_folder
     from limelight.viewing.model_card import pack
 
-    hub.require_repo(arguments.repo)
+    hub.require_repo(arguments.repo, is_uploaded=arguments.dry_run is None)
     with tempfile.TemporaryDirectory() as temporary, stdout_reserved():
         folder = Path(temporary) if arguments.dry_run is None else empty_folder(arguments.dry_run, "dry_run")
         notice(f"evaluating {arguments.run_dir} over {arguments.episodes} episodes")

@@ -49,11 +49,13 @@ def upload(folder: Path, repo: str, private: bool) -> str:
     return str(address)
 
 
-def require_repo(repo: str) -> None:
-    """Check the name of a repository.
+def require_repo(repo: str, is_uploaded: bool = True) -> None:
+    """Check the name of a repository, and that the package is installed where something is uploaded.
 
     Raises: ConfigError.
     """
+    if is_uploaded:
+        _library(repo)
     match = _NAME.fullmatch(repo)
     if match is None or match["revision"]:
         raise ConfigError(f"repo = {repo}: must be user/name, as the hub writes it")
