@@ -54,14 +54,15 @@ class FailsAtRandom(gym.Wrapper):  # type: ignore[type-arg]
 
 
 def resources() -> dict[str, int]:
-    """Return memory in KiB of this process, its open files and its child processes (Linux)."""
+    """Return memory in KiB of this process, its open files, its child processes, and names in /dev/shm (Linux)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     tracker = resource_tracker._resource_tracker._pid  # one of Python's own, which exits after this process
     children = [
         pid for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() if int(pid) != tracker
     ]
     memory = int(status["VmRSS"].split()[0])
-    return {"memory": memory, "files": len(os.listdir("/proc/self/fd")), "children": len(children)}
+    files, shared = len(os.listdir("/proc/self/fd")), len(os.listdir("/dev/shm"))
+    return {"memory": memory, "files": files, "children": len(children), "shared": shared}
 
 
 class Watch:
@@ -127,7 +128,7 @@ def soak(minutes: float, workers: int, probability: float) -> dict[str, Any]:
     counted = restarts.count
     time.sleep(1.0)
     after, wrong = resources(), []
-    for name, tolerance in (("memory", 0.1), ("files", 0.0), ("children", 0.0)):
+    for name, tolerance in (("memory", 0.1), ("files", 0.0), ("children", 0.0), ("shared", 0.0)):
         if grows([row[name] for row in watch.rows], tolerance):
             wrong.append(f"{name} grow")
     if after["children"] > before["children"]:
