@@ -54,14 +54,14 @@ class FailsAtRandom(gym.Wrapper):  # type: ignore[type-arg]
 
 
 def resources() -> dict[str, int]:
-    """Return memory in KiB of this process, its open files, its child processes, and names in /dev/shm (Linux)."""
+    """Return memory in KiB of this process, its open files, its child processes, and its names in /dev/shm (Linux)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     tracker = resource_tracker._resource_tracker._pid  # one of Python's own, which exits after this process
-    children = [
-        pid for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() if int(pid) != tracker
-    ]
+    children = {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+    children.discard(str(tracker))
     memory = int(status["VmRSS"].split()[0])
-    files, shared = len(os.listdir("/proc/self/fd")), len(os.listdir("/dev/shm"))
+    files = len(os.listdir("/proc/self/fd"))
+    shared = sum(str(os.getpid()) in name for name in os.listdir("/dev/shm"))
     return {"memory": memory, "files": files, "children": len(children), "shared": shared}
 
 

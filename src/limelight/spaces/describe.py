@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -157,7 +158,7 @@ def space_from_json(data: dict[str, Any]) -> Space[Any]:
         shape = tuple(data["shape"])
         return Box(_bounds(data["low"], shape, dtype), _bounds(data["high"], shape, dtype), shape, dtype.type)
     if kind == "Discrete":
-        return Discrete(data["n"], start=data["start"], dtype=dtype.type)
+        return _discrete(data["n"], data["start"], dtype)
     if kind == "MultiDiscrete":
         return MultiDiscrete(np.array(data["nvec"]), dtype=dtype.type, start=np.array(data["start"]))
     if kind == "MultiBinary":
@@ -170,6 +171,18 @@ def space_from_json(data: dict[str, Any]) -> Space[Any]:
         return Packed(space_from_json(data["original"]), data["mask"])
     names = ", ".join(space.__name__ for space in (*SIMPLE, Dict, Tuple, Packed))
     raise CheckpointError(f"space = {kind!r}: must be one of {names}; the saved agent is damaged")
+
+
+def _discrete(n: int, start: int, dtype: np.dtype[Any]) -> Discrete:
+    """Return the space.
+
+    Raises: CheckpointError for another dtype than int64 with Gymnasium before 1.2.2, which has no other.
+    """
+    if dtype == np.int64:
+        return Discrete(n, start=start)
+    if "dtype" not in inspect.signature(Discrete).parameters:
+        raise CheckpointError(f"a Discrete space of {dtype} needs Gymnasium 1.2.2 or newer: pip install -U gymnasium")
+    return Discrete(n, start=start, dtype=dtype.type)
 
 
 def size_of_json(data: Any) -> int:
