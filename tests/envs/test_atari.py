@@ -543,6 +543,14 @@ def test_evaluation_plays_whole_games() -> None:
     assert min(evaluation.lengths) > 100
 
 
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_evaluation_of_single_games_needs_no_settings_of_the_vector_environment(backend: str) -> None:
+    config = env_config("breakout", terminal_on_life_loss=True, env_threads=1)
+    envs = make_eval_envs(resolve_env(config), 1, EvalConfig(eval_backend=backend))
+    assert envs.name == backend
+    envs.close()
+
+
 def test_evaluation_has_as_many_games_side_by_side_whatever_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     import ale_py  # noqa: F401  (registers the second one with a vectorised class)
 

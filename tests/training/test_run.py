@@ -19,7 +19,7 @@ import pytest
 
 import limelight
 from helpers.toys import Corridor
-from limelight.errors import ConfigError, EnvError, NonFiniteError, WorkerError
+from limelight.errors import ConfigError, EnvError, LimelightError, NonFiniteError, WorkerError
 from limelight.runners.sync import SyncRunner
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.settings.io import load_yaml
@@ -398,3 +398,30 @@ def test_a_run_that_is_killed_after_a_resume_has_no_summary_of_its_first_end(tmp
         limelight.resume(folder, total_timesteps=400, quiet=True, callbacks=[Kills()])
     with pytest.raises(ConfigError):
         limelight.resume(folder, gamma=0.1, quiet=True)
+
+
+class Refuses:
+    """A callback that does not take its state back."""
+
+    def on_start(self, run: Any) -> None:
+        """Do nothing."""
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def set_state(self, state: Any) -> None:
+        raise LimelightError("of another version")
+
+
+def test_a_resume_that_is_refused_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"quiet": True, "tensorboard": False, "eval_every": 0, "final_episodes": 0}
+    folder = tmp_path / "run"
+    limelight.train(
+        "CartPole-v1", algo="a2c", total_timesteps=100, run_dir=str(folder), callbacks=[Refuses()], **options
+    )
+    names = ("summary.json", "config.yaml", "metrics.jsonl", "monitor.csv")
+    before = [(folder / name).read_bytes() for name in names]
+    with pytest.raises(LimelightError, match="of another version") as raised:
+        limelight.resume(folder, total_timesteps=400, quiet=True, callbacks=[Refuses()])
+    assert raised.value.from_callback
+    assert [(folder / name).read_bytes() for name in names] == before

@@ -257,6 +257,8 @@ def _run(
             notes = explain_run(config, source, agent, notes)
         begin = clone(agent, begin, notes.append) if isinstance(begin, Dataset) else begin
         # The folder, the evaluations and the loggers
+        if resume_from is not None and state is not None:
+            require_own(state, agent, resume_from)
         run_dir = resume_from or _new_run(config, agent, begin, command, stack)
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
@@ -314,7 +316,6 @@ def _begin(
     elif begin is not None:
         begin_with(loop, begin)
     elif state is not None:
-        require_own(state, loop.agent, loop.run_dir)
         with fitting(loop.run_dir):
             restore(loop, state)
 
@@ -601,12 +602,13 @@ def _step_of(state: dict[str, Any]) -> int:
 def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
     """Continue from a checkpoint, with a message that says so, and what is not exact about it; save the settings.
 
-    The summary of the end before is removed: a run that is killed from here on has none.
+    Once the checkpoint is accepted, the summary of the end before is removed: a run that is killed from here on has
+    none.
     """
-    save_yaml(loop.config, loop.run_dir / CONFIG)
-    (loop.run_dir / SUMMARY).unlink(missing_ok=True)
     restart_seed = derive_seed(loop.config.seed, Stream.ENV, _step_of(state))
     inexact = loop.set_state(state["training"], restart_seed)
+    save_yaml(loop.config, loop.run_dir / CONFIG)
+    (loop.run_dir / SUMMARY).unlink(missing_ok=True)
     step, episodes, budget = loop.runner.num_steps, loop.runner.num_episodes, budget_of(loop.config)
     parts = [f"resumed at step {step:,}", *_moved(state["config"], loop.config)]
     if step >= budget.timesteps:
