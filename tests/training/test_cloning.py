@@ -19,7 +19,8 @@ from limelight.runs.agent import Agent
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
 from limelight.training.cloning import Dataset, Sequences, clone, fit, likelihood, make_learner, make_sequences
-from limelight.training.run import build, prepare
+from limelight.training.prepare import prepare
+from limelight.training.run import build
 
 minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")
