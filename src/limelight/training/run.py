@@ -244,7 +244,7 @@ def _run(
         config, runner, agent = _build_or_fall_back(config, source, was_auto, notes, stack)
         if resume_from is None and not isinstance(begin, Origin):
             notes = explain_run(config, source, agent, notes)
-        begin = clone(agent, begin, notes.append) if isinstance(begin, Dataset) else begin
+        begin = _cloned(agent, begin, notes.append, interrupt) if isinstance(begin, Dataset) else begin
         # The folder, the evaluations and the loggers
         if resume_from is not None and state is not None:
             require_own(state, agent, resume_from)
@@ -277,6 +277,14 @@ def _open_folder(
     with fitting(resume_from):
         require_budget(config, state)
     return state
+
+
+def _cloned(agent: Agent, dataset: Dataset, notify: Callable[[str], None], interrupt: Interrupt) -> Donor:
+    """Return an agent that imitates a dataset; a signal ends the run at once, as there is nothing to save yet."""
+    try:
+        return clone(agent, dataset, notify, interrupt.check)
+    except InterruptedRun:
+        raise KeyboardInterrupt from None
 
 
 def _new_run(
