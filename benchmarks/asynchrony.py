@@ -49,8 +49,9 @@ class Workers:
     """Asynchronous workers as ``limelight.train`` builds them; they pause during the turns of other contenders."""
 
     def __init__(self, name: str, env_id: str, settings: dict[str, Any]) -> None:
+        from limelight.training.prepare import prepare
         from limelight.training.presets import resolve_config
-        from limelight.training.run import build, prepare
+        from limelight.training.run import build
 
         settings = {"preset": "auto", **settings, "total_timesteps": ENDLESS}
         self.name = name

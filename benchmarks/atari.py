@@ -109,8 +109,8 @@ def contenders(args: argparse.Namespace, peer: bool) -> list[Contender]:
 def shares(game: str, settings: dict[str, Any], seconds: float) -> dict[str, float]:
     """Return the shares of one worker's time: environment steps, acting, gradients, optimizer, and the rest."""
     from limelight.runners.actor_learner import make_actor_learner
+    from limelight.training.prepare import prepare
     from limelight.training.presets import resolve_config
-    from limelight.training.run import prepare
 
     own = {**settings, "num_workers": None, "env_threads": 1, "total_timesteps": NEVER}
     actor = make_actor_learner(prepare(resolve_config(game, "a2c", "auto", own), None), None, settings["seed"])

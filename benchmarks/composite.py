@@ -20,8 +20,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from stats import flat_settings, markdown_table, number, provenance, results_path, save_json
 
 from limelight.runners.base import Runner
+from limelight.training.prepare import prepare
 from limelight.training.presets import resolve_config
-from limelight.training.run import build, prepare
+from limelight.training.run import build
 
 ENDLESS = 1 << 40
 SETTINGS: dict[str, Any] = {"num_envs": 8, "num_steps": 5, "hidden_sizes": (64, 64), "backend": "sync", "device": "cpu"}

@@ -121,8 +121,9 @@ class Ours:
     """A runner as ``limelight.train`` builds it; no evaluation, no logging."""
 
     def __init__(self, name: str, num_steps: int, seed: int, encoder: str) -> None:
+        from limelight.training.prepare import prepare
         from limelight.training.presets import resolve_config
-        from limelight.training.run import build, prepare
+        from limelight.training.run import build
 
         self.clock = [0.0]
         factory = make_factory(name, self.clock)

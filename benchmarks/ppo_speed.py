@@ -19,8 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from limelight.runners.sync import SyncRunner
+from limelight.training.prepare import prepare
 from limelight.training.presets import resolve_config
-from limelight.training.run import build, prepare
+from limelight.training.run import build
 
 Advance = Callable[[], int]
 """Trains on; returns the environment steps taken since the start."""

@@ -70,8 +70,9 @@ class Contender:
     """A runner that takes turns with others."""
 
     def __init__(self, env_id: str, algo: str, settings: dict[str, Any]) -> None:
+        from limelight.training.prepare import prepare
         from limelight.training.presets import resolve_config
-        from limelight.training.run import build, prepare
+        from limelight.training.run import build
 
         self.config = prepare(resolve_config(env_id, algo, "plain", {**QUIET, "backend": "sync", **settings}), None)
         self.runner, _ = build(self.config, None)

@@ -61,8 +61,9 @@ def measure(job: Job, seed: int, until: int, done: Callable[[int, dict[str, Any]
     from limelight.runs.evaluation import evaluate
     from limelight.seeds import Stream, derive_seed
     from limelight.threads import single_threaded
+    from limelight.training.prepare import prepare
     from limelight.training.presets import resolve_config
-    from limelight.training.run import build, prepare
+    from limelight.training.run import build
 
     stages = [stage for stage in job.stages if stage <= until]
     if not stages:
@@ -148,8 +149,9 @@ def plain_loop(hidden: int = 128) -> Callable[[int], None]:
 
 def ours(algo: str, **settings: Any) -> Callable[[int], None]:
     """Return the updates of a run of an algorithm with one environment, between evaluations; n a call."""
+    from limelight.training.prepare import prepare
     from limelight.training.presets import resolve_config
-    from limelight.training.run import build, prepare
+    from limelight.training.run import build
 
     settings = {"device": "cpu", "total_timesteps": 100_000_000, **settings}
     runner = build(prepare(resolve_config("CartPole-v1", algo, "auto", settings), None), None)[0]

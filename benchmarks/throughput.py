@@ -95,8 +95,8 @@ class Sample:
 
 def make_config(shape: Shape, critic: str, seed: int, env_backend: str = "auto") -> TrainConfig:
     """Return Limelight's resolved configuration at ``shape``."""
+    from limelight.training.prepare import prepare
     from limelight.training.presets import resolve_config
-    from limelight.training.run import prepare
 
     own = {"num_envs": shape.num_envs, "num_steps": shape.num_steps, "critic": critic, "seed": seed}
     settings = {**shape.settings, **own, **continuous_settings(shape), "backend": env_backend}

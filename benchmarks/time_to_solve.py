@@ -24,8 +24,9 @@ Run = dict[str, Any]
 def train_and_evaluate(algo: str, settings: dict[str, Any], seed: int, total_timesteps: int, every: int) -> Run:
     """Train one seed; return after how many seconds and steps the agent first passed, and its last return."""
     from limelight.runs.evaluation import evaluate
+    from limelight.training.prepare import prepare
     from limelight.training.presets import resolve_config
-    from limelight.training.run import build, prepare, single_threaded
+    from limelight.training.run import build, single_threaded
 
     own = {**settings, "seed": seed, "total_timesteps": total_timesteps}
     config = prepare(resolve_config(ENV_ID, algo, "auto", own), None)

@@ -27,8 +27,9 @@ def run_seed(env_id: str, variant: Variant, steps: int, seed: int) -> dict[str, 
     from limelight.runners.base import Runner
     from limelight.settings.io import with_settings
     from limelight.threads import single_threaded
+    from limelight.training.prepare import prepare
     from limelight.training.presets import resolve_config
-    from limelight.training.run import build, prepare
+    from limelight.training.run import build
 
     settings = {**variant, "total_timesteps": steps, "seed": seed, "backend": "vector"}
     config = with_settings(resolve_config(env_id, settings.pop("algo"), "auto", settings), {"eval_every": 0})

@@ -173,6 +173,10 @@ def greedy_mean(model: Any, env_id: str, episodes: int, seed: int) -> float:
     return float(returns.mean())
 
 
+Evaluate = Callable[[int, int], float]
+"""(episodes, seed) → mean return of greedy episodes."""
+
+
 def train_until(
     env_id: str,
     algo: str,
@@ -180,7 +184,7 @@ def train_until(
     seed: int,
     every: int,
     is_over: Callable[[int, float], bool],
-    is_reached: Callable[[int, float, Callable[[int, int], float]], bool],
+    is_reached: Callable[[int, float, Evaluate], bool],
 ) -> tuple[int, float]:
     """Train until one of the two says so, or to the end of the row's budget.
 
@@ -193,16 +197,31 @@ def train_until(
         seed: of the environments and of the model.
         every: environment steps between two evaluations.
         is_over: called with steps and training seconds after each step of all environments; True ends the run.
-        is_reached: called with steps, training seconds and a function (episodes, seed) → mean return of greedy
-            episodes; True ends the run.
+        is_reached: called with steps, training seconds and a function that evaluates; True ends the run.
     Returns: environment steps and training seconds (without evaluations).
+    """
+    model = make_model(env_id, algo, settings, seed)
+    watch = make_watch(every, is_over, is_reached, lambda episodes, seed: greedy_mean(model, env_id, episodes, seed))
+    model.learn(int(settings["n_timesteps"]), callback=watch)
+    model.get_env().close()
+    result: tuple[int, float] = watch.result
+    return result
+
+
+def make_watch(
+    every: int,
+    is_over: Callable[[int, float], bool],
+    is_reached: Callable[[int, float, Evaluate], bool],
+    evaluate: Evaluate,
+) -> Any:
+    """Return a callback of Stable-Baselines3 that evaluates between rollouts, with the clock stopped.
+
+    Its ``result`` is what :func:`train_until` returns, whose arguments these are.
     """
     from stable_baselines3.common.callbacks import BaseCallback
 
-    model = make_model(env_id, algo, settings, seed)
-
     class Watch(BaseCallback):  # type: ignore[misc]
-        """Evaluates between rollouts, with the clock stopped."""
+        """Holds the clock, and the step at which the next evaluation is due."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -221,7 +240,7 @@ def train_until(
                 return
             self.due = every * (steps // every + 1)
             paused = time.perf_counter()
-            self.reached = is_reached(steps, seconds, lambda n, seed: greedy_mean(model, env_id, n, seed))
+            self.reached = is_reached(steps, seconds, evaluate)
             self.started += time.perf_counter() - paused
 
         def _on_rollout_start(self) -> None:
@@ -236,7 +255,4 @@ def train_until(
                 self.evaluate_if_due()
             self.result = self.num_timesteps, self.seconds()
 
-    watch = Watch()
-    model.learn(int(settings["n_timesteps"]), callback=watch)
-    model.get_env().close()
-    return watch.result
+    return Watch()

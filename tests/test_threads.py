@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from limelight.threads import single_threaded
+from limelight.threads import one_torch_thread, single_threaded
 
 
 def smallest_halved() -> float:
@@ -24,3 +24,23 @@ def test_one_thread_without_denormals_as_long_as_it_lasts() -> None:
         assert smallest_halved() == 0.0
     assert smallest_halved() > 0.0
     assert torch.get_num_threads() == threads
+
+
+def test_a_context_within_another_leaves_it_as_it_was() -> None:
+    with single_threaded():
+        with single_threaded():
+            pass
+        assert smallest_halved() == 0.0
+        assert torch.get_num_threads() == 1
+    assert smallest_halved() > 0.0
+
+
+def test_one_thread_of_torch_for_a_single_call() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_torch_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -17,12 +17,26 @@ def single_threaded() -> Iterator[None]:
     gradient has become 0 decay to denormal numbers and stay denormal (0.9 times the smallest rounds to the smallest),
     and arithmetic with these is several times slower. NumPy follows PyTorch's setting.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    flushed = _flushes_denormal()  # by a context around this one
     torch.set_flush_denormal(True)
     try:
-        with threadpool_limits(1):
+        with one_torch_thread(), threadpool_limits(1):
             yield
     finally:
+        torch.set_flush_denormal(flushed)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let PyTorch use one thread inside this context; it costs microseconds, so that a single call can have it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
         torch.set_num_threads(before)
-        torch.set_flush_denormal(False)
+
+
+def _flushes_denormal() -> bool:
+    """Return whether this thread flushes denormal numbers to 0, which PyTorch does not tell."""
+    return torch.tensor(1e-39).mul(1.0).item() == 0.0

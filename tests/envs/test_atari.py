@@ -35,7 +35,8 @@ from limelight.errors import CheckpointError, ConfigError, EnvError
 from limelight.runs.evaluation import make_eval_envs, play
 from limelight.settings.io import with_settings
 from limelight.settings.schema import EvalConfig, TrainConfig
-from limelight.training.run import prepare, resume, train
+from limelight.training.prepare import prepare
+from limelight.training.run import resume, train
 
 pytest.importorskip("ale_py")
 STICKY: dict[str, Any] = {"sticky_actions": 0.25}
@@ -429,7 +430,7 @@ def test_threads_are_as_many_as_set_and_exit_with_the_backend() -> None:
 def test_cores_are_shared_among_workers(
     settings: dict[str, Any], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["limelight.training.run"], "num_cores", lambda: 8)
+    monkeypatch.setattr(sys.modules["limelight.training.prepare"], "num_cores", lambda: 8)
     asynchronous = {"asynchronous": True} if settings else {}
     config = with_settings(TrainConfig(), {"env_id": "pong", **settings, **asynchronous})
     assert prepare(config, None).env.atari.env_threads == threads
@@ -541,6 +542,14 @@ def test_evaluation_plays_whole_games() -> None:
     evaluation = evaluated(True)
     assert evaluation == evaluated(False)
     assert min(evaluation.lengths) > 100
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_evaluation_of_single_games_needs_no_settings_of_the_vector_environment(backend: str) -> None:
+    config = env_config("breakout", terminal_on_life_loss=True, env_threads=1)
+    envs = make_eval_envs(resolve_env(config), 1, EvalConfig(eval_backend=backend))
+    assert envs.name == backend
+    envs.close()
 
 
 def test_evaluation_has_as_many_games_side_by_side_whatever_the_id(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ from limelight.envs.source import qualified_name, resolve_env
 from limelight.envs.toy import Ring
 from limelight.errors import ConfigError, EnvError
 from limelight.settings.schema import EnvConfig
-from limelight.training import presets, run
+from limelight.training import presets
+from limelight.training.prepare import prepare
 
 RING = "limelight.envs.toy:Ring"
 COUNTED = "helpers.counted_envs:Counted"
@@ -203,7 +204,7 @@ def test_copies_of_a_check(cores: int, tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_one_copy_shows_serves_preset_and_preparation(tmp_path: Path) -> None:
     source = resolve_env(EnvConfig(qualified_name(CountedFactory)), CountedFactory(tmp_path))
     config = presets.resolve_config(source.config.env_id, "a2c", "auto", {"num_envs": 1, "backend": "sync"}, source)
-    prepared = run.prepare(config, source)
+    prepared = prepare(config, source)
     assert prepared.env.backend == "sync"
     assert copies(tmp_path) == (1, 1)
     assert source.spaces() == (Box(-1.0, 1.0, (3,)), Discrete(2))

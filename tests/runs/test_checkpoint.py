@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import limelight
-from limelight.errors import CheckpointError
+from limelight.errors import CheckpointError, ConfigError, FirstNonFiniteError, NonFiniteError
 from limelight.runs import checkpoint
 from limelight.runs.checkpoint import (
+    NUMBERS,
     checkpoints,
     describe_skipped,
+    fitting,
     has_state,
     latest_checkpoint,
     read_state,
@@ -428,3 +430,35 @@ def test_the_file_of_a_damaged_checkpoint_and_the_one_used_instead_are_named(tmp
     assert line is not None
     assert f"{newer / 'tensors.safetensors'}: damaged" in line
     assert line.endswith(f"goes on from {older.name}, the newest that is intact")
+
+
+# --------------------------------------------------------------------------- data of another form
+
+
+@pytest.mark.parametrize(
+    "read", [lambda state: state["a"], lambda state: state["n"].shape, lambda state: int(state["text"])]
+)
+def test_data_of_another_form_become_one_line_with_the_place_in_the_code(read: Callable[[Any], Any]) -> None:
+    line = r"^run: not what .* saves \(.*; test_checkpoint.py, line \d+\)$"
+    with pytest.raises(CheckpointError, match=line), fitting("run"):
+        read({"n": 1, "text": "x"})
+
+
+def test_a_fault_of_the_code_keeps_its_traceback() -> None:
+    class Own:
+        """Has no attributes."""
+
+    with pytest.raises(AttributeError), fitting("run"):
+        Own().missing  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(KeyError), fitting("run", NUMBERS):
+        {}["missing"]
+
+
+def test_an_error_of_the_library_keeps_its_kind_and_what_it_holds() -> None:
+    error = ConfigError("gamma = 2: too large")
+    error.from_callback = True
+    with pytest.raises(ConfigError, match=r"^run: gamma = 2: too large$") as raised, fitting("run"):
+        raise error
+    assert raised.value.from_callback
+    with pytest.raises(NonFiniteError, match=r"^run: loss = nan$"), fitting("run"):
+        raise FirstNonFiniteError("loss", float("nan"))

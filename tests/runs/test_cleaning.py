@@ -61,6 +61,13 @@ def test_the_only_agent_stays(unjudged: Path, capsys: pytest.CaptureFixture[str]
     assert limelight.load(unjudged)
 
 
+def test_a_damaged_best_agent_does_not_count(run: Path) -> None:
+    newest = checkpoints(run)[-1]
+    (run / "best" / "state.json").write_text("{", encoding="utf-8")
+    assert cleaning.clean(run).kept == newest
+    assert checkpoints(run) == [newest]
+
+
 def test_unfinished_runs_need_to_be_named(run: Path) -> None:
     (run / SUMMARY).unlink()
     left = cleaning.clean(run)

@@ -15,7 +15,7 @@ import limelight
 from helpers.commands import refusal
 from limelight.cli import main as cli
 from limelight.errors import ConfigError
-from limelight.runs.datasets import read_dataset
+from limelight.runs.datasets import read_dataset, record_dataset
 
 minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")
@@ -106,6 +106,16 @@ def test_composite_spaces_ends_and_images_are_kept(train: Callable[..., Path], l
     read = read_dataset("parts/my-v0", agent)
     assert [len(e.obs) for e in read] == [limit + 1] * 3
     assert [e.terminated for e in read] == [limit == 3] * 3
+
+
+def test_a_dataset_names_no_environment_that_its_id_alone_does_not_make(train: Callable[..., Path]) -> None:
+    gym.register("Sized-v0", Parts)
+    try:
+        agent = limelight.load(train("Sized-v0", env_kwargs={"limit": 2}))
+        record_dataset(agent, "sized/two-v0", episodes=1)
+        assert minari.load_dataset("sized/two-v0").spec.env_spec is None
+    finally:
+        del gym.registry["Sized-v0"]
 
 
 def test_what_cannot_be_recorded_is_one_line(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,3 +244,24 @@ def test_a_copy_goes_on_as_the_agent_does(kind: str, copied: Any) -> None:
     other.network.parameters_changed()
     assert not np.array_equal(other.value(obs), before)
     np.testing.assert_array_equal(agent.value(obs), before)
+
+
+def test_few_observations_are_computed_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, threads = make_agent(Discrete(4)), list[int]()
+    act = agent.network.act
+
+    def counted(*args: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return act(*args)
+
+    monkeypatch.setattr(agent.network, "act", counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        agent.predict(OBS[0])
+        agent.predict(OBS)
+        agent.predict(np.tile(OBS, (100, 1)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 1, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from limelight.algo.losses import mask_weights
 from limelight.runs.agent import Agent
 from limelight.settings.io import with_settings
 from limelight.settings.schema import TrainConfig
+from limelight.training import cloning
 from limelight.training.cloning import Dataset, Sequences, clone, fit, likelihood, make_learner, make_sequences
-from limelight.training.run import build, prepare
+from limelight.training.prepare import prepare
+from limelight.training.run import build
 
 minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")
@@ -140,6 +143,25 @@ def test_the_gradient_is_that_of_the_mean_log_likelihood() -> None:
             losses.append(-likelihood(learner, data, np.arange(12), 12))
             learner.flat.params[i] -= change
         assert (losses[0] - losses[1]) / 2e-3 == pytest.approx(float(found[i]), abs=2e-3)
+
+
+def test_a_signal_ends_cloning_before_there_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("cartpole/rule-v0", "CartPole-v1", balance, 2, 200)
+    update, updates = cloning._update, list[int]()
+
+    def interrupted(*args: Any) -> None:
+        updates.append(1)
+        update(*args)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(cloning, "_update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        limelight.train(
+            "CartPole-v1", algo="a2c", init_from_dataset="cartpole/rule-v0", total_timesteps=100,
+            run_dir=str(tmp_path / "run"), **STILL,
+        )  # fmt: skip
+    assert len(updates) == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_padding_counts_for_nothing() -> None:

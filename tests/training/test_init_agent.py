@@ -13,7 +13,7 @@ import pytest
 import limelight
 from helpers.settings import one_line
 from limelight.errors import CheckpointError, ConfigError
-from limelight.training.init_agent import fitting
+from limelight.training.init_agent import names_that_fit
 
 QUIET: dict[str, Any] = {
     "quiet": True, "tensorboard": False, "eval_every": 0, "final_episodes": 0, "num_envs": 2, "num_steps": 4,
@@ -97,4 +97,4 @@ def test_nothing_that_fits_is_refused_before_a_folder_is_made(donor: Path, tmp_p
 
 def test_the_parameters_of_a_layer_are_taken_over_together() -> None:
     here = {"a.weight": (2, 3), "a.bias": (2,), "b.weight": (1, 2), "b.bias": (1,), "log_std": (2,)}
-    assert fitting(here, {**here, "b.weight": (1, 5)}) == ["a.weight", "a.bias", "log_std"]
+    assert names_that_fit(here, {**here, "b.weight": (1, 5)}) == ["a.weight", "a.bias", "log_std"]

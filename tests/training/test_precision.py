@@ -27,8 +27,8 @@ from limelight.training.precision import (
     is_amd,
     prefers_bfloat16,
 )
+from limelight.training.prepare import prepare
 from limelight.training.presets import resolve_config
-from limelight.training.run import prepare
 
 IMAGE, CODES, REAL = Box(0, 255, (36, 36), np.uint8), Box(0, 10, (7, 7, 3), np.uint8), Box(-1.0, 1.0, (3,))
 AVX512, AMX = "_is_avx512_bf16_supported", "_is_amx_tile_supported"

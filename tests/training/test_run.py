@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -23,10 +22,8 @@ from limelight.errors import ConfigError, EnvError, NonFiniteError, WorkerError
 from limelight.runners.sync import SyncRunner
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.settings.io import load_yaml
-from limelight.training.presets import resolve_config
-from limelight.training.run import prepare, run
+from limelight.training.run import run
 
-run_module = importlib.import_module("limelight.training.run")
 QUICK: dict[str, Any] = {
     "quiet": True,
     "tensorboard": False,
@@ -265,17 +262,6 @@ def test_a_callable_with_discrete_observations_is_learnt(tmp_path: Path) -> None
     assert load_yaml(result.run_dir / "config.yaml").env.env_id == "helpers.toys:Corridor"
 
 
-@pytest.mark.parametrize("device", ["cuda"])
-def test_a_missing_device_is_refused(device: str, tmp_path: Path) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("there is one")
-    with pytest.raises(ConfigError, match="device = cuda"):
-        limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), device=device, **QUICK)
-    assert not (tmp_path / "r").exists()
-
-
 def test_a_used_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "mine.txt").write_text("precious")
@@ -285,25 +271,6 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------- asynchronous runs
-
-
-def test_a_saved_config_has_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "num_cores", lambda: 5)
-    assert prepare(resolve_config("CartPole-v1", "a3c", "auto", {}), None).workers.num_workers == 5
-    assert prepare(resolve_config("CartPole-v1", "a3c", "auto", {"num_workers": 3}), None).workers.num_workers == 3
-    assert prepare(resolve_config("CartPole-v1", "a2c", "auto", {}), None).workers.num_workers is None
-
-
-def test_workers_do_not_start_further_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A single process would step a slow environment in others; a worker steps it itself."""
-    make_module = importlib.import_module("limelight.envs.make")
-    monkeypatch.setattr(make_module, "num_cores", lambda: 4)
-    monkeypatch.setattr(make_module, "_step_seconds", lambda env, name: 1.0)
-    assert prepare(resolve_config("x:Corridor", "a2c", "plain", {}), Corridor).env.backend == "async"
-    one = {"num_workers": 1}  # a single process
-    assert prepare(resolve_config("x:Corridor", "a2c", "plain", one), Corridor).env.backend == "async"
-    assert prepare(resolve_config("x:Corridor", "a3c", "plain", {}), Corridor).env.backend == "sync"
-    assert prepare(resolve_config("x:Corridor", "a2c", "plain", {"runner": "ray"}), Corridor).env.backend == "sync"
 
 
 def test_a_script_without_a_guard_is_refused_before_anything_starts(
@@ -379,22 +346,3 @@ def test_interrupting_leaves_a_checkpoint_that_resumes(number: signal.Signals, t
     step = json.loads((folder / "summary.json").read_text())["total_timesteps"]
     result = limelight.resume(folder, quiet=True, total_timesteps=step + 1)
     assert result.summary["total_timesteps"] > step
-
-
-def test_a_run_that_is_killed_after_a_resume_has_no_summary_of_its_first_end(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        """Ends the run as SIGKILL would: nothing is written afterwards."""
-
-    class Kills:
-        def on_rollout(self, run: Any) -> None:
-            assert not (run.run_dir / "summary.json").exists()
-            raise Killed
-
-    options: dict[str, Any] = {"quiet": True, "tensorboard": False, "eval_every": 0, "final_episodes": 0}
-    folder = tmp_path / "run"
-    limelight.train("CartPole-v1", algo="a2c", total_timesteps=100, run_dir=str(folder), **options)
-    assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
-    with pytest.raises(Killed):
-        limelight.resume(folder, total_timesteps=400, quiet=True, callbacks=[Kills()])
-    with pytest.raises(ConfigError):
-        limelight.resume(folder, gamma=0.1, quiet=True)

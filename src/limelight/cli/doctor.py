@@ -15,7 +15,10 @@ from importlib.metadata import PackageNotFoundError, distribution, metadata, req
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from limelight.cli.arguments import DoctorArguments
 
 PACKAGE = "limelight-rl"
 LEAST_SHARED_MEMORY = 64 << 20
@@ -225,16 +228,11 @@ def _mib(size: int) -> str:
     return f"{size >> 20:,}"
 
 
-def doctor(argv: list[str]) -> int:
+def doctor(arguments: DoctorArguments) -> int:
     """Print the examination; the status is 0 if the self-test passed."""
-    from limelight.cli.arguments import DOCTOR
-    from limelight.cli.flags import parse
-    from limelight.cli.output import notice, print_help, stdout_reserved
+    from limelight.cli.output import stdout_reserved
     from limelight.runs.folder import as_json
 
-    if print_help(argv, DOCTOR):
-        return 0
-    arguments = parse(DOCTOR, argv, notice).arguments
     if not arguments.json:
         print("limelight doctor: the self-test takes some seconds", file=sys.stderr)
     with stdout_reserved():

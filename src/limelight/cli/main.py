@@ -22,7 +22,13 @@ from limelight.cli.output import HELP_FLAGS, notice, prepare_streams, print_help
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from limelight.cli.arguments import EvaluateArguments, TrainRequest
+    from limelight.cli.arguments import (
+        CompletionArguments,
+        DoctorArguments,
+        EvaluateArguments,
+        ListArguments,
+        TrainRequest,
+    )
     from limelight.runs.agent import Agent
     from limelight.runs.evaluation import Evaluation
     from limelight.runs.origin import Origin
@@ -57,7 +63,8 @@ class Command:
 
     usage: str
     summary: str
-    run: Callable[[list[str]], int]
+    run: Callable[[Any], int]
+    """Returns the exit status; see READ_WORDS for what it takes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +94,7 @@ def _run(name: str, argv: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}")
-        return COMMANDS[name].run(argv)
+        return COMMANDS[name].run(argv) if name in READ_WORDS else _run_with_arguments(name, argv)
     except WorkerError as error:
         print(f"limelight: error: {error}", file=sys.stderr)  # with the traceback of the worker
         if error.run_dir is not None:
@@ -110,6 +117,16 @@ def _run(name: str, argv: list[str]) -> int:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         print(f"limelight: error: {where}{error.strerror}", file=sys.stderr)
         return RUN_FAILED
+
+
+def _run_with_arguments(name: str, argv: list[str]) -> int:
+    """Print the help of a subcommand where ``argv`` asks for it; else run it with its arguments."""
+    from limelight.cli.arguments import SYNTAXES
+    from limelight.cli.flags import parse
+
+    if print_help(argv, SYNTAXES[name]):
+        return 0
+    return COMMANDS[name].run(parse(SYNTAXES[name], argv, notice).arguments)
 
 
 def _help() -> str:
@@ -339,13 +356,7 @@ def _evaluate_and_show(arguments: EvaluateArguments) -> tuple[Agent, Evaluation,
     return agent, evaluate(agent, env, **options), video
 
 
-def _list(argv: list[str]) -> int:
-    from limelight.cli.arguments import LIST
-    from limelight.cli.flags import parse
-
-    if print_help(argv, LIST):
-        return 0
-    arguments = parse(LIST, argv, notice).arguments
+def _list(arguments: ListArguments) -> int:
     if arguments.what == "runs":
         return views.list_runs(arguments.text or "runs", arguments.json)
     if arguments.json:
@@ -410,29 +421,25 @@ def _say_nothing(line: str) -> None:
     """Leave out the notes on a command line that has been read before."""
 
 
-def _doctor(argv: list[str]) -> int:
+def _doctor(arguments: DoctorArguments) -> int:
     from limelight.cli.doctor import doctor
 
-    return doctor(argv)
+    return doctor(arguments)
 
 
-def _completion(argv: list[str]) -> int:
-    from limelight.cli.arguments import COMPLETION
-    from limelight.cli.flags import parse
-
-    if print_help(argv, COMPLETION):
-        return 0
-    shell = parse(COMPLETION, argv, notice).arguments.shell
+def _completion(arguments: CompletionArguments) -> int:
     from limelight.cli.completion import FILES, completion
     from limelight.envs.source import known_ids
     from limelight.training.algorithms import ALGORITHMS, AUTO
     from limelight.training.presets import CHOICES
 
     names = {"env_id": known_ids(), "algo": [AUTO, *ALGORITHMS], "preset": CHOICES, "run_dir": FILES}
-    print(completion(shell, {name: command.summary for name, command in COMMANDS.items()}, names))
+    print(completion(arguments.shell, {name: command.summary for name, command in COMMANDS.items()}, names))
     return 0
 
 
+READ_WORDS = ("train", "tune", "evaluate", "check")
+"""Commands that take the words of the command line, and print their help; all others take their arguments."""
 COMMANDS: dict[str, Command] = {
     "train": Command("train [ENV_ID] [--algo NAME] ...", "train and evaluate an agent", _train),
     "tune": Command("tune ENV_ID [--trials N] ...", "search for settings, as a preset", _tune),

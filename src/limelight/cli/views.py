@@ -7,32 +7,32 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from limelight.cli.output import notice, print_help
+from limelight.cli.output import notice, stdout_reserved
+
+if TYPE_CHECKING:
+    from limelight.cli.arguments import (
+        CleanArguments,
+        CompareArguments,
+        ExplainArguments,
+        ExportArguments,
+        PushArguments,
+        ReplayArguments,
+        ReportArguments,
+    )
 
 
-def report(argv: list[str]) -> int:
+def report(arguments: ReportArguments) -> int:
     """Draw the report of runs and print its path."""
-    from limelight.cli.arguments import REPORT
-    from limelight.cli.flags import parse
-
-    if print_help(argv, REPORT):
-        return 0
-    arguments = parse(REPORT, argv, notice).arguments
     from limelight.viewing.report import write_report
 
     print(write_report(arguments.run_dirs, arguments.output, arguments.smoothing))
     return 0
 
 
-def compare(argv: list[str]) -> int:
+def compare(arguments: CompareArguments) -> int:
     """Compare groups of runs; print the tables and the folder of the files."""
-    from limelight.cli.arguments import COMPARE
-    from limelight.cli.flags import parse
-
-    if print_help(argv, COMPARE):
-        return 0
-    arguments = parse(COMPARE, argv, notice).arguments
     from limelight.viewing.compare import write_comparison
 
     folder, text = write_comparison(arguments.run_dirs, arguments.output, arguments.difference, arguments.score)
@@ -40,14 +40,8 @@ def compare(argv: list[str]) -> int:
     return 0
 
 
-def explain(argv: list[str]) -> int:
+def explain(arguments: ExplainArguments) -> int:
     """Print the diagnosis of a run, or of each run in a folder."""
-    from limelight.cli.arguments import EXPLAIN
-    from limelight.cli.flags import parse
-
-    if print_help(argv, EXPLAIN):
-        return 0
-    arguments = parse(EXPLAIN, argv, notice).arguments
     from limelight.runs.reader import read_run
     from limelight.viewing.explain import diagnosis
     from limelight.viewing.groups import run_folders
@@ -60,15 +54,8 @@ def explain(argv: list[str]) -> int:
     return 0
 
 
-def replay(argv: list[str]) -> int:
+def replay(arguments: ReplayArguments) -> int:
     """Replay a run, and print the first number that is not finite."""
-    from limelight.cli.arguments import REPLAY
-    from limelight.cli.flags import parse
-    from limelight.cli.output import stdout_reserved
-
-    if print_help(argv, REPLAY):
-        return 0
-    arguments = parse(REPLAY, argv, notice).arguments
     from limelight.training.replay import replay as replay_run
     from limelight.viewing.replay_text import replay_lines
 
@@ -79,15 +66,8 @@ def replay(argv: list[str]) -> int:
     return 0
 
 
-def export(argv: list[str]) -> int:
+def export(arguments: ExportArguments) -> int:
     """Write an agent as a file; print its difference from the agent, its inputs and its outputs."""
-    from limelight.cli.arguments import EXPORT
-    from limelight.cli.flags import parse
-    from limelight.cli.output import stdout_reserved
-
-    if print_help(argv, EXPORT):
-        return 0
-    arguments = parse(EXPORT, argv, notice).arguments
     from limelight.runs.agent import load
     from limelight.runs.export.export import default_path, scores_of
 
@@ -118,15 +98,8 @@ def list_runs(folder: str, as_json: bool) -> int:
     return 0
 
 
-def push(argv: list[str]) -> int:
+def push(arguments: PushArguments) -> int:
     """Evaluate an agent, write its card and upload both; print the address."""
-    from limelight.cli.arguments import PUSH
-    from limelight.cli.flags import parse
-    from limelight.cli.output import stdout_reserved
-
-    if print_help(argv, PUSH):
-        return 0
-    arguments = parse(PUSH, argv, notice).arguments
     from limelight.runs import hub
     from limelight.runs.folder import empty_folder
     from limelight.viewing.model_card import pack
@@ -141,14 +114,8 @@ def push(argv: list[str]) -> int:
     return 0
 
 
-def clean(argv: list[str]) -> int:
+def clean(arguments: CleanArguments) -> int:
     """Drop the checkpoints of runs, and print a line for each run."""
-    from limelight.cli.arguments import CLEAN
-    from limelight.cli.flags import parse
-
-    if print_help(argv, CLEAN):
-        return 0
-    arguments = parse(CLEAN, argv, notice).arguments
     from limelight.runs import cleaning
     from limelight.viewing.groups import run_folders
     from limelight.viewing.numbers import megabytes

@@ -160,6 +160,12 @@ def check_settings(config: EnvConfig, name: str, is_game: bool, backend: str) ->
         refuse_unused(config.atari, lives, "terminal_on_life_loss")
 
 
+def stepped_singly(config: EnvConfig) -> EnvConfig:
+    """Return ``config`` without the settings of vector environments of games, of which single copies have no use."""
+    atari = dataclasses.replace(config.atari, env_threads=None, terminal_on_life_loss=False)
+    return dataclasses.replace(config, atari=atari)
+
+
 def for_other(config: EnvConfig, env_id: str | None) -> EnvConfig:
     """Return ``config`` for another environment, of this id or of a callable, without settings that it would not use.
 

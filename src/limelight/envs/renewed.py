@@ -130,6 +130,9 @@ class RenewedProcesses(AsyncVectorEnv):
         """
         process = self.processes[i]
         process.join(_EXIT_SECONDS)
+        if process.is_alive():  # it has closed its pipe, or hangs in its exit
+            process.kill()
+            process.join()
         codes = [process.exitcode if j == i else None for j in range(self.num_envs)]
         fault = process_exit(self.copies[i].name, codes)
         self._in_a_row[i] += 1

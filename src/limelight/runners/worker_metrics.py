@@ -34,10 +34,16 @@ def env_restarts(counters: NDArray[np.int64]) -> Metrics:
     return {ENV_RESTARTS: count} if count else {}
 
 
-def mean_metrics(rows: Sequence[Metrics]) -> Metrics:
-    """Return the mean of every metric of the last row, each over the rows that have it."""
+GREATEST = frozenset({"train/reward_max"})
+"""Metrics of which the greatest over workers is reported; of all others it is the mean."""
+
+
+def combined_metrics(rows: Sequence[Metrics]) -> Metrics:
+    """Return every metric of the last row, each over the rows that have it: the mean, or the greatest one."""
     keys = rows[-1] if rows else ()
-    return {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
+    return {
+        key: float((np.max if key in GREATEST else np.mean)([row[key] for row in rows if key in row])) for key in keys
+    }
 
 
 class WorkerRates:

@@ -33,7 +33,7 @@ from limelight.runs.checkpoint import (
 from limelight.runs.export.export import export as export_agent
 from limelight.runs.folder import CONFIG, EVALUATIONS, as_folder
 from limelight.runs.hub import download, is_on_hub
-from limelight.runs.rows import RecurrentState, Row, forward, log_prob_of, probabilities_of, read_row
+from limelight.runs.rows import RecurrentState, Row, forward, log_prob_of, probabilities_of, read_row, threads_for
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import coerce
@@ -131,7 +131,8 @@ class Agent:
             deterministic = coerce("deterministic", deterministic, bool)
         policy = self._greedy if deterministic else self._sampling
         policy.recurrent_state = row.state
-        actions = policy.to_env(policy.act(row.obs, row.episode_start))
+        with threads_for(row):
+            actions = policy.to_env(policy.act(row.obs, row.episode_start))
         if policy.recurrent_state is not None:
             own = state is None and self._stateful
             state = policy.recurrent_state
@@ -185,9 +186,8 @@ class Agent:
     def _row(self, obs: Any, state: Any, episode_start: Any, action_masks: Any = None) -> Row:
         """Return the arguments of :meth:`predict` as the network takes them."""
         before = self._recurrent_state if state is None and self._stateful else state
-        row = read_row(
-            self.observation_space, self.action_space, self.model.state_size, obs, before, episode_start, action_masks
-        )
+        spaces = self.observation_space, self.action_space
+        row = read_row(*spaces, self.model.state_size, obs, before, episode_start, action_masks)
         return row._replace(obs=self.normalize(row.obs))
 
     def get_state(self) -> dict[str, Any]:

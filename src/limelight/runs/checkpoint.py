@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,10 @@ TENSORS, STATE = "tensors.safetensors", "state.json"
 _MOST_STATE, _MOST_TENSORS = 256 << 20, 16 << 30
 """Bytes of state.json and of a file of arrays above which it is not read."""
 _ARRAY_FILE = re.compile(r"array_[0-9a-f]{64}\.safetensors")
-_MALFORMED = (
-    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError, ValueError,
-    safetensors.SafetensorError,
-)  # fmt: skip
-"""What reading data of another form than expected may raise."""
+NUMBERS = (ArithmeticError, MemoryError, ValueError)
+"""What numbers that are too large, or too many, may raise where they are drawn or compared."""
+_MALFORMED = (*NUMBERS, LookupError, RecursionError, RuntimeError, TypeError, safetensors.SafetensorError)
+"""What reading data of another form than expected may raise, beside an AttributeError of plain data."""
 _DTYPES = {np.dtype(name) for name in ("bool", "float16", "float32", "float64")} | {
     np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
@@ -100,6 +100,15 @@ def has_state(folder: Path) -> bool:
     return Path(folder).is_dir() or _old(Path(folder)).is_dir()
 
 
+def is_intact(folder: Path) -> bool:
+    """Return whether :func:`read_state` can read a folder."""
+    try:
+        read_state(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
 def save_checkpoint(run_dir: Path, step: int, state: State, keep_last: int) -> Path:
     """Save ``run_dir/checkpoints/step_<step>``; once it is durable, remove all but the ``keep_last`` newest.
 
@@ -130,11 +139,7 @@ def checkpoints(run_dir: Path) -> list[Path]:
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """Return the newest checkpoint that :func:`read_state` can read, or None; damaged ones are skipped."""
-    for folder in reversed(checkpoints(run_dir)):
-        with contextlib.suppress(CheckpointError):
-            read_state(folder)
-            return folder
-    return None
+    return next((folder for folder in reversed(checkpoints(run_dir)) if is_intact(folder)), None)
 
 
 def newest_state(run_dir: Path, fallback: bool) -> tuple[Path, dict[str, Any], str | None]:
@@ -159,22 +164,37 @@ def newest_state(run_dir: Path, fallback: bool) -> tuple[Path, dict[str, Any], s
 
 
 @contextlib.contextmanager
-def fitting(place: Path | str) -> Iterator[None]:
+def fitting(place: Path | str, kinds: tuple[type[Exception], ...] = _MALFORMED) -> Iterator[None]:
     """Turn errors of a state that has another form than expected, inside this context, into one that names ``place``.
 
+    ``kinds``: the exceptions that such data may raise; all others pass, with their traceback.
     Raises: CheckpointError.
     """
     try:
         yield
-    except CheckpointError as error:
-        if str(place) in str(error):
-            raise
-        raise CheckpointError(f"{place}: {error}") from None
     except LimelightError as error:
-        raise type(error)(f"{place}: {error}") from None
-    except _MALFORMED as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CheckpointError(f"{place}: not what this version of limelight saves ({reason})") from error
+        if not (isinstance(error, CheckpointError) and str(place) in str(error)):
+            error.args = (f"{place}: {error}",)  # what else the error holds stays as it is
+        raise
+    except kinds as error:
+        raise _misfit(place, error) from error
+    except AttributeError as error:
+        if kinds is not _MALFORMED or not _is_plain(error.obj):
+            raise  # a fault of the code
+        raise _misfit(place, error) from error
+
+
+def _misfit(place: Path | str, error: Exception) -> CheckpointError:
+    """Return the error of data of another form, with the line of code that could not read it."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return CheckpointError(f"{place}: not what this version of limelight saves ({reason}; {where})")
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is one that :func:`read_state` returns."""
+    return value is None or isinstance(value, bool | int | float | str | list | dict | np.ndarray)
 
 
 def describe_skipped(run_dir: Path, newest: Path) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from limelight.errors import CheckpointError
 from limelight.runners.processes.portable import only_holder
-from limelight.runs.checkpoint import has_state, latest_checkpoint
+from limelight.runs.checkpoint import is_intact, latest_checkpoint
 from limelight.runs.folder import CONFIG, SUMMARY, read_json
 from limelight.runs.listing import FINISHED
 
@@ -22,7 +22,7 @@ class Cleaned:
     freed: int
     """Bytes of the files that were removed."""
     kept: Path | None
-    """The checkpoint that stays because it is the run's only agent; None where the best agent is saved."""
+    """The checkpoint that stays because it is the run's only agent; None where the best agent is intact."""
     reason: str | None = None
     """Why nothing was removed; None if the folder was cleaned."""
 
@@ -30,8 +30,8 @@ class Cleaned:
 def clean(folder: Path, include_unfinished: bool = False) -> Cleaned:
     """Remove the checkpoints of a run and what killed writers left; keep results, videos and the agent to evaluate.
 
-    A run without a best agent keeps its newest intact checkpoint. A run that goes on is left as it is, and so is one
-    that did not come to its end, unless ``include_unfinished``: it could not be resumed any more.
+    A run without an intact best agent keeps its newest intact checkpoint. A run that goes on is left as it is, and so
+    is one that did not come to its end, unless ``include_unfinished``: it could not be resumed any more.
 
     Raises: CheckpointError naming a file that cannot be read or removed.
     """
@@ -40,7 +40,7 @@ def clean(folder: Path, include_unfinished: bool = False) -> Cleaned:
             return Cleaned(folder, 0, None, "a process trains there")
         if not include_unfinished and read_json(folder / SUMMARY).get("status") not in FINISHED:
             return Cleaned(folder, 0, None, "not at its end, and resuming needs the checkpoints; see --unfinished")
-        kept = None if has_state(folder / "best") else latest_checkpoint(folder)
+        kept = None if is_intact(folder / "best") else latest_checkpoint(folder)
         parent = folder / "checkpoints"
         removed = [path for path in parent.iterdir() if path != kept] if parent.is_dir() else []
         removed += folder.glob(".*.tmp")

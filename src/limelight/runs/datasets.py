@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, final
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Space
 from numpy.typing import NDArray
 
 from limelight.envs.base import Step
 from limelight.errors import ConfigError
-from limelight.runs.evaluation import EnvLike, Evaluation, counts, evaluation_envs, play
+from limelight.runs.evaluation import EnvLike, Evaluation, counts, env_of, evaluation_envs, play
 from limelight.spaces.describe import describe_space, space_difference
 from limelight.spaces.packed import Packed
 
@@ -105,7 +106,8 @@ def record_dataset(
         result = play(
             envs, policy, recorder.normalize, episodes, seed, name=env_id, limits=limits, observer=recorder
         )  # fmt: skip
-    _write(minari, name, recorder.episodes, agent, env_id, "greedy" if deterministic else "sampled")
+    spec = None if env_of(agent, env)[0].env_kwargs else _spec_of(env_id, agent.observation_space)
+    _write(minari, name, recorder.episodes, agent, env_id, spec, "greedy" if deterministic else "sampled")
     return result
 
 
@@ -120,7 +122,9 @@ def _require_new(minari: Any, name: str) -> None:
         raise ConfigError(f"record_dataset = {name}: exists already; take another name, such as the next version")
 
 
-def _write(minari: Any, name: str, episodes: Sequence[Episode], agent: Agent, env_id: str, how: str) -> None:
+def _write(
+    minari: Any, name: str, episodes: Sequence[Episode], agent: Agent, env_id: str, spec: EnvSpec | None, how: str
+) -> None:
     """Write the episodes; images are stored without loss."""
     from minari.data_collector import EpisodeBuffer
 
@@ -140,7 +144,7 @@ def _write(minari: Any, name: str, episodes: Sequence[Episode], agent: Agent, en
     ]
     create = minari.create_dataset_from_buffers
     options: dict[str, Any] = {
-        "env": _spec_of(env_id, obs_space),
+        "env": spec,
         "observation_space": _original(obs_space),
         "action_space": _original(action_space),
         "algorithm_name": f"limelight {agent.config.algorithm.algo}, {how} actions",
@@ -153,12 +157,15 @@ def _write(minari: Any, name: str, episodes: Sequence[Episode], agent: Agent, en
         create(name, buffers, **options)
 
 
-def _spec_of(env_id: str, obs_space: Space[Any]) -> Any:
+def _spec_of(env_id: str, obs_space: Space[Any]) -> EnvSpec | None:
     """Return the registered environment if it gives these observations itself; None where it is wrapped."""
     spec = gym.registry.get(env_id)
     if spec is None:
         return None
-    env = gym.make(env_id)
+    try:
+        env = gym.make(env_id)
+    except Exception:  # the id alone does not make it
+        return None
     try:
         return spec if space_difference(env.observation_space, _original(obs_space)) is None else None
     finally:

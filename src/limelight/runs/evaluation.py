@@ -19,7 +19,7 @@ from limelight.algo.collector import Policy
 from limelight.envs.base import EnvBackend, Step
 from limelight.envs.episode_info import NO_INFO, EpisodeInfo, InfoNotes
 from limelight.envs.faults import how_to_fix
-from limelight.envs.games import for_other
+from limelight.envs.games import for_other, stepped_singly
 from limelight.envs.guards import pop_restarts
 from limelight.envs.make import make_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
@@ -31,6 +31,7 @@ from limelight.runs.statistics import iqm
 from limelight.settings.schema import EnvConfig, EvalConfig
 from limelight.settings.values import Range, coerce
 from limelight.spaces.describe import describe_space, space_difference
+from limelight.threads import single_threaded
 from limelight.typing import EnvFactory
 
 if TYPE_CHECKING:
@@ -300,6 +301,8 @@ def make_eval_envs(source: EnvSource, episodes: int, settings: EvalConfig, num_e
     config = dataclasses.replace(
         source.config, autoreset_mode="next_step", backend=backend, num_envs=min(episodes, most)
     )
+    if source.game is not None and backend in ("sync", "async"):
+        config = stepped_singly(config)
     envs = make_envs(config, factory=source)
     if envs.name != "async" or backend != "auto":
         return envs
@@ -312,6 +315,7 @@ def make_eval_envs(source: EnvSource, episodes: int, settings: EvalConfig, num_e
     return envs
 
 
+@single_threaded()
 def play(
     envs: EnvBackend,
     policy: Policy,
@@ -327,7 +331,7 @@ def play(
 
     Args:
         envs: environments with NEXT_STEP autoreset.
-        policy: a policy in its initial recurrent state.
+        policy: a policy in its initial recurrent state; it computes on one thread, as in training.
         normalize: returns observations as the policy takes them.
         episodes, seed: how many, and of the environments.
         watch: called at every step of the first environment.

@@ -20,7 +20,7 @@ _FILES = ("*.json", "*.safetensors")
 
 
 def is_on_hub(name: Any) -> bool:
-    """Return whether ``name`` is ``hf:user/name`` and not a folder."""
+    """Return whether ``name`` begins with ``hf:``, as no folder may."""
     return str(name).startswith(PREFIX)
 
 

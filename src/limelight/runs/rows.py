@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,10 @@ from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import Packed
 from limelight.spaces.reading import leaves_of
 from limelight.spaces.values import NUMBERS, is_masked
+from limelight.threads import one_torch_thread
 
+_FEW = 32
+"""Observations, at most, that are computed on one thread: more threads would only wait for each other."""
 RecurrentState = NDArray[np.float32]
 """Recurrent state of a policy in B episodes, [B, S]."""
 
@@ -129,11 +133,16 @@ def _require_observation(space: Space[Any], obs: Any) -> None:
         raise ValueError(f"obs: is None; the agent was trained on {describe_space(space)}")
 
 
+def threads_for(row: Row) -> AbstractContextManager[None]:
+    """Return a context with as many threads of PyTorch as are of use for these observations."""
+    return one_torch_thread() if len(row.obs) <= _FEW else nullcontext()
+
+
 def forward(model: ActorCritic, row: Row) -> Output:
     """Return the outputs of the network for B normalised observations, with T = 1."""
     device = next(model.parameters()).device
     obs = row.obs.astype(np.float32) if row.obs.dtype == np.float64 else row.obs
-    with torch.inference_mode():
+    with threads_for(row), torch.inference_mode():
         state = None if row.state is None else torch.from_numpy(row.state).to(device)
         start = torch.from_numpy(row.episode_start).to(device)[None]
         output: Output = model(torch.from_numpy(obs).to(device)[None], state, start)

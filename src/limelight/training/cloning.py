@@ -61,12 +61,14 @@ class Sequences:
         return Rollout(obs, self.actions[:, rows], none, none, none, valid, start, int(valid.sum()))
 
 
-def clone(agent: Agent, dataset: Dataset, notify: Callable[[str], None]) -> Donor:
+def clone(
+    agent: Agent, dataset: Dataset, notify: Callable[[str], None], check: Callable[[], None] = lambda: None
+) -> Donor:
     """Return an agent like ``agent`` whose policy imitates a dataset, to begin a run with.
 
     The loss is −log π(a|s), by the learner of all algorithms with Adam. The critic, and the σ of continuous actions
     where it is a parameter of its own, stay as they were initialised. The statistics of observations are those of the
-    dataset.
+    dataset. ``check`` is called before each update; it may raise, to end this.
 
     Raises: ConfigError for a dataset that is not there, is of other spaces, or holds an action out of its bounds.
     """
@@ -76,7 +78,7 @@ def clone(agent: Agent, dataset: Dataset, notify: Callable[[str], None]) -> Dono
     learner = make_learner(cloned, len(sequences.obs))
     kept = {name: p.detach().clone() for name, p in cloned.model.named_parameters() if name.endswith("log_std")}
     generator = np.random.default_rng(agent.config.seed)
-    before, after, epochs = fit(learner, sequences, generator)
+    before, after, epochs = fit(learner, sequences, generator, check)
     with torch.no_grad():
         for name, parameter in cloned.model.named_parameters():
             if name in kept:
@@ -137,10 +139,12 @@ def make_learner(agent: Agent, num_steps: int) -> Learner:
     return Learner(agent.model, algorithm, optim)
 
 
-def fit(learner: Learner, data: Sequences, generator: np.random.Generator) -> tuple[float, float, int]:
+def fit(
+    learner: Learner, data: Sequences, generator: np.random.Generator, check: Callable[[], None] = lambda: None
+) -> tuple[float, float, int]:
     """Maximise the likelihood; return that of held-out sequences before and after, and the number of epochs.
 
-    The learner is left with the parameters of the best epoch.
+    The learner is left with the parameters of the best epoch. ``check``: as for :func:`clone`.
     """
     order = generator.permutation(data.valid.shape[1])
     num_held = max(1, int(_HELD_OUT * len(order)))
@@ -152,6 +156,7 @@ def fit(learner: Learner, data: Sequences, generator: np.random.Generator) -> tu
         epoch += 1
         generator.shuffle(learnt)
         for i in range(0, len(learnt), size):
+            check()
             _update(learner, data.rollout(learnt[i : i + size]))
         found = likelihood(learner, data, held, size)
         since = 0 if found > best else since + 1

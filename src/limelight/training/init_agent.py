@@ -37,7 +37,7 @@ def read_donor(folder: Path) -> Donor:
     return Donor(str(folder), load(folder))
 
 
-def fitting(here: Mapping[str, Shape], there: Mapping[str, Shape]) -> list[str]:
+def names_that_fit(here: Mapping[str, Shape], there: Mapping[str, Shape]) -> list[str]:
     """Return the names of parameters to take over; those of a layer are taken together or not at all."""
     odd = {_layer(name) for name in here if here[name] != there.get(name)}
     return [name for name in here if _layer(name) not in odd]
@@ -53,7 +53,7 @@ def require_some(donor: Donor, agent: Agent) -> None:
     Raises: ConfigError that names the settings of the network that differ.
     """
     here, there = shapes_of(agent), shapes_of(donor.agent)
-    if any(len(here[name]) > 1 for name in fitting(here, there)):
+    if any(len(here[name]) > 1 for name in names_that_fit(here, there)):
         return
     names = [name for name, setting in all_settings().items() if setting.section == "model"]
     differing = [
@@ -70,7 +70,7 @@ def require_some(donor: Donor, agent: Agent) -> None:
 def begin_with(loop: TrainingLoop, donor: Donor) -> None:
     """Take over what fits of an agent, before the first step, with a table of it as a message."""
     here, there = loop.agent.model, dict(donor.agent.model.named_parameters())
-    taken = fitting(shapes_of(loop.agent), shapes_of(donor.agent))
+    taken = names_that_fit(shapes_of(loop.agent), shapes_of(donor.agent))
     with torch.no_grad():
         for name, parameter in here.named_parameters():
             if name in taken:

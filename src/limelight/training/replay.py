@@ -32,7 +32,8 @@ from limelight.threads import single_threaded
 from limelight.training.branch import transfer
 from limelight.training.loop import ERROR
 from limelight.training.order_history import Ordered, OrderHistory
-from limelight.training.run import build, prepare
+from limelight.training.prepare import prepare
+from limelight.training.run import build
 
 LAST_ACTIONS = 10
 _ORDERS_LOST = "what its callbacks set, called or changed is not known in full, and is left out"

@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import torch
-from gymnasium.spaces import Box, Space
 
-from limelight.envs.make import explain_backend, num_cores, try_envs
+from limelight.envs.make import try_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
-from limelight.envs.spawn import why_no_workers
 from limelight.envs.stalls import watched
-from limelight.errors import CheckpointError, ConfigError, EnvError, WorkerError
+from limelight.errors import ConfigError, EnvError, WorkerError
 from limelight.files import remove_debris
-from limelight.nn.encoders import is_builtin
 from limelight.runners.actor_learner import make_actor_learner, make_learner, reward_statistics
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.nonfinite import make_skips
-from limelight.runners.processes.portable import max_workers
 from limelight.runners.processes.runner import ProcessRunner
 from limelight.runners.sync import SyncRunner
 from limelight.runs import env_numbers
 from limelight.runs.agent import Agent, load
-from limelight.runs.checkpoint import checkpoints, fitting, has_state, newest_state
+from limelight.runs.checkpoint import fitting
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import (
     CONFIG,
@@ -49,14 +42,10 @@ from limelight.runs.folder import (
     write_json,
 )
 from limelight.runs.origin import Origin, read_origin, read_parent, write_parent
-from limelight.seeds import Stream, derive_seed
-from limelight.settings.io import for_resume, from_dict, save_yaml, with_settings
-from limelight.settings.rules import load_valid, validate
-from limelight.settings.schema import EnvConfig, EvalConfig, TrainConfig, WorkersConfig
+from limelight.settings.io import for_resume, with_settings
+from limelight.settings.rules import load_valid
+from limelight.settings.schema import TrainConfig
 from limelight.settings.values import coerce, shown
-from limelight.spaces.describe import describe_space
-from limelight.spaces.images import explain_flat_image, is_flat_image
-from limelight.spaces.packed import Packed, path_name, walk
 from limelight.threads import single_threaded
 from limelight.training.branch import begin_branch, branched, changed_settings, require_fitting
 from limelight.training.callbacks import Callback, Callbacks, load_callbacks
@@ -64,8 +53,9 @@ from limelight.training.cloning import Dataset, clone
 from limelight.training.evaluator import Evaluator
 from limelight.training.init_agent import Donor, begin_with, read_donor, require_some
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
-from limelight.training.precision import choose_device, choose_precision
-from limelight.training.presets import explain_preset, resolve_config
+from limelight.training.prepare import explain_run, prepare
+from limelight.training.presets import resolve_config
+from limelight.training.resuming import read_checkpoint, require_budget, require_own, restore, step_of
 from limelight.typing import EnvFactory
 from limelight.viewing.clients.client_logger import load_loggers, start_loggers
 from limelight.viewing.console import ConsoleLogger
@@ -73,7 +63,6 @@ from limelight.viewing.jsonl import JsonlLogger
 from limelight.viewing.live import LivePage
 from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.monitor_csv import MonitorCsvLogger
-from limelight.viewing.record import check_video
 from limelight.viewing.tensorboard import TensorBoardLogger, writes_tensorboard
 from limelight.viewing.time_spent import advice
 
@@ -255,8 +244,10 @@ def _run(
         config, runner, agent = _build_or_fall_back(config, source, was_auto, notes, stack)
         if resume_from is None and not isinstance(begin, Origin):
             notes = explain_run(config, source, agent, notes)
-        begin = clone(agent, begin, notes.append) if isinstance(begin, Dataset) else begin
+        begin = _cloned(agent, begin, notes.append, interrupt) if isinstance(begin, Dataset) else begin
         # The folder, the evaluations and the loggers
+        if resume_from is not None and state is not None:
+            require_own(state, agent, resume_from)
         run_dir = resume_from or _new_run(config, agent, begin, command, stack)
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
@@ -288,6 +279,14 @@ def _open_folder(
     return state
 
 
+def _cloned(agent: Agent, dataset: Dataset, notify: Callable[[str], None], interrupt: Interrupt) -> Donor:
+    """Return an agent that imitates a dataset; a signal ends the run at once, as there is nothing to save yet."""
+    try:
+        return clone(agent, dataset, notify, interrupt.check)
+    except InterruptedRun:
+        raise KeyboardInterrupt from None
+
+
 def _new_run(
     config: TrainConfig, agent: Agent, begin: Origin | Donor | None, command: str | None, stack: ExitStack
 ) -> Path:
@@ -314,7 +313,6 @@ def _begin(
     elif begin is not None:
         begin_with(loop, begin)
     elif state is not None:
-        require_own(state, loop.agent, loop.run_dir)
         with fitting(loop.run_dir):
             restore(loop, state)
 
@@ -377,98 +375,7 @@ def _result(
     return RunResult(loop.run_dir, status, summary, report, interrupt.signal_number, factory, saved)
 
 
-# --------------------------------------------------------------------------- before the run
-
-
-def prepare(
-    config: TrainConfig,
-    factory: EnvFactory | None,
-    notify: Callable[[str], None] = lambda note: None,
-    is_resumed: bool = False,
-) -> TrainConfig:
-    """Check ``config`` and fill in every ``auto`` that depends on the machine, so that a saved run can be repeated.
-
-    Args:
-        config: the settings.
-        factory: makes the environment, where it is not the one that ``env_id`` names.
-        notify: called with a line on each choice that was made.
-        is_resumed: the settings are those of a run that another machine may have begun.
-    Raises: ConfigError or EnvError for settings or an environment that cannot work here.
-    """
-    validate(config)
-    if config.device == "cuda" and not torch.cuda.is_available():
-        if not is_resumed:
-            raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
-        notify("device cpu: PyTorch sees no CUDA device here, where the run had cuda; it goes on, rounding otherwise")
-        config = dataclasses.replace(config, device="cpu")
-    # Workers and backend
-    workers = _prepare_workers(config)
-    has_workers = workers.asynchronous or workers.runner == "ray"
-    source = resolve_env(config.env, factory)
-    choice = explain_backend(source, may_start_workers=not has_workers)
-    if config.env.backend == "auto":
-        notify(f"backend {choice.backend}: {choice.reason}")
-    env = _prepare_env(dataclasses.replace(config.env, backend=choice.backend), workers)
-    evaluation = _prepare_evaluation(config)
-    obstacle = source.why_not_sent() if has_workers else None
-    if obstacle is not None:
-        raise ConfigError(f"algo = {config.algorithm.algo}: {obstacle}; use algo a2c, which needs no workers")
-    if config.log.video_every:
-        check_video(config.env, source, f"video_every = {config.log.video_every}")
-
-    # Device and precision
-    @functools.cache
-    def get_space() -> Space[Any]:
-        return source.spaces()[0]
-
-    device, device_note = choose_device(config.device, has_workers, config.model, get_space)
-    precision, precision_note = choose_precision(config.model, device, get_space)
-    for note in (device_note, precision_note):
-        if note is not None:
-            notify(note)
-    model = dataclasses.replace(config.model, precision=precision)
-    return dataclasses.replace(config, device=device, env=env, eval=evaluation, model=model, workers=workers)
-
-
-def _prepare_workers(config: TrainConfig) -> WorkersConfig:
-    """Return the workers' settings with their number filled in.
-
-    Raises: ConfigError if workers cannot be started here.
-    """
-    workers, algo = config.workers, config.algorithm.algo
-    if workers.runner == "ray":
-        if find_spec("ray") is None:
-            raise ConfigError("runner = ray: Ray is not installed; pip install 'limelight-rl[ray]'")
-    elif workers.asynchronous:
-        obstacle = why_no_workers()
-        if obstacle is not None:
-            raise ConfigError(f"algo = {algo}: {obstacle}; or use algo a2c, which needs no workers")
-    else:
-        return workers
-    most = max_workers() if workers.runner == "local" else None
-    if most is not None and (workers.num_workers or 0) > most:
-        raise ConfigError(
-            f"num_workers = {workers.num_workers}: Windows can supervise {most} processes at most; use fewer workers, "
-            "with more environments each (num_envs), or runner ray"
-        )
-    chosen = workers.num_workers or min(num_cores(), most or num_cores())
-    return dataclasses.replace(workers, num_workers=chosen)
-
-
-def _prepare_evaluation(config: TrainConfig) -> EvalConfig:
-    """Return the settings of evaluations with their backend filled in: the one that was set, not the one chosen."""
-    evaluation, backend = config.eval, config.env.backend
-    if evaluation.eval_backend != "auto":
-        return evaluation
-    return dataclasses.replace(evaluation, eval_backend=backend if backend in ("sync", "async") else "fastest")
-
-
-def _prepare_env(env: EnvConfig, workers: WorkersConfig) -> EnvConfig:
-    """Return the environment's settings with the threads of ALE's emulator filled in: every worker's share of cores."""
-    if env.backend != "ale" or env.atari.env_threads is not None:
-        return env
-    share = num_cores() // (workers.num_workers or 1) if workers.runner == "local" else int(workers.ray.worker_cpus)
-    return dataclasses.replace(env, atari=dataclasses.replace(env.atari, env_threads=max(1, share)))
+# --------------------------------------------------------------------------- building
 
 
 def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agent]:
@@ -493,24 +400,6 @@ def build(config: TrainConfig, factory: EnvFactory | None) -> tuple[Runner, Agen
     return ProcessRunner(config, learner, normalizer, source), agent
 
 
-def explain_run(config: TrainConfig, source: EnvSource, agent: Agent, notes: list[str]) -> list[str]:
-    """Return the lines that a new run begins with: its preset, ``notes``, and what its environment makes of it."""
-    further = (source.explain_normalizers(), explain_flattened(agent))
-    return [*explain_preset(config, source), *notes, *(note for note in further if note is not None)]
-
-
-def explain_flattened(agent: Agent) -> str | None:
-    """Return a line if observations may be images that no convolutional encoder sees; None if not."""
-    space = agent.observation_space
-    original = space.original if isinstance(space, Packed) else space
-    parts = [
-        f"{path_name(path)} {describe_space(part)} {explain_flat_image(part)}".strip()
-        for path, part in walk(original)
-        if isinstance(part, Box) and is_flat_image(part)
-    ]
-    return f"observations {'; '.join(parts)}" if parts and is_builtin(agent.config.model.encoder) else None
-
-
 def reward_threshold(config: TrainConfig) -> float | None:
     """Return the return that counts as solved: ``stop_at_return``, else the threshold in Gymnasium's registry."""
     if config.eval.stop_at_return is not None:
@@ -523,7 +412,7 @@ def make_loggers(
     config: TrainConfig, run_dir: Path, state: dict[str, Any] | None, quiet: bool, loggers: Sequence[Logger]
 ) -> Loggers:
     """Make the run's own loggers, followed by the user's; ``state``: of the checkpoint that the run continues."""
-    resume_step = None if state is None else _step_of(state)
+    resume_step = None if state is None else step_of(state)
     start_loggers(loggers, run_dir, config, resume_step)
     own: list[Logger] = [
         JsonlLogger(run_dir / METRICS, resume_step=resume_step),
@@ -542,89 +431,6 @@ def make_loggers(
         )
     )  # fmt: skip
     return Loggers([*own, *loggers])
-
-
-# --------------------------------------------------------------------------- a resumed run
-
-
-def read_checkpoint(
-    run_dir: Path, notify: Callable[[str], None] = lambda note: None, fallback: bool = False
-) -> dict[str, Any]:
-    """Read the newest checkpoint of a run; with ``fallback`` the newest intact one, and ``notify`` gets a line on it.
-
-    Raises: CheckpointError if there is none.
-    """
-    if not checkpoints(run_dir):
-        begin = f"; --init-agent {run_dir} begins a new run with its best agent" if has_state(run_dir / "best") else ""
-        raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}{begin}")
-    _, state, skipped = newest_state(run_dir, fallback)
-    if skipped is not None:
-        notify(skipped)
-    return state
-
-
-def require_own(state: Mapping[str, Any], agent: Agent, run_dir: Path) -> None:
-    """Refuse a checkpoint of another environment or network than the run's.
-
-    Raises: CheckpointError.
-    """
-    where = f"resume = {run_dir}: its newest checkpoint"
-    with fitting(where):
-        env_id, own = state["config"]["env"]["env_id"], agent.get_state()
-        if env_id != agent.config.env.env_id:
-            raise CheckpointError(f"{where} is of {env_id}, the run of {agent.config.env.env_id}; it is of another run")
-        for name in ("observation_space", "action_space"):
-            if state[name] != json.loads(json.dumps(own[name])):
-                raise CheckpointError(f"{where} has another {name} than the environment; it is of another run")
-        if len(state["params"]) != len(own["params"]):
-            counts = f"{len(state['params'])} parameters, the network {len(own['params'])}"
-            raise CheckpointError(f"{where} has {counts}; it is of another run")
-
-
-def require_budget(config: TrainConfig, state: dict[str, Any]) -> None:
-    """Refuse another budget that the checkpoint has passed already; the same one is a finished run, evaluated again.
-
-    Raises: ConfigError.
-    """
-    done = {"total_timesteps": _step_of(state), "total_episodes": int(state["training"]["episodes"]["count"])}
-    for name, number in done.items():
-        budget, before = getattr(config, name), state["config"][name]
-        if budget is not None and budget != before and budget <= number:
-            unit = name.removeprefix("total_").replace("timesteps", "steps")
-            raise ConfigError(f"{name} = {budget}: the run has done {number} {unit} already; give a larger number")
-
-
-def _step_of(state: dict[str, Any]) -> int:
-    return int(state["training"]["runner"]["num_steps"])
-
-
-def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
-    """Continue from a checkpoint, with a message that says so, and what is not exact about it; save the settings.
-
-    The summary of the end before is removed: a run that is killed from here on has none.
-    """
-    save_yaml(loop.config, loop.run_dir / CONFIG)
-    (loop.run_dir / SUMMARY).unlink(missing_ok=True)
-    restart_seed = derive_seed(loop.config.seed, Stream.ENV, _step_of(state))
-    inexact = loop.set_state(state["training"], restart_seed)
-    step, episodes, budget = loop.runner.num_steps, loop.runner.num_episodes, budget_of(loop.config)
-    parts = [f"resumed at step {step:,}", *_moved(state["config"], loop.config)]
-    if step >= budget.timesteps:
-        parts.append(f"the budget of {budget.timesteps:,} steps is used up; set total_timesteps to train further")
-    elif budget.is_used_up(step, episodes):
-        parts.append(f"the budget of {budget.episodes:,} episodes is used up; set total_episodes to train further")
-    loop.logger.message("; ".join([*parts, inexact] if inexact else parts))
-
-
-def _moved(saved: dict[str, Any], config: TrainConfig) -> list[str]:
-    """Return what another machine or command has changed, after which a run does not repeat exactly."""
-    before, after = from_dict(saved), config
-    pairs = {
-        "device": (before.device, after.device),
-        "backend": (before.env.backend, after.env.backend),
-        "num_workers": (before.workers.num_workers, after.workers.num_workers),
-    }
-    return [f"{name} was {old}, so it does not repeat exactly" for name, (old, new) in pairs.items() if old != new]
 
 
 # --------------------------------------------------------------------------- after training

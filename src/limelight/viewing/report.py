@@ -14,7 +14,7 @@ import numpy as np
 
 from limelight.errors import ConfigError
 from limelight.files import write_text
-from limelight.runs.checkpoint import fitting
+from limelight.runs.checkpoint import NUMBERS, fitting
 from limelight.runs.folder import VideoInfo
 from limelight.runs.listing import status_in_words
 from limelight.runs.origin import describe_parent
@@ -78,7 +78,7 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
     if not run_dirs:
         raise ConfigError("run_dirs: empty; give at least one run folder")
     runs = [read_run(path) for folder in run_dirs for path in run_folders(Path(folder))]
-    with fitting(", ".join(str(run.folder) for run in runs)), np.errstate(all="ignore"):
+    with fitting(", ".join(str(run.folder) for run in runs), NUMBERS), np.errstate(all="ignore"):
         return _write(runs, run_dirs, output, smoothing)
 
 

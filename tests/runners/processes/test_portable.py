@@ -27,7 +27,7 @@ from helpers.settings import one_line
 from limelight.errors import ConfigError
 from limelight.runners.processes import portable
 from limelight.runs.folder import only_process
-from limelight.training.run import prepare
+from limelight.training.prepare import prepare
 
 TESTS = Path(__file__).parents[2]
 SRC = Path(portable.__file__).parents[3]
@@ -220,9 +220,9 @@ def test_a_worker_of_windows_ignores_all_its_stop_signals(monkeypatch: pytest.Mo
 
 def test_a3c_and_ray_are_not_refused_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(portable, "max_workers", lambda: portable.MAX_WINDOWS_WORKERS)
-    monkeypatch.setattr("limelight.training.run.max_workers", lambda: portable.MAX_WINDOWS_WORKERS)
+    monkeypatch.setattr("limelight.training.prepare.max_workers", lambda: portable.MAX_WINDOWS_WORKERS)
     assert prepare(quick_config(num_workers=31), None).workers.num_workers == 31
-    monkeypatch.setattr("limelight.training.run.num_cores", lambda: 64)
+    monkeypatch.setattr("limelight.training.prepare.num_cores", lambda: 64)
     assert prepare(quick_config(num_workers=None), None).workers.num_workers == 31
     with pytest.raises(ConfigError) as error:
         prepare(quick_config(num_workers=32), None)

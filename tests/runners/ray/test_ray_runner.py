@@ -34,7 +34,7 @@ def make_runner(algo: str = "a3c", **settings: Any) -> RayRunner:
 def test_without_ray_the_error_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(import_module("limelight.training.run"), "find_spec", lambda name: None)
+    monkeypatch.setattr(import_module("limelight.training.prepare"), "find_spec", lambda name: None)
     assert cli.main(["train", "CartPole-v1", "--runner", "ray"]) == 2
     errors = capsys.readouterr().err
     assert "runner = ray: Ray is not installed; pip install 'limelight-rl[ray]'" in errors

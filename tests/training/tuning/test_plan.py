@@ -58,6 +58,7 @@ def test_a_plan_is_saved_and_continued_with_more_trials(tmp_path: Path) -> None:
     assert plan.budget_in_words == "1,200 steps"
     again = resumed_plan(plan.folder, {"trials": 70})
     assert again.options.trials == 70
+    assert resumed_plan(plan.folder, {}).options.trials == plan.options.trials  # kept once the search begins
     assert (again.space, again.defaults, again.given) == (plan.space, plan.defaults, plan.given)
     assert again.config == plan.config
     assert "hidden_sizes" not in again.space

@@ -258,6 +258,15 @@ def test_signs_that_are_harmless_while_the_return_rises_are_not_reported(tmp_pat
     assert flat == {"entropy_high", "actions_clipped", "gradients_clipped", "critic_useless", "all_truncated"}
 
 
+def test_episodes_that_cannot_terminate_are_no_finding(tmp_path: Path) -> None:
+    def rules(env_id: str) -> set[str]:
+        run = make_run(tmp_path / env_id, [{"rollout/truncated_share": 1.0}] * 20, NOISE, env_id=env_id)
+        return {finding.rule for finding in diagnose(run)}
+
+    assert rules("Pendulum-v1") == rules("HalfCheetah-v5") == {"return_flat"}
+    assert rules("MountainCarContinuous-v0") == {"all_truncated"}
+
+
 def test_a_curve_that_still_rises_asks_for_more_steps_once_it_has_ended(tmp_path: Path) -> None:
     steep = (np.linspace(0.0, 200.0, 400) + np.array(NOISE)).tolist()
     run = make_run(tmp_path / "r", [{}] * 20, steep)

@@ -19,7 +19,8 @@ from limelight.runs.agent import Agent
 from limelight.runs.full_evaluation import as_trained
 from limelight.settings.schema import EnvConfig, TrainConfig
 from limelight.spaces.packed import walk
-from limelight.training.run import build, prepare
+from limelight.training.prepare import prepare
+from limelight.training.run import build
 
 MOST_SECONDS = 45.0
 """Of all tasks; builds and the last rollouts come on top."""

@@ -95,7 +95,8 @@ def _measure(
 ) -> Trial:
     """Return a trial for its share of the time that is left; without speed where the settings do not fit."""
     from limelight.settings.rules import validate
-    from limelight.training.run import build, prepare
+    from limelight.training.prepare import prepare
+    from limelight.training.run import build
 
     num_envs = int(changes.get("num_envs", base.env.num_envs))
     workers = changes.get("num_workers", base.workers.num_workers)

@@ -20,7 +20,7 @@ from limelight.runners.processes.orders import send_order
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.processes.supervisor import Supervisor
 from limelight.runners.processes.worker import Report, WorkerSpec
-from limelight.runners.worker_metrics import Counter, WorkerRates, env_restarts, mean_metrics
+from limelight.runners.worker_metrics import Counter, WorkerRates, combined_metrics, env_restarts
 from limelight.runners.worker_slots import WorkerSlot
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, Metrics, State
@@ -125,7 +125,7 @@ class ProcessRunner:
             return {}
         updates = max(1, sum(report.updates for report in reports))
         return {
-            **mean_metrics([report.metrics for report in reports if report.metrics]),
+            **combined_metrics([report.metrics for report in reports if report.metrics]),
             "async/policy_lag": sum(report.lag_sum for report in reports) / updates,
             "async/policy_lag_max": max(report.lag_max for report in reports),
             "async/worker_restarts": self.supervisor.restart_policy.count,

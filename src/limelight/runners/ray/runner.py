@@ -23,7 +23,7 @@ from limelight.runners.ray.pool import WorkerPool
 from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
 from limelight.runners.ray.worker import ParameterSnapshot, StatisticsUpdate, WorkerResult
 from limelight.runners.time_shares import own_shares
-from limelight.runners.worker_metrics import Counter, WorkerRates, env_restarts, mean_metrics
+from limelight.runners.worker_metrics import Counter, WorkerRates, combined_metrics, env_restarts
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, Metrics, State
 
@@ -170,7 +170,7 @@ class RayRunner:
 
     def _pop_metrics(self) -> Metrics:
         """Return the metrics of the last update that has any, and those of the workers since the last call."""
-        metrics, lags = {**self._metrics, **mean_metrics(self._shares)}, self._lags
+        metrics, lags = {**self._metrics, **combined_metrics(self._shares)}, self._lags
         self._metrics, self._shares, self._lags = {}, [], []
         if not lags:
             return metrics

@@ -13,7 +13,7 @@ from limelight.algo.rollout import Rollout, side_by_side
 from limelight.algo.train_state import copy_into
 from limelight.runners.base import MAX_CONSECUTIVE_SKIPS
 from limelight.runners.ray.worker import WorkerResult
-from limelight.runners.worker_metrics import mean_metrics
+from limelight.runners.worker_metrics import combined_metrics
 from limelight.typing import Metrics
 
 
@@ -115,7 +115,7 @@ class MeanGradient:
             np.multiply(grads.cpu().numpy(), np.float32(result.num_valid / num_valid), out=self._scaled)
             self._sum += self._scaled
         copy_into(grads, self._sum)
-        return mean_metrics([row for row in rows if row])
+        return combined_metrics([row for row in rows if row])
 
     def _one(self, result: WorkerResult, with_metrics: bool) -> Metrics:
         """Write the gradient of one rollout, computed here or by the worker, into ``flat.grads``."""

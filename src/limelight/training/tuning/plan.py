@@ -223,7 +223,7 @@ def save_plan(plan: Plan) -> None:
 def resumed_plan(folder: Path, changes: Mapping[str, Any]) -> Plan:
     """Return the plan of a folder, to be continued with other options.
 
-    Raises: ConfigError if it is no folder of a search, or an option is below what has been done.
+    Raises: ConfigError if it is no folder of a search; CheckpointError if its plan is damaged.
     """
     from limelight.envs.source import resolve_env
 
@@ -240,6 +240,4 @@ def resumed_plan(folder: Path, changes: Mapping[str, Any]) -> Plan:
         raise CheckpointError(f"{folder / PLAN}: damaged ({shown(error)})") from None
     source = resolve_env(with_settings(TrainConfig(), {**given, "env_id": env_id}).env)
     config = _resolve(env_id, settings, source)
-    plan = Plan(folder, env_id, settings["preset"], given, space, defaults, config, options, source)
-    save_plan(plan)
-    return plan
+    return Plan(folder, env_id, settings["preset"], given, space, defaults, config, options, source)

@@ -13,7 +13,7 @@ from limelight.runners.processes.portable import only_holder
 from limelight.runs.folder import COMMAND
 from limelight.training.loop import catch_signals
 from limelight.training.preset_file import PresetFile, write_preset
-from limelight.training.tuning.plan import Plan
+from limelight.training.tuning.plan import Plan, save_plan
 from limelight.training.tuning.ranking import DEFAULTS, Ranked, as_data, candidates, train_again, verdict
 from limelight.training.tuning.search import counted, search
 from limelight.training.tuning.study import Study, TrialRecord
@@ -45,6 +45,7 @@ def tune(plan: Plan, quiet: bool = False) -> TuneResult:
     with only_holder(plan.folder / LOCK) as is_free:
         if not is_free:
             raise ConfigError(f"resume = {plan.folder}: another process searches there; wait for it or end it")
+        save_plan(plan)  # its options may be other ones than before
         return _tune_alone(plan, quiet)
 
 

@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from limelight.runs.checkpoint import fitting
+from limelight.runs.checkpoint import NUMBERS, fitting
 from limelight.runs.listing import status_in_words
 from limelight.runs.reader import RunData
 from limelight.viewing.explain import episodes, learning, machine
@@ -58,7 +58,7 @@ def explain(run: RunData) -> list[str]:
 
     Raises: CheckpointError where the files of the run do not fit each other.
     """
-    with fitting(run.folder), np.errstate(all="ignore"):
+    with fitting(run.folder, NUMBERS), np.errstate(all="ignore"):
         return _explain(run)
 
 
