@@ -420,6 +420,8 @@ def test_what_does_not_change_in_environments_is_on_the_disk_once(
     files[1].write_bytes(data)
     with pytest.raises(CheckpointError, match=r"array_.*damaged"):
         read_state(kept[1])
+    newest = save_checkpoint(tmp_path, 4, {"actor": {"envs": [{"prices": prices}]}}, keep_last=2)
+    np.testing.assert_array_equal(read_state(newest)["actor"]["envs"][0]["prices"], prices)  # not the damaged file
 
 
 def test_the_file_of_a_damaged_checkpoint_and_the_one_used_instead_are_named(tmp_path: Path) -> None:

@@ -349,7 +349,7 @@ def _replace_folder(folder: Path, files: Mapping[str, Sequence[Buffer]], earlier
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, parts in files.items():
-            if name.startswith("array_") and _link(temporary / name, sum(map(len, parts)), earlier):
+            if name.startswith("array_") and _link(temporary / name, earlier):
                 continue
             with (temporary / name).open("wb") as file:
                 file.writelines(parts)
@@ -371,11 +371,11 @@ def _replace_folder(folder: Path, files: Mapping[str, Sequence[Buffer]], earlier
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _link(path: Path, size: int, earlier: Sequence[Path]) -> bool:
-    """Make ``path`` a hard link to the file of its name in an earlier folder; return False where that is impossible."""
+def _link(path: Path, earlier: Sequence[Path]) -> bool:
+    """Make ``path`` a hard link to the file of its name in an earlier folder, if that is intact; return whether."""
     for folder in earlier:
-        with contextlib.suppress(OSError):
-            if (folder / path.name).stat().st_size == size:
+        with contextlib.suppress(OSError), (folder / path.name).open("rb") as file:
+            if path.name == f"array_{hashlib.file_digest(file, 'sha256').hexdigest()}.safetensors":
                 os.link(folder / path.name, path)
                 return True
     return False
