@@ -19,6 +19,7 @@ import gymnasium as gym
 import torch
 from gymnasium.spaces import Box, Space
 
+from limelight.envs.crashes import crash_line, crashes_into
 from limelight.envs.make import explain_backend, num_cores, try_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.spawn import why_no_workers
@@ -38,6 +39,8 @@ from limelight.runs.checkpoint import checkpoints, fitting, has_state, newest_st
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import (
     CONFIG,
+    CRASH,
+    CRASH_BEFORE,
     METRICS,
     MONITOR,
     SUMMARY,
@@ -258,6 +261,7 @@ def _run(
         begin = clone(agent, begin, notes.append) if isinstance(begin, Dataset) else begin
         # The folder, the evaluations and the loggers
         run_dir = resume_from or _new_run(config, agent, begin, command, stack)
+        stack.enter_context(crashes_into(run_dir / CRASH, run_dir / CRASH_BEFORE))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
         logger = stack.enter_context(closing(make_loggers(config, run_dir, state, quiet, loggers)))
@@ -282,6 +286,8 @@ def _open_folder(
         return begin.state if isinstance(begin, Origin) else None
     stack.enter_context(only_process(resume_from))
     remove_debris(resume_from)
+    if (crash := crash_line(resume_from / CRASH)) is not None:
+        notify(f"before this, {crash}; see {CRASH_BEFORE}")
     state = read_checkpoint(resume_from, notify, fallback)
     with fitting(resume_from):
         require_budget(config, state)
