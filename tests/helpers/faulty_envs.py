@@ -206,3 +206,20 @@ class HugeReward(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> Any:
         obs, _, *rest = self.env.step(action)
         return (obs, 1e30, *rest)
+
+
+class AbortsOnce(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole whose C code ends the main process in the 400th step there; not in a process that finds ``file``."""
+
+    steps = 0
+
+    def __init__(self, file: str) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.file = Path(file)
+
+    def step(self, action: Any) -> Any:
+        AbortsOnce.steps += worker_index() is None
+        if AbortsOnce.steps == 400 and not self.file.exists():
+            self.file.touch()
+            abort()
+        return self.env.step(action)

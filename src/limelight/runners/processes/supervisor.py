@@ -321,9 +321,11 @@ def silence(worker: WorkerProcess, now: float, env: EnvConfig) -> list[str]:
     if worker.process is None or worker.is_silent or seconds < SILENT_AFTER:
         return []
     worker.is_silent = True
-    hint = "" if env.step_timeout is not None else "; step_timeout ends a step or reset that does not return"
-    doing = "in a rollout or an update" if worker.slot.ready else "starting: it imports, or makes its environments"
-    return [f"worker {worker.slot.index} ({env.env_id}): no message for {seconds:.0f} s; it is {doing}{hint}"]
+    doing = "starting: it imports, or makes its environments"
+    if worker.slot.ready:
+        hint = "" if env.step_timeout is not None else "; step_timeout ends a step or reset that does not return"
+        doing = f"in a rollout or an update{hint}"
+    return [f"worker {worker.slot.index} ({env.env_id}): no message for {seconds:.0f} s; it is {doing}"]
 
 
 def _stop(process: BaseProcess, seconds: float, kill: bool) -> None:
