@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from helpers.breaking_envs import RAISED, Breaking, ResetFails
+from helpers.breaking_envs import RAISED, Breaking, NoLicense, ResetFails
 from helpers.settings import one_line, train_config
 from limelight.envs import guards
 from limelight.envs.base import EnvBackend
 from limelight.envs.guards import MOST_IN_A_ROW, pop_restarts
-from limelight.envs.make import explain_backend, make_envs
+from limelight.envs.make import explain_backend, make_envs, try_envs
 from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError, EnvError
 from limelight.settings.rules import validate
@@ -138,3 +139,31 @@ def test_backends_that_step_all_at_once_are_refused_and_not_chosen() -> None:
     source = resolve_env(EnvConfig("CartPole-v1", on_env_error="restart"))
     assert explain_backend(source).backend == "sync"
     assert explain_backend(resolve_env(EnvConfig("CartPole-v1"))).backend == "vector"
+
+
+def test_a_step_that_fails_for_good_tells_of_the_copies_that_were_tried(tmp_path: Path) -> None:
+    envs = make(NoLicense, how="ValueError", times=99, folder=str(tmp_path))
+    envs.reset(7)
+    with pytest.raises(EnvError, match="so the run ends"):
+        step_often(envs)
+    assert len(pop_restarts(envs)) == MOST_IN_A_ROW
+
+
+@pytest.mark.parametrize("how", ["ValueError", "KeyboardInterrupt"])
+def test_a_constructor_that_raises_is_tried_again_whatever_its_arguments(how: str, tmp_path: Path) -> None:
+    envs = make_envs(
+        NoLicense, 2, backend="sync", on_env_error="restart",
+        env_kwargs={"how": how, "times": 3, "folder": str(tmp_path)},
+    )  # fmt: skip
+    envs.reset(7)
+    for _ in range(8):
+        envs.step(ACTIONS[:2])
+    refusals = ["making it raised RuntimeError: no license" in message for message in pop_restarts(envs)]
+    assert refusals == [False, True, True, True]
+
+
+def test_a_reset_that_fails_before_the_run_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = EnvConfig(env_id="helpers.breaking_envs:ResetFails", backend="sync", on_env_error="restart")
+    monkeypatch.setattr(ResetFails, "left", 2)
+    try_envs(config, resolve_env(config, ResetFails))
+    assert ResetFails.left == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.breaking_envs import Breaking
+from helpers.breaking_envs import Breaking, NoLicense
 from limelight.envs.base import EnvBackend
 from limelight.envs.guards import pop_restarts
 from limelight.envs.make import make_envs
@@ -85,3 +85,29 @@ def test_a_process_that_always_exits_ends_the_run(monkeypatch: pytest.MonkeyPatc
             step_often(envs)
     finally:
         envs.close()
+
+
+@pytest.mark.parametrize("times", [pytest.param(3, marks=pytest.mark.slow), pytest.param(99, marks=pytest.mark.faults)])
+def test_a_constructor_that_raises_in_a_new_process_is_tried_again_then_raised(times: int, tmp_path: Path) -> None:
+    kwargs = {"folder": str(tmp_path), "times": times}
+    envs = make_envs(NoLicense, 1, backend="async", on_env_error="restart", env_kwargs=kwargs)
+    messages: list[str] = []
+    try:
+        envs.reset(5)
+        if times > 10:
+            with pytest.raises(EnvError) as error:
+                step_often(envs)
+            assert "NoLicense: making it raised RuntimeError: no license for the simulator" in str(error.value)
+            assert str(error.value).endswith(
+                "10 new copies in a row have failed without a whole episode, so the run ends"
+            )
+            assert len(list(tmp_path.glob("refused*"))) == 11
+            return
+        truncated = [step for _ in range(10) if (step := envs.step(ACTIONS[:1])).truncated[0]]
+        messages = pop_restarts(envs)
+    finally:
+        envs.close()
+    assert len(truncated) == 1
+    assert "the process of environment 0 by signal 9 exited" in messages[0]
+    assert ["no license for the simulator" in message for message in messages] == [False, True, True, True]
+    assert "restart 4 of this environment" in messages[3]

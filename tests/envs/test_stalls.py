@@ -73,6 +73,16 @@ def test_a_reset_that_hangs_is_tried_again() -> None:
     assert "ResetFails: reset() of environment 0 (seed " in second
 
 
+def test_the_wait_before_another_try_is_no_call_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "FIRST_DELAY", 0.4)
+    envs = make(ResetFails)
+    ResetFails.left = 3  # waits of 0, 0.4 and 0.8 s
+    with watched(0.2):
+        envs.reset(7)
+        envs.step(ACTIONS)
+    assert ["raised ValueError" in message for message in pop_restarts(envs)] == [True] * 3
+
+
 def test_without_restarts_a_hang_is_one_line() -> None:
     envs = make(on_env_error="raise", how="hang", step=1.0)
     envs.reset(7)

@@ -19,6 +19,7 @@ import pytest
 import limelight
 from helpers.fake_ray import FakeRay, fake_ray  # noqa: F401  # a fixture
 from helpers.manual_workers import draw_no_report
+from limelight.runners.worker_slots import RestartPolicy, WorkerSlot
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 
 MOMENTS = int(os.environ.get("LIMELIGHT_MOMENTS", "50"))
@@ -68,33 +69,85 @@ def workers() -> list[int]:
     return found
 
 
+class Kills:
+    """Kills a worker at random moments, while it starts or trains, and notes when that is noticed."""
+
+    def __init__(self, moments: int, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.moments = moments
+        self.kills: dict[int, float] = {}
+        """Process id → time."""
+        self.noticed: list[float] = []
+        self.starting = 0
+        self.stop, self.ready = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._kill)
+
+    def _kill(self) -> None:
+        while len(self.kills) < self.moments and not self.stop.wait(self.rng.uniform(0.0, 1.0)):
+            if self.rng.random() < 0.5:  # otherwise most moments hit imports
+                self.ready.clear()
+                self.ready.wait(30.0)
+                self.stop.wait(self.rng.uniform(0.0, 1.0))
+            if found := [pid for pid in workers() if pid not in self.kills]:
+                pid = self.rng.choice(found)
+                self.kills[pid] = time.monotonic()
+                os.kill(pid, signal.SIGKILL)
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Note the time of every exit that the supervisor tells of, and when a worker is ready."""
+        handle_exit, mark_ready = RestartPolicy.handle_exit, WorkerSlot.mark_ready
+
+        def noted(policy: RestartPolicy, slot: WorkerSlot, reason: str, *rest: Any) -> str:
+            if reason == "killed by SIGKILL":
+                self.noticed.append(time.monotonic())
+                self.starting += slot.ready_at is None
+            return handle_exit(policy, slot, reason, *rest)
+
+        def marked(slot: WorkerSlot) -> None:
+            mark_ready(slot)
+            self.ready.set()
+
+        monkeypatch.setattr(RestartPolicy, "handle_exit", noted)
+        monkeypatch.setattr(WorkerSlot, "mark_ready", marked)
+        monkeypatch.setattr("limelight.runners.worker_slots._MAX_DELAY", 1.0)
+
+    def on_evaluation(self, run: Any, result: Any) -> bool:
+        """Let the run go on until all kills are done, and it has solved CartPole since."""
+        return self.thread.is_alive() or result.mean_return < 475.0
+
+    def end(self) -> None:
+        """End killing."""
+        self.stop.set()
+        self.ready.set()
+        self.thread.join()
+
+
 @pytest.mark.faults
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
-def test_workers_killed_at_random_moments_are_noticed_and_replaced_and_the_run_solves(tmp_path: Path) -> None:
-    rng, kills, lines, stop = random.Random(0), list[float](), Lines(), threading.Event()
-
-    def kill() -> None:
-        while not stop.wait(rng.uniform(0.0, 0.6)) and len(kills) < MOMENTS:
-            if found := workers():
-                kills.append(time.monotonic())
-                os.kill(rng.choice(found), signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
+def test_workers_killed_at_random_moments_are_noticed_and_replaced_and_the_run_solves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills, lines = Kills(MOMENTS, seed=0), Lines()
+    kills.watch(monkeypatch)
+    kills.thread.start()
     try:
         result = limelight.train(
-            "CartPole-v1", algo="a3c", num_workers=2, run_dir=str(tmp_path / "r"), total_timesteps=3_000_000,
-            max_worker_restarts=1_000, quiet=True, tensorboard=False, report_every=0, eval_every=20_000,
-            stop_at_return=475.0, loggers=[lines],
+            "CartPole-v1", algo="a3c", num_workers=2, run_dir=str(tmp_path / "r"), total_timesteps=50_000_000,
+            max_worker_restarts=1_000, quiet=True, tensorboard=False, report_every=0, eval_every=50_000,
+            checkpoint_every=500_000, final_episodes=0, loggers=[lines], callbacks=[kills],
         )  # fmt: skip
     finally:
-        stop.set()
-        killer.join()
-    noticed = [at for at, text in lines.messages if "exited: killed by SIGKILL" in text]
-    assert len(noticed) > 3
+        kills.end()
+    assert result.status == "stopped"  # by the callback: at 475 or more, after the last kill
     assert lines.steps == sorted(lines.steps)
-    assert result.status == "reached_return"
     assert all(np.isfinite(p.detach().numpy()).all() for p in result.agent.model.parameters())
+    told = [text for _, text in lines.messages if "exited: killed by SIGKILL" in text]
+    assert len(told) == len(kills.noticed) == len(kills.kills) == MOMENTS
+    assert 0 < kills.starting < len(kills.noticed)
+    delays = [after - before for before, after in zip(sorted(kills.kills.values()), kills.noticed, strict=False)]
+    print(f"{len(delays)} kills, {kills.starting} of starting workers, noticed in", np.median(delays), max(delays))
+    assert np.median(delays) < 1.0
+    assert max(delays) < 3.0
 
 
 @pytest.mark.parametrize("backend", ["sync", "vector"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -81,6 +82,24 @@ class Breaking(gym.Env[Any, Any]):
     def close(self) -> None:
         if self.close_how == "close":
             break_by(self.how)
+
+
+class NoLicense(Breaking):
+    """Once a 5th step broke (it kills the process), making an environment raises ``times`` times, in any process."""
+
+    def __init__(self, folder: str, times: int, how: str = "kill") -> None:
+        super().__init__(how)
+        self.folder = Path(folder)
+        killed, refused = (self.folder / "killed").exists(), len(list(self.folder.glob("refused*")))
+        if killed and refused < times:
+            (self.folder / f"refused{refused}").touch()
+            raise RuntimeError("no license for the simulator")
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.steps == 4 and not (self.folder / "killed").exists():
+            (self.folder / "killed").touch()
+            break_by(self.how)
+        return super().step(action)
 
 
 class ResetFails(Breaking):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -44,13 +45,53 @@ def kill_in_push() -> None:
     optim.RMSprop.step = lambda *_: kill()  # type: ignore[method-assign]
 
 
+def abort() -> None:
+    os.abort()
+
+
+def read_null() -> None:
+    ctypes.string_at(0)
+
+
+def hang() -> None:
+    time.sleep(600)
+
+
+def hold_the_lock() -> None:
+    ctypes.PyDLL(None).sleep(600)
+
+
+def stall() -> None:
+    time.sleep(40)
+
+
+def stall_with_the_lock() -> None:
+    ctypes.PyDLL(None).sleep(40)
+
+
+RAISED: list[BaseException] = [
+    RuntimeError("the simulator broke"), SystemExit("the simulator broke"), KeyboardInterrupt("the simulator broke"),
+    StopIteration("the simulator broke"),
+]  # fmt: skip
+
+
+def raise_each() -> None:
+    """Raise another exception than the last time in this process."""
+    RAISED.append(RAISED.pop(0))
+    raise RAISED[-1]
+
+
 def give_nan() -> None:
     """Do nothing: :meth:`FaultyCartPole.step` returns the observation."""
 
 
 FAULTS: dict[str, Callable[[], None]] = {
-    f.__name__: f for f in (raise_error, lose_a_pipe, kill, segfault, kill_in_push, give_nan)
-}
+    f.__name__: f
+    for f in (
+        raise_error, lose_a_pipe, kill, segfault, kill_in_push, give_nan, abort, read_null, hang, hold_the_lock,
+        raise_each, stall, stall_with_the_lock,
+    )
+}  # fmt: skip
 
 
 class FaultyCartPole(gym.Wrapper[Any, Any, Any, Any]):
@@ -70,6 +111,10 @@ class FaultyCartPole(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         obs, info = self.env.reset(seed=seed)
+        failed = len(list(self.plan.folder.glob("*.failed_reset")))
+        if self.fault == "resets" and (failed or seed is None) and failed < 3:
+            (self.plan.folder / f"{time.monotonic()}.failed_reset").touch()
+            raise_error()
         if self.steps == 0:
             self.note(f"seed={seed} obs={obs.tolist()}")
         return obs, info
@@ -79,9 +124,11 @@ class FaultyCartPole(gym.Wrapper[Any, Any, Any, Any]):
         obs, *rest = self.env.step(action)
         if self.steps <= 20:
             self.note(f"{action}")
-        if self.steps == self.plan.after and self.fault is not None:
+        if self.steps == self.plan.after and self.fault not in (None, "resets"):
             (self.plan.folder / f"{self.index}.failed").write_text(str(time.time()))
-            FAULTS[self.fault]()
+            with (self.plan.folder / f"{self.index}.faults").open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            FAULTS[str(self.fault)]()
             if self.fault == "give_nan":
                 obs = np.array([0.0, np.nan, 0.0, 0.0], np.float32)
         if self.fault is None and self.plan.wait_for_all:
@@ -159,3 +206,20 @@ class HugeReward(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> Any:
         obs, _, *rest = self.env.step(action)
         return (obs, 1e30, *rest)
+
+
+class AbortsOnce(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole whose C code ends the main process in the 400th step there; not in a process that finds ``file``."""
+
+    steps = 0
+
+    def __init__(self, file: str) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.file = Path(file)
+
+    def step(self, action: Any) -> Any:
+        AbortsOnce.steps += worker_index() is None
+        if AbortsOnce.steps == 400 and not self.file.exists():
+            self.file.touch()
+            abort()
+        return self.env.step(action)

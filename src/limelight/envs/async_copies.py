@@ -122,14 +122,15 @@ class AsyncCopy:
         return self.factory() if self.spaces is None else _StandIn(*self.spaces)
 
     def _contained(self) -> AnyEnv:
+        fault: EnvError | None = None
         try:
             env = self._copy()
         except EnvError as error:
             if self.spaces is None:
                 raise
-            return _Contained(_StandIn(*self.spaces), self.name, self.index, error)
-        contained = _Contained(env, self.name, self.index, info_keys=self.info_keys)
-        if self.replaces or self.step_timeout is not None:
+            env, fault = _StandIn(*self.spaces), error
+        contained = _Contained(env, self.name, self.index, fault, self.info_keys)
+        if self.replaces or (self.step_timeout is not None and fault is None):
             guard = EnvGuard(self._copy, env, self.name, self.index, self.replaces, contained.put, set())
             contained.guard_by(guard)
             if self.restarts:
@@ -180,6 +181,8 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
         """Put a new copy in the place of the environment; return the one that is stepped."""
         self.env = env
         self._inner = env.env if isinstance(env, PackObservations) else env
+        if self._fault is not None:  # those before were of a stand-in
+            self._spaces = spaces_of(self._inner)
         return env
 
     def guard_by(self, guard: EnvGuard) -> None:
@@ -187,11 +190,20 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
         self._guard = self._calls = guard
 
     def begin_anew(self, seed: int | None, restarts: int) -> None:
-        """Take the place of an environment whose process has exited: the first step begins an episode."""
+        """Take the place of an environment whose process has exited: the first step begins an episode.
+
+        Where making it has failed, that is tried again as a reset is.
+        """
         assert self._guard is not None
         state = {"first_seed": seed, "seed": seed, "restarts": restarts, "in_a_row": 0, "is_new": True}
         self._guard.set_state(state)
         self._begins_anew = True
+        if self._fault is not None:  # another copy was made before, so that this one may be later
+            try:
+                self._guard.replace(self._fault)
+                self._fault = None
+            except EnvError as fault:
+                self._fault = fault
 
     def _sent(self) -> dict[str, Any]:
         """Return what the main process is told of new copies, in the form of an info."""

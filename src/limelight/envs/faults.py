@@ -89,19 +89,19 @@ def text_of(error: BaseException) -> str:
 def place_of(error: BaseException) -> str:
     """Return `` (shop.py, line 12)``: the innermost line of the environment's own code, or nothing without one."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_own(frame.filename)]
+    own = [frame for frame in frames if is_own(frame.filename)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def place_of_function(function: Any) -> str:
     """Return the place where a function of the environment begins, as :func:`place_of`; nothing for a library's."""
     code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-    if code is None or not _is_own(code.co_filename):
+    if code is None or not is_own(code.co_filename):
         return ""
     return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"
 
 
-def _is_own(file: str) -> bool:
+def is_own(file: str) -> bool:
     """Return whether a file is neither of Python nor of a library that calls environments."""
     of_python = file.startswith(_PYTHON) and "-packages" not in file
     return not of_python and not file.startswith((*_LIBRARIES, "<"))

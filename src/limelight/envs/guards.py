@@ -26,6 +26,7 @@ from limelight.envs.faults import (
     seed_spaces,
     stops_the_run,
 )
+from limelight.envs.last_call import LAST_ACTIONS, CallRecord
 from limelight.errors import EnvError, LimelightError
 from limelight.seeds import Stream, derive_seed
 from limelight.typing import AnyEnv, EnvFactory, State
@@ -35,7 +36,6 @@ MOST_IN_A_ROW = 10
 FIRST_DELAY = 0.1
 """Seconds before the second new copy in a row; each further one waits twice as long."""
 MOST_DELAY = 5.0
-LAST_ACTIONS = 5
 
 
 @final
@@ -85,6 +85,11 @@ class EnvGuard:
         self._in_a_row = 0
         self._obs: Any = None
         self._shown = shown
+        self._record: CallRecord | None = None
+
+    def record_into(self, calls: NDArray[np.float64]) -> None:
+        """Record every call from here on in ``calls`` (last_call.py)."""
+        self._record = CallRecord(calls, self.index, self._env.action_space, self.seed, self.steps)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode, in a new copy where that fails.
@@ -104,7 +109,7 @@ class EnvGuard:
             try:
                 result = self._reset(seed, options)
             except EnvError as error:
-                self._replace(error)
+                self.replace(error)
                 seed = None
             else:
                 self._is_new = False
@@ -112,9 +117,13 @@ class EnvGuard:
 
     def _reset(self, seed: int | None, options: dict[str, Any] | None) -> Any:
         """Try it once, in a frame of its own, by which stalls.py knows one try from the next."""
+        if self._record is not None:
+            self._record.reset(self.seed)
         with env_code(self.name, "reset()", place_in_run(self.index, 0)):
             seed_spaces(self._whole, seed)
             result = self._env.reset(seed=seed, **({} if options is None else {"options": options}))
+        if self._record is not None:
+            self._record.end()
         self._obs = first_observation(self.name, result)
         return result
 
@@ -125,15 +134,19 @@ class EnvGuard:
         """
         self.steps += 1
         self.actions.append(action)
+        if self._record is not None:
+            self._record.step(self.steps, action)
         try:
             result = self._env.step(action)
         except BaseException as error:
             if stops_the_run(error) or not self._replaces:
                 raise
             own = error if isinstance(error, LimelightError) else self._fault(error)
-            self._replace(own)
+            self.replace(own)
             self.has_failed = True
             return self._obs, 0.0, False, True, {}
+        if self._record is not None:
+            self._record.end()
         if isinstance(result, tuple) and result:
             self._obs = result[0]
         return result
@@ -143,11 +156,13 @@ class EnvGuard:
         fault.__cause__ = error
         return fault
 
-    def _replace(self, error: LimelightError) -> None:
+    def replace(self, error: LimelightError) -> None:
         """Put a new copy in the place of the environment, after waiting longer from failure to failure.
 
         Raises: ``error`` where it is none of the environment's own code, or too many came in a row.
         """
+        if self._record is not None:
+            self._record.end()
         while True:
             if not self._replaces or not (isinstance(error, EnvError) and error.from_env):
                 raise error
@@ -158,10 +173,10 @@ class EnvGuard:
             self.restarts += 1
             self.messages.append(self._message(error))
             close_env(self._whole, self.name)
-            if self._in_a_row > 1:
-                time.sleep(min(FIRST_DELAY * 2 ** (self._in_a_row - 2), MOST_DELAY))
+            pause(self._in_a_row)
             try:
-                self._whole = self._make()
+                with env_code(self.name, "making it"):
+                    self._whole = self._make()
             except EnvError as refusal:
                 error = refusal
                 continue
@@ -190,6 +205,21 @@ class EnvGuard:
         self.restarts = int(state["restarts"])
         self._in_a_row = int(state["in_a_row"])
         self._is_new = bool(state["is_new"])
+
+
+def pause(failures: int) -> None:
+    """Wait before the next new copy; ``failures``: in a row. stalls.py knows this wait by the function's name."""
+    if failures > 1:
+        time.sleep(min(FIRST_DELAY * 2 ** (failures - 2), MOST_DELAY))
+
+
+def record_calls(envs: EnvBackend, calls: NDArray[np.float64]) -> None:
+    """Let the guards of environments record their calls; nothing where environments are not guarded.
+
+    ``calls``: [1 + B, COLUMNS] (last_call.py).
+    """
+    for guard in getattr(envs, "guards", ()):
+        guard.record_into(calls)
 
 
 def pop_failed(guards: Sequence[EnvGuard], messages: list[str]) -> NDArray[np.bool_] | None:

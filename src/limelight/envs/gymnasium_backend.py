@@ -113,7 +113,7 @@ class SyncBackend:
         self._seed: int | None = None
         self.restarts: list[str] = []
         """Messages on environments that were replaced."""
-        self._guards = [] if make_guard is None else [make_guard(env, i, self._put) for i, env in enumerate(self.envs)]
+        self.guards = [] if make_guard is None else [make_guard(env, i, self._put) for i, env in enumerate(self.envs)]
         self._reader = StreamReader(space, actions, env_id, self.num_envs)
         self._final_reader = StreamReader(space, actions, env_id, 1)
         self._observations: list[Any] = [None] * self.num_envs  # of the last step, as the environments returned them
@@ -126,9 +126,9 @@ class SyncBackend:
         """Steps taken, and in ``_began`` those before each episode: their difference is the step of the episode."""
         self._began = [0] * self.num_envs
         self.step = self._next_step if autoreset_mode == "next_step" else self._same_step
-        if self._guards:
-            self._resets, self._steps = [g.reset for g in self._guards], [g.step for g in self._guards]
-            self.step = _marked(self.step, functools.partial(pop_failed, self._guards, self.restarts))
+        if self.guards:
+            self._resets, self._steps = [g.reset for g in self.guards], [g.step for g in self.guards]
+            self.step = _marked(self.step, functools.partial(pop_failed, self.guards, self.restarts))
 
     def _put(self, i: int, env: AnyEnv) -> AnyEnv:
         """Put an environment in the place of number ``i``; return the one that is stepped."""
@@ -246,7 +246,7 @@ class SyncBackend:
             return None
         steps = [self._clock - began for began in self._began]
         state: State = {"envs": states, "alive": np.array(self._running), "steps": np.array(steps)}
-        return {**state, "guards": [guard.get_state() for guard in self._guards]} if self._guards else state
+        return {**state, "guards": [guard.get_state() for guard in self.guards]} if self.guards else state
 
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state`.
@@ -257,7 +257,7 @@ class SyncBackend:
         self._running = [bool(running) for running in state["alive"]]
         self._began = [self._clock - int(steps) for steps in state["steps"]]
         self._valid = self._all if all(self._running) else np.array(self._running)
-        for guard, saved in zip(self._guards, state.get("guards", ()), strict=False):  # the run may have had none
+        for guard, saved in zip(self.guards, state.get("guards", ()), strict=False):  # the run may have had none
             guard.set_state(saved)
 
     def follow(self, order: Order) -> list[Any]:
@@ -525,8 +525,10 @@ def _marked(step: StepFunction, pop_failed: Callable[[], NDArray[np.bool_] | Non
     """Return ``step`` with ``Step.failed`` in its result, where an environment has failed."""
 
     def marked(actions: NDArray[Any]) -> Step:
-        result = step(actions)
-        failed = pop_failed()
+        try:
+            result = step(actions)
+        finally:  # a step that fails for good tells of the copies that were tried as well
+            failed = pop_failed()
         return result if failed is None else result._replace(failed=failed)
 
     return marked

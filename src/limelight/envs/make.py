@@ -103,7 +103,8 @@ def try_envs(config: EnvConfig, source: EnvSource) -> None:
     """
     source = resolve_env(dataclasses.replace(config, num_envs=1), source)
     if config.backend == "sync":  # without looking at a copy first: this one shows as much
-        envs: EnvBackend = SyncBackend([source.make()], config.autoreset_mode, source.name)
+        guarded = _guarded(source)
+        envs: EnvBackend = SyncBackend([source.make()], config.autoreset_mode, source.name, make_guard=guarded)
     else:
         envs = _build(source, explain_backend(source).backend)
     try:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import inspect
 import multiprocessing
-import time
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -17,7 +16,7 @@ from gymnasium.vector.utils import CloudpickleWrapper, concatenate, iterate
 
 from limelight.envs.async_copies import AsyncCopy, Restarted
 from limelight.envs.faults import own_fault, process_exit
-from limelight.envs.guards import FIRST_DELAY, MOST_DELAY, MOST_IN_A_ROW
+from limelight.envs.guards import MOST_IN_A_ROW, pause
 from limelight.errors import EnvError
 
 _EXIT_SECONDS = 1.0
@@ -138,8 +137,7 @@ class RenewedProcesses(AsyncVectorEnv):
         self._in_a_row[i] += 1
         if self._in_a_row[i] > MOST_IN_A_ROW:
             raise own_fault(f"{fault}; {MOST_IN_A_ROW} in a row have, without a whole episode, so the run ends")
-        if self._in_a_row[i] > 1:
-            time.sleep(min(FIRST_DELAY * 2 ** (self._in_a_row[i] - 2), MOST_DELAY))
+        pause(self._in_a_row[i])
         copy = self.copies[i]
         self.copies[i] = dataclasses.replace(copy, restarts=copy.restarts + 1, seed=self._seeds[i])
         self.parent_pipes[i].close()

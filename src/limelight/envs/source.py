@@ -271,7 +271,8 @@ class EnvSource:
         except (LimelightError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            if not kwargs or not isinstance(error, Exception):
+            took_them = self.inspection.spaces is not None  # a copy before
+            if not kwargs or took_them or not isinstance(error, Exception):
                 raise call_fault(self.name, "making it", error) from error
             raise ConfigError(f"env_kwargs = {kwargs}: {self.name} refuses them ({_without_verb(error)})") from error
         if not isinstance(env, gym.Env):

@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, Protocol, final
 
 from limelight.envs.faults import own_fault
+from limelight.envs.guards import pause
 
 NOTE_AFTER = 30.0
 """Seconds after which a note says that a call has not returned, where there is no ``step_timeout``."""
@@ -37,6 +38,13 @@ _WHAT |= {"restart": "reset()"}
 _LOG = logging.getLogger("limelight")
 _SIGNAL = getattr(signal, "SIGURG", None)
 """The signal in whose handler the exception is raised; a process that has no handler ignores it."""
+
+
+class HasFileno(Protocol):
+    """A file with a descriptor."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
 
 
 class Call(NamedTuple):
@@ -56,7 +64,7 @@ def find_call(frame: FrameType | None) -> Call | None:
     """Return the call of an environment's code that a stack is in, or None."""
     while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
-    if frame is None or not frame.f_code.co_filename.startswith(_HERE):
+    if frame is None or not frame.f_code.co_filename.startswith(_HERE) or frame.f_code.co_name == pause.__name__:
         return None
     index = frame.f_locals.get("i")
     return Call(frame, index if isinstance(index, int) else None)
@@ -70,8 +78,9 @@ def describe(call: Call, top: FrameType | None = None) -> str:
     found: dict[str, Any] = {}
     while top is not None and top is not call.frame:
         found.setdefault("waits for", top.f_locals.get("env_idx"))
+        found = {name: value for name, value in found.items() if value is not None}
         top = top.f_back
-    first = int(found.pop("waits for", None) or 0)
+    first = int(found.pop("waits for", 0))
     frame: FrameType | None = call.frame
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         for name, value in _facts(frame.f_locals, first).items():
@@ -130,11 +139,13 @@ class StallWatch:
 
     Args:
         timeout: ``step_timeout``; None: only notes.
+        output: the file for the traceback of a process that is ended; None: standard error.
     """
 
-    def __init__(self, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, output: HasFileno | None = None) -> None:
         self._thread_id = threading.get_ident()
         self._timeout = timeout
+        self._output: Any = sys.__stderr__ if output is None else output
         self._limit = NOTE_AFTER if timeout is None else timeout
         self._every = min(LOOK_EVERY, self._limit / 4)
         self._stopped = threading.Event()
@@ -212,7 +223,7 @@ class StallWatch:
         """
         if self._raises:
             with contextlib.suppress(OSError, ValueError, AttributeError):  # there is no standard error
-                faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)  # type: ignore[arg-type]
+                faulthandler.dump_traceback_later(seconds, exit=True, file=self._output)
 
 
 def _is_main_thread() -> bool:

@@ -14,6 +14,8 @@ _FIRST_DELAY = 0.1
 """Seconds before the first restart of a slot; each further restart waits twice as long."""
 _MAX_DELAY = 10.0
 """Seconds before a restart, at most."""
+_HEALTHY_SECONDS = 60.0
+"""A worker that has run for so long does not count among failures in a row, from which the delay follows."""
 
 
 @dataclass
@@ -29,11 +31,16 @@ class WorkerSlot:
     """This worker, or an earlier one in this slot, has started."""
     restart_at: float | None = None
     """``time.monotonic()`` at which the next worker is due; None while none is."""
+    ready_at: float | None = None
+    """``time.monotonic()`` at which the present worker had started; None before."""
+    in_a_row: int = 0
+    """Restarts since a worker has run for a while."""
 
     def mark_ready(self) -> None:
         """Record that the present worker has started."""
         self.ready = True
         self.was_ready = True
+        self.ready_at = time.monotonic()
 
 
 @dataclass
@@ -51,6 +58,10 @@ class RestartPolicy:
 
         Raises: WorkerError if the worker is not to be replaced.
         """
+        now = time.monotonic()
+        if slot.ready_at is not None and now - slot.ready_at >= _HEALTHY_SECONDS:
+            slot.in_a_row = 0
+        slot.ready_at = None
         slot.ready = False
         workers, env = self.config.workers, self.config.env
         exited = f"worker {slot.index} ({env.env_id}, {env.num_envs} environments) exited: {reason.rstrip()}"
@@ -60,9 +71,10 @@ class RestartPolicy:
             raise WorkerError(f"{exited}\non_worker_error = raise, so the run ends")
         if self.count >= workers.max_worker_restarts:
             raise WorkerError(f"{exited}\nmax_worker_restarts = {workers.max_worker_restarts} are used up")
-        delay = min(_FIRST_DELAY * 2**slot.restarts, _MAX_DELAY)
+        delay = min(_FIRST_DELAY * 2**slot.in_a_row, _MAX_DELAY)
+        slot.in_a_row += 1
         slot.restarts += 1
-        slot.restart_at = time.monotonic() + delay
+        slot.restart_at = now + delay
         self.count += 1
         count = f"{self.count} of {workers.max_worker_restarts}"
         return f"{exited}\nrestarted in {delay:g} s with fresh seeds (restart {count})"

@@ -23,6 +23,11 @@ from limelight.settings.schema import TrainConfig
 
 CONFIG, COMMAND, SYSTEM, SUMMARY = "config.yaml", "command.txt", "system.json", "summary.json"
 METRICS, MONITOR = "metrics.jsonl", "monitor.csv"
+CRASH, CRASH_BEFORE = "crash.txt", "crash-before.txt"
+"""The traceback of C code that has ended the process, and its name after a resume.
+
+The first is empty while a run goes on, and absent after any other end.
+"""
 VIDEOS = "videos"
 """The folder of MP4 files, each with a JSON file of the same name that holds its :class:`VideoInfo`."""
 EVALUATIONS = Path("runs") / "evaluations"

@@ -12,10 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from limelight.envs.crashes import crash_line
 from limelight.errors import CheckpointError, LimelightError
 from limelight.runners.processes.portable import only_holder
 from limelight.runs.checkpoint import fitting
-from limelight.runs.folder import CONFIG, METRICS, SUMMARY, SYSTEM, read_json, read_lines
+from limelight.runs.folder import CONFIG, CRASH, METRICS, SUMMARY, SYSTEM, read_json, read_lines
 from limelight.settings.io import load_yaml
 
 FINISHED = ("completed", "reached_return", "stopped")
@@ -32,7 +33,7 @@ class RunEntry:
     steps: int
     """Environment steps so far."""
     status: str
-    """finished, running, stopped, failed, or damaged."""
+    """finished, running, stopped, failed, crashed (C code ended the process), or damaged."""
     last_return: float | None
     """Mean return of the last 100 training episodes; None before the first has ended."""
     best_return: float | None
@@ -83,6 +84,8 @@ def _read_entry(path: Path, now: float, began: float) -> RunEntry:
     rows = _rows(path / METRICS)
     with only_holder(path / CONFIG) as is_free:
         status = _status(summary, is_free)
+    if status == "stopped" and crash_line(path / CRASH) is not None:
+        status = "crashed"
     evaluations = [value for row in rows if (value := row.get("eval/mean_reward")) is not None]
     best = summary.get("best_eval_return")
     return RunEntry(
@@ -102,6 +105,8 @@ def status_in_words(folder: Path, summary: Mapping[str, Any]) -> str:
     if "status" in summary:
         return str(summary["status"]).replace("_", " ")
     with only_holder(folder / CONFIG) as is_free:
+        if is_free and (crash := crash_line(folder / CRASH)) is not None:
+            return f"{crash}; see {CRASH}"
         return "killed (or running on another machine)" if is_free else "running"
 
 

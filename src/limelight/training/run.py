@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from limelight.envs.crashes import crash_line, crashes_into
 from limelight.envs.make import try_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.stalls import watched
@@ -31,6 +32,8 @@ from limelight.runs.checkpoint import fitting
 from limelight.runs.evaluation import Evaluation
 from limelight.runs.folder import (
     CONFIG,
+    CRASH,
+    CRASH_BEFORE,
     METRICS,
     MONITOR,
     SUMMARY,
@@ -249,6 +252,7 @@ def _run(
         if resume_from is not None and state is not None:
             require_own(state, agent, resume_from)
         run_dir = resume_from or _new_run(config, agent, begin, command, stack)
+        stack.enter_context(crashes_into(run_dir / CRASH, run_dir / CRASH_BEFORE))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
         logger = stack.enter_context(closing(make_loggers(config, run_dir, state, quiet, loggers)))
@@ -273,6 +277,8 @@ def _open_folder(
         return begin.state if isinstance(begin, Origin) else None
     stack.enter_context(only_process(resume_from))
     remove_debris(resume_from)
+    if (crash := crash_line(resume_from / CRASH)) is not None:
+        notify(f"before this, {crash}; see {CRASH_BEFORE}")
     state = read_checkpoint(resume_from, notify, fallback)
     with fitting(resume_from):
         require_budget(config, state)

@@ -16,8 +16,9 @@ from helpers.manual_workers import quick_config
 from limelight.algo.optim import initial_state
 from limelight.algo.train_state import TrainState
 from limelight.errors import ConfigError, WorkerError
+from limelight.runners.processes.channel import Note
 from limelight.runners.processes.shared import Command, Control, SharedState
-from limelight.runners.processes.supervisor import Supervisor, WorkerProcess
+from limelight.runners.processes.supervisor import SILENT_AFTER, Supervisor, WorkerProcess
 from limelight.runners.processes.worker import Failure, Ready, StateReply
 
 MakeSupervisor = Callable[..., Supervisor]
@@ -69,6 +70,17 @@ def test_every_further_restart_of_a_slot_waits_twice_as_long(make_supervisor: Ma
     assert worker.slot.restarts == supervisor.restart_policy.count == 10
     assert supervisor.error is None
     assert "killed by SIGKILL\nrestarted in 0.1 s" in supervisor.messages[0]
+
+
+def test_after_a_worker_has_run_for_a_minute_the_delay_is_the_first_one_again(make_supervisor: MakeSupervisor) -> None:
+    supervisor = make_supervisor()
+    worker = supervisor.workers[0]
+    for seconds, delay in ((0.0, 0.1), (0.0, 0.2), (61.0, 0.1), (0.0, 0.2)):
+        supervisor._handle_message(worker, Ready(exact=True))
+        worker.slot.ready_at = time.monotonic() - seconds
+        assert exit_worker(supervisor, worker, -9) == pytest.approx(delay, abs=0.05)
+    assert exit_worker(supervisor, worker, -9) == pytest.approx(0.4, abs=0.05)  # killed while it starts
+    assert worker.slot.restarts == supervisor.restart_policy.count == 5  # the budget and the seeds count all
 
 
 def test_restarts_are_counted_over_all_workers(make_supervisor: MakeSupervisor) -> None:
@@ -185,3 +197,28 @@ def test_workers_that_do_not_pause_in_time_are_named(
     with supervisor.paused() as states:
         assert states == [None, None]
     assert list(supervisor.messages) == ["workers [0, 1] did not pause within 0.05 s; the checkpoint lacks them"]
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_worker_that_sends_nothing_is_named_once(ready: bool, make_supervisor: MakeSupervisor) -> None:
+    supervisor = make_supervisor()
+    worker, other = supervisor.workers
+    for each in (worker, other):
+        each.process = cast(Any, SimpleNamespace(close=lambda: None))
+    if ready:
+        supervisor._handle_message(worker, Ready(exact=True))
+    worker.heard_at = time.monotonic()
+    for seconds in (SILENT_AFTER - 1, SILENT_AFTER + 1, SILENT_AFTER + 2):
+        other.heard_at = worker.heard_at + seconds
+        supervisor._run_timers(worker.heard_at + seconds)
+    (note,) = supervisor.messages
+    assert note.startswith("worker 0 (CartPole-v1): no message for 46 s; it is ")
+    assert ("in a rollout or an update; step_timeout ends" in note) == ready
+    for each in (worker, other):
+        each.process = None
+
+
+def test_notes_of_a_worker_are_messages_of_the_run(make_supervisor: MakeSupervisor) -> None:
+    supervisor = make_supervisor()
+    supervisor._handle_message(supervisor.workers[1], Note("note: step() has not returned"))
+    assert list(supervisor.messages) == ["worker 1: note: step() has not returned"]

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.faulty_envs import HugeReward
-from helpers.manual_workers import assert_same, quick_config, worker_group
+from helpers.manual_workers import Channel, assert_same, quick_config, worker_group
 from limelight.algo.normalization import ObservationNormalizer, no_moments
-from limelight.errors import NonFiniteError
+from limelight.envs import guards
+from limelight.envs.guards import MOST_IN_A_ROW
+from limelight.errors import EnvError, NonFiniteError
 from limelight.runners.processes.shared import Command, Control
 from limelight.runners.processes.worker import Ready, Report, StateReply, WorkerSpec
 from limelight.runners.processes.worker import _run as run_here
@@ -182,6 +184,20 @@ def test_a_worker_answers_a_request_for_its_state_that_comes_when_it_is_ready() 
             patch.setattr("limelight.runners.processes.worker.time.sleep", sleep)
             run_here(WorkerSpec(0, 0, config, None, 0), None, group.shared, channel)
         assert [type(message) for message in sent] == [Ready, Report, StateReply]
+
+
+def test_environments_replaced_before_an_error_are_reported_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eleventh failure in a row ends the worker."""
+    monkeypatch.setattr(guards, "FIRST_DELAY", 0.0)
+    config = quick_config(env_id="helpers.breaking_envs:Breaking", env_kwargs={"step": 1.0}, on_env_error="restart")
+    channel = Channel()
+    with worker_group(config) as group, pytest.raises(EnvError, match="so the run ends"):
+        run_here(WorkerSpec(0, 0, config, None, 0), None, group.shared, cast(Any, channel))
+    ready, *_, last = channel.sent
+    assert isinstance(ready, Ready)
+    assert isinstance(last, Report)
+    told = sum(len(report.restarts) for report in channel.sent[1:])
+    assert told == int(group.shared.arrays["counters"][0, Counter.ENV_RESTARTS]) >= MOST_IN_A_ROW
 
 
 # --------------------------------------------------------------------------- shared statistics

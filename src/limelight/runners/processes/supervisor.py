@@ -25,11 +25,13 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from limelight.errors import ConfigError, LimelightError, WorkerError
 from limelight.runners.base import ENV_STATE_NOT_RESTORED
+from limelight.runners.processes.channel import Note
+from limelight.runners.processes.crash_file import CrashFile, make_crash_file
 from limelight.runners.processes.portable import stop_signals_held
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.processes.worker import Failure, OrderReply, Ready, Report, StateReply, WorkerSpec, run_worker
 from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, pop_due
-from limelight.settings.schema import TrainConfig
+from limelight.settings.schema import EnvConfig, TrainConfig
 from limelight.typing import EnvFactory, State
 
 _REPORT_EVERY = 0.2
@@ -38,10 +40,15 @@ _STATE_TIMEOUT = 10.0
 """Seconds that workers have to finish a rollout and send their states; a checkpoint does not wait longer."""
 _STOP_TIMEOUT = 5.0
 """Seconds that workers have to exit after STOP, before they are killed."""
-
+SILENT_AFTER = 45.0
+"""Seconds without any message of a worker after which a note says so: its own note on a step comes before that."""
 
 _FROM_OUTSIDE = {int(getattr(signal, name, signal.SIGTERM)) for name in ("SIGKILL", "SIGTERM")}
 """Signals by which a user, or the system where memory is short, ends a process; its own code does not."""
+
+
+_TIMED_OUT = "Timeout ("
+"""With this the fault handler begins where it ends a process."""
 
 
 @dataclass
@@ -58,6 +65,11 @@ class WorkerProcess:
     report_number: int = 0
     reply: OrderReply | None = None
     """The reply to the last order."""
+    heard_at: float = 0.0
+    """``time.monotonic()`` of its start, or of its last message."""
+    is_silent: bool = False
+    """A note has said that it sends no messages."""
+    crash_file: CrashFile | None = None
 
     def start(self, context: SpawnContext, spec: WorkerSpec, factory: CloudpickleWrapper, shared: SharedState) -> None:
         """Start the next process of the slot."""
@@ -65,10 +77,12 @@ class WorkerProcess:
         self.state = None
         self.reply = None
         self.slot.ready = False
+        self.heard_at, self.is_silent = time.monotonic(), False
+        self.crash_file = make_crash_file(spec.config.env.num_envs)
         self.channel, worker_end = context.Pipe()
         process = context.Process(
             target=run_worker,
-            args=(spec, factory, shared, worker_end),
+            args=(spec, factory, shared, worker_end, self.crash_file),
             name=f"limelight-worker-{self.slot.index}",
             daemon=True,
         )
@@ -92,8 +106,11 @@ class WorkerProcess:
             self.process.close()
         if self.channel is not None:
             self.channel.close()
+        if self.crash_file is not None:
+            self.crash_file.close()
         self.process = None
         self.channel = None
+        self.crash_file = None
 
 
 class Supervisor:
@@ -195,7 +212,7 @@ class Supervisor:
         for worker in self.workers:
             if worker.process is not None:
                 _stop(worker.process, max(0.0, deadline - time.monotonic()), kill=not worker.slot.ready)
-                worker.process = None
+            worker.close()
         self._wake.close()
         self._waker.close()
 
@@ -222,9 +239,8 @@ class Supervisor:
                     sources[worker.process.sentinel] = worker
             ready = connection.wait(list(sources), timeout=_REPORT_EVERY / 4)
             for source in ready:
-                source_worker = sources[source]
-                if source_worker is not None:
-                    self._poll(source_worker)
+                if (worker_of_source := sources[source]) is not None:
+                    self._poll(worker_of_source)
             self._run_timers(time.monotonic())
             if ready:
                 with self._changed:
@@ -237,6 +253,8 @@ class Supervisor:
         if now >= self._next_report:
             self._next_report = now + _REPORT_EVERY
             self.control[Control.REPORTS_WANTED] += 1
+            for worker in self.workers:
+                self.messages += silence(worker, now, self.restart_policy.config.env)
 
     def _spawn(self, worker: WorkerProcess) -> None:
         try:
@@ -258,7 +276,10 @@ class Supervisor:
             self._handle_exit(worker, exitcode)
 
     def _handle_message(self, worker: WorkerProcess, message: object) -> None:
+        worker.heard_at = time.monotonic()
         match message:
+            case Note():
+                self.messages.append(f"worker {worker.slot.index}: {message.text}")
             case Ready():
                 worker.slot.mark_ready()
                 if not message.exact:
@@ -277,6 +298,7 @@ class Supervisor:
 
     def _handle_exit(self, worker: WorkerProcess, exitcode: int) -> None:
         """Schedule the next process of the slot, or end the run."""
+        crash = worker.crash_file.text() if worker.crash_file is not None else ""
         worker.close()
         worker.slot.ready = False
         failure = worker.failure
@@ -285,12 +307,25 @@ class Supervisor:
         if failure is not None and failure.error is not None:
             self.error = failure.error
             return
-        reason = _exit_reason(exitcode) if failure is None else f"it raised\n{failure.message}"
+        reason = _exit_reason(exitcode, crash) if failure is None else f"it raised\n{failure.message}"
         try:
             killed = failure is None and -exitcode in _FROM_OUTSIDE
             self.messages.append(self.restart_policy.handle_exit(worker.slot, reason, killed))
         except WorkerError as error:
             self.error = error
+
+
+def silence(worker: WorkerProcess, now: float, env: EnvConfig) -> list[str]:
+    """Return a note, once, on a process that sends nothing: even an idle worker reports several times a second."""
+    seconds = now - worker.heard_at
+    if worker.process is None or worker.is_silent or seconds < SILENT_AFTER:
+        return []
+    worker.is_silent = True
+    doing = "starting: it imports, or makes its environments"
+    if worker.slot.ready:
+        hint = "" if env.step_timeout is not None else "; step_timeout ends a step or reset that does not return"
+        doing = f"in a rollout or an update{hint}"
+    return [f"worker {worker.slot.index} ({env.env_id}): no message for {seconds:.0f} s; it is {doing}"]
 
 
 def _stop(process: BaseProcess, seconds: float, kill: bool) -> None:
@@ -323,11 +358,14 @@ def _inheritable() -> Iterator[None]:
                 main.__file__ = script
 
 
-def _exit_reason(exitcode: int) -> str:
-    """Describe the exit of a process that sent no :class:`Failure`."""
+def _exit_reason(exitcode: int, crash: str) -> str:
+    """Describe the exit of a process that sent no :class:`Failure`; ``crash``: the text of its crash file."""
     if exitcode >= 0:
-        return f"exit status {exitcode}"
-    try:
-        return f"killed by {signal.Signals(-exitcode).name}"
-    except ValueError:
-        return f"killed by signal {-exitcode}"
+        stalled = exitcode == 1 and _TIMED_OUT in crash
+        reason = "step_timeout is over, in code that no exception ends" if stalled else f"exit status {exitcode}"
+    else:
+        try:
+            reason = f"killed by {signal.Signals(-exitcode).name}"
+        except ValueError:
+            reason = f"killed by signal {-exitcode}"
+    return f"{reason}\n{crash}" if crash else reason

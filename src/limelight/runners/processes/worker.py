@@ -16,15 +16,21 @@ from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from limelight.algo.episodes import Episode
 from limelight.algo.rollout import Rollout
 from limelight.envs.attributes import Order
+from limelight.envs.guards import record_calls
 from limelight.envs.spawn import allow_children
-from limelight.envs.stalls import start_watch
+from limelight.envs.stalls import StallWatch
 from limelight.errors import LimelightError, NonFiniteError
 from limelight.runners.actor_learner import ActorLearner, make_actor_learner, running_statistics
 from limelight.runners.base import budget_of, stamp_episodes
 from limelight.runners.nonfinite import make_skips
+from limelight.runners.processes.channel import WorkerChannel, send_notes
+from limelight.runners.processes.crash_file import CrashFile
 from limelight.runners.processes.portable import Lock, ignore_stop_signals
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.time_shares import ShareMeter
@@ -114,7 +120,9 @@ class Failure:
 class Worker:
     """The actor-learner of one worker, its access to the shared state, and its unreported counts."""
 
-    def __init__(self, spec: WorkerSpec, actor_learner: ActorLearner, shared: SharedState, channel: Connection) -> None:
+    def __init__(
+        self, spec: WorkerSpec, actor_learner: ActorLearner, shared: SharedState, channel: WorkerChannel
+    ) -> None:
         self.actor_learner = actor_learner
         self.shared = shared
         self.channel = channel
@@ -259,8 +267,7 @@ class Worker:
         metrics = self.actor_learner.metrics() if self.recent_updates else {}
         if metrics:
             metrics |= self.shares.metrics(time.perf_counter(), self.idle_seconds + self.shared.waited_seconds)
-        restarts = self.actor_learner.pop_restarts()
-        self.own_counters[Counter.ENV_RESTARTS] += len(restarts)
+        restarts = self._count_restarts()
         self.channel.send(
             Report(number, self.episodes, metrics, self.recent_updates, self.lag_sum, self.lag_max, restarts)
         )
@@ -269,6 +276,16 @@ class Worker:
         self.lag_sum = 0
         self.lag_max = 0
         self.episodes = []
+
+    def _count_restarts(self) -> list[str]:
+        """Count the environments that were replaced since the last report; return their messages."""
+        restarts = self.actor_learner.pop_restarts()
+        self.own_counters[Counter.ENV_RESTARTS] += len(restarts)
+        return restarts
+
+    def last_words(self) -> None:
+        """Report episodes and replaced environments before the process exits by an error."""
+        self.channel.send(Report(self.last_report, self.episodes, {}, 0, 0, 0, self._count_restarts()))
 
     def send_state(self) -> None:
         """Send the state for a checkpoint; the command is PAUSE, so the state does not change afterwards."""
@@ -279,33 +296,50 @@ class Worker:
         self.channel.send(StateReply(self.last_state, self.actor_learner.get_state()))
 
 
-def run_worker(spec: WorkerSpec, factory: Any, shared: SharedState, channel: Connection) -> None:
+def run_worker(
+    spec: WorkerSpec, factory: Any, shared: SharedState, worker_end: Connection, crash_file: CrashFile | None = None
+) -> None:
     """Run a worker until it is told to stop: the main function of its process.
 
-    ``factory``: a CloudpickleWrapper of the environment's factory.
+    ``factory``: a CloudpickleWrapper of the environment's factory; ``crash_file``: for a traceback of C code.
     """
     ignore_stop_signals()
     threading.Thread(target=_exit_with_parent, args=(shared.lock,), daemon=True).start()
     allow_children()
-    start_watch(spec.config.env.step_timeout)
+    channel = WorkerChannel(worker_end)
+    send_notes(channel)
+    calls = None if crash_file is None else crash_file.enable()
+    StallWatch(spec.config.env.step_timeout, crash_file).start()
     try:
         with single_threaded():
-            _run(spec, factory.fn, shared, channel)
+            _run(spec, factory.fn, shared, channel, calls)
     except BaseException as error:
         with contextlib.suppress(BrokenPipeError):  # the main process has exited
             channel.send(Failure(traceback.format_exc(), error if ends_the_run(error) else None))
         raise SystemExit(1) from None
 
 
-def _run(spec: WorkerSpec, factory: EnvFactory | None, shared: SharedState, channel: Connection) -> None:
+def _run(
+    spec: WorkerSpec,
+    factory: EnvFactory | None,
+    shared: SharedState,
+    channel: WorkerChannel,
+    calls: NDArray[np.float64] | None = None,
+) -> None:
     seed = worker_seed(spec.config.seed, spec.index, spec.restarts)
     actor_learner = make_actor_learner(spec.config, factory, seed, shared.train_state(spec.index))
+    if calls is not None:
+        record_calls(actor_learner.collector.envs, calls)
     try:
         exact = spec.state is None or actor_learner.set_state(spec.state, spec.restart_seed)
         actor_learner.follow_all(spec.orders)
         worker = Worker(spec, actor_learner, shared, channel)
         channel.send(Ready(exact))  # from here on, its state can be asked for
-        worker.work()
+        try:
+            worker.work()
+        except BaseException:
+            worker.last_words()
+            raise
     finally:
         actor_learner.close()
 
