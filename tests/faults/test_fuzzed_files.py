@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import limelight
+from helpers.altered_files import cut_or_altered, paths_of, plain, put
 from helpers.saved_runs import copy_of_run, rewrite
 from limelight.errors import LimelightError
 from limelight.runs.listing import list_runs
@@ -29,13 +30,6 @@ from limelight.viewing.report import write_report
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MANY = settings(FEW, max_examples=1_500)
 TEXTS = ("metrics.jsonl", "monitor.csv", "summary.json", "config.yaml")
-
-numbers = st.integers(-(10**400), 10**400) | st.floats() | st.sampled_from([1e308, -1e308, 1e-320, 2**63, -(2**63), 0])
-plain = st.recursive(
-    st.none() | st.booleans() | numbers | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
 
 
 @pytest.fixture
@@ -62,16 +56,6 @@ def read_all(run: Path) -> None:
         read_origin(f"{run}:best")
 
 
-def cut_or_altered(data: bytes, draw: Any) -> bytes:
-    """Data that are cut short, with bytes replaced or put in."""
-    altered = bytearray(data)
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, max(0, len(altered) - 1)))
-        piece = draw(st.binary(max_size=3) | st.sampled_from([b"-", b"9", b"null", b"NaN", b"1e999", b"{", b"[", b","]))
-        altered[at : at + draw(st.integers(0, 3))] = piece
-    return bytes(altered[: draw(st.integers(0, len(altered)) | st.just(len(altered)))])
-
-
 def try_altered_files(run: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(TEXTS))
     original = (run / name).read_bytes()
@@ -96,18 +80,6 @@ def try_any_rows(run: Path, data: st.DataObject) -> None:
     finally:
         (run / "metrics.jsonl").write_text(original)
         (run / "summary.json").write_text(json.dumps(summary))
-
-
-def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The places of all values in nested data."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(deeper for key, child in children for deeper in paths_of(child, (*path, key)))]
-
-
-def put(value: Any, path: tuple[Any, ...], new: Any) -> None:
-    for key in path[:-1]:
-        value = value[key]
-    value[path[-1]] = new
 
 
 def try_any_agent(run: Path, data: st.DataObject) -> None:
