@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -103,6 +104,48 @@ def try_any_settings(folder: Path, data: st.DataObject) -> None:
     (folder / "other.yaml").write_text(yaml.safe_dump(config))
     with typed():
         load_valid(folder / "other.yaml")
+
+
+COLUMNS = b"#{}\nr,l,t,step,env,worker\n"
+DAMAGE = {
+    "a summary with a list": ("summary.json", b'{"status": []}', "summary.json: damaged (status = "),
+    "a summary of 1e308 s": (
+        "summary.json",
+        b'{"wall_seconds": 1e308}',
+        "summary.json: damaged (wall_seconds = ",
+    ),
+    "a summary that is a list": ("summary.json", b"[1]", "summary.json: damaged (not a JSON object)"),
+    "a summary that is cut": ("summary.json", b'{"status": "com', "summary.json: damaged (not a JSON object)"),
+    "a row with NaN": ("metrics.jsonl", b'{"step": 1, "seconds": NaN}\n', "metrics.jsonl: line 1 is damaged"),
+    "a row with a text": (
+        "metrics.jsonl",
+        b'{"step": 1, "seconds": 0, "x": ""}\n',
+        "metrics.jsonl: line 1 is damaged",
+    ),
+    "a row without a step": ("metrics.jsonl", b'{"seconds": 0}\n', "metrics.jsonl: line 1 is damaged"),
+    "an episode with a text": ("monitor.csv", COLUMNS + b"1,x,1,1,0,0\n", "monitor.csv: damaged"),
+    "an episode with an infinity": (
+        "monitor.csv",
+        COLUMNS + b"inf,1,1,1,0,0\n",
+        "monitor.csv: damaged",
+    ),
+    "settings that are cut": ("config.yaml", b"seed: [1, ", "config.yaml: not readable as YAML"),
+    "settings that are a list": ("config.yaml", b"- 1\n", "config.yaml: must be a mapping"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_each_kind_of_damage_is_named(kind: str, run: Path) -> None:
+    name, content, words = DAMAGE[kind]
+    (run / name).write_bytes(content)
+    with pytest.raises(LimelightError, match=re.escape(words)):
+        read_run(run)
+
+
+def test_a_saved_agent_of_another_form_is_named(run: Path) -> None:
+    rewrite(run / "best", lambda content: content["state"].update(normalizer=[1], params=None))
+    with pytest.raises(LimelightError, match="best: not what this version of limelight saves"):
+        limelight.load(run)
 
 
 @FEW
