@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-_OVERVIEWS = (["--help"], ["-h"], ["help"], [], ["--version"], ["-V"])
+_OVERVIEWS: tuple[list[str], ...] = (["--help"], ["-h"], ["help"], [], ["--version"], ["-V"])
 """First words without a subcommand."""
 
 
