@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from helpers.manual_workers import draw_no_report
 from limelight.envs import guards
 from limelight.errors import EnvError
 from limelight.runs.checkpoint import latest_checkpoint, read_state
+from limelight.viewing.record import record
 
 QUICK: dict[str, Any] = {
     "quiet": True, "tensorboard": False, "backend": "sync", "preset": "plain", "num_envs": 3, "num_steps": 5,
@@ -117,6 +119,23 @@ def test_a_close_or_a_picture_that_fails_does_not_end_the_run(
         result = limelight.train(Breaking, run_dir=str(tmp_path / close), loggers=[lines], **settings)
         assert result.status == "completed"
         assert any("no video" in line for line in lines.messages) == (close == "render")
+
+
+@pytest.mark.parametrize("how", RAISED)
+def test_a_picture_that_fails_in_any_way_is_an_error_of_the_environment(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a command that only draws: neither ``sys.exit`` nor KeyboardInterrupt of an environment ends the process."""
+    train(tmp_path / "r", total_timesteps=30, env_kwargs={"how": how, "close": "render"})
+    agent = limelight.load(tmp_path / "r", "last")
+    monkeypatch.setattr(Breaking, "pictures", 10)
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # as a run has it
+    try:
+        with pytest.raises(EnvError, match=r"^video: .*Breaking cannot render here \(the simulator broke\)"):
+            record(agent, tmp_path / "x.mp4")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
 def test_a_resumed_run_has_the_failures_of_the_one_that_was_not_stopped(tmp_path: Path) -> None:

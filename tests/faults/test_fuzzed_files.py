@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import limelight
+from helpers.altered_files import cut_or_altered, paths_of, plain, put
 from helpers.saved_runs import copy_of_run, rewrite
 from limelight.errors import LimelightError
 from limelight.runs.listing import list_runs
@@ -29,13 +31,6 @@ from limelight.viewing.report import write_report
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MANY = settings(FEW, max_examples=1_500)
 TEXTS = ("metrics.jsonl", "monitor.csv", "summary.json", "config.yaml")
-
-numbers = st.integers(-(10**400), 10**400) | st.floats() | st.sampled_from([1e308, -1e308, 1e-320, 2**63, -(2**63), 0])
-plain = st.recursive(
-    st.none() | st.booleans() | numbers | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
 
 
 @pytest.fixture
@@ -60,16 +55,6 @@ def read_all(run: Path) -> None:
         list_runs(run.parent)
     with typed():
         read_origin(f"{run}:best")
-
-
-def cut_or_altered(data: bytes, draw: Any) -> bytes:
-    """Data that are cut short, with bytes replaced or put in."""
-    altered = bytearray(data)
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, max(0, len(altered) - 1)))
-        piece = draw(st.binary(max_size=3) | st.sampled_from([b"-", b"9", b"null", b"NaN", b"1e999", b"{", b"[", b","]))
-        altered[at : at + draw(st.integers(0, 3))] = piece
-    return bytes(altered[: draw(st.integers(0, len(altered)) | st.just(len(altered)))])
 
 
 def try_altered_files(run: Path, data: st.DataObject) -> None:
@@ -98,18 +83,6 @@ def try_any_rows(run: Path, data: st.DataObject) -> None:
         (run / "summary.json").write_text(json.dumps(summary))
 
 
-def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The places of all values in nested data."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(deeper for key, child in children for deeper in paths_of(child, (*path, key)))]
-
-
-def put(value: Any, path: tuple[Any, ...], new: Any) -> None:
-    for key in path[:-1]:
-        value = value[key]
-    value[path[-1]] = new
-
-
 def try_any_agent(run: Path, data: st.DataObject) -> None:
     shutil.copytree(run / "best", run / "altered", dirs_exist_ok=True)
 
@@ -131,6 +104,48 @@ def try_any_settings(folder: Path, data: st.DataObject) -> None:
     (folder / "other.yaml").write_text(yaml.safe_dump(config))
     with typed():
         load_valid(folder / "other.yaml")
+
+
+COLUMNS = b"#{}\nr,l,t,step,env,worker\n"
+DAMAGE = {
+    "a summary with a list": ("summary.json", b'{"status": []}', "summary.json: damaged (status = "),
+    "a summary of 1e308 s": (
+        "summary.json",
+        b'{"wall_seconds": 1e308}',
+        "summary.json: damaged (wall_seconds = ",
+    ),
+    "a summary that is a list": ("summary.json", b"[1]", "summary.json: damaged (not a JSON object)"),
+    "a summary that is cut": ("summary.json", b'{"status": "com', "summary.json: damaged (not a JSON object)"),
+    "a row with NaN": ("metrics.jsonl", b'{"step": 1, "seconds": NaN}\n', "metrics.jsonl: line 1 is damaged"),
+    "a row with a text": (
+        "metrics.jsonl",
+        b'{"step": 1, "seconds": 0, "x": ""}\n',
+        "metrics.jsonl: line 1 is damaged",
+    ),
+    "a row without a step": ("metrics.jsonl", b'{"seconds": 0}\n', "metrics.jsonl: line 1 is damaged"),
+    "an episode with a text": ("monitor.csv", COLUMNS + b"1,x,1,1,0,0\n", "monitor.csv: damaged"),
+    "an episode with an infinity": (
+        "monitor.csv",
+        COLUMNS + b"inf,1,1,1,0,0\n",
+        "monitor.csv: damaged",
+    ),
+    "settings that are cut": ("config.yaml", b"seed: [1, ", "config.yaml: not readable as YAML"),
+    "settings that are a list": ("config.yaml", b"- 1\n", "config.yaml: must be a mapping"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_each_kind_of_damage_is_named(kind: str, run: Path) -> None:
+    name, content, words = DAMAGE[kind]
+    (run / name).write_bytes(content)
+    with pytest.raises(LimelightError, match=re.escape(words)):
+        read_run(run)
+
+
+def test_a_saved_agent_of_another_form_is_named(run: Path) -> None:
+    rewrite(run / "best", lambda content: content["state"].update(normalizer=[1], params=None))
+    with pytest.raises(LimelightError, match="best: not what this version of limelight saves"):
+        limelight.load(run)
 
 
 @FEW

@@ -169,15 +169,51 @@ def test_the_same_seed_gives_the_same_run_on_a_busy_machine(backend: str, num_en
     np.testing.assert_equal(one, two)
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "a2c": {"algo": "a2c", "num_steps": 5},
+    "a2c, recurrent": {"algo": "a2c", "num_steps": 5, "core": "gru", "core_size": 8},
+    "ppo": {"algo": "ppo", "num_steps": 16, "num_epochs": 2, "num_minibatches": 2},
+    "stream-ac": {"algo": "stream-ac", "num_steps": 1},
+}
+
+
 @pytest.mark.faults
-def test_the_same_seed_gives_the_same_run_in_processes(tmp_path: Path) -> None:
-    settings = {**QUICK, "algo": "a2c", "backend": "async", "num_envs": 2, "total_timesteps": 600}
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_run_in_processes(kind: str, tmp_path: Path) -> None:
+    """As processes take turns in another order each time, this also is the test of an order that changes nothing."""
+    num_envs = 1 if kind == "stream-ac" else 2
+    settings = {**QUICK, **KINDS[kind], "backend": "async", "num_envs": num_envs, "total_timesteps": 600}
     for name in ("one", "two"):
         limelight.train("CartPole-v1", run_dir=str(tmp_path / name), **settings)
     limelight.train("CartPole-v1", run_dir=str(tmp_path / "sync"), **{**settings, "backend": "sync"})
     one, two, sync = (state_of(tmp_path / name)["params"] for name in ("one", "two", "sync"))
     np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(one, sync)
+
+
+@pytest.mark.parametrize("backend", ["sync", pytest.param("vector", marks=pytest.mark.faults)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_run_of_every_algorithm(kind: str, backend: str, tmp_path: Path) -> None:
+    num_envs = 1 if kind == "stream-ac" else 3
+    settings = {**QUICK, **KINDS[kind], "backend": backend, "num_envs": num_envs, "total_timesteps": 300}
+    for name in ("one", "two", "other"):
+        seed = int(name == "other")
+        limelight.train("CartPole-v1", run_dir=str(tmp_path / name), **{**settings, "seed": seed})
+    one, two, other = (state_of(tmp_path / name)["params"] for name in ("one", "two", "other"))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("backend", ["ale", "envpool"])
+def test_the_same_seed_gives_the_same_run_of_a_game(backend: str, tmp_path: Path) -> None:
+    """Both step several games in threads of C++."""
+    pytest.importorskip("ale_py" if backend == "ale" else "envpool")
+    settings = {**QUICK, "algo": "a2c", "backend": backend, "num_envs": 2, "num_steps": 5, "total_timesteps": 200}
+    for name in ("one", "two"):
+        limelight.train("ALE/Pong-v5", run_dir=str(tmp_path / name), **settings)
+    one, two = (state_of(tmp_path / name)["params"] for name in ("one", "two"))
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize(("before", "after"), [(3, 2), (2, 3)])

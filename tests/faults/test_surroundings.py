@@ -106,7 +106,7 @@ def test_any_umask_lets_the_owner_continue(mask: int, tmp_path: Path) -> None:
         assert limelight.resume(tmp_path / "r", quiet=True, total_timesteps=80).status == "completed"
     finally:
         os.umask(before)
-    others = [path for path in (tmp_path / "r").rglob("*") if path.stat().st_mode & 0o077 & mask]
+    others = [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077 & mask]
     assert others == []
 
 
@@ -118,10 +118,17 @@ def test_a_clock_that_goes_backwards_changes_no_time_of_training(
 ) -> None:
     now = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
-    result = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), **QUICK)
+    settings = {**QUICK, "eval_every": 20, "eval_episodes": 1, "final_episodes": 1}
+    result = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), **settings)
     data = read_run(tmp_path / "r")
     seconds = [row["seconds"] for row in data.metrics]
     assert seconds == sorted(seconds)
+    evaluations = [row["time/eval_seconds"] for row in data.metrics if "time/eval_seconds" in row]
+    assert len(evaluations) == 3
+    assert all(0.0 <= value < 60.0 for value in evaluations)
+    times = [value for row in data.metrics for name, value in row.items() if name.startswith("time/")]
+    assert len(times) > len(evaluations)
+    assert min(times) >= 0.0
     assert 0.0 < result.summary["wall_seconds"] < 60.0
     assert limelight.resume(tmp_path / "r", quiet=True, total_timesteps=80).status == "completed"
 
@@ -174,10 +181,26 @@ def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
     assert read_run(tmp_path / "r").summary["status"] == "completed"
 
 
-@pytest.mark.slow
-def test_a_list_is_read_by_head(tmp_path: Path) -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m limelight list envs | head -1", shell=True, capture_output=True, text=True, check=False
-    )
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+@pytest.mark.skipif(os.name == "nt", reason="no pipes of a shell")
+@pytest.mark.parametrize(
+    ("words", "buffered"),
+    [
+        (["--help"], True),
+        (["--version"], False),
+        pytest.param(["list", "runs", "RUN/.."], True, marks=pytest.mark.slow),
+        pytest.param(["list", "envs"], False, marks=pytest.mark.slow),
+        pytest.param(["explain", "RUN"], True, marks=pytest.mark.slow),
+        pytest.param(["report", "RUN"], True, marks=pytest.mark.slow),
+        pytest.param(["evaluate", "RUN", "--episodes", "1"], True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_reader_that_has_left_ends_a_command_without_a_word(words: list[str], buffered: bool, tmp_path: Path) -> None:
+    """As ``| head``: standard output is a pipe that nobody reads any more."""
+    run = copy_of_run(tmp_path)
+    read, write = os.pipe()
+    os.close(read)
+    argv = [sys.executable, "-m", "limelight", *(word.replace("RUN", str(run)) for word in words)]
+    variables = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, text=True, check=False, env=variables)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -47,3 +47,23 @@ class Overflows(gym.Env[np.ndarray, Any]):
 
     def take(self, things: Any) -> None:
         """Do nothing with them."""
+
+
+class Pays(gym.Env[np.ndarray, Any]):
+    """Episodes of 10 steps that each pay ``reward``, whatever is done."""
+
+    observation_space = Box(-1.0, 1.0, (3,), np.float32)
+
+    def __init__(self, reward: float = 0.0) -> None:
+        self.action_space = Discrete(3)
+        self.reward = reward
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.np_random.random(3).astype(np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return self.np_random.random(3).astype(np.float32), self.reward, self.steps >= 10, False, {}

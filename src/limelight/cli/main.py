@@ -77,15 +77,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "" not in sys.path:  # so that --env-module finds a package in the working directory
         sys.path.append("")  # last, so that a file named yaml.py there hides no library
     prepare_streams()
-    if words[:1] in (["--help"], ["-h"], ["help"], []):
-        print(_help())
-        return 0 if words else USAGE_ERROR
-    if words[0] in ("--version", "-V"):
+    try:
+        status = _overview(words) if words[:1] in _OVERVIEWS else _run(words[0], words[1:])
+        sys.stdout.flush()  # here, as Python's own flush at the exit has a traceback for a closed pipe
+    except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+_OVERVIEWS: tuple[list[str], ...] = (["--help"], ["-h"], ["help"], [], ["--version"], ["-V"])
+"""First words without a subcommand."""
+
+
+def _overview(words: list[str]) -> int:
+    """Print the version, or the list of subcommands."""
+    if words and words[0] in ("--version", "-V"):
         from limelight import __version__
 
         print(f"limelight {__version__}")
         return 0
-    return _run(words[0], words[1:])
+    print(_help())
+    return 0 if words else USAGE_ERROR
 
 
 def _run(name: str, argv: list[str]) -> int:
@@ -108,9 +121,6 @@ def _run(name: str, argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("limelight: interrupted", file=sys.stderr)
         return SIGINT_STATUS
-    except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
         if error.errno not in _OF_DISKS:
             raise

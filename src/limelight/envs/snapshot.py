@@ -134,6 +134,8 @@ def _set_layer(layer: Any, data: State, made: list[Any]) -> None:
     for name, rng in data["spaces"]:
         attributes[name]._np_random = _decode(rng, made)
     saved = {name: _decode(value, made) for name, value in data["attributes"]}
+    if not all(isinstance(name, str) for name in saved):
+        raise CheckpointError(f"the attributes of {data['class']} in the checkpoint have names that are no text")
     for name, value in list(attributes.items()):
         if name not in saved and not _is_static(layer, name, value):
             del attributes[name]  # the saved environment no longer had it

@@ -298,19 +298,22 @@ def load(run_dir: str | Path, which: str = "best", fallback: bool = False) -> Ag
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give the folder of a run or of a saved agent")
     if which == "best" and has_state(folder / "best"):
-        return _agent_in(folder / "best", read_state(folder / "best"), folder)
+        return agent_in(folder / "best", read_state(folder / "best"), folder)
     if checkpoints(folder):
         newest, state, skipped = newest_state(folder, fallback)
         if skipped is not None:
             _LOG.warning("limelight: note: %s", skipped)
-        return _agent_in(newest, state, folder)
+        return agent_in(newest, state, folder)
     if not (folder / "state.json").is_file():
         raise CheckpointError(f"{folder}: holds no agent; give a run folder with best/ or checkpoints/")
-    return _agent_in(folder, read_state(folder), folder)
+    return agent_in(folder, read_state(folder), folder)
 
 
-def _agent_in(place: Path, state: State, folder: Path) -> Agent:
-    """Return the agent of a state that was read from ``place``, in the folder that was given."""
+def agent_in(place: Path | str, state: State, folder: Path) -> Agent:
+    """Return the agent of a state that was read from ``place``, in the folder that was given.
+
+    Raises: CheckpointError naming ``place``, above all where the network is far larger than the state.
+    """
     with fitting(place):
         _require_modest(state)
         encoder = state["config"]["model"]["encoder"]

@@ -11,7 +11,8 @@ from limelight.envs.episode_info import sum_keys
 from limelight.errors import CheckpointError, ConfigError
 from limelight.runners.base import budget_of
 from limelight.runners.worker_metrics import Counter
-from limelight.runs.agent import Agent
+from limelight.runs.agent import Agent, agent_in
+from limelight.runs.checkpoint import fitting
 from limelight.runs.origin import Origin, describe_changes, has_other_env
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import all_settings, get_setting, with_settings
@@ -53,7 +54,7 @@ def require_fitting(origin: Origin, agent: Agent, config: TrainConfig) -> None:
 
     Raises: CheckpointError or ConfigError.
     """
-    before, after = shapes_of(Agent.from_state(origin.state)), shapes_of(agent)
+    before, after = shapes_of(agent_in(origin.name, origin.state, origin.run_dir)), shapes_of(agent)
     if before != after:
         odd = next(name for name in [*after, *before] if before.get(name) != after.get(name))
         raise CheckpointError(
@@ -61,7 +62,8 @@ def require_fitting(origin: Origin, agent: Agent, config: TrainConfig) -> None:
             "that of these settings; leave the settings of the model as they are, or use "
             f"--init-agent {origin.run_dir}, which takes over what fits"
         )
-    episodes, budget = int(origin.state["training"]["episodes"]["count"]), budget_of(config)
+    with fitting(origin.name):
+        episodes, budget = int(origin.state["training"]["episodes"]["count"]), budget_of(config)
     if budget.is_used_up(origin.step, episodes):
         name = "total_timesteps" if origin.step >= budget.timesteps else "total_episodes"
         done = f"{origin.step} steps" if name == "total_timesteps" else f"{episodes} episodes"
@@ -81,6 +83,14 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 def begin_branch(loop: TrainingLoop, origin: Origin) -> None:
     """Continue from the checkpoint of ``origin`` with a message on what changes and what begins anew; save it."""
+    with fitting(origin.name):
+        message = _continue_from(loop, origin)
+    loop.logger.message(message)
+    loop.save_checkpoint()
+
+
+def _continue_from(loop: TrainingLoop, origin: Origin) -> str:
+    """Set the state of ``loop``; return the message on what changes and what begins anew."""
     changed = changed_settings(origin.config, loop.config)
     training = origin.state["training"]
     fresh = loop.get_state()
@@ -103,8 +113,7 @@ def begin_branch(loop: TrainingLoop, origin: Origin) -> None:
     parts = [f"branched from {origin.name} at step {origin.step:,}", *describe_changes(changed)]
     parts += [f"new: {', '.join(new)}"] if new else []
     parts += [inexact] if inexact and not any("episodes" in text for text in new) else []
-    loop.logger.message("; ".join(parts))
-    loop.save_checkpoint()
+    return "; ".join(parts)
 
 
 # --------------------------------------------------------------------------- the state of the runner

@@ -22,7 +22,7 @@ from limelight.errors import CheckpointError, FirstNonFiniteError, NonFiniteErro
 from limelight.nn.checked_network import CheckedNetwork
 from limelight.runners.base import ENV_STATE_NOT_RESTORED
 from limelight.runners.sync import SyncRunner
-from limelight.runs.checkpoint import checkpoints, read_state
+from limelight.runs.checkpoint import checkpoints, fitting, read_state
 from limelight.runs.folder import CONFIG, SUMMARY, as_folder, read_json
 from limelight.runs.origin import PARENT, Origin
 from limelight.seeds import Stream, derive_seed
@@ -91,10 +91,11 @@ def replay(
         runner, _ = build(config, source)
         assert isinstance(runner, SyncRunner)
         try:
-            inexact = None if state is None else _restore(runner, state, config, has_workers)
+            with fitting(folder):
+                inexact = None if state is None else _restore(runner, state, config, has_workers)
+                orders = _orders_after(folder, state)
             start = runner.num_steps
             whole = "" if start == 0 or _has_failed(folder) else "; it has not failed, and --at 0 replays all of it"
-            orders = _orders_after(folder, state)
             if orders is None:
                 inexact = "; ".join([*([inexact] if inexact else []), _ORDERS_LOST])
             notify(f"replaying from step {start:,}" + (f", not exactly: {inexact}" if inexact else whole))
@@ -126,8 +127,9 @@ def _checkpoint(folder: Path, at: int | None) -> dict[str, Any] | None:
             if at is not None:
                 raise
             continue
-        if at is not None or state["training"].get(ERROR) is None:
-            return state
+        with fitting(found[step]):
+            if at is not None or state["training"].get(ERROR) is None:
+                return state
     if (folder / PARENT).exists():
         raise CheckpointError(f"{folder}: no intact checkpoint from before the error, and it began from another run")
     return None

@@ -420,14 +420,20 @@ def make_loggers(
     """Make the run's own loggers, followed by the user's; ``state``: of the checkpoint that the run continues."""
     resume_step = None if state is None else step_of(state)
     start_loggers(loggers, run_dir, config, resume_step)
-    own: list[Logger] = [
-        JsonlLogger(run_dir / METRICS, resume_step=resume_step),
-        MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step, config.env.info_keys),
-    ]
-    if writes_tensorboard(config):
-        own.append(TensorBoardLogger(run_dir, resume_step))
-    if config.log.report_every:
-        own.append(LivePage(config, run_dir, read_command(run_dir), resumed=state is not None))
+    own: list[Logger] = []
+    with ExitStack() as opened:  # closes them where a later one cannot be made
+
+        def add(logger: Logger) -> None:
+            own.append(logger)
+            opened.callback(logger.close)
+
+        add(JsonlLogger(run_dir / METRICS, resume_step=resume_step))
+        add(MonitorCsvLogger(run_dir / MONITOR, config.env.env_id, time.time(), resume_step, config.env.info_keys))
+        if writes_tensorboard(config):
+            add(TensorBoardLogger(run_dir, resume_step))
+        if config.log.report_every:
+            add(LivePage(config, run_dir, read_command(run_dir), resumed=state is not None))
+        opened.pop_all()
     has_workers = config.workers.asynchronous or config.workers.runner == "ray"
     episodes = 0 if state is None else int(state["training"]["episodes"]["count"])
     own.append(

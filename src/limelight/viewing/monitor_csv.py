@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from limelight.errors import CheckpointError
 from limelight.files import write_text
 from limelight.runs.folder import MONITOR_COLUMNS, read_lines
 from limelight.runs.line_file import LineFile
@@ -53,9 +54,13 @@ class MonitorCsvLogger:
         self._keys = list(info_keys)
         self._file = LineFile(path, None if resume_step is None else keep, self._head)
         if not self._file.is_new:
-            with path.open(encoding="utf-8", newline="") as file:
-                file.readline()
-                self._keys = next(csv.reader(file), [])[len(MONITOR_COLUMNS) :]
+            try:
+                with path.open(encoding="utf-8", newline="") as file:
+                    file.readline()
+                    self._keys = next(csv.reader(file), [])[len(MONITOR_COLUMNS) :]
+            except (csv.Error, UnicodeError):  # a column whose name has no end
+                self.close()
+                raise CheckpointError(f"{path}: damaged (its second line is no list of columns)") from None
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Write a line per episode."""
