@@ -31,6 +31,7 @@ from limelight.runners.base import Runner, budget_of
 from limelight.runners.nonfinite import make_skips
 from limelight.runners.processes.portable import max_workers
 from limelight.runners.processes.runner import ProcessRunner
+from limelight.runners.ray.exit_notice import exit_noticed
 from limelight.runners.sync import SyncRunner
 from limelight.runs import env_numbers
 from limelight.runs.agent import Agent, load
@@ -258,6 +259,8 @@ def _run(
         begin = clone(agent, begin, notes.append) if isinstance(begin, Dataset) else begin
         # The folder, the evaluations and the loggers
         run_dir = resume_from or _new_run(config, agent, begin, command, stack)
+        if config.workers.runner == "ray":
+            stack.enter_context(exit_noticed(run_dir))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
         logger = stack.enter_context(closing(make_loggers(config, run_dir, state, quiet, loggers)))

@@ -8,23 +8,33 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from typing import NamedTuple
 
 import ray
 
 from limelight.envs.make import num_cores
 from limelight.errors import ConfigError, WorkerError
+from limelight.runners.ray.cluster_watch import ClusterWatch, watch_cluster
 from limelight.settings.schema import RayConfig, TrainConfig
 
 
-def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
-    """Connect this process to the cluster; return a function that disconnects it, and the dashboard's URL if any.
+class Cluster(NamedTuple):
+    """The cluster that this process is connected to."""
 
-    A process that was connected before stays connected afterwards.
+    leave: Callable[[], None]
+    """Disconnects the process."""
+    dashboard: str | None
+    """Its URL, if there is one."""
+    watch: ClusterWatch
+
+
+def join(config: TrainConfig) -> Cluster:
+    """Connect this process to the cluster; one that was connected before stays connected afterwards.
 
     Raises: ConfigError if no cluster answers at ``ray_address``; WorkerError if Ray cannot be started here.
     """
     if ray.is_initialized():
-        return lambda: None, None
+        return Cluster(lambda: None, None, watch_cluster(is_own=False))
     workers, verbose = config.workers, config.log.verbose
     level = logging.INFO if verbose else logging.ERROR
     if workers.ray.ray_address is not None:
@@ -34,7 +44,8 @@ def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
         except (OSError, RuntimeError, ValueError, AssertionError) as error:
             raise ConfigError(
                 f"ray_address = {workers.ray.ray_address}: no Ray cluster could be joined there ({_reason(error)}); "
-                "start one with `ray start --head`, or leave it out to train on this machine"
+                "start one with `ray start --head`, or leave it out to train on this machine; "
+                "one that wants a token needs RAY_AUTH_MODE=token here, too"
             ) from None
     else:
         assert workers.num_workers is not None
@@ -49,7 +60,8 @@ def join(config: TrainConfig) -> tuple[Callable[[], None], str | None]:
                 "algo a3c needs no Ray"
             ) from None
     _show_warnings(verbose)
-    return ray.shutdown, context.dashboard_url or None
+    is_own = workers.ray.ray_address is None
+    return Cluster(ray.shutdown, context.dashboard_url or None, watch_cluster(is_own))
 
 
 def _reason(error: Exception) -> str:

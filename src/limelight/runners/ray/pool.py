@@ -19,7 +19,7 @@ from limelight.runners.base import ENV_STATE_NOT_RESTORED
 from limelight.runners.ray.cluster import free_places, join
 from limelight.runners.ray.worker import RayWorker, WorkerResult
 from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, ends_the_run, pop_due
-from limelight.settings.schema import TrainConfig
+from limelight.settings.schema import RayConfig, TrainConfig
 from limelight.typing import EnvFactory, State
 
 _START_TIMEOUT = 60.0
@@ -72,9 +72,9 @@ class WorkerPool:
         self._pending: dict[Any, PooledWorker] = {}
         self._start_deadline = 0.0
         # The cluster
-        self._leave, dashboard = join(config)
-        if dashboard:
-            self.messages.append(f"Ray's dashboard: {dashboard}")
+        self.cluster = join(config)
+        if self.cluster.dashboard:
+            self.messages.append(f"Ray's dashboard: {self.cluster.dashboard}")
         self._places = min(len(self.workers), free_places(config.workers.ray))
         device: Literal["cuda", "cpu"] = "cuda" if config.workers.ray.worker_gpus else "cpu"
         self._worker_config = ray.put(dataclasses.replace(config, device=device))
@@ -88,6 +88,7 @@ class WorkerPool:
         """
         if self.started:
             return True
+        self._require_cluster()
         if not self._starting:
             for worker in self.workers:
                 self._start_actor(worker)
@@ -97,31 +98,31 @@ class WorkerPool:
         late = time.monotonic() >= self._start_deadline
         self.started = ready >= max(1, self._places) or (ready > 0 and late)
         if ready < len(self.workers) and (self.started or late):
-            workers = self.config.workers
             self.messages.append(
                 f"{ready} of {len(self.workers)} workers have started, and the cluster has room for {self._places} "
-                f"(each: {workers.ray.worker_cpus:g} CPUs, {workers.ray.worker_gpus:g} GPUs); "
-                "the others join when they can"
+                f"({_needs(self.config.workers.ray)}); the others join when they can"
             )
             self._start_deadline = time.monotonic() + _START_TIMEOUT
         return self.started
 
     def maintain(self) -> None:
-        """Start the workers that are due, and add those that have started since the last call."""
+        """Start the workers that are due, and add those that have started since the last call.
+
+        Raises: WorkerError if the cluster is lost.
+        """
+        self._require_cluster()
         for slot in pop_due(worker.slot for worker in self.workers):
             self._start_actor(self.workers[slot.index])
         if self._starting:
             self._receive_started(1, 0.0)
 
+    def _require_cluster(self) -> None:
+        self.messages += self.cluster.watch.pop_messages()
+        self.cluster.watch.require_cluster()
+
     def _start_actor(self, worker: PooledWorker) -> None:
-        workers, slot = self.config.workers, worker.slot
-        options = {
-            "num_cpus": workers.ray.worker_cpus,
-            "num_gpus": workers.ray.worker_gpus,
-            "scheduling_strategy": "SPREAD" if workers.ray.worker_placement == "spread" else "DEFAULT",
-        }
-        path = [folder or os.getcwd() for folder in sys.path]
-        worker.actor = ray.remote(RayWorker).options(**options).remote(path)
+        slot = worker.slot
+        worker.actor = _new_actor(self.config.workers.ray)
         task = worker.actor.start.remote(
             self._worker_config, self.factory, slot.index, slot.restarts,
             self.states[slot.index], self._restart_seed + slot.index,
@@ -157,6 +158,7 @@ class WorkerPool:
 
         Raises: WorkerError if there is to be none; the worker's own error where its message is for the user.
         """
+        self.cluster.watch.look()
         with contextlib.suppress(Exception):  # the actor may not exist any more, nor its node
             ray.kill(worker.actor)
         worker.actor = None
@@ -188,6 +190,7 @@ class WorkerPool:
 
     def put(self, value: Any) -> Any:
         """Put ``value`` into Ray's object store, and return the reference to it."""
+        self.cluster.watch.require_cluster()
         return ray.put(value)
 
     def receive_results(self, wanted: int, seconds: float | None, partial: bool = False) -> list[WorkerResult]:
@@ -199,6 +202,7 @@ class WorkerPool:
         done, _ = ray.wait(list(self._pending), num_returns=wanted, timeout=seconds)
         if len(done) < wanted and not partial:
             return []
+        self.cluster.watch.require_cluster()
         results = []
         for task in done:
             worker = self._pending.pop(task, None)  # tasks of a worker that has exited are gone
@@ -234,15 +238,35 @@ class WorkerPool:
         self.exact = len(states) == len(self.workers) and None not in self.states
 
     def close(self) -> None:
-        """Free the environments, kill the workers, and leave the cluster, or end one that was started for the run."""
-        with contextlib.suppress(RayError):
-            tasks = [worker.actor.close.remote() for worker in self.workers if worker.slot.ready]
-            if tasks:
-                ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_TIMEOUT)
-            for worker in self.workers:
-                if worker.actor is not None:
-                    ray.kill(worker.actor)
-        self._leave()
+        """Free the environments, end the workers, and leave the cluster, or end one that was started for the run."""
+        self.cluster.watch.stop()
+        if not self.cluster.watch.is_lost:
+            _end_workers(self.workers)
+        self.cluster.leave()
+
+
+def _new_actor(settings: RayConfig) -> Any:
+    options = {
+        "num_cpus": settings.worker_cpus,
+        "num_gpus": settings.worker_gpus,
+        "scheduling_strategy": "SPREAD" if settings.worker_placement == "spread" else "DEFAULT",
+    }
+    path = [folder or os.getcwd() for folder in sys.path]
+    return ray.remote(RayWorker).options(**options).remote(path)
+
+
+def _end_workers(workers: Sequence[PooledWorker]) -> None:
+    with contextlib.suppress(RayError):
+        tasks = [worker.actor.close.remote() for worker in workers if worker.slot.ready]
+        if tasks:
+            ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_TIMEOUT)
+        for worker in workers:
+            if worker.actor is not None:
+                ray.kill(worker.actor)
+
+
+def _needs(settings: RayConfig) -> str:
+    return f"each: {settings.worker_cpus:g} CPUs, {settings.worker_gpus:g} GPUs"
 
 
 def fitted(values: Sequence[Any], number: int) -> list[Any]:
