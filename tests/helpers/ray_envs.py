@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -63,4 +64,69 @@ class Waits(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         time.sleep(self.seconds)
+        return self.env.step(action)
+
+
+RAISES = {
+    "ValueError": ValueError,
+    "SystemExit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "StopIteration": StopIteration,
+    "GeneratorExit": GeneratorExit,
+}
+
+
+class FailsInTurn(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that raises in every 25th step and every 5th reset of a Ray worker, another exception each time."""
+
+    failures: ClassVar = {"step": 0, "reset": 0}
+    resets = 0
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps % 25 == 0 and in_ray_worker():
+            self._fail("step")
+        return self.env.step(action)
+
+    def reset(self, **kwargs: Any) -> Any:
+        FailsInTurn.resets += 1
+        if FailsInTurn.resets % 5 == 0 and in_ray_worker():
+            self._fail("reset")
+        return self.env.reset(**kwargs)
+
+    def _fail(self, call: str) -> None:
+        name = list(RAISES)[self.failures[call] % len(RAISES)]
+        self.failures[call] += 1
+        raise RAISES[name](f"failure {self.failures[call]} of this process")
+
+
+class Hangs(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole whose 30th step hangs in the Ray worker that can create the file ``once``.
+
+    Args:
+        once: the file.
+        holds_lock: in C code that holds Python's lock.
+        seconds: of the hang.
+    """
+
+    def __init__(self, once: str, holds_lock: bool = False, seconds: int = 600) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.once = Path(once)
+        self.holds_lock = holds_lock
+        self.seconds = seconds
+        self.steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps == 30 and in_ray_worker():
+            try:
+                self.once.touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                (ctypes.PyDLL(None).sleep if self.holds_lock else time.sleep)(self.seconds)
         return self.env.step(action)

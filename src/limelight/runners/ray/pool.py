@@ -4,43 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import re
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from limelight.runners.base import ENV_STATE_NOT_RESTORED
+from limelight.runners.ray.actors import (
+    STATE_TIMEOUT,
+    PooledWorker,
+    end_workers,
+    exit_reason,
+    late_notes,
+    needs,
+    new_actor,
+    states_of,
+    stored,
+)
 from limelight.runners.ray.cluster import free_places, join
-from limelight.runners.ray.worker import RayWorker, WorkerResult
+from limelight.runners.ray.worker import WorkerResult
 from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, ends_the_run, pop_due
-from limelight.settings.schema import RayConfig, TrainConfig
+from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, State
 
 _START_TIMEOUT = 60.0
 """Seconds after which a run starts with the workers that are ready, or says that none is."""
-_STATE_TIMEOUT = 10.0
-"""Seconds that workers have to send their states; a checkpoint does not wait longer."""
-_STOP_TIMEOUT = 5.0
-"""Seconds that workers have to free their environments before they are killed."""
-
-
-@dataclass
-class PooledWorker:
-    """A worker slot with its present Ray actor."""
-
-    slot: WorkerSlot
-    actor: Any = None
-    """The handle of the actor of :class:`RayWorker`."""
-    pending: int = 0
-    """Rollouts that were requested and have not been received."""
-    version: int = -1
-    """The version of its parameters; -1 before it has received any."""
 
 
 class WorkerPool:
@@ -100,7 +90,7 @@ class WorkerPool:
         if ready < len(self.workers) and (self.started or late):
             self.messages.append(
                 f"{ready} of {len(self.workers)} workers have started, and the cluster has room for {self._places} "
-                f"({_needs(self.config.workers.ray)}); the others join when they can"
+                f"({needs(self.config.workers.ray)}); the others join when they can"
             )
             self._start_deadline = time.monotonic() + _START_TIMEOUT
         return self.started
@@ -111,6 +101,7 @@ class WorkerPool:
         Raises: WorkerError if the cluster is lost.
         """
         self._require_cluster()
+        self.messages += late_notes(self.workers, self._pending)
         for slot in pop_due(worker.slot for worker in self.workers):
             self._start_actor(self.workers[slot.index])
         if self._starting:
@@ -122,7 +113,7 @@ class WorkerPool:
 
     def _start_actor(self, worker: PooledWorker) -> None:
         slot = worker.slot
-        worker.actor = _new_actor(self.config.workers.ray)
+        worker.actor = new_actor(self.config.workers.ray)
         task = worker.actor.start.remote(
             self._worker_config, self.factory, slot.index, slot.restarts,
             self.states[slot.index], self._restart_seed + slot.index,
@@ -165,11 +156,12 @@ class WorkerPool:
         worker.slot.ready = False
         worker.pending = 0
         worker.version = -1
+        worker.is_noted = False
         self._pending = {task: other for task, other in self._pending.items() if other is not worker}
         if isinstance(error, RayTaskError) and ends_the_run(error.cause):
             raise type(error.cause)(*error.cause.args) from None
         from_outside = not isinstance(error, RayTaskError)  # the process or its machine is gone
-        self.messages.append(self.restart_policy.handle_exit(worker.slot, _exit_reason(error), from_outside))
+        self.messages.append(self.restart_policy.handle_exit(worker.slot, exit_reason(error), from_outside))
 
     # ------------------------------------------------------------------ rollouts
 
@@ -186,12 +178,17 @@ class WorkerPool:
     def request_rollout(self, worker: PooledWorker, snapshot: Any, with_metrics: bool) -> None:
         """Request a rollout; ``snapshot`` refers to new parameters, None keeps those that the worker has."""
         self._pending[worker.actor.collect_rollout.remote(snapshot, with_metrics)] = worker
+        if not worker.pending:
+            worker.asked_at = time.monotonic()
         worker.pending += 1
 
     def put(self, value: Any) -> Any:
-        """Put ``value`` into Ray's object store, and return the reference to it."""
+        """Put ``value`` into Ray's object store, and return the reference to it.
+
+        Raises: WorkerError if the store is full, on the disk as well.
+        """
         self.cluster.watch.require_cluster()
-        return ray.put(value)
+        return stored(value)
 
     def receive_results(self, wanted: int, seconds: float | None, partial: bool = False) -> list[WorkerResult]:
         """Wait for ``wanted`` requested rollouts; return those of workers that have not exited meanwhile.
@@ -208,6 +205,7 @@ class WorkerPool:
             worker = self._pending.pop(task, None)  # tasks of a worker that has exited are gone
             if worker is not None and (result := self._get(worker, task)) is not None:
                 worker.pending -= 1
+                worker.asked_at = time.monotonic()
                 results.append(result)
         return results
 
@@ -215,18 +213,9 @@ class WorkerPool:
 
     def request_states(self) -> list[State | None]:
         """Return the states of all workers: those of the checkpoint of workers not started, None of slow ones."""
-        ready = [worker for worker in self.workers if worker.slot.ready]
-        tasks = {worker.actor.get_state.remote(): worker for worker in ready if not worker.pending}
-        states = list(self.states)
-        if tasks:
-            for task in ray.wait(list(tasks), num_returns=len(tasks), timeout=_STATE_TIMEOUT)[0]:
-                with contextlib.suppress(RayError):  # its next rollout fails too, and that is handled
-                    states[tasks[task].slot.index] = ray.get(task)
-        late = [worker.slot.index for worker in ready if states[worker.slot.index] is None]
+        states, late = states_of(self.workers, self.states)
         if late:
-            self.messages.append(
-                f"workers {late} did not answer within {_STATE_TIMEOUT:g} s; the checkpoint lacks them"
-            )
+            self.messages.append(f"workers {late} did not answer within {STATE_TIMEOUT:g} s; the checkpoint lacks them")
         return states
 
     def set_states(self, states: Sequence[State | None], restarts: Sequence[int], seed: int) -> None:
@@ -241,41 +230,10 @@ class WorkerPool:
         """Free the environments, end the workers, and leave the cluster, or end one that was started for the run."""
         self.cluster.watch.stop()
         if not self.cluster.watch.is_lost:
-            _end_workers(self.workers)
+            end_workers(self.workers)
         self.cluster.leave()
-
-
-def _new_actor(settings: RayConfig) -> Any:
-    options = {
-        "num_cpus": settings.worker_cpus,
-        "num_gpus": settings.worker_gpus,
-        "scheduling_strategy": "SPREAD" if settings.worker_placement == "spread" else "DEFAULT",
-    }
-    path = [folder or os.getcwd() for folder in sys.path]
-    return ray.remote(RayWorker).options(**options).remote(path)
-
-
-def _end_workers(workers: Sequence[PooledWorker]) -> None:
-    with contextlib.suppress(RayError):
-        tasks = [worker.actor.close.remote() for worker in workers if worker.slot.ready]
-        if tasks:
-            ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_TIMEOUT)
-        for worker in workers:
-            if worker.actor is not None:
-                ray.kill(worker.actor)
-
-
-def _needs(settings: RayConfig) -> str:
-    return f"each: {settings.worker_cpus:g} CPUs, {settings.worker_gpus:g} GPUs"
 
 
 def fitted(values: Sequence[Any], number: int) -> list[Any]:
     """Return one value per worker, None for further ones: a resumed run may have more workers or fewer."""
     return [*values, *[None] * number][:number]
-
-
-def _exit_reason(error: RayError) -> str:
-    """Describe an exit by Ray's error, without a terminal's colour codes."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    # A task's error was raised by the worker's code; all others are of actors and nodes.
-    return f"it raised\n{text}" if isinstance(error, RayTaskError) else text
