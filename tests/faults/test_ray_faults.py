@@ -124,7 +124,7 @@ def test_a_full_object_store_ends_the_run_with_a_checkpoint(
         return FakeRay.put(fake_ray, value)
 
     monkeypatch.setattr(fake_ray, "put", put)
-    with pytest.raises(WorkerError, match="Ray's object store does not take new parameters: .*the store has 0 bytes"):
+    with pytest.raises(WorkerError, match=r"Ray's object store does not take new parameters: .*the store has 0 bytes"):
         limelight.train(algo=algo, worker_output=output, run_dir=str(tmp_path / "r"), **QUICK)
     assert steps_saved(tmp_path / "r") > 0
 

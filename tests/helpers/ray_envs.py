@@ -130,3 +130,49 @@ class Hangs(gym.Wrapper[Any, Any, Any, Any]):
             else:
                 (ctypes.PyDLL(None).sleep if self.holds_lock else time.sleep)(self.seconds)
         return self.env.step(action)
+
+
+class Large(gym.Env[Any, Any]):
+    """Episodes of 20 steps whose observations have 40 kB."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (10_000,), np.float32)
+
+    def __init__(self) -> None:
+        self.action_space = gym.spaces.Discrete(2)
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._obs(), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return self._obs(), 1.0, False, self.steps == 20, {}
+
+    def _obs(self) -> Any:
+        return np.full(10_000, self.steps / 20, np.float32)
+
+
+class Allocates(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole whose 30th step takes 100 MB after 100 MB, up to 3 GB, in the Ray worker that can create ``once``."""
+
+    def __init__(self, once: str) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.once = Path(once)
+        self.steps = 0
+        self.taken: list[Any] = []
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps == 30 and in_ray_worker():
+            try:
+                self.once.touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                for _ in range(30):
+                    self.taken.append(np.ones(100 << 20, np.uint8))
+                    time.sleep(0.1)
+                time.sleep(60)
+        return self.env.step(action)
