@@ -21,8 +21,8 @@ def used_share() -> float:
 
 
 def main(folder: str, algo: str) -> None:
-    os.environ["RAY_memory_usage_threshold"] = f"{used_share() + 0.08:.3f}"
-    os.environ["RAY_memory_monitor_refresh_ms"] = "100"
+    threshold = f"{used_share() + 0.08:.3f}"
+    os.environ |= {"RAY_memory_usage_threshold": threshold, "RAY_memory_monitor_refresh_ms": "100"}
     import ray
 
     from helpers.manual_workers import quick_config

@@ -55,7 +55,7 @@ class Filler:
 
 def main(run_dir: str, algo: str, disk: str) -> None:
     if disk == "full":
-        os.environ["RAY_local_fs_capacity_threshold"] = "0.0001"
+        os.environ |= {"RAY_local_fs_capacity_threshold": "0.0001"}
     import ray
 
     import limelight

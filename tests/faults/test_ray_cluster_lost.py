@@ -93,3 +93,20 @@ def test_a_cluster_that_was_joined_and_is_lost_ends_the_run_which_goes_on_with_a
         assert lines[1].endswith(f"continue with: limelight train --resume {folder}")
     with ray_commands() as commands:
         resume(commands, folder, "--ray-address", commands.start_head())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("algo", ["a2c", "a3c"])
+def test_a_run_whose_process_is_killed_goes_on_with_fewer_workers(algo: str, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    with ray_commands() as commands:
+        process = commands.train(
+            folder, "--algo", algo, *ENDLESS, "--checkpoint-every", "1000", "--log-every", "2000"
+        )  # fmt: skip
+        wait_for_training(process, folder)
+        process.kill()
+        _, errors = process.communicate(timeout=60)
+        commands.wait_until_none_is_left()
+        assert errors.endswith(f"continue with: limelight train --resume {folder}\n")
+        resume(commands, folder, "--num-workers", "1")
+        commands.wait_until_none_is_left()

@@ -17,11 +17,15 @@ from helpers.ray_envs import RAISES
 from limelight.runners.ray.runner import RayRunner
 from limelight.training.run import build
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
+KINDS = [
+    pytest.param("a2c", "gradients", marks=pytest.mark.faults),
+    pytest.param("a2c", "rollouts", marks=pytest.mark.faults),
+    pytest.param("a3c", "gradients", marks=pytest.mark.faults),
+    pytest.param("a3c", "rollouts", marks=pytest.mark.slow),
 ]
-KINDS = [(algo, output) for algo in ("a2c", "a3c") for output in ("gradients", "rollouts")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,7 +73,7 @@ def test_every_exception_of_a_step_or_reset_is_counted_and_told(algo: str, outpu
     assert any("reset() " in line for line in messages)
 
 
-@pytest.mark.parametrize(("algo", "output"), [("a2c", "gradients"), ("a3c", "rollouts")])
+@pytest.mark.parametrize(("algo", "output"), KINDS)
 def test_a_hang_is_named_with_environment_seed_and_actions_and_replaced(algo: str, output: str, tmp_path: Path) -> None:
     runner = runner_of(
         algo, "Hangs", env_kwargs={"once": str(tmp_path / "once")}, on_env_error="restart", step_timeout=2.0,
@@ -90,6 +94,7 @@ def test_a_hang_is_named_with_environment_seed_and_actions_and_replaced(algo: st
     ), message
 
 
+@pytest.mark.faults
 def test_a_hang_that_holds_the_lock_of_python_ends_its_worker_which_is_replaced(tmp_path: Path) -> None:
     kwargs = {"once": str(tmp_path / "once"), "holds_lock": True}
     runner = runner_of("a2c", "Hangs", env_kwargs=kwargs, step_timeout=1.0)

@@ -6,8 +6,11 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import ray
@@ -40,7 +43,8 @@ def join(config: TrainConfig) -> Cluster:
     if workers.ray.ray_address is not None:
         try:
             _require_answer(workers.ray.ray_address)
-            context = ray.init(workers.ray.ray_address, log_to_driver=verbose, logging_level=level)
+            with _own_signal_handlers():
+                context = ray.init(workers.ray.ray_address, log_to_driver=verbose, logging_level=level)
         except (OSError, RuntimeError, ValueError, AssertionError) as error:
             raise ConfigError(
                 f"ray_address = {workers.ray.ray_address}: no Ray cluster could be joined there ({_reason(error)}); "
@@ -53,7 +57,8 @@ def join(config: TrainConfig) -> Cluster:
         # More workers than cores are allowed here: Ray's CPUs are reservations.
         num_cpus = max(num_cores(), math.ceil(workers.num_workers * workers.ray.worker_cpus))
         try:
-            context = ray.init("local", num_cpus=num_cpus, log_to_driver=verbose, logging_level=level)
+            with _own_signal_handlers():
+                context = ray.init("local", num_cpus=num_cpus, log_to_driver=verbose, logging_level=level)
         except Exception as error:  # Ray raises a bare Exception where its processes do not come up in time
             raise WorkerError(
                 f"Ray could not be started on this machine ({_reason(error)}); logs: /tmp/ray/session_latest; "
@@ -62,6 +67,25 @@ def join(config: TrainConfig) -> Cluster:
     _show_warnings(verbose)
     is_own = workers.ray.ray_address is None
     return Cluster(ray.shutdown, context.dashboard_url or None, watch_cluster(is_own))
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Keep the handler of SIGTERM, where Ray sets one that exits with another status and without a checkpoint."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from ray._private import utils
+
+    before, set_handler = signal.getsignal(signal.SIGTERM), getattr(utils, "set_sigterm_handler", None)
+    if set_handler is not None:  # no public setting leaves the handler as it is
+        utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        if set_handler is not None:
+            utils.set_sigterm_handler = set_handler
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reason(error: Exception) -> str:
