@@ -18,6 +18,7 @@ from helpers.fake_ray import FakeRay, Ref, fake_ray  # noqa: F401  # a fixture
 from helpers.manual_workers import draw_no_report
 from limelight.errors import WorkerError
 from limelight.runners.ray import actors
+from limelight.runners.ray import runner as ray_runner
 from limelight.runners.ray.actors import PooledWorker, late_notes
 from limelight.runners.ray.cluster_watch import ClusterWatch, Watched
 from limelight.runners.worker_slots import WorkerSlot
@@ -176,6 +177,36 @@ def test_a_failure_of_a_cluster_that_is_lost_is_none_of_its_worker(
     with pytest.raises(WorkerError, match="the Ray cluster is lost: the raylet does not answer"):
         limelight.train(algo="a3c", run_dir=str(tmp_path / "r"), loggers=[lines], **QUICK)
     assert not any("exited" in line for line in lines.messages)
+
+
+class StopAtStart:
+    """A callback that stops a run before its first step."""
+
+    def on_start(self, run: Any) -> bool:
+        return False
+
+
+def test_a_run_that_is_resumed_without_room_for_a_worker_can_be_stopped(
+    tmp_path: Path,
+    fake_ray: FakeRay,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limelight.train(algo="a2c", run_dir=str(tmp_path / "r"), **QUICK)
+    saved, calls = steps_saved(tmp_path / "r"), 0
+
+    def wait(refs: Any, num_returns: int, timeout: float) -> Any:
+        nonlocal calls
+        calls += 1
+        assert calls < 1_000
+        time.sleep(min(timeout, 0.01))
+        return [], list(refs)
+
+    monkeypatch.setattr(fake_ray, "wait", wait)
+    monkeypatch.setattr(ray_runner, "START_TIMEOUT", 0.1)
+    settings = {"quiet": True, "total_timesteps": saved + 1_000}
+    resumed = limelight.resume(tmp_path / "r", callbacks=[StopAtStart()], **settings)
+    assert resumed.status == "stopped"
+    assert steps_saved(tmp_path / "r") == saved
 
 
 def test_a_worker_that_does_not_answer_is_noted_once(

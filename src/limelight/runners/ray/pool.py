@@ -29,7 +29,7 @@ from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, ends_the_r
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, State
 
-_START_TIMEOUT = 60.0
+START_TIMEOUT = 60.0
 """Seconds after which a run starts with the workers that are ready, or says that none is."""
 
 
@@ -82,7 +82,7 @@ class WorkerPool:
         if not self._starting:
             for worker in self.workers:
                 self._start_actor(worker)
-            self._start_deadline = time.monotonic() + _START_TIMEOUT
+            self._start_deadline = time.monotonic() + START_TIMEOUT
         self._receive_started(len(self._starting), seconds)
         ready = sum(worker.slot.ready for worker in self.workers)
         late = time.monotonic() >= self._start_deadline
@@ -92,7 +92,7 @@ class WorkerPool:
                 f"{ready} of {len(self.workers)} workers have started, and the cluster has room for {self._places} "
                 f"({needs(self.config.workers.ray)}); the others join when they can"
             )
-            self._start_deadline = time.monotonic() + _START_TIMEOUT
+            self._start_deadline = time.monotonic() + START_TIMEOUT
         return self.started
 
     def maintain(self) -> None:
