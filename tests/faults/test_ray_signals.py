@@ -77,7 +77,7 @@ def test_a_signal_at_any_moment_ends_the_run_in_order(moment: str, number: signa
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("seconds", [0.0, 0.3])
-def test_a_second_signal_ends_the_run_at_once_and_leaves_no_process(
+def test_a_second_signal_ends_the_run_at_once_and_ray_follows(
     seconds: float, number: signal.Signals, tmp_path: Path
 ) -> None:
     folder = tmp_path / "r"
@@ -89,8 +89,8 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_no_process(
         if process.poll() is None:
             send(process, number)
         _, errors = process.communicate(timeout=60)
-        commands.wait_until_none_is_left()
-    assert process.returncode == 128 + number, errors
+        commands.wait_until_none_is_left(180.0)  # agents of Ray first try to tell the head, which is gone as well
+    assert process.returncode in (128 + number, -number), errors  # both are 128 + number for a shell
     assert "Traceback" not in errors
     assert latest_checkpoint(folder) is not None
     load(folder, "last")

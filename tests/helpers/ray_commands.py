@@ -67,8 +67,8 @@ class RayCommands:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 
-    def wait_until_none_is_left(self, seconds: float = 20.0) -> None:
-        """Raise AssertionError, with those that are left, after some seconds."""
+    def wait_until_none_is_left(self, seconds: float = 60.0) -> None:
+        """Raise AssertionError, with those that are left, after some seconds; agents of Ray take ten and more."""
         deadline = time.monotonic() + seconds
         while left := self.processes():
             assert time.monotonic() < deadline, left

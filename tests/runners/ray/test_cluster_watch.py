@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
@@ -24,19 +24,22 @@ class Server:
         self.listener = socket.create_server(("127.0.0.1", port))
         self.address: tuple[str, int] = self.listener.getsockname()
         self.accepted: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
 
     def _accept(self) -> None:
         try:
             while True:
                 connection = self.listener.accept()[0]
-                connection.sendall(b"settings")
                 self.accepted.append(connection)
+                connection.sendall(b"settings")
         except OSError:
             return
 
     def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # closed before
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
         self.listener.close()
         for connection in self.accepted:
             connection.close()
@@ -44,8 +47,7 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    with closing(server.listener):
+    with closing(Server()) as server:
         yield server
 
 
