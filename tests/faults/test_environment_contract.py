@@ -6,6 +6,7 @@ import functools
 import importlib
 import json
 import logging
+import operator
 import signal
 import sys
 import threading

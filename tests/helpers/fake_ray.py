@@ -17,7 +17,10 @@ import pytest
 import torch
 from ray.exceptions import RayTaskError
 
+from limelight.runners.ray import actors as ray_actors
 from limelight.runners.ray import pool as ray_pool
+from limelight.runners.ray.cluster import Cluster
+from limelight.runners.ray.cluster_watch import ClusterWatch
 
 
 class NoTensors(cloudpickle.Pickler):
@@ -53,6 +56,7 @@ class FakeRay:
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     """Names of the methods of actors that were called, with their arguments."""
     actors: list[Any] = field(default_factory=list)
+    watch: ClusterWatch = field(default_factory=lambda: ClusterWatch(()))
 
     def put(self, value: Any) -> Ref:
         self.puts.append(value)
@@ -120,7 +124,8 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
     """Replace Ray by a cluster that has room for any number of workers, which ignore Ctrl-C in this process."""
     fake = FakeRay()
     monkeypatch.setattr(ray_pool, "ray", fake)
-    monkeypatch.setattr(ray_pool, "join", lambda config: (lambda: None, None))
+    monkeypatch.setattr(ray_actors, "ray", fake)
+    monkeypatch.setattr(ray_pool, "join", lambda config: Cluster(lambda: None, None, fake.watch))
     monkeypatch.setattr(ray_pool, "free_places", lambda workers: 99)
     before = signal.getsignal(signal.SIGINT)
     yield fake

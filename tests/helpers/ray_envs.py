@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -63,4 +64,115 @@ class Waits(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         time.sleep(self.seconds)
+        return self.env.step(action)
+
+
+RAISES = {
+    "ValueError": ValueError,
+    "SystemExit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "StopIteration": StopIteration,
+    "GeneratorExit": GeneratorExit,
+}
+
+
+class FailsInTurn(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that raises in every 25th step and every 5th reset of a Ray worker, another exception each time."""
+
+    failures: ClassVar = {"step": 0, "reset": 0}
+    resets = 0
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps % 25 == 0 and in_ray_worker():
+            self._fail("step")
+        return self.env.step(action)
+
+    def reset(self, **kwargs: Any) -> Any:
+        FailsInTurn.resets += 1
+        if FailsInTurn.resets % 5 == 0 and in_ray_worker():
+            self._fail("reset")
+        return self.env.reset(**kwargs)
+
+    def _fail(self, call: str) -> None:
+        name = list(RAISES)[self.failures[call] % len(RAISES)]
+        self.failures[call] += 1
+        raise RAISES[name](f"failure {self.failures[call]} of this process")
+
+
+class Hangs(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole whose 30th step hangs in the Ray worker that can create the file ``once``.
+
+    Args:
+        once: the file.
+        holds_lock: in C code that holds Python's lock.
+        seconds: of the hang.
+    """
+
+    def __init__(self, once: str, holds_lock: bool = False, seconds: int = 600) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.once = Path(once)
+        self.holds_lock = holds_lock
+        self.seconds = seconds
+        self.steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps == 30 and in_ray_worker():
+            try:
+                self.once.touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                (ctypes.PyDLL(None).sleep if self.holds_lock else time.sleep)(self.seconds)
+        return self.env.step(action)
+
+
+class Large(gym.Env[Any, Any]):
+    """Episodes of 20 steps whose observations have 40 kB."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (10_000,), np.float32)
+
+    def __init__(self) -> None:
+        self.action_space = gym.spaces.Discrete(2)
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._obs(), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return self._obs(), 1.0, False, self.steps == 20, {}
+
+    def _obs(self) -> Any:
+        return np.full(10_000, self.steps / 20, np.float32)
+
+
+class Allocates(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole whose 30th step takes 100 MB after 100 MB, up to 3 GB, in the Ray worker that can create ``once``."""
+
+    def __init__(self, once: str) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.once = Path(once)
+        self.steps = 0
+        self.taken: list[Any] = []
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps == 30 and in_ray_worker():
+            try:
+                self.once.touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                for _ in range(30):
+                    self.taken.append(np.ones(100 << 20, np.uint8))
+                    time.sleep(0.1)
+                time.sleep(60)
         return self.env.step(action)

@@ -25,6 +25,7 @@ from limelight.runners.actor_learner import make_actor_learner, make_learner, re
 from limelight.runners.base import Runner, budget_of
 from limelight.runners.nonfinite import make_skips
 from limelight.runners.processes.runner import ProcessRunner
+from limelight.runners.ray.exit_notice import exit_noticed
 from limelight.runners.sync import SyncRunner
 from limelight.runs import env_numbers
 from limelight.runs.agent import Agent, load
@@ -253,6 +254,8 @@ def _run(
             require_own(state, agent, resume_from)
         run_dir = resume_from or _new_run(config, agent, begin, command, stack)
         stack.enter_context(crashes_into(run_dir / CRASH, run_dir / CRASH_BEFORE))
+        if config.workers.runner == "ray":
+            stack.enter_context(exit_noticed(run_dir))
         evaluator = Evaluator(agent, config, run_dir / "best", reward_threshold(config), interrupt.check)
         stack.callback(evaluator.close)
         logger = stack.enter_context(closing(make_loggers(config, run_dir, state, quiet, loggers)))

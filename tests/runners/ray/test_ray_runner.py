@@ -18,6 +18,7 @@ from limelight.errors import ConfigError, NonFiniteError, WorkerError
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, MAX_CONSECUTIVE_SKIPS
 from limelight.runners.ray import pool as ray_pool
 from limelight.runners.ray.runner import RayRunner
+from limelight.runners.ray.worker import RayWorker
 from limelight.runners.worker_metrics import Counter
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.training.run import build, run
@@ -133,7 +134,7 @@ def test_workers_that_fail_to_start_in_a_resumed_run_keep_their_states(
     def fails(*args: Any) -> None:
         raise RuntimeError("no license for the simulator")
 
-    monkeypatch.setattr(ray_pool.RayWorker, "start", fails)
+    monkeypatch.setattr(RayWorker, "start", fails)
     with pytest.raises(WorkerError, match="it failed while starting"):
         resumed.advance(200, 60.0)
     assert None not in resumed.get_state()["workers"]

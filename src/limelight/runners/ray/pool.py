@@ -4,43 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import re
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from limelight.runners.base import ENV_STATE_NOT_RESTORED
+from limelight.runners.ray.actors import (
+    STATE_TIMEOUT,
+    PooledWorker,
+    end_workers,
+    exit_reason,
+    late_notes,
+    needs,
+    new_actor,
+    states_of,
+    stored,
+)
 from limelight.runners.ray.cluster import free_places, join
-from limelight.runners.ray.worker import RayWorker, WorkerResult
+from limelight.runners.ray.worker import WorkerResult
 from limelight.runners.worker_slots import RestartPolicy, WorkerSlot, ends_the_run, pop_due
 from limelight.settings.schema import TrainConfig
 from limelight.typing import EnvFactory, State
 
-_START_TIMEOUT = 60.0
+START_TIMEOUT = 60.0
 """Seconds after which a run starts with the workers that are ready, or says that none is."""
-_STATE_TIMEOUT = 10.0
-"""Seconds that workers have to send their states; a checkpoint does not wait longer."""
-_STOP_TIMEOUT = 5.0
-"""Seconds that workers have to free their environments before they are killed."""
-
-
-@dataclass
-class PooledWorker:
-    """A worker slot with its present Ray actor."""
-
-    slot: WorkerSlot
-    actor: Any = None
-    """The handle of the actor of :class:`RayWorker`."""
-    pending: int = 0
-    """Rollouts that were requested and have not been received."""
-    version: int = -1
-    """The version of its parameters; -1 before it has received any."""
 
 
 class WorkerPool:
@@ -72,9 +62,9 @@ class WorkerPool:
         self._pending: dict[Any, PooledWorker] = {}
         self._start_deadline = 0.0
         # The cluster
-        self._leave, dashboard = join(config)
-        if dashboard:
-            self.messages.append(f"Ray's dashboard: {dashboard}")
+        self.cluster = join(config)
+        if self.cluster.dashboard:
+            self.messages.append(f"Ray's dashboard: {self.cluster.dashboard}")
         self._places = min(len(self.workers), free_places(config.workers.ray))
         device: Literal["cuda", "cpu"] = "cuda" if config.workers.ray.worker_gpus else "cpu"
         self._worker_config = ray.put(dataclasses.replace(config, device=device))
@@ -88,40 +78,42 @@ class WorkerPool:
         """
         if self.started:
             return True
+        self._require_cluster()
         if not self._starting:
             for worker in self.workers:
                 self._start_actor(worker)
-            self._start_deadline = time.monotonic() + _START_TIMEOUT
+            self._start_deadline = time.monotonic() + START_TIMEOUT
         self._receive_started(len(self._starting), seconds)
         ready = sum(worker.slot.ready for worker in self.workers)
         late = time.monotonic() >= self._start_deadline
         self.started = ready >= max(1, self._places) or (ready > 0 and late)
         if ready < len(self.workers) and (self.started or late):
-            workers = self.config.workers
             self.messages.append(
                 f"{ready} of {len(self.workers)} workers have started, and the cluster has room for {self._places} "
-                f"(each: {workers.ray.worker_cpus:g} CPUs, {workers.ray.worker_gpus:g} GPUs); "
-                "the others join when they can"
+                f"({needs(self.config.workers.ray)}); the others join when they can"
             )
-            self._start_deadline = time.monotonic() + _START_TIMEOUT
+            self._start_deadline = time.monotonic() + START_TIMEOUT
         return self.started
 
     def maintain(self) -> None:
-        """Start the workers that are due, and add those that have started since the last call."""
+        """Start the workers that are due, and add those that have started since the last call.
+
+        Raises: WorkerError if the cluster is lost.
+        """
+        self._require_cluster()
+        self.messages += late_notes(self.workers, self._pending)
         for slot in pop_due(worker.slot for worker in self.workers):
             self._start_actor(self.workers[slot.index])
         if self._starting:
             self._receive_started(1, 0.0)
 
+    def _require_cluster(self) -> None:
+        self.messages += self.cluster.watch.pop_messages()
+        self.cluster.watch.require_cluster()
+
     def _start_actor(self, worker: PooledWorker) -> None:
-        workers, slot = self.config.workers, worker.slot
-        options = {
-            "num_cpus": workers.ray.worker_cpus,
-            "num_gpus": workers.ray.worker_gpus,
-            "scheduling_strategy": "SPREAD" if workers.ray.worker_placement == "spread" else "DEFAULT",
-        }
-        path = [folder or os.getcwd() for folder in sys.path]
-        worker.actor = ray.remote(RayWorker).options(**options).remote(path)
+        slot = worker.slot
+        worker.actor = new_actor(self.config.workers.ray)
         task = worker.actor.start.remote(
             self._worker_config, self.factory, slot.index, slot.restarts,
             self.states[slot.index], self._restart_seed + slot.index,
@@ -157,17 +149,19 @@ class WorkerPool:
 
         Raises: WorkerError if there is to be none; the worker's own error where its message is for the user.
         """
+        self.cluster.watch.look()
         with contextlib.suppress(Exception):  # the actor may not exist any more, nor its node
             ray.kill(worker.actor)
         worker.actor = None
         worker.slot.ready = False
         worker.pending = 0
         worker.version = -1
+        worker.is_noted = False
         self._pending = {task: other for task, other in self._pending.items() if other is not worker}
         if isinstance(error, RayTaskError) and ends_the_run(error.cause):
             raise type(error.cause)(*error.cause.args) from None
         from_outside = not isinstance(error, RayTaskError)  # the process or its machine is gone
-        self.messages.append(self.restart_policy.handle_exit(worker.slot, _exit_reason(error), from_outside))
+        self.messages.append(self.restart_policy.handle_exit(worker.slot, exit_reason(error), from_outside))
 
     # ------------------------------------------------------------------ rollouts
 
@@ -184,11 +178,17 @@ class WorkerPool:
     def request_rollout(self, worker: PooledWorker, snapshot: Any, with_metrics: bool) -> None:
         """Request a rollout; ``snapshot`` refers to new parameters, None keeps those that the worker has."""
         self._pending[worker.actor.collect_rollout.remote(snapshot, with_metrics)] = worker
+        if not worker.pending:
+            worker.asked_at = time.monotonic()
         worker.pending += 1
 
     def put(self, value: Any) -> Any:
-        """Put ``value`` into Ray's object store, and return the reference to it."""
-        return ray.put(value)
+        """Put ``value`` into Ray's object store, and return the reference to it.
+
+        Raises: WorkerError if the store is full, on the disk as well.
+        """
+        self.cluster.watch.require_cluster()
+        return stored(value)
 
     def receive_results(self, wanted: int, seconds: float | None, partial: bool = False) -> list[WorkerResult]:
         """Wait for ``wanted`` requested rollouts; return those of workers that have not exited meanwhile.
@@ -199,11 +199,13 @@ class WorkerPool:
         done, _ = ray.wait(list(self._pending), num_returns=wanted, timeout=seconds)
         if len(done) < wanted and not partial:
             return []
+        self.cluster.watch.require_cluster()
         results = []
         for task in done:
             worker = self._pending.pop(task, None)  # tasks of a worker that has exited are gone
             if worker is not None and (result := self._get(worker, task)) is not None:
                 worker.pending -= 1
+                worker.asked_at = time.monotonic()
                 results.append(result)
         return results
 
@@ -211,18 +213,9 @@ class WorkerPool:
 
     def request_states(self) -> list[State | None]:
         """Return the states of all workers: those of the checkpoint of workers not started, None of slow ones."""
-        ready = [worker for worker in self.workers if worker.slot.ready]
-        tasks = {worker.actor.get_state.remote(): worker for worker in ready if not worker.pending}
-        states = list(self.states)
-        if tasks:
-            for task in ray.wait(list(tasks), num_returns=len(tasks), timeout=_STATE_TIMEOUT)[0]:
-                with contextlib.suppress(RayError):  # its next rollout fails too, and that is handled
-                    states[tasks[task].slot.index] = ray.get(task)
-        late = [worker.slot.index for worker in ready if states[worker.slot.index] is None]
+        states, late = states_of(self.workers, self.states)
         if late:
-            self.messages.append(
-                f"workers {late} did not answer within {_STATE_TIMEOUT:g} s; the checkpoint lacks them"
-            )
+            self.messages.append(f"workers {late} did not answer within {STATE_TIMEOUT:g} s; the checkpoint lacks them")
         return states
 
     def set_states(self, states: Sequence[State | None], restarts: Sequence[int], seed: int) -> None:
@@ -234,24 +227,13 @@ class WorkerPool:
         self.exact = len(states) == len(self.workers) and None not in self.states
 
     def close(self) -> None:
-        """Free the environments, kill the workers, and leave the cluster, or end one that was started for the run."""
-        with contextlib.suppress(RayError):
-            tasks = [worker.actor.close.remote() for worker in self.workers if worker.slot.ready]
-            if tasks:
-                ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_TIMEOUT)
-            for worker in self.workers:
-                if worker.actor is not None:
-                    ray.kill(worker.actor)
-        self._leave()
+        """Free the environments, end the workers, and leave the cluster, or end one that was started for the run."""
+        self.cluster.watch.stop()
+        if not self.cluster.watch.is_lost:
+            end_workers(self.workers)
+        self.cluster.leave()
 
 
 def fitted(values: Sequence[Any], number: int) -> list[Any]:
     """Return one value per worker, None for further ones: a resumed run may have more workers or fewer."""
     return [*values, *[None] * number][:number]
-
-
-def _exit_reason(error: RayError) -> str:
-    """Describe an exit by Ray's error, without a terminal's colour codes."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    # A task's error was raised by the worker's code; all others are of actors and nodes.
-    return f"it raised\n{text}" if isinstance(error, RayTaskError) else text

@@ -19,7 +19,7 @@ from limelight.envs.attributes import Order
 from limelight.errors import ConfigError, NonFiniteError
 from limelight.runners.actor_learner import running_statistics
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, budget_of, stamp_episodes
-from limelight.runners.ray.pool import WorkerPool
+from limelight.runners.ray.pool import START_TIMEOUT, WorkerPool
 from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
 from limelight.runners.ray.worker import ParameterSnapshot, StatisticsUpdate, WorkerResult
 from limelight.runners.time_shares import own_shares
@@ -226,7 +226,8 @@ class RayRunner:
         self.pool.set_states(state["workers"], state["restarts"], seed)
         if not self.schedule.reproducible:
             return NOT_REPRODUCIBLE
-        while not self._start(1.0):
+        deadline = time.monotonic() + START_TIMEOUT  # without room for a worker the run waits, and obeys signals
+        while not self._start(min(1.0, START_TIMEOUT)) and time.monotonic() < deadline:
             pass
         exact = self.pool.exact and all(worker.slot.ready for worker in self.pool.workers)
         return None if exact else ENV_STATE_NOT_RESTORED

@@ -55,6 +55,7 @@ class Study:
 
     def __init__(self, folder: Path, space: Marks, pruner: str, seed: int) -> None:
         import optuna
+        from sqlalchemy.pool import NullPool
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna
@@ -65,10 +66,13 @@ class Study:
             "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3),
             "none": optuna.pruners.NopPruner(),
         }
-        url = f"sqlite:///{(folder / DATABASE).resolve()}"
         try:
+            # Without a pool no connection stays open, whatever fails
+            storage = optuna.storages.RDBStorage(
+                f"sqlite:///{(folder / DATABASE).resolve()}", engine_kwargs={"poolclass": NullPool}
+            )
             self._study = optuna.create_study(
-                storage=url, study_name=_NAME, direction="maximize", load_if_exists=True, pruner=pruners[pruner]
+                storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True, pruner=pruners[pruner]
             )
             count = len(self._study.trials)
         except Exception as error:  # SQLAlchemy's, of many kinds
