@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
 
 from helpers.breaking_envs import RAISED, Breaking, NoLicense, ResetFails
 from helpers.settings import one_line, train_config
 from limelight.envs import guards
+from limelight.envs.attributes import Order
 from limelight.envs.base import EnvBackend
 from limelight.envs.guards import MOST_IN_A_ROW, pop_restarts
 from limelight.envs.make import explain_backend, make_envs, try_envs
 from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError, EnvError
+from limelight.runs.checkpoint import read_state, write_state
 from limelight.settings.rules import validate
 from limelight.settings.schema import EnvConfig
 
@@ -87,6 +90,37 @@ def test_the_same_seed_gives_the_same_failures_and_episodes_and_a_state_continue
     resumed.reset(99)
     resumed.set_state(state)
     np.testing.assert_equal(play(one, 150), play(resumed, 150))
+
+
+class Composite(Breaking):
+    observation_space = Dict({"n": Discrete(5), "pair": Tuple((Box(-1.0, 1.0, (2,)), MultiBinary(3)))})  # type: ignore[assignment]
+
+    def _obs(self) -> Any:
+        numbers = self.np_random.random(2).astype(np.float32)
+        return {"n": int(self.np_random.integers(5)), "pair": (numbers, np.int8([1, 0, 1]))}
+
+
+@pytest.mark.parametrize("kind", [Breaking, Composite])
+def test_the_first_step_after_a_state_was_set_may_fail(kind: type[Breaking], tmp_path: Path) -> None:
+    envs, resumed = make(kind), make(kind)
+    envs.reset(3)
+    last, state = envs.step(ACTIONS).obs.copy(), envs.get_state()
+    assert state is not None
+    write_state(tmp_path / "state", state)
+    resumed.set_state(read_state(tmp_path / "state"))
+    resumed.follow(Order("set_env_attr", "step_share", 1.0))
+    step = resumed.step(ACTIONS)
+    assert step.failed is not None
+    assert step.failed.all()
+    np.testing.assert_array_equal(step.obs, last)
+
+
+def test_new_copies_have_the_attributes_that_were_set() -> None:
+    envs = make()
+    envs.reset(3)
+    envs.follow(Order("set_env_attr", "step_share", 1.0))
+    failed = [envs.step(ACTIONS).failed for _ in range(6)]
+    assert [each is not None and bool(each.all()) for each in failed] == [True, False] * 3  # a reset follows
 
 
 def test_a_reset_that_fails_is_tried_again_after_growing_delays(as_in_a_run: list[float]) -> None:

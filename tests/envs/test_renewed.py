@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from helpers.breaking_envs import Breaking, NoLicense
+from limelight.envs.attributes import Order
 from limelight.envs.base import EnvBackend
 from limelight.envs.guards import pop_restarts
 from limelight.envs.make import make_envs
@@ -111,3 +112,16 @@ def test_a_constructor_that_raises_in_a_new_process_is_tried_again_then_raised(t
     assert "the process of environment 0 by signal 9 exited" in messages[0]
     assert ["no license for the simulator" in message for message in messages] == [False, True, True, True]
     assert "restart 4 of this environment" in messages[3]
+
+
+@pytest.mark.faults
+def test_new_processes_have_the_attributes_that_were_set() -> None:
+    envs = make_envs(Breaking, 2, backend="async", on_env_error="restart")
+    try:
+        envs.reset(5)
+        envs.follow(Order("set_env_attr", "how", "kill"))
+        envs.follow(Order("set_env_attr", "step_share", 1.0))
+        failed = [envs.step(ACTIONS).failed for _ in range(4)]
+    finally:
+        envs.close()
+    assert [each is not None and bool(each.all()) for each in failed] == [True, False] * 2  # a reset follows

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -110,6 +110,8 @@ class AsyncCopy:
     """Processes that this environment has had before."""
     seed: int | None = None
     """Of the process before, where there was one."""
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    """Attributes that were set in the processes before, by name."""
     parent: int = field(default_factory=os.getpid)
 
     def __call__(self) -> AnyEnv:
@@ -144,7 +146,9 @@ class AsyncCopy:
             if not isinstance(env, PackObservations):
                 env = PackObservations(env, env.observation_space, self.name)
             env.index = self.index
-            return env
+        for order in self.orders.values():
+            follow(env, order, self.name)
+        return env
 
 
 @final
@@ -251,9 +255,12 @@ class _Contained(gym.Wrapper[Any, Any, Any, Any]):
     def limelight_follow(self, order: Order) -> Any:
         """Set an attribute or call a method of the environment; return the result, or the fault."""
         try:
-            return follow(self.env, order, self._name)
+            result = follow(self.env, order, self._name)
         except LimelightError as fault:
             return fault
+        if self._guard is not None:
+            self._guard.keep(order)
+        return result
 
     def close(self) -> None:
         """Close the environment."""

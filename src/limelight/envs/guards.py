@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
+from gymnasium.spaces import Dict, Space, Tuple
 from numpy.typing import NDArray
 
+from limelight.envs.attributes import Order, follow
 from limelight.envs.base import EnvBackend
 from limelight.envs.faults import (
     call_fault,
@@ -86,6 +88,12 @@ class EnvGuard:
         self._obs: Any = None
         self._shown = shown
         self._record: CallRecord | None = None
+        self._orders: dict[str, Order] = {}
+
+    def keep(self, order: Order) -> None:
+        """Set the attribute of an order in new copies too; nothing for other orders."""
+        if order.kind == "set_env_attr":
+            self._orders[order.name] = order
 
     def record_into(self, calls: NDArray[np.float64]) -> None:
         """Record every call from here on in ``calls`` (last_call.py)."""
@@ -177,6 +185,8 @@ class EnvGuard:
             try:
                 with env_code(self.name, "making it"):
                     self._whole = self._make()
+                for order in self._orders.values():
+                    follow(self._whole, order, self.name)
             except EnvError as refusal:
                 error = refusal
                 continue
@@ -196,7 +206,7 @@ class EnvGuard:
     def get_state(self) -> State:
         """Return what new copies depend on."""
         counts = {"restarts": self.restarts, "in_a_row": self._in_a_row, "is_new": self._is_new}
-        return {"first_seed": self._first_seed, "seed": self.seed, **counts}
+        return {"first_seed": self._first_seed, "seed": self.seed, "obs": _plain(self._obs), **counts}
 
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state`."""
@@ -205,6 +215,26 @@ class EnvGuard:
         self.restarts = int(state["restarts"])
         self._in_a_row = int(state["in_a_row"])
         self._is_new = bool(state["is_new"])
+        if state.get("obs") is not None:
+            self._obs = _as_of(self._env.observation_space, state["obs"])
+
+
+def _plain(obs: Any) -> Any:
+    """Return a raw observation as arrays in dicts and lists."""
+    if isinstance(obs, dict):
+        return {key: _plain(part) for key, part in obs.items()}
+    if isinstance(obs, tuple):
+        return [_plain(part) for part in obs]
+    return None if obs is None else np.array(obs)
+
+
+def _as_of(space: Space[Any], plain: Any) -> Any:
+    """Return an observation of a space from :func:`_plain`."""
+    if isinstance(space, Dict):
+        return {key: _as_of(space[key], part) for key, part in plain.items()}
+    if isinstance(space, Tuple):
+        return tuple(map(_as_of, space.spaces, plain))
+    return plain
 
 
 def pause(failures: int) -> None:

@@ -262,7 +262,10 @@ class SyncBackend:
 
     def follow(self, order: Order) -> list[Any]:
         """See :class:`limelight.envs.base.EnvBackend`."""
-        return [follow(env, order, self._env_id) for env in self.envs]
+        results = [follow(env, order, self._env_id) for env in self.envs]
+        for guard in self.guards:
+            guard.keep(order)
+        return results
 
     def close(self) -> None:
         """Close every environment; a second call does nothing."""
@@ -437,10 +440,8 @@ class VectorBackend:
 
     def get_state(self) -> State | None:
         """Return the vector environment's state and which rows are due for a reset; None if it is not plain data."""
-        state = get_env_state(self.envs)
-        return (
-            None if state is None else {"env": state, "valid": self._valid.copy(), "totals": self._info.totals.copy()}
-        )
+        state, rows = get_env_state(self.envs), {"valid": self._valid.copy(), "totals": self._info.totals.copy()}
+        return None if state is None else {"env": state, **rows}
 
     def set_state(self, state: State) -> None:
         """Continue from :meth:`get_state`.
@@ -455,7 +456,10 @@ class VectorBackend:
         """See :class:`limelight.envs.base.EnvBackend`."""
         if isinstance(self.envs, AsyncVectorEnv):
             with self._env_code(f"{order.kind}({order.name!r})"):
-                return raise_first(self.envs.call("limelight_follow", order))
+                results = raise_first(self.envs.call("limelight_follow", order))
+            if isinstance(self.envs, RenewedProcesses):
+                self.envs.keep(order)
+            return results
         return [follow(env, order, self._env_id) for env in getattr(self.envs.unwrapped, "envs", [self.envs])]
 
     def close(self) -> None:

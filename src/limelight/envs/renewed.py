@@ -15,6 +15,7 @@ from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 from gymnasium.vector.utils import CloudpickleWrapper, concatenate, iterate
 
 from limelight.envs.async_copies import AsyncCopy, Restarted
+from limelight.envs.attributes import Order
 from limelight.envs.faults import own_fault, process_exit
 from limelight.envs.guards import MOST_IN_A_ROW, pause
 from limelight.errors import EnvError
@@ -36,6 +37,12 @@ class RenewedProcesses(AsyncVectorEnv):
         self._seeds: list[int | None] = [None] * len(copies)
         self._commands: list[tuple[str, Any]] = [("", None)] * len(copies)
         super().__init__(copies, shared_memory=False, copy=False, context="spawn", autoreset_mode=autoreset_mode)
+
+    def keep(self, order: Order) -> None:
+        """Set the attribute of an order in further processes too; nothing for other orders."""
+        if order.kind == "set_env_attr":
+            orders = {**self.copies[0].orders, order.name: order}
+            self.copies = [dataclasses.replace(copy, orders=orders) for copy in self.copies]
 
     def _send(self, i: int, command: tuple[str, Any]) -> None:
         self._commands[i] = command
