@@ -55,6 +55,13 @@ def _same_signal_handlers() -> Iterator[None]:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.fixture(autouse=True)
+def _same_denormals() -> Iterator[None]:
+    """Every test leaves the arithmetic of denormal numbers as it was."""
+    yield
+    assert np.float32(1e-39) * np.float32(1.0) != 0.0
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -181,8 +181,9 @@ def test_who_calls_backward_and_the_optimizer() -> None:
 def test_who_starts_processes() -> None:
     users = {module for module in TREES if roots(module) & {"multiprocessing", "ray", "concurrent", "threading"}}
     # envs.spawn asks whether this process may start others, training.loop whether it is in the main thread. envs.stalls
-    # has a thread that watches steps, envs.renewed replaces the processes of backend async.
-    assert outside(users, "runners") <= {"envs.spawn", "training.loop", "envs.stalls", "envs.renewed"}
+    # has a thread that watches steps, envs.renewed replaces the processes of backend async; threads counts contexts of
+    # each thread.
+    assert outside(users, "runners") <= {"envs.spawn", "training.loop", "envs.stalls", "envs.renewed", "threads"}
     assert roots("training.loop") & {"multiprocessing", "ray", "concurrent"} == set()
     assert {m for m in TREES if "ray" in roots(m)} <= {m for m in TREES if inside(m, "runners.ray")}
     assert outside({m for m in TREES if "torch.multiprocessing" in imports(m)}, "runners") == set()

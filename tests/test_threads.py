@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 import torch
 
@@ -32,6 +34,16 @@ def test_a_context_within_another_leaves_it_as_it_was() -> None:
             pass
         assert smallest_halved() == 0.0
         assert torch.get_num_threads() == 1
+    assert smallest_halved() > 0.0
+
+
+def test_contexts_may_end_in_any_order() -> None:
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(single_threaded())
+    second.enter_context(single_threaded())
+    first.close()
+    assert smallest_halved() == 0.0
+    second.close()
     assert smallest_halved() > 0.0
 
 

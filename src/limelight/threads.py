@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from threadpoolctl import threadpool_limits
+
+_CONTEXTS = threading.local()
+"""How many contexts of :func:`single_threaded` each thread is in, and whether it flushed denormal numbers before."""
 
 
 @contextmanager
@@ -17,13 +21,18 @@ def single_threaded() -> Iterator[None]:
     gradient has become 0 decay to denormal numbers and stay denormal (0.9 times the smallest rounds to the smallest),
     and arithmetic with these is several times slower. NumPy follows PyTorch's setting.
     """
-    flushed = _flushes_denormal()  # by a context around this one
+    depth = getattr(_CONTEXTS, "depth", 0)
+    if depth == 0:
+        _CONTEXTS.flushed = _flushes_denormal()
+    _CONTEXTS.depth = depth + 1
     torch.set_flush_denormal(True)
     try:
         with one_torch_thread(), threadpool_limits(1):
             yield
     finally:
-        torch.set_flush_denormal(flushed)
+        _CONTEXTS.depth -= 1
+        if _CONTEXTS.depth == 0:  # in whatever order they end
+            torch.set_flush_denormal(_CONTEXTS.flushed)
 
 
 @contextmanager

@@ -26,9 +26,11 @@ METHODS = {"set_pickle_module", "read_pickle", "to_pickle", "Unpickler", "recv"}
 KEYWORDS = {"allow_pickle", "weights_only"}
 ALLOWED = {
     "pickle": {"runs/agent.py"},  # copy.deepcopy of an agent: the bytes never leave the process
-    "multiprocessing.reduction": {"runners/processes/portable.py"},  # descriptors for workers of this run
-    "recv": {  # messages of processes of this run
-        "envs/renewed.py", "runners/processes/supervisor.py", "runners/processes/worker.py",
+    # descriptors for workers of this run
+    "multiprocessing.reduction": {"runners/processes/crash_file.py", "runners/processes/portable.py"},
+    "recv": {  # messages of processes of this run; of Ray's sockets, bytes that are not read
+        "envs/renewed.py", "runners/processes/channel.py", "runners/processes/supervisor.py",
+        "runners/processes/worker.py", "runners/ray/cluster_watch.py",
     },
     "yaml.load": {"settings/io.py"},  # with a safe loader: the last test here
     "importlib.import_module": {

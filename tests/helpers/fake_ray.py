@@ -130,3 +130,5 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
     before = signal.getsignal(signal.SIGINT)
     yield fake
     signal.signal(signal.SIGINT, before)
+    for actor in fake.actors:
+        actor.real._threads.close()

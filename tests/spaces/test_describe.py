@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -33,7 +34,7 @@ SPACES: list[Space[Any]] = [
     Box(0, 2**64 - 1, (1,), np.uint64),
     Discrete(5),
     Discrete(3, start=-1),
-    Discrete(3, dtype=np.int32),
+    *([Discrete(3, dtype=np.int32)] if "dtype" in inspect.signature(Discrete).parameters else []),  # Gymnasium 1.2.2
     MultiDiscrete([2, 3, 4]),
     MultiDiscrete(np.array([[2, 3], [4, 5]]), start=np.array([[1, 0], [0, -2]]), dtype=np.int32),
     MultiBinary(3),

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from limelight.envs.faults import is_own
-
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.*)')
 _THREAD = re.compile(r"(Current thread|Thread|Stack)\b.*\(most recent call first\):$")
 _MOST_FRAMES = 15
@@ -48,7 +46,7 @@ def shortened(text: str) -> str:
         return "\n".join(lines[: _MOST_FRAMES + 1]).strip()
     stacks = [_frames(lines[number + 1 :]) for number in starts]
     # The fault handler does not mark the thread whose time is up
-    stack = next((stack for stack in stacks if any(is_own(match["file"]) for match in _matches(stack))), stacks[0])
+    stack = next((stack for stack in stacks if any(_is_own(match["file"]) for match in _matches(stack))), stacks[0])
     return "\n".join([lines[0], *stack[:_MOST_FRAMES]])
 
 
@@ -62,6 +60,12 @@ def _matches(lines: list[str]) -> list[re.Match[str]]:
     return [match for line in lines if (match := _FRAME.match(line)) is not None]
 
 
+def _is_own(file: str) -> bool:
+    from limelight.envs.faults import is_own  # loads Gymnasium, which reports do without
+
+    return is_own(file)
+
+
 def crash_line(path: Path) -> str | None:
     """Return one line on what the fault handler has written into a file; None where the file is empty or missing."""
     try:
@@ -71,6 +75,6 @@ def crash_line(path: Path) -> str | None:
     first, *stack = shortened(text).splitlines() or [""]
     if not first:
         return None
-    own = next((match for match in _matches(stack) if is_own(match["file"])), None)
+    own = next((match for match in _matches(stack) if _is_own(match["file"])), None)
     place = f" in {own['function']} ({Path(own['file']).name}, line {own['line']})" if own is not None else ""
     return f"C code ended the process: {first.removeprefix('Fatal Python error: ')}{place}"
