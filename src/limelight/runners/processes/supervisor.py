@@ -26,6 +26,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from limelight.errors import ConfigError, LimelightError, WorkerError
 from limelight.runners.base import ENV_STATE_NOT_RESTORED
 from limelight.runners.processes.channel import Note
+from limelight.runners.processes.child import ChildProcess
 from limelight.runners.processes.crash_file import CrashFile, make_crash_file
 from limelight.runners.processes.portable import stop_signals_held
 from limelight.runners.processes.shared import Command, Control, SharedState
@@ -80,7 +81,7 @@ class WorkerProcess:
         self.heard_at, self.is_silent = time.monotonic(), False
         self.crash_file = make_crash_file(spec.config.env.num_envs)
         self.channel, worker_end = context.Pipe()
-        process = context.Process(
+        process = ChildProcess(
             target=run_worker,
             args=(spec, factory, shared, worker_end, self.crash_file),
             name=f"limelight-worker-{self.slot.index}",

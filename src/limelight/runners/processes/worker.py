@@ -7,12 +7,9 @@ Source: Mnih et al. 2016, algorithm S3, with a batch of environments per worker 
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 import time
 import traceback
 from dataclasses import dataclass, field
-from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -30,8 +27,9 @@ from limelight.runners.actor_learner import ActorLearner, make_actor_learner, ru
 from limelight.runners.base import budget_of, stamp_episodes
 from limelight.runners.nonfinite import make_skips
 from limelight.runners.processes.channel import WorkerChannel, send_notes
+from limelight.runners.processes.child import before_exit
 from limelight.runners.processes.crash_file import CrashFile
-from limelight.runners.processes.portable import Lock, ignore_stop_signals
+from limelight.runners.processes.portable import ignore_stop_signals
 from limelight.runners.processes.shared import Command, Control, SharedState
 from limelight.runners.time_shares import ShareMeter
 from limelight.runners.worker_metrics import Counter
@@ -304,7 +302,7 @@ def run_worker(
     ``factory``: a CloudpickleWrapper of the environment's factory; ``crash_file``: for a traceback of C code.
     """
     ignore_stop_signals()
-    threading.Thread(target=_exit_with_parent, args=(shared.lock,), daemon=True).start()
+    before_exit(shared.lock.remove)
     allow_children()
     channel = WorkerChannel(worker_end)
     send_notes(channel)
@@ -342,12 +340,3 @@ def _run(
             raise
     finally:
         actor_learner.close()
-
-
-def _exit_with_parent(lock: Lock) -> None:
-    """Exit this process when the main process has exited, for whatever reason; a lock with a name is removed."""
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    lock.remove()
-    os._exit(1)
