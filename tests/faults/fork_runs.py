@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
-from limelight.cli import main as cli
+if __name__ == "__main__":  # not in workers, which load a script before they know their parent
+    from limelight.cli import main as cli
 
-TRAINING = importlib.import_module("limelight.training.run")
+    TRAINING = importlib.import_module("limelight.training.run")
 
 
 def fork(argv: list[str], output: Path) -> int:

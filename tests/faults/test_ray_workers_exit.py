@@ -112,11 +112,16 @@ def test_on_worker_error_raise_ends_the_run(tmp_path: Path, monkeypatch: pytest.
         run(config_of("a2c", env_id=FAILS, on_worker_error="raise", run_dir=str(tmp_path / "r")), quiet=True)
 
 
-@pytest.mark.parametrize(("how", "message"), [("nan", "observation.* = nan"), ("constructor", "no license for the")])
-def test_an_error_for_the_user_is_one_line(tmp_path: Path, how: str, message: str) -> None:
-    with pytest.raises(LimelightError, match=message) as error:
-        run(config_of(env_id=FAILS, env_kwargs={"how": how}, run_dir=str(tmp_path / "r")), quiet=True)
+def test_an_error_for_the_user_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LimelightError, match=r"observation.* = nan") as error:
+        run(config_of(env_id=FAILS, env_kwargs={"how": "nan"}, run_dir=str(tmp_path / "r")), quiet=True)
     assert "\n" not in str(error.value)
+
+
+def test_an_environment_that_cannot_be_made_is_not_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="RuntimeError: no license for the simulator") as error:
+        run(config_of(env_id=FAILS, env_kwargs={"how": "constructor"}, run_dir=str(tmp_path / "r")), quiet=True)
+    assert str(error.value).endswith("it failed while starting, so it is not restarted")
 
 
 def test_an_address_where_nothing_answers_is_reported() -> None:

@@ -17,7 +17,8 @@ _LAST: list[Callable[[], None]] = []
 class ChildProcess(SpawnProcess):
     """A spawned process that exits when the one that started it has exited, for whatever reason.
 
-    Reading its arguments loads PyTorch, which takes seconds on a busy machine; the watch begins before that.
+    Reading its arguments loads PyTorch, which takes seconds on a busy machine; the watch begins before that. What a
+    user's script imports outside ``if __name__ == "__main__"`` is imported earlier still.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
