@@ -47,7 +47,7 @@ def resume(commands: RayCommands, folder: Path, *arguments: str) -> None:
     assert steps_saved(folder) >= before + 2_000
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_run_whose_head_is_killed_ends_with_a_line_and_a_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     with ray_commands() as commands:
