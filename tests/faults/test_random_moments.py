@@ -66,17 +66,22 @@ def lines(folder: str | Path) -> list[list[str]]:
     return [[cell for i, cell in enumerate(line.split(",")) if i != 2] for line in table]
 
 
-def check_repeats(whole: dict[str, Any], killed: list[dict[str, Any]]) -> int:
-    """Check that every resumed run equals the one that was never killed; return how many were resumed."""
+def check_repeats(whole: dict[str, Any], killed: list[dict[str, Any]], may_differ: bool = False) -> int:
+    """Check that every resumed run equals the one that was never killed; return how many were resumed.
+
+    ``may_differ``: where a line says that it may not repeat exactly.
+    """
     expected, episodes, resumed = final_state(whole["folder"]), lines(whole["folder"]), 0
     for row in killed:
         if "resumed" not in row:
             continue
         resumed += 1
         assert row["resumed"] == 0, row
+        assert not list(Path(row["folder"]).rglob(".*.tmp"))
+        if may_differ and "may not repeat exactly" in Path(f"{row['folder']}.txt.resumed").read_text():
+            continue
         np.testing.assert_equal(final_state(row["folder"]), expected)
         assert lines(row["folder"]) == episodes
-        assert not list(Path(row["folder"]).rglob(".*.tmp"))
     return resumed
 
 
@@ -130,7 +135,7 @@ def test_the_first_signal_at_any_moment_leaves_a_checkpoint(report: bool, tmp_pa
 def test_a_second_signal_at_any_moment_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     whole, *killed = rows(tmp_path, A2C, MOMENTS, [signal.SIGTERM, signal.SIGINT], twice=True, seed=1)
     check_ends(killed)
-    check_repeats(whole, killed)
+    check_repeats(whole, killed, may_differ=True)
 
 
 @pytest.mark.faults

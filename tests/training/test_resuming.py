@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,36 @@ def test_a_resume_that_is_refused_leaves_the_folder_as_it_was(tmp_path: Path) ->
         limelight.resume(folder, total_timesteps=400, quiet=True, callbacks=[Refuses()])
     assert raised.value.from_callback
     assert [(folder / name).read_bytes() for name in names] == before
+
+
+class Messages:
+    """A logger that keeps messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+    def log(self, *args: Any) -> None: ...
+    def episodes(self, *args: Any) -> None: ...
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_checkpoint_that_an_error_has_left_says_that_it_may_not_repeat(ends: bool, tmp_path: Path) -> None:
+    class Interrupts:
+        def on_rollout(self, run: Any) -> None:
+            if ends and run.step > 200:
+                raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"quiet": True, "tensorboard": False, "eval_every": 0, "final_episodes": 0}
+    folder, messages = tmp_path / "run", Messages()
+    with pytest.raises(KeyboardInterrupt) if ends else nullcontext():
+        limelight.train(
+            "CartPole-v1", algo="a2c", total_timesteps=400, run_dir=str(folder), callbacks=[Interrupts()], **options
+        )
+    limelight.resume(folder, total_timesteps=800, quiet=True, loggers=[messages])
+    (resumed,) = [line for line in messages.lines if line.startswith("resumed at step")]
+    saved = "the checkpoint was saved when KeyboardInterrupt ended the run, so it may not repeat exactly"
+    assert (saved in resumed) == ends

@@ -15,7 +15,7 @@ from limelight.runs.folder import CONFIG, SUMMARY
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import from_dict, save_yaml
 from limelight.settings.schema import TrainConfig
-from limelight.training.loop import TrainingLoop
+from limelight.training.loop import ERROR, TrainingLoop
 
 
 def read_checkpoint(
@@ -82,6 +82,9 @@ def restore(loop: TrainingLoop, state: dict[str, Any]) -> None:
     (loop.run_dir / SUMMARY).unlink(missing_ok=True)
     step, episodes, budget = loop.runner.num_steps, loop.runner.num_episodes, budget_of(loop.config)
     parts = [f"resumed at step {step:,}", *_moved(state["config"], loop.config)]
+    if ended_by := state["training"].get(ERROR):
+        kind = ended_by.partition(":")[0]
+        parts.append(f"the checkpoint was saved when {kind} ended the run, so it may not repeat exactly")
     if step >= budget.timesteps:
         parts.append(f"the budget of {budget.timesteps:,} steps is used up; set total_timesteps to train further")
     elif budget.is_used_up(step, episodes):
