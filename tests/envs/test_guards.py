@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
 from helpers.breaking_envs import RAISED, Breaking, NoLicense, ResetFails
 from helpers.settings import one_line, train_config
 from limelight.envs import guards
+from limelight.envs import make as make_module
 from limelight.envs.attributes import Order
 from limelight.envs.base import EnvBackend
 from limelight.envs.guards import MOST_IN_A_ROW, pop_restarts
@@ -113,6 +114,17 @@ def test_the_first_step_after_a_state_was_set_may_fail(kind: type[Breaking], tmp
     assert step.failed is not None
     assert step.failed.all()
     np.testing.assert_array_equal(step.obs, last)
+
+
+def test_an_environment_that_fails_while_it_is_timed_is_no_end_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_module, "num_cores", lambda: 4)
+    settings: dict[str, Any] = {"backend": "auto", "env_kwargs": {"how": "SystemExit", "step": 1.0}}
+    with pytest.raises(EnvError, match=r"step\(\) called sys\.exit"):
+        make_envs(Breaking, 3, **settings)
+    envs = make_envs(Breaking, 3, on_env_error="restart", **settings)
+    envs.reset(1)
+    assert envs.step(ACTIONS).failed is not None
+    envs.close()
 
 
 def test_new_copies_have_the_attributes_that_were_set() -> None:

@@ -309,6 +309,10 @@ def _time_steps(source: EnvSource) -> float:
         try:
             check_spaces(env.observation_space, env.action_space, source.name)
             source.inspection.step_seconds = _step_seconds(env, source.name)
+        except EnvError as error:
+            if source.config.on_env_error != "restart" or not error.from_env:
+                raise
+            source.inspection.step_seconds = 0.0  # not known; the run replaces it where it fails
         finally:
             close_env(env, source.name)
     return source.inspection.step_seconds
