@@ -34,6 +34,7 @@ def as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     delays: list[float] = []
     monkeypatch.setattr(guards.time, "sleep", delays.append)
     monkeypatch.setattr(Breaking, "broken", [])
+    monkeypatch.setattr(ResetFails, "left", 0)
     before = signal.signal(signal.SIGINT, lambda *_: None)
     yield delays
     signal.signal(signal.SIGINT, before)
@@ -149,14 +150,64 @@ def test_a_reset_that_fails_is_tried_again_after_growing_delays(as_in_a_run: lis
 
 
 def test_a_reset_that_always_fails_ends_the_run(as_in_a_run: list[float]) -> None:
+    envs = make(ResetFails)
     ResetFails.left = 1_000
     with pytest.raises(
         EnvError, match=rf"{MOST_IN_A_ROW} new copies in a row have failed without a whole epi"
     ) as error:
-        make(ResetFails).reset(0)
+        envs.reset(0)
     assert "ResetFails: reset() raised ValueError" in one_line(error)
     assert max(as_in_a_run) == guards.MOST_DELAY
     ResetFails.left = 0
+
+
+@pytest.mark.parametrize("backend", ["auto", "sync", "async"])
+def test_a_reset_that_fails_while_a_copy_is_inspected_is_tried_again(
+    backend: str, as_in_a_run: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    ResetFails.left = 3
+    make_envs(ResetFails, 3, backend=backend, on_env_error="restart").close()
+    assert as_in_a_run[:2] == pytest.approx([0.1, 0.2])
+    notes = [line for line in caplog.messages if line.endswith("; a new copy is made")]
+    assert len(notes) == 3
+    assert "ResetFails: reset() raised ValueError: the simulator broke (breaking_envs.py, line " in notes[0]
+
+
+def test_without_restarts_a_reset_that_fails_while_a_copy_is_inspected_is_an_error() -> None:
+    ResetFails.left = 1  # not taken for one without masks
+    with pytest.raises(EnvError, match=r"ResetFails: reset\(\) raised ValueError: the simulator broke"):
+        make_envs(ResetFails, 3, backend="sync")
+    assert ResetFails.left == 0
+
+
+def test_a_reset_that_always_fails_while_a_copy_is_inspected_is_an_error(as_in_a_run: list[float]) -> None:
+    ResetFails.left = 1_000
+    with pytest.raises(EnvError, match=f"; {MOST_IN_A_ROW} new copies in a row have failed"):
+        make(ResetFails)
+    assert max(as_in_a_run) == guards.MOST_DELAY
+    assert ResetFails.left == 1_000 - MOST_IN_A_ROW - 1
+    ResetFails.left = 0
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_a_constructor_that_fails_before_a_run_is_tried_again(num_envs: int, as_in_a_run: list[float]) -> None:
+    calls: list[int] = []
+
+    def make_it() -> Breaking:
+        calls.append(1)
+        if len(calls) % 3:
+            raise OSError("no license is free")
+        return Breaking()
+
+    make_envs(make_it, num_envs, backend="sync", on_env_error="restart").close()
+    assert len(calls) == 3 * (1 + num_envs)  # one copy is inspected
+    assert as_in_a_run == pytest.approx([0.1] * (1 + num_envs))
+
+
+def test_arguments_that_are_wrong_are_not_tried_again(as_in_a_run: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"env_kwargs = \{'size': -1\}: .* refuses them"):
+        make_envs("helpers.breaking_envs:Sized", 1, on_env_error="restart", env_kwargs={"size": -1})
+    assert not as_in_a_run
 
 
 def test_a_step_that_always_fails_ends_the_run() -> None:

@@ -23,8 +23,10 @@ from limelight.envs import guards, stalls
 from limelight.envs.base import EnvBackend
 from limelight.envs.guards import pop_restarts
 from limelight.envs.make import make_envs
+from limelight.envs.source import resolve_env
 from limelight.envs.stalls import watched
 from limelight.errors import EnvError
+from limelight.settings.schema import EnvConfig
 
 ACTIONS = np.ones(3, np.int64)
 TESTS = Path(__file__).parents[1]
@@ -71,6 +73,61 @@ def test_a_reset_that_hangs_is_tried_again() -> None:
     first, second = pop_restarts(envs)
     assert "ResetFails: reset() of environment 0 (seed 7" in first
     assert "ResetFails: reset() of environment 0 (seed " in second
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("reset", "reset() of a copy before the run (seed 0) has not returned for "),
+        ("make", "making a copy before the run has not returned for "),
+    ],
+)
+@pytest.mark.parametrize("on_env_error", ["raise", "restart"])
+def test_a_copy_that_hangs_before_a_run_is_named(
+    on_env_error: str, where: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = [1]
+
+    class Hangs(Breaking):
+        def __init__(self) -> None:
+            super().__init__()
+            self._hang("make")
+
+        def _hang(self, here: str) -> None:
+            if where == here and left:
+                left.pop()
+                time.sleep(600)
+
+        def reset(self, **kwargs: Any) -> Any:
+            self._hang("reset")
+            return super().reset(**kwargs)
+
+    source = resolve_env(EnvConfig(step_timeout=0.2, on_env_error=on_env_error), Hangs)
+    if on_env_error == "restart":
+        source.spaces()
+        (message,) = caplog.messages
+    else:
+        with pytest.raises(EnvError) as error:
+            source.spaces()
+        message = one_line(error)
+    assert f"Hangs: {words}" in message
+    assert "(test_stalls.py, line " in message
+    assert "; step_timeout = 0.2" in message
+
+
+def test_random_play_that_hangs_is_named_and_leaves_the_defaults(caplog: pytest.LogCaptureFixture) -> None:
+    class Hangs(Breaking):
+        def step(self, action: Any) -> Any:
+            if self.steps == 6:
+                time.sleep(600)
+            return super().step(action)
+
+    source = resolve_env(EnvConfig(step_timeout=0.2), Hangs)
+    source.play_once()
+    assert source.inspection.play is None
+    (note,) = caplog.messages
+    assert "Hangs: step() of a copy before the run (seed 0, step 7, last actions [" in note
+    assert note.endswith("; step_timeout = 0.2; defaults are chosen without random play")
 
 
 def test_the_wait_before_another_try_is_no_call_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,3 +112,12 @@ class ResetFails(Breaking):
             ResetFails.left -= 1
             break_by(self.how)
         return super().reset(seed=seed)
+
+
+class Sized(Breaking):
+    """A constructor that checks its argument."""
+
+    def __init__(self, size: int = 5) -> None:
+        if size < 1:
+            raise ValueError(f"size {size} is less than 1")
+        super().__init__()

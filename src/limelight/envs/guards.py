@@ -6,11 +6,13 @@ that does not return needs: seed, step and last actions (``step_timeout``).
 
 from __future__ import annotations
 
+import itertools
+import logging
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 from gymnasium.spaces import Dict, Space, Tuple
@@ -31,6 +33,7 @@ from limelight.envs.faults import (
 from limelight.envs.last_call import LAST_ACTIONS, CallRecord
 from limelight.errors import EnvError, LimelightError
 from limelight.seeds import Stream, derive_seed
+from limelight.settings.schema import EnvConfig
 from limelight.typing import AnyEnv, EnvFactory, State
 
 MOST_IN_A_ROW = 10
@@ -38,6 +41,8 @@ MOST_IN_A_ROW = 10
 FIRST_DELAY = 0.1
 """Seconds before the second new copy in a row; each further one waits twice as long."""
 MOST_DELAY = 5.0
+_LOG = logging.getLogger("limelight")
+T = TypeVar("T")
 
 
 @final
@@ -241,6 +246,25 @@ def pause(failures: int) -> None:
     """Wait before the next new copy; ``failures``: in a row. stalls.py knows this wait by the function's name."""
     if failures > 1:
         time.sleep(min(FIRST_DELAY * 2 ** (failures - 2), MOST_DELAY))
+
+
+def tried(config: EnvConfig, attempt: Callable[[], T]) -> T:
+    """Return what ``attempt`` returns, which makes or resets a copy that no guard looks after.
+
+    With ``on_env_error = restart`` it is tried again, after a longer wait each time, where the environment's code fails.
+    Raises: EnvError where that is not wanted, or too many tries have failed.
+    """
+    for failures in itertools.count(1):
+        try:
+            return attempt()
+        except EnvError as error:
+            if config.on_env_error != "restart" or not error.from_env:
+                raise
+            if failures > MOST_IN_A_ROW:
+                raise own_fault(f"{error}; {MOST_IN_A_ROW} new copies in a row have failed") from error
+            _LOG.warning("limelight: note: %s; a new copy is made", error)
+        pause(failures)
+    raise AssertionError
 
 
 def record_calls(envs: EnvBackend, calls: NDArray[np.float64]) -> None:

@@ -104,7 +104,7 @@ def try_envs(config: EnvConfig, source: EnvSource) -> None:
     source = resolve_env(dataclasses.replace(config, num_envs=1), source)
     if config.backend == "sync":  # without looking at a copy first: this one shows as much
         guarded = _guarded(source)
-        envs: EnvBackend = SyncBackend([source.make()], config.autoreset_mode, source.name, make_guard=guarded)
+        envs: EnvBackend = SyncBackend([source.make_unguarded()], config.autoreset_mode, source.name, make_guard=guarded)
     else:
         envs = _build(source, explain_backend(source).backend)
     try:
@@ -215,7 +215,7 @@ def _build_sync(source: EnvSource) -> EnvBackend:
     with ExitStack() as stack:
         envs: list[AnyEnv] = []
         for _ in range(config.num_envs):
-            envs.append(source.make())
+            envs.append(source.make_unguarded())
             stack.callback(close_env, envs[-1], source.name)
         # A callable that always returns one environment would also return it to the evaluations during training.
         if any(map(source.is_first, envs)):
@@ -305,7 +305,7 @@ def num_cores() -> int:
 def _time_steps(source: EnvSource) -> float:
     """Return the seconds of a step; measured with a copy that is closed afterwards, unless they are known."""
     if source.inspection.step_seconds is None:
-        env = source.make()
+        env = source.make_unguarded()
         try:
             check_spaces(env.observation_space, env.action_space, source.name)
             source.inspection.step_seconds = _step_seconds(env, source.name)

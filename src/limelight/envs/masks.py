@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
+from limelight.envs.faults import env_code
 from limelight.errors import ConfigError, EnvError
 from limelight.spaces.describe import describe_space
 from limelight.spaces.packed import MASK_KEY, Packed
@@ -40,17 +41,18 @@ def observes_mask(env: AnyEnv, name: str) -> bool:
     return True
 
 
-def informs_mask(env: AnyEnv) -> bool:
-    """Reset ``env`` and tell whether its info holds a mask; False if it cannot be reset."""
+def informs_mask(env: AnyEnv, name: str) -> bool:
+    """Reset ``env`` and tell whether its info holds a mask.
+
+    Raises: EnvError if it cannot be reset.
+    """
     if not choices(env.action_space):
         return False
-    try:
-        _, info = env.reset(seed=0)
-        return MASK_KEY in info
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # errors are reported when the environment is actually used
-        return False
+    seed = 0
+    with env_code(name, "reset()"):
+        result = env.reset(seed=seed)
+    info = result[1] if isinstance(result, tuple) and len(result) == 2 else None  # of another form: a later error
+    return isinstance(info, dict) and MASK_KEY in info
 
 
 def with_mask(space: Space[Any], action_space: Space[Any]) -> Dict:

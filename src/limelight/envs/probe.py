@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from limelight.envs.faults import StepValueError, call_fault, end_flags, one_number, step_misfit
+from limelight.envs.last_call import LAST_ACTIONS
 from limelight.envs.masks import random_action
 from limelight.errors import LimelightError
 from limelight.spaces.packed import Packed
@@ -56,25 +58,28 @@ def probe(env: AnyEnv, name: str, max_steps: int, max_seconds: float) -> Probe:
 
 def _play(env: AnyEnv, max_steps: int, max_seconds: float, calls: list[str]) -> Probe:
     """Play; the last of ``calls`` is the method of the environment that was called last."""
-    env.action_space.seed(0)
-    obs, info = env.reset(seed=0)
+    seed, step, actions = 0, 0, deque[Any](maxlen=LAST_ACTIONS)  # what stalls.py tells of a call
+    env.action_space.seed(seed)
+    obs, info = env.reset(seed=seed)
     rewards: list[float] = []
     seconds: list[float] = []
     lengths: list[int] = []
     ends: list[float] = []
-    length, largest, started = 0, 0.0, time.perf_counter()
+    largest, started = 0.0, time.perf_counter()
     while len(rewards) < max_steps and (len(rewards) < 2 or time.perf_counter() - started < max_seconds):
-        action, start = random_action(env, obs, info), time.perf_counter()
+        action = random_action(env, obs, info)
         calls.append("step()")
+        actions.append(action)
+        step += 1
+        start = time.perf_counter()
         obs, reward, terminated, truncated, info = env.step(action)
         seconds.append(time.perf_counter() - start)
         rewards.append(one_number(reward))
         largest = max(largest, _largest(env.observation_space, obs))
-        length += 1
         if any(end_flags(terminated, truncated)):
-            lengths.append(length)
+            lengths.append(step)
             ends.append(abs(rewards[-1]))
-            length = 0
+            step = 0
             calls.append("reset()")
             obs, info = env.reset()
     # The first step may compile or load something

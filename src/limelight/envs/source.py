@@ -9,11 +9,12 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import logging
 import re
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from limelight.envs import games, minigrid
 from limelight.envs.atari import AtariGame
 from limelight.envs.episode_info import SumInfo, sum_keys
 from limelight.envs.faults import call_fault, close_env, what_happened
+from limelight.envs.guards import tried
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
 from limelight.envs.probe import Probe, probe
@@ -39,7 +41,10 @@ from limelight.settings.values import Range
 from limelight.spaces.packed import MaskSource, Packed
 from limelight.typing import AnyEnv, EnvFactory
 
+_LOG = logging.getLogger("limelight")
 Creator = Callable[..., Any]
+_OF_ARGUMENTS = (TypeError, ValueError, LookupError, AssertionError)
+"""Exceptions of a constructor that are no reason to try again: the arguments are wrong."""
 Spaces = tuple[Space[Any], Space[Any]]
 """Observation and action space."""
 
@@ -183,24 +188,31 @@ class EnvSource:
             self.inspection.normalizers = tuple(sorted(layers & {"NormalizeObservation", "NormalizeReward"}))
         return env
 
+    def make_unguarded(self) -> AnyEnv:
+        """Make a copy that no guard looks after, again where that fails and ``on_env_error`` is restart."""
+        with watched(self.config.step_timeout) if self.inspection.spaces is None else nullcontext():
+            return tried(self.config, self.make)
+
     def spaces(self) -> Spaces:
         """Return observation and action space of the copies; make one and close it if none was made yet."""
         if self.inspection.spaces is None:
-            close_env(self.make(), self.name)
+            close_env(self.make_unguarded(), self.name)
         assert self.inspection.spaces is not None
         return self.inspection.spaces
 
     def play_once(self) -> None:
         """Play a copy at random, and close it, unless that was done before; ``inspection.play`` keeps what it showed.
 
-        An environment that cannot be played shows nothing; errors are reported when it is actually used.
+        An environment that cannot be played shows nothing, with a note; the run will meet the error again.
         """
         if self.inspection.play is None:
-            env = self.make()
+            env = self.make_unguarded()
             try:
-                with suppress(EnvError), watched(self.config.step_timeout):
+                with watched(self.config.step_timeout):
                     self.inspection.play = probe(env, self.name, _PROBE_STEPS, _PROBE_SECONDS)
                     self.inspection.step_seconds = self.inspection.play.step_seconds
+            except EnvError as error:
+                _LOG.warning("limelight: note: %s; defaults are chosen without random play", error)
             finally:
                 close_env(env, self.name)
 
@@ -272,7 +284,8 @@ class EnvSource:
             raise
         except BaseException as error:
             took_them = self.inspection.spaces is not None  # a copy before
-            if not kwargs or took_them or not isinstance(error, Exception):
+            may_refuse = Exception if self.config.on_env_error == "raise" else _OF_ARGUMENTS
+            if not kwargs or took_them or not isinstance(error, may_refuse):
                 raise call_fault(self.name, "making it", error) from error
             raise ConfigError(f"env_kwargs = {kwargs}: {self.name} refuses them ({_without_verb(error)})") from error
         if not isinstance(env, gym.Env):
@@ -303,7 +316,7 @@ class EnvSource:
         if observes_mask(env, self.name):
             return "observation"
         if self.inspection.masks_in_info is None:
-            self.inspection.masks_in_info = informs_mask(env)
+            self.inspection.masks_in_info = informs_mask(env, self.name)
         return "info" if self.inspection.masks_in_info else None
 
 

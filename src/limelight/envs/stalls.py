@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ GRACE = 5.0
 _HERE = str(Path(__file__).parent)
 _PACKAGE = str(Path(__file__).parents[1])
 _WHAT = {"close": "close()", "make": "making it", "create": "making it", "step": "step()", "reset": "reset()"}
-_WHAT |= {"restart": "reset()"}
+_WHAT |= {"restart": "reset()", "informs_mask": "reset()", "<lambda>": "making it"}
 """Parts of the names of functions here → what they call."""
 _LOG = logging.getLogger("limelight")
 _SIGNAL = getattr(signal, "SIGURG", None)
@@ -86,18 +87,29 @@ def describe(call: Call, top: FrameType | None = None) -> str:
         for name, value in _facts(frame.f_locals, first).items():
             found.setdefault(name, value)
         frame = frame.f_back
-    what = next((what for part, what in _WHAT.items() if part in call.frame.f_code.co_name), "step()")
-    which = "environments" if found.get("index") is None else f"environment {found['index']}"
+    by_name = next((what for part, what in _WHAT.items() if part in call.frame.f_code.co_name), "step()")
+    what = found.get("call", by_name)
+    alone = "a copy before the run" if "inspects" in found else "environments"
+    which = alone if found.get("index") is None else f"environment {found['index']}"
     facts = [f"{name} {found[name]}" for name in ("seed", "step", "last actions", "no answer of") if name in found]
-    return f"{found.get('name', 'the environment')}: {what} of {which}" + (f" ({', '.join(facts)})" if facts else "")
+    doing = f"making {which}" if what == "making it" else f"{what} of {which}"
+    return f"{found.get('name', 'the environment')}: {doing}" + (f" ({', '.join(facts)})" if facts else "")
 
 
 def _facts(values: dict[str, Any], first: int) -> dict[str, Any]:
     """Return what the local variables of one frame tell; the answers of processes before ``first`` have arrived."""
-    owner, facts = values.get("self"), dict[str, Any]()
-    name = getattr(owner, "name", None) if hasattr(owner, "restarts") else None
+    owner, facts = values.get("self", values.get("source")), dict[str, Any]()
+    inspects = hasattr(owner, "inspection")
+    name = getattr(owner, "name", None) if hasattr(owner, "restarts") or inspects else None
     name = getattr(owner, "_env_id", name)
     index = getattr(owner, "index", values.get("i"))
+    if inspects:
+        facts["inspects"] = True
+    calls = values.get("calls")
+    if isinstance(calls, list):  # random play
+        facts["call"] = calls[-1]
+        if "step" in values:
+            facts["step"] = values["step"]
     if isinstance(name, str):
         facts["name"] = name
     if isinstance(index, int):
@@ -106,10 +118,10 @@ def _facts(values: dict[str, Any], first: int) -> dict[str, Any]:
         facts["step"] = owner.steps  # type: ignore[union-attr]
     if getattr(owner, "actions", None):
         facts["last actions"] = _shown(list(owner.actions))  # type: ignore[union-attr]
-    elif "actions" in values:
+    elif "actions" in values and len(values["actions"]):
         actions = values["actions"]
         facts["last actions"] = _shown(actions[index] if isinstance(index, int) else actions)
-    seed = getattr(owner, "seed", None)
+    seed = getattr(owner, "seed", values.get("seed"))
     of_first = getattr(owner, "_seed", None)
     if isinstance(seed, int):
         facts["seed"] = seed
@@ -129,7 +141,8 @@ def _late(pipes: list[Any]) -> list[int]:
 
 
 def _shown(value: Any) -> str:
-    plain = [part.tolist() if hasattr(part, "tolist") else part for part in value] if isinstance(value, list) else value
+    parts = isinstance(value, list | deque)
+    plain = [part.tolist() if hasattr(part, "tolist") else part for part in value] if parts else value
     return " ".join(str(plain.tolist() if hasattr(plain, "tolist") else plain).split())[:200]
 
 

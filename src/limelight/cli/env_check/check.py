@@ -121,7 +121,11 @@ def _make(config: EnvConfig) -> tuple[EnvSource, TrainConfig, Env]:
     except EnvError:  # the checks say more
         run = TrainConfig(env=config)
     source = resolve_env(run.env, source)
-    return source, run, source.make()
+    try:
+        return source, run, source.make()
+    except EnvError:
+        source.inspection.masks_in_info = False  # a reset that fails is a finding, and tells of no mask
+        return source, run, source.make()
 
 
 def _close(env: Env) -> list[Finding]:
