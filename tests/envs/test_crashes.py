@@ -82,3 +82,31 @@ def test_the_file_remains_only_where_c_code_ends_the_process(how: str, tmp_path:
     assert file.exists() == (how == "abort")
     assert (tmp_path / "before.txt").read_text() == "of the process before"
     assert how != "abort" or file.read_text().startswith("Fatal Python error: Aborted")
+
+
+SHOWN = """
+import contextlib, faulthandler, os, pathlib, sys
+from limelight.envs.crashes import crashes_into, crashes_shown
+
+path, where = pathlib.Path(sys.argv[1]), sys.argv[2]
+if where == "without stderr":
+    sys.stderr = None
+with crashes_shown():
+    if where == "before":
+        os.abort()
+    with crashes_into(path, path.with_name("before.txt")):
+        if where == "within":
+            os.abort()
+    if where == "after":
+        os.abort()
+assert not faulthandler.is_enabled()
+"""
+
+
+@pytest.mark.parametrize("where", ["before", "within", "after", "not at all", "without stderr"])
+def test_c_code_that_ends_a_command_outside_a_run_is_shown(where: str, tmp_path: Path) -> None:
+    file = tmp_path / "crash.txt"
+    done = subprocess.run([sys.executable, "-c", SHOWN, str(file), where], timeout=60, capture_output=True, text=True)
+    assert (done.returncode == 0) == (where in ("not at all", "without stderr")), done.stderr
+    assert done.stderr.startswith("Fatal Python error: Aborted") == (where in ("before", "after"))
+    assert file.exists() == (where == "within")

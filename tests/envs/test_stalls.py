@@ -149,6 +149,11 @@ def test_without_restarts_a_hang_is_one_line() -> None:
     assert error.value.from_env
 
 
+def test_a_timeout_may_be_longer_than_any_timer() -> None:  # a thread that fails is an error of the test
+    with watched(1e300):
+        time.sleep(0.05)
+
+
 def test_steps_that_return_in_time_are_left_alone() -> None:
     envs = make_envs("CartPole-v1", 3, backend="sync", step_timeout=0.2)
     with watched(0.2):

@@ -309,6 +309,7 @@ def test_a_worker_that_lags_too_far_receives_the_newest_parameters(
     assert len(puts) == len(set(puts))  # once per version, for all workers
 
 
+@pytest.mark.parametrize("kept", [1, 2])  # the checkpoint from before the first step, and the next one
 @pytest.mark.parametrize("worker_output", ["gradients", "rollouts"])
 def test_synchronous_runs_resume_exactly(
     fake_ray: FakeRay,  # noqa: F811
@@ -316,6 +317,7 @@ def test_synchronous_runs_resume_exactly(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     worker_output: str,
+    kept: int,
 ) -> None:
     draw_no_report(monkeypatch)
     settings = {**EVERYTHING, "total_timesteps": 900, "checkpoint_every": 300, "keep_last": 9, "num_workers": 2}
@@ -325,9 +327,9 @@ def test_synchronous_runs_resume_exactly(
     ).run_dir
     stopped = tmp_path / "stopped"
     shutil.copytree(whole, stopped)
-    for later in checkpoints(stopped)[1:]:
+    for later in checkpoints(stopped)[kept:]:
         shutil.rmtree(later)
-    assert state_of(stopped)["training"]["runner"]["num_steps"] < 400
+    assert (state_of(stopped)["training"]["runner"]["num_steps"] == 0) == (kept == 1)
     limelight.resume(stopped, quiet=True)
     assert "resumed at step" in capsys.readouterr().err
     state, resumed = state_of(whole), state_of(stopped)

@@ -51,3 +51,20 @@ def test_an_abort_in_the_main_process_is_named_in_its_folder_and_on_resume(
     assert note.startswith(f"before this, {crash}")
     assert "\n" not in note
     assert [run.status for run in list_runs(tmp_path)] == ["finished"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_an_abort_before_there_is_a_folder_is_shown(command: str, tmp_path: Path) -> None:
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    words = [sys.executable, "-m", "limelight", command, "helpers.breaking_envs:Breaking"]
+    words += ["--env-kwargs", "how", "abort", "reset", "1.0"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"}
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+        env={**environment, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in done.stderr
+    assert "in reset" in done.stderr
+    assert not list(tmp_path.iterdir())

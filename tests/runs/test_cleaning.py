@@ -48,7 +48,7 @@ def test_checkpoints_go_and_the_best_agent_stays(run: Path, capsys: pytest.Captu
     assert cli.main(["report", str(run)]) == 0
     capsys.readouterr()
     refused = refusal(capsys, "train", "--resume", str(run), "--total-timesteps", "400")
-    assert f"no intact checkpoint in {run}/checkpoints; --init-agent {run} begins a new run" in refused
+    assert f"no checkpoint in {run}/checkpoints; --init-agent {run} begins a new run" in refused
     limelight.train("CartPole-v1", init_agent=run, run_dir=str(run.parent / "next"), eval_every=0, **TINY)
     assert cleaning.clean(run).freed == 0
 

@@ -45,10 +45,10 @@ def test_a_callback_is_told_of_everything_in_order(tmp_path: Path) -> None:
     result = go(tmp_path / "run", recorder, eval_every=30, eval_episodes=1, checkpoint_every=30)
     assert result.status == "completed"
     assert recorder.events[0] == "start"
-    assert recorder.events[1:3] == ["episodes", "rollout"]
+    assert recorder.events[1:4] == ["checkpoint", "episodes", "rollout"]
     assert recorder.events[-2:] == ["checkpoint", "end completed"], "the end comes last"
     assert recorder.events.count("evaluation") == recorder.events.count("best") == 2
-    assert recorder.events.count("checkpoint") == 3
+    assert recorder.events.count("checkpoint") == 4
     steps = [step for event, step in zip(recorder.events, recorder.steps, strict=True) if event == "rollout"]
     assert len(steps) > 9
     assert max(np.diff(steps)) <= 6, "after every rollout"
@@ -126,7 +126,7 @@ def test_what_is_ordered_while_a_checkpoint_is_made_is_part_of_it(algo: str, tmp
             return True
 
     go(tmp_path / "run", AtEpisodes(), algo=algo, total_timesteps=600, num_steps=3)
-    for folder in checkpoints(tmp_path / "run"):
+    for folder in checkpoints(tmp_path / "run")[1:]:  # not the one from before the first step
         training = read_state(folder)["training"]
         (state,) = training["callbacks"].values()
         assert training["runner"]["orders"] == [["set_env_attr", "level", float(state["steps"][0])]]

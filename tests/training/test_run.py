@@ -160,31 +160,60 @@ def test_resume_continues_bit_for_bit(env_id: str, settings: dict[str, Any], tmp
         env_id, run_dir=str(tmp_path / "whole"), total_timesteps=1_500, checkpoint_every=500, keep_last=9,
         **{**QUICK, "eval_every": 600, "eval_episodes": 2, **settings},
     )  # fmt: skip
-    killed = tmp_path / "killed"
-    shutil.copytree(whole.run_dir, killed)
-    checkpoints = sorted((killed / "checkpoints").iterdir())
-    assert len(checkpoints) >= 3
-    for later in checkpoints[1:]:
+    for kept in (1, 2):  # killed before the first step, and after 500
+        killed = killed_run(whole.run_dir, tmp_path / f"killed-{kept}", kept)
+        assert limelight.resume(killed, quiet=True).status == "completed"
+        assert_same(tensors(whole.run_dir), tensors(killed))
+        assert rows(whole.run_dir) == rows(killed)
+
+
+def killed_run(whole: Path, folder: Path, kept: int) -> Path:
+    """Return a copy of a run with its first checkpoints alone."""
+    shutil.copytree(whole, folder)
+    checkpoints = sorted((folder / "checkpoints").iterdir())
+    assert len(checkpoints) > kept
+    for later in checkpoints[kept:]:
         shutil.rmtree(later)
-    resumed = limelight.resume(killed, quiet=True)
-    assert resumed.status == "completed"
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds" and not k.startswith("time/")} for line in lines]
+
+
+class Opaque(gym.Wrapper[Any, Any, Any, Any]):
+    """Its state cannot be saved."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.engine = object()
+
+
+def test_before_the_first_step_nothing_of_an_environment_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = limelight.train(Opaque, run_dir=str(tmp_path / "r"), total_timesteps=300, **QUICK)
+    killed = killed_run(whole.run_dir, tmp_path / "killed", 1)
+    limelight.resume(killed, quiet=True, env=Opaque)
+    assert "resumed at step 0\n" in capsys.readouterr().err
     assert_same(tensors(whole.run_dir), tensors(killed))
-
-    def rows(folder: Path) -> list[dict[str, float]]:
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return [{k: v for k, v in line.items() if k != "seconds" and not k.startswith("time/")} for line in lines]
-
     assert rows(whole.run_dir) == rows(killed)
+
+
+def test_a_run_that_begins_with_an_agent_has_it_in_its_first_checkpoint(tmp_path: Path) -> None:
+    first = limelight.train("CartPole-v1", run_dir=str(tmp_path / "a"), total_timesteps=300, **QUICK)
+    whole = limelight.train(
+        "CartPole-v1", run_dir=str(tmp_path / "b"), total_timesteps=300, init_agent=first.run_dir, **QUICK
+    )
+    killed = killed_run(whole.run_dir, tmp_path / "killed", 1)
+    limelight.resume(killed, quiet=True)
+    assert_same(tensors(whole.run_dir), tensors(killed))
 
 
 def test_a_message_says_that_an_environment_cannot_be_restored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Opaque(gym.Wrapper[Any, Any, Any, Any]):
-        def __init__(self) -> None:
-            super().__init__(gym.make("CartPole-v1"))
-            self.engine = object()
-
     first = limelight.train(Opaque, run_dir=str(tmp_path / "r"), total_timesteps=300, **QUICK)
     config = load_yaml(first.run_dir / "config.yaml")
     config = limelight.settings.io.with_settings(config, {"total_timesteps": 600})
@@ -200,7 +229,7 @@ def test_steps_taken_while_a_checkpoint_waits_for_workers_are_logged(
     get_state = SyncRunner.get_state
 
     def at_the_end(runner: SyncRunner) -> Any:
-        if runner.num_steps < runner.budget.timesteps:
+        if 0 < runner.num_steps < runner.budget.timesteps:
             runner.advance(runner.budget.timesteps, np.inf)
         return get_state(runner)
 

@@ -102,12 +102,14 @@ def _overview(words: list[str]) -> int:
 
 
 def _run(name: str, argv: list[str]) -> int:
+    from limelight.envs.crashes import crashes_shown
     from limelight.errors import ConfigError, LimelightError, WorkerError, did_you_mean
 
     try:
         if name not in COMMANDS:
             raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}")
-        return COMMANDS[name].run(argv) if name in READ_WORDS else _run_with_arguments(name, argv)
+        with crashes_shown():
+            return COMMANDS[name].run(argv) if name in READ_WORDS else _run_with_arguments(name, argv)
     except WorkerError as error:
         print(f"limelight: error: {error}", file=sys.stderr)  # with the traceback of the worker
         if error.run_dir is not None:

@@ -5,32 +5,64 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.*)')
 _THREAD = re.compile(r"(Current thread|Thread|Stack)\b.*\(most recent call first\):$")
 _MOST_FRAMES = 15
 
 
+_ours: list[TextIO] = []
+"""Standard error, while the fault handler writes there because of :func:`crashes_shown`."""
+
+
+@contextmanager
+def crashes_shown() -> Iterator[None]:
+    """Let the fault handler write to standard error inside this context, where it is not on already."""
+    if faulthandler.is_enabled():
+        yield
+        return
+    try:
+        faulthandler.enable(sys.stderr, all_threads=False)
+    except (AttributeError, RuntimeError, ValueError, OSError):  # there is none, or it is no file
+        yield
+        return
+    _ours.append(sys.stderr)
+    try:
+        yield
+    finally:
+        _ours.clear()
+        faulthandler.disable()
+
+
 @contextmanager
 def crashes_into(path: Path, before: Path) -> Iterator[None]:
     """Let the fault handler write into a file inside this context; at an end of any other kind the file is removed.
 
-    Where the fault handler is on already (PYTHONFAULTHANDLER, ``python -X faulthandler``), it stays as it is. So it
-    does where the file cannot be written. ``before``: the name that a file of an earlier process gets.
+    Where the user has turned the fault handler on (PYTHONFAULTHANDLER, ``python -X faulthandler``), it stays as it is.
+    So it does where the file cannot be written. ``before``: the name that a file of an earlier process gets.
     """
     with contextlib.ExitStack() as stack:
-        if not faulthandler.is_enabled():
+        if _ours or not faulthandler.is_enabled():
             with contextlib.suppress(OSError):
                 if path.exists() and path.stat().st_size:
                     path.replace(before)
                 file = stack.enter_context(path.open("wb"))
                 stack.callback(_remove, path)
                 faulthandler.enable(file, all_threads=False)
-                stack.callback(faulthandler.disable)
+                stack.callback(_as_before)
         yield
+
+
+def _as_before() -> None:
+    """Let the fault handler write where it did before a run."""
+    faulthandler.disable()
+    if _ours:
+        faulthandler.enable(_ours[0], all_threads=False)
 
 
 def _remove(path: Path) -> None:

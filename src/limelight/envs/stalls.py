@@ -31,6 +31,8 @@ LOOK_EVERY = 5.0
 """Seconds between two looks at most; a quarter of ``step_timeout`` where that is less."""
 GRACE = 5.0
 """Seconds, at least, in which the exception must have ended the call; the process is ended then."""
+_LONGEST = 1e8
+"""Seconds: more than a timer can take is as good as never."""
 _HERE = str(Path(__file__).parent)
 _PACKAGE = str(Path(__file__).parents[1])
 _WHAT = {"close": "close()", "make": "making it", "create": "making it", "step": "step()", "reset": "reset()"}
@@ -236,7 +238,7 @@ class StallWatch:
         """
         if self._raises:
             with contextlib.suppress(OSError, ValueError, AttributeError):  # there is no standard error
-                faulthandler.dump_traceback_later(seconds, exit=True, file=self._output)
+                faulthandler.dump_traceback_later(min(seconds, _LONGEST), exit=True, file=self._output)
 
 
 def _is_main_thread() -> bool:

@@ -102,18 +102,22 @@ class ActorLearner:
             return False
         return self.collector.is_finite()
 
-    def set_state(self, state: Mapping[str, Any], seed: int) -> bool:
-        """Continue from :meth:`get_state`; return False if episodes had to restart, seeded by ``seed``."""
+    def set_state(self, state: Mapping[str, Any], seed: int | None) -> bool:
+        """Continue from :meth:`get_state`; return False if episodes had to restart, seeded by ``seed``.
+
+        ``seed``: None before the first step, where the first episodes have begun already.
+        """
         self.learner.set_state(state["learner"])
         self.policy.set_state(state["policy"])
         if self.normalizer is not None:
             self.normalizer.set_state(state["normalizer"])
-        if state["envs"] is None:
-            self.collector.reset(seed)
-            return False
+        if seed is None:
+            return True
         try:
+            if state["envs"] is None:
+                raise KeyError
             self.collector.envs.set_state(state["envs"])
-        except KeyError:  # of another backend
+        except KeyError:  # none were saved, or those of another backend
             self.collector.reset(seed)
             return False
         self.collector.set_state(state["collector"])

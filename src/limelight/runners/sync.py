@@ -114,7 +114,7 @@ class SyncRunner:
         self.seconds = float(state["seconds"])
         self._shares.start(self.seconds)
         self.actor_learner.learner.train_state.set_state(state["train_state"])
-        exact = self.actor_learner.set_state(state["actor"], seed)
+        exact = self.actor_learner.set_state(state["actor"], seed if self.num_steps else None)
         self._orders = loaded_orders(state["orders"])
         self._env_restarts = state.get("env_restarts")
         self.actor_learner.follow_all(self._orders.values())

@@ -62,7 +62,7 @@ def read_origin(text: str) -> Origin:
             )
         return _origin(run_dir, text, read_state(found[int(which)]))
     if not checkpoints(run_dir):
-        raise CheckpointError(f"from = {text}: no intact checkpoint in {run_dir / 'checkpoints'}")
+        raise CheckpointError(f"from = {text}: no checkpoint in {run_dir / 'checkpoints'}")
     try:
         return _origin(run_dir, text, newest_state(run_dir, fallback=False)[1])
     except CheckpointError as error:

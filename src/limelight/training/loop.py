@@ -22,7 +22,7 @@ from limelight.runners.base import Runner, budget_of
 from limelight.runners.processes.portable import stop_signals
 from limelight.runners.time_shares import RowClock
 from limelight.runs.agent import Agent, load
-from limelight.runs.checkpoint import has_state, save_checkpoint
+from limelight.runs.checkpoint import checkpoints, has_state, save_checkpoint
 from limelight.runs.folder import CONFIG
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import save_yaml
@@ -133,6 +133,8 @@ class TrainingLoop:
         self.logger.tick(self.runner.num_steps, self.seconds)
         try:
             self.callbacks.notify("on_start")
+            if not checkpoints(self.run_dir):  # a run that is killed before the next one can be resumed as well
+                self.save_checkpoint()
             try:
                 status = "stopped" if self.callbacks.stopped else self._run(interrupt)
             except InterruptedRun:

@@ -26,8 +26,10 @@ def read_checkpoint(
     Raises: CheckpointError if there is none.
     """
     if not checkpoints(run_dir):
-        begin = f"; --init-agent {run_dir} begins a new run with its best agent" if has_state(run_dir / "best") else ""
-        raise CheckpointError(f"resume = {run_dir}: no intact checkpoint in {run_dir / 'checkpoints'}{begin}")
+        begin = f"--config {run_dir / CONFIG} begins a run with its settings"
+        if has_state(run_dir / "best"):
+            begin = f"--init-agent {run_dir} begins a new run with its best agent"
+        raise CheckpointError(f"resume = {run_dir}: no checkpoint in {run_dir / 'checkpoints'}; {begin}")
     _, state, skipped = newest_state(run_dir, fallback)
     if skipped is not None:
         notify(skipped)

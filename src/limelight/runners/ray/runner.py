@@ -223,7 +223,8 @@ class RayRunner:
         self.learner.set_state(state["learner"])
         for name, statistics in self.running_statistics.items():
             statistics.set_state(state["moments"][name])
-        self.pool.set_states(state["workers"], state["restarts"], seed)
+        if self.num_steps:
+            self.pool.set_states(state["workers"], state["restarts"], seed)
         if not self.schedule.reproducible:
             return NOT_REPRODUCIBLE
         deadline = time.monotonic() + START_TIMEOUT  # without room for a worker the run waits, and obeys signals
