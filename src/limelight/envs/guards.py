@@ -251,7 +251,7 @@ def pause(failures: int) -> None:
 def tried(config: EnvConfig, attempt: Callable[[], T]) -> T:
     """Return what ``attempt`` returns, which makes or resets a copy that no guard looks after.
 
-    With ``on_env_error = restart`` it is tried again, after a longer wait each time, where the environment's code fails.
+    With ``on_env_error = restart`` it is tried again where the environment's code fails, after growing waits.
     Raises: EnvError where that is not wanted, or too many tries have failed.
     """
     for failures in itertools.count(1):

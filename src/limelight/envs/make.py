@@ -104,7 +104,9 @@ def try_envs(config: EnvConfig, source: EnvSource) -> None:
     source = resolve_env(dataclasses.replace(config, num_envs=1), source)
     if config.backend == "sync":  # without looking at a copy first: this one shows as much
         guarded = _guarded(source)
-        envs: EnvBackend = SyncBackend([source.make_unguarded()], config.autoreset_mode, source.name, make_guard=guarded)
+        envs: EnvBackend = SyncBackend(
+            [source.make_unguarded()], config.autoreset_mode, source.name, make_guard=guarded
+        )
     else:
         envs = _build(source, explain_backend(source).backend)
     try:
