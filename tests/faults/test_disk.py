@@ -22,7 +22,8 @@ from limelight.cli import main as cli
 from limelight.errors import ConfigError
 from limelight.runs import checkpoint
 from limelight.runs.checkpoint import checkpoints, latest_checkpoint, read_state
-from limelight.runs.line_file import LineFile
+from limelight.runs import line_file
+from limelight.runs.line_file import open_line_file
 from limelight.runs.reader import read_run
 from limelight.viewing.tensorboard import TensorBoardLogger
 
@@ -176,27 +177,45 @@ def test_a_folder_that_is_deleted_meanwhile_is_made_again(tmp_path: Path, caplog
 # --------------------------------------------------------------------------- single files
 
 
-def test_lines_are_whole_after_a_disk_was_full(small_disk: Path) -> None:
-    file = LineFile(small_disk / "lines", None)
+@pytest.mark.parametrize("most", [5_000, 4 << 20])
+def test_lines_are_whole_after_a_disk_was_full(most: int, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_file, "MOST_PENDING", most)
+    file = open_line_file(small_disk / "lines", None)
     written = [f"{i} {'y' * 200}\n" for i in range(200)]
     for line in written[:20]:
-        file.write(line)
+        file.write(line.encode())
     ballast = fill(small_disk)
     refused = 0
     for line in written[20:150]:
         try:
-            file.write(line)
-        except OSError:
+            file.write(line.encode())
+        except OSError as error:
+            assert error.filename == str(small_disk / "lines")
             refused += 1
-    assert refused > 0
+    assert refused > 100
+    assert (small_disk / "lines").read_text().endswith("\n")
     ballast.unlink()
     for line in written[150:]:
-        file.write(line)
+        file.write(line.encode())
     file.close()
     found = (small_disk / "lines").read_text().splitlines(keepends=True)
-    assert {*found} <= {*written}
-    assert found == sorted(found, key=written.index)
-    assert found[-50:] == written[150:]
+    if most > 10_000:
+        assert found == written, "none is lost"
+    else:
+        assert {*found} < {*written}
+        assert found == sorted(found, key=written.index)
+        assert 10 < len({*found} & {*written[20:150]}) < 50, "the latest of those that were refused"
+
+
+def test_what_was_refused_last_is_written_when_a_file_is_closed(small_disk: Path) -> None:
+    file = open_line_file(small_disk / "lines", None)
+    ballast = fill(small_disk)
+    with pytest.raises(OSError, match="No space"):
+        file.write(b"x" * (1 << 16) + b"\n")
+    ballast.unlink()
+    file.close()
+    file.close()
+    assert (small_disk / "lines").read_text() == "x" * (1 << 16) + "\n"
 
 
 def test_event_files_have_whole_records_after_a_disk_was_full(small_disk: Path) -> None:
@@ -212,7 +231,7 @@ def test_event_files_have_whole_records_after_a_disk_was_full(small_disk: Path) 
     logger.log(3, 0.0, {"train/a": 3.0})
     logger.close()
     (path,) = small_disk.glob("events*")
-    assert [event.step for event in EventFileLoader(str(path)).Load()] == [0, 1, 3]
+    assert [event.step for event in EventFileLoader(str(path)).Load()] == [0, 1, 2, 3]
 
 
 class Raising:
