@@ -20,9 +20,8 @@ import limelight
 from helpers.manual_workers import draw_no_report
 from limelight.cli import main as cli
 from limelight.errors import ConfigError
-from limelight.runs import checkpoint
+from limelight.runs import checkpoint, line_file
 from limelight.runs.checkpoint import checkpoints, latest_checkpoint, read_state
-from limelight.runs import line_file
 from limelight.runs.line_file import open_line_file
 from limelight.runs.reader import read_run
 from limelight.viewing.tensorboard import TensorBoardLogger

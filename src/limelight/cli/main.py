@@ -180,8 +180,10 @@ def _train(argv: list[str]) -> int:
 
 def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
     """Train one run; return the exit status and the last line."""
-    from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
+    from limelight.training.prepare import require_device  # loads torch, which a wrong setting need not wait for
+    from limelight.training.run import run
 
+    require_device(request.given.get("device"))
     begin: Origin | Donor | Dataset | None = request.origin
     if request.init_agent is not None:
         from limelight.training.init_agent import read_donor

@@ -240,8 +240,7 @@ def _guarded(source: EnvSource) -> MakeGuard | None:
 def _build_ale(source: EnvSource) -> EnvBackend:
     """Build ALE's own vector environment."""
     config = source.config
-    if source.game is None:
-        raise ConfigError(f"backend = ale: {source.name} is no Atari game; use backend auto")
+    assert source.game is not None
     return AtariBackend(source.game, config, config.num_envs, config.atari.env_threads or num_cores())
 
 

@@ -86,9 +86,7 @@ class WholeFile:
             self._file.close()
 
 
-def open_line_file(
-    path: Path, keep: Callable[[str], bool] | None, head: Callable[[], str] = str
-) -> WholeFile:
+def open_line_file(path: Path, keep: Callable[[str], bool] | None, head: Callable[[], str] = str) -> WholeFile:
     """Open a file to add lines to; see :func:`limelight.runs.folder.open_lines` for ``path`` and ``keep``.
 
     ``head``: returns the first lines of a new file.

@@ -57,7 +57,7 @@ from limelight.training.cloning import Dataset, clone
 from limelight.training.evaluator import Evaluator
 from limelight.training.init_agent import Donor, begin_with, read_donor, require_some
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
-from limelight.training.prepare import explain_run, prepare
+from limelight.training.prepare import explain_run, prepare, require_device
 from limelight.training.presets import resolve_config
 from limelight.training.resuming import read_checkpoint, require_budget, require_own, restore, step_of
 from limelight.typing import EnvFactory
@@ -163,6 +163,7 @@ def resume(
     Raises: LimelightError, naming the file of a damaged checkpoint.
     """
     folder, quiet = as_folder(run_dir), coerce("quiet", quiet, bool)
+    require_device(settings.get("device"))
     config = for_resume(load_valid(folder / CONFIG), settings, folder)
     return run(
         config, factory=env, resume_from=folder, fallback=fallback, quiet=quiet, loggers=loggers, callbacks=callbacks
@@ -189,6 +190,7 @@ def branch(
     Raises: LimelightError where the checkpoint does not fit the settings.
     """
     origin, quiet = read_origin(str(as_folder(parent))), coerce("quiet", quiet, bool)
+    require_device(settings.get("device"))
     config = branched(origin, settings)
     return run(config, factory=env, begin=origin, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
