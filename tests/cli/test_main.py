@@ -7,7 +7,9 @@ import importlib
 import io
 import json
 import os
+import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ from limelight.errors import ConfigError, WorkerError
 from limelight.runners.sync import SyncRunner
 from limelight.settings.io import load_yaml, save_yaml
 from limelight.settings.schema import EnvConfig
+from limelight.training.evaluator import Evaluator
 from limelight.training.presets import resolve_config
 
 TINY = ["--total-timesteps", "300", "--eval-every", "150", "--eval-episodes", "2", "--final-episodes", "3"]
@@ -258,6 +261,24 @@ def test_an_interrupted_run_says_how_to_continue(
     assert cli.main(["train"]) == status
     out = capsys.readouterr().out
     assert f"continue with: limelight train --resume {run_dir} · run: {run_dir}" in out
+
+
+def test_a_signal_in_the_final_evaluation_is_told_in_the_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = Evaluator.final
+
+    def signalled(self: Evaluator, agent: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return final(self, agent)
+
+    monkeypatch.setattr(Evaluator, "final", signalled)
+    folder = tmp_path / "my run"
+    assert cli.main(["train", *TINY, "--run-dir", str(folder), "--quiet"]) == 143
+    out = capsys.readouterr().out
+    assert re.search("a2c: completed after .* of training; the final evaluation was cut", out)
+    assert f"cut (evaluate with: limelight evaluate '{folder}') · report: " in out
+    assert cli.main(["evaluate", str(folder), "--episodes", "1"]) == 0
 
 
 FAILURE = 'worker 1 (Mine-v0, 8 environments) failed: it raised\nTraceback:\n  File "mine.py"\nOSError: no licence'

@@ -233,6 +233,7 @@ def _resume_command(run_dir: Path) -> str:
 
 def _last_line(result: RunResult) -> str:
     """Return the result of a run and its folder, in one line."""
+    from limelight.runs.folder import FINAL_EVAL_INTERRUPTED
     from limelight.viewing.numbers import with_spread
 
     summary = result.summary
@@ -241,6 +242,9 @@ def _last_line(result: RunResult) -> str:
     where = f"report: {result.report}" if result.report else f"run: {result.run_dir}"
     if result.status == "interrupted":
         return f"{head}interrupted {after} · continue with: {_resume_command(result.run_dir)} · {where}"
+    if summary.get(FINAL_EVAL_INTERRUPTED):
+        evaluate = f"limelight evaluate {shlex.quote(str(result.run_dir))}"
+        return f"{head}{result.status} {after}; the final evaluation was cut (evaluate with: {evaluate}) · {where}"
     if summary["final_eval_return"] is None:
         return f"{head}{result.status} {after} · {where}"
     spread = with_spread(summary["final_eval_return"], summary["final_eval_std"])

@@ -28,6 +28,8 @@ CRASH, CRASH_BEFORE = "crash.txt", "crash-before.txt"
 
 The first is empty while a run goes on, and absent after any other end.
 """
+FINAL_EVAL_INTERRUPTED = "final_eval_interrupted"
+"""The key of a summary, with the value true, where a signal has cut the final evaluation; absent elsewhere."""
 VIDEOS = "videos"
 """The folder of MP4 files, each with a JSON file of the same name that holds its :class:`VideoInfo`."""
 EVALUATIONS = Path("runs") / "evaluations"
