@@ -166,6 +166,13 @@ def test_a_comparison_has_its_tables_and_figures(tmp_path: Path) -> None:
     assert (folder / "plots" / "curves.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_groups_with_names_of_any_letters_raise_no_warning(tmp_path: Path) -> None:
+    """Warnings are errors here; no usual font has cuneiform letters."""
+    good, bad = (make_group(tmp_path / f"{name} 中文\U00012000", [1.0, 2.0], gamma=float(name)) for name in ("0.5", "1"))
+    folder, _ = write_comparison([good, bad])
+    assert "中文\U00012000" in (folder / "plots" / "scores.svg").read_text(encoding="utf-8")
+
+
 def test_the_number_of_further_seeds_counts_those_there_are(tmp_path: Path) -> None:
     groups = read_groups([make_group(tmp_path / "a", [1.0, 3.0]), make_group(tmp_path / "b", [1.0, 3.0], gamma=0.5)])
     tables, _ = tables_of(groups, 2.0 * 0.5**0.5, None)  # one standard deviation: 17 seeds a side
