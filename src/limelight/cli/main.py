@@ -128,7 +128,7 @@ def _run(name: str, argv: list[str]) -> int:
             raise
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         print(f"limelight: error: {where}{error.strerror}", file=sys.stderr)
-        return RUN_FAILED
+        return USAGE_ERROR if error.errno == errno.ENAMETOOLONG else RUN_FAILED
 
 
 def _run_with_arguments(name: str, argv: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import types
@@ -22,6 +23,12 @@ _WORDS: dict[Any, str] = {
     Path: "a path",
     type(None): "none",
 }
+
+
+_LONGEST_NAME = 255
+"""Bytes of the name of a file or folder, on all usual file systems."""
+_INSIDE = "checkpoints/.step_000000000000.tmp/" + 64 * "-"
+"""About as long as the names of files in the folder of a run."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,28 @@ def require_list(name: str, value: Any) -> None:
     """
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{name} = {shown(value)}: must be a list")
+
+
+def require_short(name: str, path: str | Path) -> None:
+    """Refuse a path that no file could have, given as the argument ``name``.
+
+    Raises: ConfigError.
+    """
+    text = os.fspath(path)
+    longest = max((len(part.encode("utf-8", "surrogatepass")) for part in Path(text).parts), default=0)
+    reason = f"a name in it has {longest} bytes; at most {_LONGEST_NAME} are possible"
+    if longest <= _LONGEST_NAME:
+        try:
+            os.lstat(os.path.join(text, _INSIDE))
+        except ValueError:  # a null character, which has a message of its own
+            return
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                return
+            reason = f"with the files in it, it is longer than the system allows ({len(text):,} characters)"
+        else:
+            return
+    raise ConfigError(f"{name} = {text if len(text) <= 200 else f'{text[:100]} …'}: too long for a path: {reason}")
 
 
 def shown(value: Any) -> str:
