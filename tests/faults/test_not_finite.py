@@ -126,7 +126,7 @@ def test_skipping_leaves_out_the_rollout_and_counts_it(tmp_path: Path, where: st
 
 
 def test_skipping_ends_where_nothing_else_comes(tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteError, match="reward = nan.*; 100 in a row, the most that on_nonfinite leaves out"):
+    with pytest.raises(NonFiniteError, match=r"reward = nan.*; 100 in a row, the most that on_nonfinite leaves out"):
         limelight.train(
             BadAt, env_kwargs={"every": 1}, total_timesteps=800, run_dir=str(tmp_path / "r"), on_nonfinite="skip",
             **QUICK,

@@ -13,7 +13,6 @@ from limelight.errors import CheckpointError
 from limelight.runs.folder import only_process, read_json, write_json
 from limelight.runs.listing import list_runs
 
-
 ENDS = ("stopped", "interrupted", "failed", "reached_return")
 
 

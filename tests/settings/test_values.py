@@ -18,7 +18,7 @@ from limelight.settings.values import Range, parse_words, require_short, to_text
 def test_a_path_of_any_possible_length_passes(tmp_path: Path) -> None:
     for name in ("a", "n" * 255, "/".join(["d" * 200] * 15), "é" * 127, "nul\0", "", ".."):
         require_short("run_dir", tmp_path / name)
-    with pytest.raises(ConfigError, match="run_dir = .*: a name in it has 256 bytes; at most 255 are possible"):
+    with pytest.raises(ConfigError, match=r"run_dir = .*: a name in it has 256 bytes; at most 255 are possible"):
         require_short("run_dir", tmp_path / ("é" * 128))
 
 

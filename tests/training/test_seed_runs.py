@@ -98,7 +98,7 @@ def test_a_seed_that_fails_is_named_and_the_others_go_on(
 def test_seeds_whose_final_evaluation_was_cut_are_named(
     tmp_path: Path, started: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut(self: Evaluator, agent: Any) -> Any:
+    def cut(self: Evaluator, agent: object) -> None:
         raise InterruptedRun
 
     monkeypatch.setattr(Evaluator, "final", cut)

@@ -168,7 +168,9 @@ def test_a_comparison_has_its_tables_and_figures(tmp_path: Path) -> None:
 
 def test_groups_with_names_of_any_letters_raise_no_warning(tmp_path: Path) -> None:
     """Warnings are errors here; no usual font has cuneiform letters."""
-    good, bad = (make_group(tmp_path / f"{name} 中文\U00012000", [1.0, 2.0], gamma=float(name)) for name in ("0.5", "1"))
+    good, bad = (
+        make_group(tmp_path / f"{name} 中文\U00012000", [1.0, 2.0], gamma=float(name)) for name in ("0.5", "1")
+    )
     folder, _ = write_comparison([good, bad])
     assert "中文\U00012000" in (folder / "plots" / "scores.svg").read_text(encoding="utf-8")
 

@@ -183,7 +183,9 @@ def test_runs_of_every_length_have_a_report(tmp_path: Path, episodes: int, rows:
     assert ("no episode has finished yet" in svg) == (episodes == evaluations == 0)
     assert ("evaluation" in re.findall(r">([^<>]+)</text>", svg)) == (evaluations > 0)
     assert page.count("<svg") == (2 if rows else 1) + NAMESPACE
-    assert " ".join(text).count("broken off (killed, or running on another machine)") == 3, "in header, diagnosis and results"
+    assert " ".join(text).count("broken off (killed, or running on another machine)") == 3, (
+        "in header, diagnosis and results"
+    )
     with only_process(run):
         _, text = check_page(write_report([run]))
     assert "killed" not in " ".join(text)
