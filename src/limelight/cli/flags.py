@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import SWITCHES, Setting, all_settings, plain_name, settings_of
-from limelight.settings.values import describe_type, parse_words, require_short, takes_many
+from limelight.settings.values import NOT_FINITE, describe_type, parse_words, require_short, takes_many
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ def _switched(switch: tuple[str, str, str], spelling: str, value: str) -> str:
 
 
 def _is_flag(word: str) -> bool:
-    if not word.startswith("-") or word == "-":
+    if not word.startswith("-") or word == "-" or word.lower() in NOT_FINITE:
         return False
     try:
         float(word)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
+import shlex
 import types
 import typing
 from collections.abc import Sequence
@@ -90,6 +92,10 @@ class Choices:
     values: tuple[Any, ...]
     only: str = ""
     """As for :class:`Search`."""
+
+
+NOT_FINITE = {".nan": math.nan, ".inf": math.inf, "-.inf": -math.inf}
+"""YAML's words for the numbers that are not finite; without the dot they are texts, where a text is possible."""
 
 
 def options(annotation: Any) -> tuple[Any, ...]:
@@ -216,12 +222,21 @@ def parse_words(name: str, words: Sequence[str], annotation: Any) -> Any:
     else:
         value = _scalar(" ".join(words), annotation)
     try:
-        if not is_mapping or len(words) % 2 == 0:
+        if not is_mapping or (len(words) % 2 == 0 and not any("=" in key for key in words[::2])):
             return coerce(name, value, annotation)
     except ConfigError:
         pass
-    must = "KEY VALUE pairs" if is_mapping else describe_type(annotation)
+    must = f"KEY VALUE pairs{_as_pairs(name, words)}" if is_mapping else describe_type(annotation)
     raise ConfigError(f"{name} = {' '.join(words)}: must be {must}")
+
+
+def _as_pairs(name: str, words: Sequence[str]) -> str:
+    """Return how words such as ``how=raise`` are written as pairs; an empty text for any other."""
+    pairs = [word.partition("=") for word in words]
+    if not pairs or not all(key and equals for key, equals, _ in pairs):
+        return ""
+    flag = "--" + name.replace("_", "-")
+    return f"; give: {flag} {' '.join(f'{shlex.quote(key)} {shlex.quote(value)}' for key, _, value in pairs)}"
 
 
 def _scalar(word: str, annotation: Any) -> Any:
@@ -234,10 +249,15 @@ def _scalar(word: str, annotation: Any) -> Any:
     if list[Any] in kinds and word[:1] in ("[", "{"):
         with contextlib.suppress(ValueError):
             return json.loads(word)
+    if float in kinds and word.lower() in NOT_FINITE:
+        return NOT_FINITE[word.lower()]
     for kind in (int, float):
         if int in kinds or float in kinds:
             with contextlib.suppress(ValueError):
-                return kind(word)
+                number = kind(word)
+                if str in kinds and not math.isfinite(number):
+                    return word  # nan and inf are texts, as in YAML
+                return number
     return word
 
 
@@ -247,6 +267,8 @@ def to_text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     if isinstance(value, dict):
         return " ".join(f"{key} {to_text(element)}" for key, element in value.items())
     return " ".join(map(to_text, value)) if isinstance(value, tuple | list) else str(value)
