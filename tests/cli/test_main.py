@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 import limelight
 from helpers.commands import refusal
+from limelight.algo.collector import RolloutCollector
 from limelight.cli import main as cli
 from limelight.cli.arguments import EVALUATE, evaluation_env
 from limelight.cli.flags import parse
@@ -279,6 +281,35 @@ def test_a_signal_in_the_final_evaluation_is_told_in_the_last_line(
     assert re.search("a2c: completed after .* of training; the final evaluation was cut", out)
     assert f"cut (evaluate with: limelight evaluate '{folder}') · report: " in out
     assert cli.main(["evaluate", str(folder), "--episodes", "1"]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_before_the_first_checkpoint_leaves_a_run_that_resumes(
+    number: signal.Signals, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect, calls = RolloutCollector.collect, []
+
+    def signalled(self: RolloutCollector, *args: Any) -> Any:
+        calls.append(self)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            time.sleep(10.0)  # the second one does not wait for the end of the rollout
+        return collect(self, *args)
+
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(RolloutCollector, "collect", signalled)
+        argv = ["train", "--algo", "a2c", "--total-timesteps", "300", "--num-envs", "2", "--num-steps", "5", "--quiet"]
+        argv += ["--backend", "sync", "--eval-every", "0", "--run-dir", str(folder)]
+        assert cli.main(argv) == status
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["status"], summary.get("error")) == ("interrupted", None)
+    assert limelight.load(folder).config.algorithm.algo == "a2c"
+    assert limelight.resume(folder, quiet=True, final_episodes=0).status == "completed"
 
 
 FAILURE = 'worker 1 (Mine-v0, 8 environments) failed: it raised\nTraceback:\n  File "mine.py"\nOSError: no licence'

@@ -119,7 +119,9 @@ def test_a_value_may_have_an_equals_sign() -> None:
     assert parse_words("env_kwargs", ["map", "a=b"], EnvKwargs) == {"map": "a=b"}
 
 
-@pytest.mark.parametrize("value", [None, True, 3, 0.5, "text", (8, 6), {"a": 1, "b": "x", "c": False}, {"a": math.inf, "b": "nan"}])
+@pytest.mark.parametrize(
+    "value", [None, True, 3, 0.5, "text", (8, 6), {"a": 1, "b": "x", "c": False}, {"a": math.inf, "b": "nan"}]
+)
 def test_the_text_of_a_value_is_read_back_as_that_value(value: Any) -> None:
     kinds = {dict: EnvKwargs, tuple: tuple[int, ...], type(None): int | None}
     assert parse_words("x", to_text(value).split(), kinds.get(type(value), type(value))) == value

@@ -50,7 +50,7 @@ _OF_DISKS = {
 """Errors of a disk or of its rights: one line, as no code is at fault."""
 
 
-class _Terminated(KeyboardInterrupt):
+class Terminated(KeyboardInterrupt):
     """SIGTERM arrived; no SystemExit, which an environment may raise too."""
 
     def __init__(self, status: int) -> None:
@@ -118,7 +118,7 @@ def _run(name: str, argv: list[str]) -> int:
     except LimelightError as error:
         print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
         return RUN_FAILED if error.from_callback else USAGE_ERROR
-    except _Terminated as signalled:
+    except Terminated as signalled:
         return signalled.status
     except KeyboardInterrupt:
         print("limelight: interrupted", file=sys.stderr)
@@ -171,7 +171,7 @@ def _train(argv: list[str]) -> int:
 
     exit_with_parent()
     command = shlex.join(["limelight", "train", *argv])
-    with stdout_reserved("--quiet" in argv):
+    with _exit_on_sigterm(), stdout_reserved("--quiet" in argv):  # a second SIGTERM leaves a checkpoint, as Ctrl-C does
         request = train_request(argv, notice)
         status, line = _train_seeds(request, command) if request.seeds is not None else _train_one(request, command)
     print(line)
@@ -307,11 +307,11 @@ def _evaluate(argv: list[str]) -> int:
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into :class:`_Terminated`, so that environments and their processes are closed before the exit."""
+    """Turn SIGTERM into :class:`Terminated`, so that environments and their processes are closed before the exit."""
 
     def leave(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-        raise _Terminated(128 + number)
+        raise Terminated(128 + number)
 
     try:
         before = signal.signal(signal.SIGTERM, leave)

@@ -361,6 +361,9 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
         if status != "interrupted":
             with suppress(InterruptedRun):
                 final = final_evaluation(loop, quiet)
+    except KeyboardInterrupt:  # a second signal
+        status = "interrupted" if status == "failed" else status
+        raise
     except Exception as error:
         failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         if isinstance(error, WorkerError):
