@@ -144,7 +144,7 @@ def _checked_path(path: Any) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise ConfigError(f"path = {path!r}: must be the name of a file, such as agent.onnx")
-    require_short("path", path)
+    require_short("path", os.fspath(path))
     target = Path(path)
     if target.is_dir():
         raise ConfigError(f"path = {target}: is a folder; name a file in it, such as {target / 'agent.onnx'}")
