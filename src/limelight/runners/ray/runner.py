@@ -161,9 +161,7 @@ class RayRunner:
             self._consecutive_skips += 1
             most = 1 if self.config.optim.on_nonfinite == "raise" else self.schedule.max_consecutive_skips
             if self._consecutive_skips >= most:
-                if most == 1:
-                    raise
-                raise too_many(error, most) from error
+                raise (error if most == 1 else too_many(error, most)) from error.__cause__
             return
         self.version += 1
         self.counters[workers, Counter.UPDATES] += self.learner.num_updates - before
