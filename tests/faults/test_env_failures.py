@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,11 @@ def test_a_picture_that_fails_in_any_way_is_an_error_of_the_environment(
     monkeypatch.setattr(Breaking, "pictures", 10)
     before = signal.signal(signal.SIGINT, lambda *_: None)  # as a run has it
     try:
-        with pytest.raises(EnvError, match=r"^video: .*Breaking cannot render here \(the simulator broke\)"):
+        happened = "called sys.exit()" if how == "SystemExit" else f"raised {how}: the simulator broke"
+        place = r" \(breaking_envs.py, line \d+\)$"
+        with pytest.raises(
+            EnvError, match=r"^video: .*Breaking cannot render here: render\(\) " + re.escape(happened) + place
+        ):
             record(agent, tmp_path / "x.mp4")
     finally:
         signal.signal(signal.SIGINT, before)

@@ -16,6 +16,8 @@ from limelight.runners.commands import Command
 from limelight.settings.io import load_yaml, save_yaml, with_settings
 from limelight.settings.schema import TrainConfig
 from limelight.training import run, seed_runs
+from limelight.training.evaluator import Evaluator
+from limelight.training.loop import InterruptedRun
 from limelight.training.seed_runs import new_seed_runs
 
 TINY = ["--total-timesteps", "100", "--eval-every", "50", "--eval-episodes", "1", "--final-episodes", "1",
@@ -91,6 +93,19 @@ def test_a_seed_that_fails_is_named_and_the_others_go_on(
     assert "seed 0 failed" in captured.err
     assert "continue with: limelight train --resume" in captured.out
     assert (folder / "seed-1" / "summary.json").exists()
+
+
+def test_seeds_whose_final_evaluation_was_cut_are_named(
+    tmp_path: Path, started: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(self: Evaluator, agent: object) -> None:
+        raise InterruptedRun
+
+    monkeypatch.setattr(Evaluator, "final", cut)
+    folder = tmp_path / "many"
+    assert cli.main(["train", "CartPole-v1", *TINY, "--seeds", "2", "--quiet", "--run-dir", str(folder)]) == 0
+    told = f"the final evaluation of seeds 0, 1 was cut (evaluate with: limelight evaluate {folder / 'seed-0'})"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

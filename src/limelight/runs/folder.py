@@ -20,6 +20,7 @@ from limelight.errors import CheckpointError, ConfigError
 from limelight.files import write_text
 from limelight.settings.io import save_yaml
 from limelight.settings.schema import TrainConfig
+from limelight.settings.values import require_short
 
 CONFIG, COMMAND, SYSTEM, SUMMARY = "config.yaml", "command.txt", "system.json", "summary.json"
 METRICS, MONITOR = "metrics.jsonl", "monitor.csv"
@@ -28,6 +29,8 @@ CRASH, CRASH_BEFORE = "crash.txt", "crash-before.txt"
 
 The first is empty while a run goes on, and absent after any other end.
 """
+FINAL_EVAL_INTERRUPTED = "final_eval_interrupted"
+"""The key of a summary, with the value true, where a signal has cut the final evaluation; absent elsewhere."""
 VIDEOS = "videos"
 """The folder of MP4 files, each with a JSON file of the same name that holds its :class:`VideoInfo`."""
 EVALUATIONS = Path("runs") / "evaluations"
@@ -64,6 +67,7 @@ def as_folder(run_dir: Any) -> Path:
     if isinstance(run_dir, str | os.PathLike):
         if "\0" in os.fspath(run_dir):
             raise ConfigError(f"run_dir = {os.fspath(run_dir)!r}: holds a null character, which no path has")
+        require_short("run_dir", os.fspath(run_dir))
         return Path(run_dir)
     instead = "its folder, result.run_dir" if hasattr(run_dir, "run_dir") else "the path of a run's folder"
     raise ConfigError(f"run_dir: is a {type(run_dir).__name__}; pass {instead}")

@@ -35,6 +35,7 @@ from limelight.runs.folder import (
     CONFIG,
     CRASH,
     CRASH_BEFORE,
+    FINAL_EVAL_INTERRUPTED,
     METRICS,
     MONITOR,
     SUMMARY,
@@ -83,7 +84,7 @@ class RunResult:
     report: Path | None
     """``report.html``, if it was drawn."""
     signal_number: int | None = None
-    """The signal that interrupted the run."""
+    """The signal that interrupted the run, or the final evaluation of one that was at its end."""
     env_factory: EnvFactory | None = field(default=None, repr=False)
     """Makes the environment, where it was given as a Python object."""
     saved: bool = True
@@ -362,6 +363,9 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
         if status != "interrupted":
             with suppress(InterruptedRun):
                 final = final_evaluation(loop, quiet)
+    except KeyboardInterrupt:  # a second signal
+        status = "interrupted" if status == "failed" else status
+        raise
     except Exception as error:
         failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         if isinstance(error, WorkerError):
@@ -369,6 +373,8 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
         raise
     finally:
         summary = summarize(loop, status, final)
+        if status not in ("failed", "interrupted") and final is None and failure is None:
+            summary |= {FINAL_EVAL_INTERRUPTED: True} if loop.config.eval.final_episodes else {}
         summary |= failure or {}
         with loop.disk.writing(SUMMARY):
             write_json(loop.run_dir / SUMMARY, summary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from limelight.runs.listing import RunEntry
+from limelight.runs.listing import RunEntry, in_words
 
 _HEADER = ("env", "algo", "steps", "status", "last", "best", "age", "run")
 _WIDEST_ENV = 18
@@ -24,7 +24,7 @@ def run_table(entries: Sequence[RunEntry], width: int) -> list[str]:
 def _cells(entry: RunEntry) -> tuple[str, ...]:
     env = entry.env if len(entry.env) <= _WIDEST_ENV else f"{entry.env[: _WIDEST_ENV - 1]}…"
     numbers = (_short(entry.last_return), _short(entry.best_return))
-    return (env, entry.algo, _count(entry.steps), entry.status, *numbers, duration(entry.age))
+    return (env, entry.algo, _count(entry.steps), in_words(entry.status), *numbers, duration(entry.age))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], path: str) -> str:
