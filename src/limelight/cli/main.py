@@ -110,14 +110,15 @@ def _run(name: str, argv: list[str]) -> int:
             raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}")
         with crashes_shown():
             return COMMANDS[name].run(argv) if name in READ_WORDS else _run_with_arguments(name, argv)
-    except WorkerError as error:
-        print(f"limelight: error: {error}", file=sys.stderr)  # with the traceback of the worker
+    except LimelightError as error:
+        has_traceback = isinstance(error, WorkerError)  # that of the worker
+        text = (
+            str(error) if has_traceback else " ".join(str(error).split())
+        )  # one line, even if an environment's has more
+        print(f"limelight: error: {text}", file=sys.stderr)
         if error.run_dir is not None:
             print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
-        return RUN_FAILED
-    except LimelightError as error:
-        print("limelight: error:", *str(error).split(), file=sys.stderr)  # one line, even if an environment's has more
-        return RUN_FAILED if error.from_callback else USAGE_ERROR
+        return RUN_FAILED if has_traceback or error.from_callback else USAGE_ERROR
     except Terminated as signalled:
         return signalled.status
     except KeyboardInterrupt:

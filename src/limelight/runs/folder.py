@@ -103,10 +103,16 @@ def create_run_folder(config: TrainConfig, command: str) -> Path:
     Raises: ConfigError if the folder is not empty or cannot be made.
     """
     folder = new_folder(config, f"{config.algorithm.algo}-{config.seed}")
+    write_settings(folder, config, command)
+    return folder
+
+
+def write_settings(folder: Path, config: TrainConfig, command: str) -> None:
+    """Write ``config.yaml``, ``command.txt`` and ``system.json``; the folder is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     save_yaml(config, folder / CONFIG)
     write_text(folder / COMMAND, command + "\n")
     write_json(folder / SYSTEM, system_info())
-    return folder
 
 
 def read_command(folder: Path) -> str:

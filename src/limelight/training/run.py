@@ -19,7 +19,7 @@ from limelight.envs.crashes import crash_line, crashes_into
 from limelight.envs.make import try_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.stalls import watched
-from limelight.errors import ConfigError, EnvError, WorkerError
+from limelight.errors import ConfigError, EnvError, LimelightError, NonFiniteError
 from limelight.files import remove_debris
 from limelight.runners.actor_learner import make_actor_learner, make_learner, reward_statistics
 from limelight.runners.base import Runner, budget_of
@@ -219,7 +219,7 @@ def run(
         loggers, callbacks: further ones, after those that the settings name.
         command: the command line, for ``command.txt``.
     Raises: LimelightError before anything is written if the run cannot work. Once it has started, errors of the
-        environment and WorkerError (with ``run_dir``) are raised after a checkpoint and ``summary.json`` were written.
+        environment and WorkerError are raised, with ``run_dir``, after a checkpoint and ``summary.json`` were written.
     """
     with watched(config.env.step_timeout):
         return _run(config, factory, resume_from, begin, fallback, quiet, loggers, callbacks, command)
@@ -367,16 +367,17 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
         status = "interrupted" if status == "failed" else status
         raise
     except Exception as error:
+        status = "failed"
         failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        if isinstance(error, WorkerError):
+        if isinstance(error, LimelightError) and not isinstance(error, NonFiniteError):  # which names another command
             error.run_dir = loop.run_dir
         raise
     finally:
         summary = summarize(loop, status, final)
-        if status not in ("failed", "interrupted") and final is None and failure is None:
+        if status not in ("failed", "interrupted") and final is None:
             summary |= {FINAL_EVAL_INTERRUPTED: True} if loop.config.eval.final_episodes else {}
         summary |= failure or {}
-        with loop.disk.writing(SUMMARY):
+        with loop.disk.writing(SUMMARY, "the results are lost, the agent is not"):
             write_json(loop.run_dir / SUMMARY, summary)
     return status, summary
 
@@ -386,9 +387,9 @@ def _result(
 ) -> RunResult:
     """Draw the report, unless the disk refuses it, and return the result."""
     report = None
-    with loop.disk.writing("report.html"):
+    with loop.disk.writing("report.html", f"limelight report {loop.run_dir} draws it"):
         report = draw_report(loop.run_dir)
-    saved = not loop.disk.is_failing("checkpoint")
+    saved = not (loop.disk.is_failing("checkpoint") or loop.disk.is_failing(SUMMARY))
     return RunResult(loop.run_dir, status, summary, report, interrupt.signal_number, factory, saved)
 
 
