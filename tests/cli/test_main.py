@@ -285,6 +285,21 @@ def test_a_signal_in_the_final_evaluation_is_told_in_the_last_line(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_signal_while_the_report_is_drawn_leaves_the_report_and_the_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signalled(folder: Path) -> Path:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return folder / "report.html"
+
+    monkeypatch.setattr(importlib.import_module("limelight.training.run"), "draw_report", signalled)
+    assert cli.main(["train", *TINY, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 143
+    out = capsys.readouterr().out
+    assert "a2c: best agent " in out
+    assert out.rstrip().endswith(f" · report: {tmp_path / 'run' / 'report.html'}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_before_a_periodic_checkpoint_leaves_one_to_resume_from(
     number: signal.Signals, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

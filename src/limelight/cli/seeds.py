@@ -38,6 +38,7 @@ def train_seeds(request: TrainRequest, command: str) -> tuple[int, str]:
 def _last_line(result: SeedsResult) -> str:
     """Return the result over seeds, and the report or the command that continues."""
     from limelight.errors import ConfigError
+    from limelight.training.seed_runs import is_finished
     from limelight.viewing.compare import NOTHING, score_table
     from limelight.viewing.groups import common_score, read_groups
 
@@ -55,8 +56,7 @@ def _last_line(result: SeedsResult) -> str:
     _, seeds, middle, interval, spread, steps = table.rows[0]
     interval = "" if interval == NOTHING else f", 95 % interval {interval}"
     score = f"{table.title.removeprefix('Score: ')}, IQM {middle}{interval}, {spread} over {seeds}"
-    unfinished = result.failed or result.signal_number
-    again = again if unfinished else ""
+    again = "" if all(is_finished(runs, seed) for seed in runs.seeds()) else again
     return f"{head}{score}; steps to the target {steps} · {_cut_evaluations(runs)}{again}{where}"
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class RunResult:
     report: Path | None
     """``report.html``, if it was drawn."""
     signal_number: int | None = None
-    """The signal that interrupted the run, or the final evaluation of one that was at its end."""
+    """The signal that interrupted the run, or that came after its end, in the final evaluation or the report."""
     env_factory: EnvFactory | None = field(default=None, repr=False)
     """Makes the environment, where it was given as a Python object."""
     saved: bool = True
@@ -385,9 +385,10 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
 def _result(
     loop: TrainingLoop, status: str, summary: dict[str, Any], interrupt: Interrupt, factory: EnvFactory | None
 ) -> RunResult:
-    """Draw the report, unless the disk refuses it, and return the result."""
+    """Draw the report, unless the disk refuses it, and return the result; a first signal meanwhile ends nothing."""
     report = None
-    with loop.disk.writing("report.html", f"limelight report {loop.run_dir} draws it"):
+    late = catch_signals() if interrupt.signal_number is None else nullcontext(interrupt)
+    with late as interrupt, loop.disk.writing("report.html", f"limelight report {loop.run_dir} draws it"):
         report = draw_report(loop.run_dir)
     saved = not (loop.disk.is_failing("checkpoint") or loop.disk.is_failing(SUMMARY))
     return RunResult(loop.run_dir, status, summary, report, interrupt.signal_number, factory, saved)
