@@ -55,7 +55,9 @@ def probe(env: AnyEnv, name: str, max_steps: int, max_seconds: float) -> Probe:
     except BaseException as error:
         if stops_the_run(error):
             raise
-        raise call_fault(name, calls[-1], error) from error
+        step = calls[::-1].index("reset()")
+        where = f" in step {step} of an episode of random play" if step else ""
+        raise call_fault(name, calls[-1], error, where) from error
 
 
 def _play(env: AnyEnv, max_steps: int, max_seconds: float, calls: list[str]) -> Probe:

@@ -377,7 +377,7 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
         if status not in ("failed", "interrupted") and final is None:
             summary |= {FINAL_EVAL_INTERRUPTED: True} if loop.config.eval.final_episodes else {}
         summary |= failure or {}
-        with loop.disk.writing(SUMMARY, "the results are lost, the agent is not"):
+        with loop.disk.writing(SUMMARY, "the last line of the run has the results"):
             write_json(loop.run_dir / SUMMARY, summary)
     return status, summary
 
