@@ -13,16 +13,19 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import limelight
 from helpers.commands import refusal
 from helpers.saved_runs import checkpoint_of, copy_of_run, rewrite
 from limelight.errors import CheckpointError, LimelightError
+from limelight.runs.array_file import array_file
 from limelight.settings.io import load_yaml
 
 MEMORY = 600 << 20
@@ -125,8 +128,6 @@ def test_another_content_is_refused(kind: str, name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", CONTENTS)
 def test_arrays_of_another_content_with_the_right_digest_are_refused(kind: str, tmp_path: Path) -> None:
-    from hashlib import sha256
-
     run, data = copy_of_run(tmp_path), CONTENTS[kind]()
     (run / "best" / "tensors.safetensors").write_bytes(data)
     rewrite(run / "best", lambda content: content.update(tensors_sha256=sha256(data).hexdigest()))
@@ -193,6 +194,50 @@ def test_a_small_file_makes_no_large_network(place: str, reason: str, tmp_path: 
     run = copy_of_run(tmp_path)
     rewrite(run / "best", grow(place))
     with pytest.raises(CheckpointError, match=f"best: {reason}"):
+        limelight.load(run)
+
+
+def arrays_of(folder: Path, **arrays: np.ndarray[Any, Any]) -> str:
+    """Add to the file of arrays, and return its digest."""
+    data = safetensors.numpy.save({**safetensors.numpy.load_file(folder / "tensors.safetensors"), **arrays})
+    (folder / "tensors.safetensors").write_bytes(data)
+    return sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("place", ["junk", "params", "callbacks"])
+def test_a_small_file_names_no_array_many_times(place: str, tmp_path: Path) -> None:
+    """Each reference is a copy: these would take 1.2 GB."""
+    run = copy_of_run(tmp_path)
+    digest = arrays_of(run / "best", x=np.zeros(1 << 17))
+    many = [{"$tensor": "x"}] * 1_200
+
+    def change(content: dict[str, Any]) -> None:
+        content.update(tensors_sha256=digest)
+        content["state"][place] = {"envs": many} if place == "callbacks" else many
+
+    rewrite(run / "best", change)
+    assert (run / "best" / "state.json").stat().st_size < 30_000
+    with pytest.raises(CheckpointError, match="best: names its arrays so often that copies"):
+        limelight.load(run)
+
+
+@pytest.mark.parametrize("key", ["junk", "envs"])
+def test_a_small_file_names_no_file_of_an_array_many_times(key: str, tmp_path: Path) -> None:
+    """Each name would be read, and each reference be a copy."""
+    run = copy_of_run(tmp_path)
+    blob = b"".join(array_file(np.zeros(1 << 17)))
+    name = f"array_{sha256(blob).hexdigest()}.safetensors"
+    (run / "best" / name).write_bytes(blob)
+
+    def change(content: dict[str, Any]) -> None:
+        content["arrays"] = {f"x{i}": name for i in range(8_000)}
+        content["state"][key] = [{"$tensor": f"x{i}"} for i in range(8_000)]
+
+    rewrite(run / "best", change)
+    if key == "envs":  # which share the array
+        assert limelight.load(run) is not None
+        return
+    with pytest.raises(CheckpointError, match="best: names its arrays so often that copies"):
         limelight.load(run)
 
 
