@@ -24,6 +24,7 @@ import safetensors.numpy
 import limelight
 from helpers.commands import refusal
 from helpers.saved_runs import checkpoint_of, copy_of_run, rewrite
+from limelight.cli import main as cli
 from limelight.errors import CheckpointError, LimelightError
 from limelight.runs.array_file import array_file
 from limelight.settings.io import load_yaml
@@ -311,6 +312,22 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.Cap
     (run / "config.yaml").write_text(SETTINGS["an object of Python"][0]())
     for command in ("report", "explain", "replay"):
         assert "config.yaml" in refusal(capsys, command, str(run))
+
+
+# --------------------------------------------------------------------------- nothing is written outside
+
+
+def test_a_report_writes_through_no_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, outside = copy_of_run(tmp_path), tmp_path / "outside"
+    outside.mkdir()
+    for name in ("report.html", "learning_curve.svg"):
+        (outside / name).write_text("precious")
+    (run / ".report.html.tmp").symlink_to(outside / "report.html")
+    (run / "plots").symlink_to(outside)
+    assert f"{run / 'plots'}: is a link" in refusal(capsys, "report", str(run))
+    (run / "plots").unlink()
+    assert cli.main(["report", str(run)]) == 0
+    assert {path.read_text() for path in outside.iterdir()} == {"precious"}
 
 
 # --------------------------------------------------------------------------- no pickle

@@ -130,11 +130,18 @@ def save_checkpoint(run_dir: Path, step: int, state: State, keep_last: int) -> P
     write_state(folder, state, checkpoints(run_dir)[::-1])
     earlier = [path for path in checkpoints(run_dir) if path.name < folder.name]
     keep = {folder.name, *(path.name for path in earlier[max(0, len(earlier) - keep_last + 1) :])}
-    for path in folder.parent.iterdir():
+    for path in checkpoint_folders(run_dir):
         match = _STEP_FOLDER.fullmatch(path.name)
         if match and (match["step"] not in keep or match["left"] == ".tmp"):
             shutil.rmtree(path, ignore_errors=True)
     return folder
+
+
+def checkpoint_folders(run_dir: Path) -> list[Path]:
+    """Return the folders of a run's checkpoints and of what killed writers have left of them; no links to others."""
+    parent = Path(run_dir) / "checkpoints"
+    found = parent.iterdir() if parent.is_dir() else ()
+    return [path for path in found if _STEP_FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
