@@ -251,6 +251,32 @@ def test_a_network_by_name_is_not_one_of_python(encoder: str, tmp_path: Path) ->
     assert "antigravity" not in sys.modules
 
 
+@pytest.mark.parametrize(
+    "encoder", ["numpy:load", "numpy:memmap", "torch.hub:load", "limelight:train", "faults.test_hostile_files:touch"]
+)
+def test_a_network_by_name_is_nothing_else_that_can_be_called(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of_run(tmp_path)
+    monkeypatch.setitem(sys.modules, "faults.test_hostile_files", sys.modules[__name__])
+    rewrite(run / "best", lambda content: content["state"]["config"]["model"].update(encoder=encoder))
+    with pytest.raises(LimelightError, match="must be a class that is an nn.Module"):
+        limelight.load(run)
+
+
+def touch(*_: Any) -> None:
+    Path("/tmp/limelight-was-here").touch()
+
+
+def test_a_network_by_name_is_no_program_of_a_package(tmp_path: Path) -> None:
+    """Importing it would run it, on the arguments of this process."""
+    run = copy_of_run(tmp_path)
+    encoder = "numpy.f2py.__main__:main"
+    rewrite(run / "best", lambda content: content["state"]["config"]["model"].update(encoder=encoder))
+    with pytest.raises(CheckpointError, match="is a program, and has no network"):
+        limelight.load(run)
+
+
 def test_code_in_the_folder_of_a_checkpoint_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = copy_of_run(tmp_path)
     (run / "evil_network.py").write_text("open('/tmp/limelight-was-here', 'w')")

@@ -342,9 +342,14 @@ def _require_modest(state: State) -> None:
 def _require_elsewhere(encoder: str, folder: Path) -> None:
     """Refuse a network of Python's own modules, or whose code lies in the folder that is loaded, before its import.
 
+    Programs of packages (``package.__main__``) are refused too, as importing one runs it.
+
     Raises: CheckpointError.
     """
-    name = encoder.partition(":")[0].partition(".")[0]
+    module = encoder.partition(":")[0]
+    name = module.partition(".")[0]
+    if module.endswith(".__main__"):
+        raise CheckpointError(f"encoder = {encoder[:100]}: is a program, and has no network")
     if name in sys.stdlib_module_names:
         raise CheckpointError(f"encoder = {encoder[:100]}: Python's own modules have no network")
     spec = find_spec(name) if name not in sys.modules else None
