@@ -172,7 +172,17 @@ def grow(place: str) -> Callable[[dict[str, Any]], Any]:
         if place == "hidden":
             state["config"]["model"]["hidden_sizes"] = [3_000, 3_000, 3_000]
         elif place == "many":
-            state["config"]["model"]["hidden_sizes"] = [100] * 1_000
+            state["config"]["model"]["hidden_sizes"] = [1] * 100_000
+        elif place == "wide":
+            state["config"]["model"]["hidden_sizes"] = [2_000]
+            state["observation_space"].update(shape=[40_000], low=0.0, high=1.0)
+        elif place == "long":
+            state["observation_space"].update(dtype="S1000000000")
+        elif place == "negative":
+            box = {**state["observation_space"], "low": 0.0, "high": 1.0}
+            boxes = [{**box, "shape": [n]} for n in (3 * 10**8, -3 * 10**8)]
+            packed = {"space": "Packed", "original": {"space": "Tuple", "spaces": boxes}, "mask": None}
+            state["observation_space"] = packed
         elif place == "box":
             state["observation_space"].update(shape=[3_000, 3_000], low=0.0, high=1.0)
         else:
@@ -185,7 +195,10 @@ def grow(place: str) -> Callable[[dict[str, Any]], Any]:
     ("place", "reason"),
     [
         ("hidden", "hidden layers of .* weights in a network of 35 "),
-        ("many", "hidden layers of .* weights in a network of 35 "),
+        ("many", r"hidden_sizes = \[1, 1, .*: must be one or more widths, at most 100"),
+        ("wide", "a network of 80,008,003 weights for 35 saved parameters"),
+        ("long", r"dtype = \|S1000000000: must be one of numbers"),
+        ("negative", "observation_space of 600,000,00. numbers for a network of 35 "),
         ("box", "observation_space of 9,000,000 numbers for a network of 35 "),
         ("actions", "action_space of 10,000,00. numbers for a network of 35 "),
     ],
@@ -194,7 +207,7 @@ def test_a_small_file_makes_no_large_network(place: str, reason: str, tmp_path: 
     """The sizes are just beyond the bounds, so that this test takes little memory without them."""
     run = copy_of_run(tmp_path)
     rewrite(run / "best", grow(place))
-    with pytest.raises(CheckpointError, match=f"best: {reason}"):
+    with pytest.raises(LimelightError, match=f"best: {reason}"):
         limelight.load(run)
 
 
@@ -260,7 +273,7 @@ def test_a_network_by_name_is_nothing_else_that_can_be_called(
     run = copy_of_run(tmp_path)
     monkeypatch.setitem(sys.modules, "faults.test_hostile_files", sys.modules[__name__])
     rewrite(run / "best", lambda content: content["state"]["config"]["model"].update(encoder=encoder))
-    with pytest.raises(LimelightError, match="must be a class that is an nn.Module"):
+    with pytest.raises(LimelightError, match=r"must be a class that is an nn\.Module"):
         limelight.load(run)
 
 
