@@ -180,3 +180,28 @@ def test_debris_is_removed_and_nothing_else(tmp_path: Path) -> None:
     remove_debris(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(kept)
+
+
+def test_a_file_that_is_replaced_is_written_through_no_link(tmp_path: Path) -> None:
+    """A folder of a stranger may have a link, or a pipe, where a file is written before it gets its name."""
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    for make in (lambda path: path.symlink_to(outside), lambda path: path.hardlink_to(outside)):
+        for name in ("a", ".a.tmp"):
+            (tmp_path / name).unlink(missing_ok=True)
+            make(tmp_path / name)
+        write_text(tmp_path / "a", "new")
+        assert outside.read_text() == "precious"
+        assert (tmp_path / "a").read_text() == "new"
+        assert not (tmp_path / "a").is_symlink()
+
+
+def test_debris_is_not_removed_through_links(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.mkdir()
+    (other / ".precious.tmp").write_text("x")
+    (run / "videos").symlink_to(other)
+    (run / ".left.tmp").symlink_to(other)
+    remove_debris(run)
+    assert (other / ".precious.tmp").exists()

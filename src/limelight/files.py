@@ -19,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Where writing fails, nothing remains of it, and the old file stays.
     """
-    temporary = path.with_name(f".{path.name}{SUFFIX}")
+    temporary = temporary_of(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -27,6 +27,16 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_of(path: Path) -> Path:
+    """Return the name beside ``path`` to write to, at which there is nothing: a link there would lead elsewhere.
+
+    Raises: OSError.
+    """
+    temporary = path.with_name(f".{path.name}{SUFFIX}")
+    temporary.unlink(missing_ok=True)
+    return temporary
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
@@ -45,8 +55,11 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
 
 
 def remove_debris(folder: Path) -> None:
-    """Remove the files and folders that a writer which was killed has left in a folder, and in those directly in it."""
-    for parent in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+    """Remove the files and folders that a writer which was killed has left in a folder, and in those directly in it.
+
+    Links to folders elsewhere are not followed.
+    """
+    for parent in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
         for path in parent.glob(f".*{SUFFIX}"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

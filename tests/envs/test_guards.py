@@ -117,6 +117,19 @@ def test_the_first_step_after_a_state_was_set_may_fail(kind: type[Breaking], tmp
     np.testing.assert_array_equal(step.obs, last)
 
 
+def test_the_last_observation_of_a_state_is_copied() -> None:
+    """Other environments of a checkpoint may have the same array."""
+    envs = make(Breaking)
+    envs.reset(3)
+    last, state = envs.step(ACTIONS).obs.copy(), envs.get_state()
+    assert state is not None
+    envs.set_state(state)
+    for guard in state["guards"]:
+        guard["obs"][...] = 7.0
+    envs.follow(Order("set_env_attr", "step_share", 1.0))
+    np.testing.assert_array_equal(envs.step(ACTIONS).obs, last)
+
+
 def test_an_environment_that_fails_while_it_is_timed_is_no_end_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make_module, "num_cores", lambda: 4)
     settings: dict[str, Any] = {"backend": "auto", "env_kwargs": {"how": "SystemExit", "step": 1.0}}

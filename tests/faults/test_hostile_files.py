@@ -13,16 +13,20 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import limelight
 from helpers.commands import refusal
 from helpers.saved_runs import checkpoint_of, copy_of_run, rewrite
+from limelight.cli import main as cli
 from limelight.errors import CheckpointError, LimelightError
+from limelight.runs.array_file import array_file
 from limelight.settings.io import load_yaml
 
 MEMORY = 600 << 20
@@ -125,8 +129,6 @@ def test_another_content_is_refused(kind: str, name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", CONTENTS)
 def test_arrays_of_another_content_with_the_right_digest_are_refused(kind: str, tmp_path: Path) -> None:
-    from hashlib import sha256
-
     run, data = copy_of_run(tmp_path), CONTENTS[kind]()
     (run / "best" / "tensors.safetensors").write_bytes(data)
     rewrite(run / "best", lambda content: content.update(tensors_sha256=sha256(data).hexdigest()))
@@ -170,7 +172,17 @@ def grow(place: str) -> Callable[[dict[str, Any]], Any]:
         if place == "hidden":
             state["config"]["model"]["hidden_sizes"] = [3_000, 3_000, 3_000]
         elif place == "many":
-            state["config"]["model"]["hidden_sizes"] = [100] * 1_000
+            state["config"]["model"]["hidden_sizes"] = [1] * 100_000
+        elif place == "wide":
+            state["config"]["model"]["hidden_sizes"] = [2_000]
+            state["observation_space"].update(shape=[40_000], low=0.0, high=1.0)
+        elif place == "long":
+            state["observation_space"].update(dtype="S1000000000")
+        elif place == "negative":
+            box = {**state["observation_space"], "low": 0.0, "high": 1.0}
+            boxes = [{**box, "shape": [n]} for n in (3 * 10**8, -3 * 10**8)]
+            packed = {"space": "Packed", "original": {"space": "Tuple", "spaces": boxes}, "mask": None}
+            state["observation_space"] = packed
         elif place == "box":
             state["observation_space"].update(shape=[3_000, 3_000], low=0.0, high=1.0)
         else:
@@ -183,7 +195,10 @@ def grow(place: str) -> Callable[[dict[str, Any]], Any]:
     ("place", "reason"),
     [
         ("hidden", "hidden layers of .* weights in a network of 35 "),
-        ("many", "hidden layers of .* weights in a network of 35 "),
+        ("many", r"hidden_sizes = \[1, 1, .*: must be one or more widths, at most 100"),
+        ("wide", "a network of 80,008,003 weights for 35 saved parameters"),
+        ("long", r"dtype = \|S1000000000: must be one of numbers"),
+        ("negative", "observation_space of 600,000,00. numbers for a network of 35 "),
         ("box", "observation_space of 9,000,000 numbers for a network of 35 "),
         ("actions", "action_space of 10,000,00. numbers for a network of 35 "),
     ],
@@ -192,7 +207,51 @@ def test_a_small_file_makes_no_large_network(place: str, reason: str, tmp_path: 
     """The sizes are just beyond the bounds, so that this test takes little memory without them."""
     run = copy_of_run(tmp_path)
     rewrite(run / "best", grow(place))
-    with pytest.raises(CheckpointError, match=f"best: {reason}"):
+    with pytest.raises(LimelightError, match=f"best: {reason}"):
+        limelight.load(run)
+
+
+def arrays_of(folder: Path, **arrays: np.ndarray[Any, Any]) -> str:
+    """Add to the file of arrays, and return its digest."""
+    data = safetensors.numpy.save({**safetensors.numpy.load_file(folder / "tensors.safetensors"), **arrays})
+    (folder / "tensors.safetensors").write_bytes(data)
+    return sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("place", ["junk", "params", "callbacks"])
+def test_a_small_file_names_no_array_many_times(place: str, tmp_path: Path) -> None:
+    """Each reference is a copy: these would take 1.2 GB."""
+    run = copy_of_run(tmp_path)
+    digest = arrays_of(run / "best", x=np.zeros(1 << 17))
+    many = [{"$tensor": "x"}] * 1_200
+
+    def change(content: dict[str, Any]) -> None:
+        content.update(tensors_sha256=digest)
+        content["state"][place] = {"envs": many} if place == "callbacks" else many
+
+    rewrite(run / "best", change)
+    assert (run / "best" / "state.json").stat().st_size < 30_000
+    with pytest.raises(CheckpointError, match="best: names its arrays so often that copies"):
+        limelight.load(run)
+
+
+@pytest.mark.parametrize("key", ["junk", "envs"])
+def test_a_small_file_names_no_file_of_an_array_many_times(key: str, tmp_path: Path) -> None:
+    """Each name would be read, and each reference be a copy."""
+    run = copy_of_run(tmp_path)
+    blob = b"".join(array_file(np.zeros(1 << 17)))
+    name = f"array_{sha256(blob).hexdigest()}.safetensors"
+    (run / "best" / name).write_bytes(blob)
+
+    def change(content: dict[str, Any]) -> None:
+        content["arrays"] = {f"x{i}": name for i in range(8_000)}
+        content["state"][key] = [{"$tensor": f"x{i}"} for i in range(8_000)]
+
+    rewrite(run / "best", change)
+    if key == "envs":  # which share the array
+        assert limelight.load(run) is not None
+        return
+    with pytest.raises(CheckpointError, match="best: names its arrays so often that copies"):
         limelight.load(run)
 
 
@@ -203,6 +262,32 @@ def test_a_network_by_name_is_not_one_of_python(encoder: str, tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="Python's own modules have no network"):
         limelight.load(run)
     assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "encoder", ["numpy:load", "numpy:memmap", "torch.hub:load", "limelight:train", "faults.test_hostile_files:touch"]
+)
+def test_a_network_by_name_is_nothing_else_that_can_be_called(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of_run(tmp_path)
+    monkeypatch.setitem(sys.modules, "faults.test_hostile_files", sys.modules[__name__])
+    rewrite(run / "best", lambda content: content["state"]["config"]["model"].update(encoder=encoder))
+    with pytest.raises(LimelightError, match=r"must be a class that is an nn\.Module"):
+        limelight.load(run)
+
+
+def touch(*_: Any) -> None:
+    Path("/tmp/limelight-was-here").touch()
+
+
+def test_a_network_by_name_is_no_program_of_a_package(tmp_path: Path) -> None:
+    """Importing it would run it, on the arguments of this process."""
+    run = copy_of_run(tmp_path)
+    encoder = "numpy.f2py.__main__:main"
+    rewrite(run / "best", lambda content: content["state"]["config"]["model"].update(encoder=encoder))
+    with pytest.raises(CheckpointError, match="is a program, and has no network"):
+        limelight.load(run)
 
 
 def test_code_in_the_folder_of_a_checkpoint_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +351,22 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.Cap
     (run / "config.yaml").write_text(SETTINGS["an object of Python"][0]())
     for command in ("report", "explain", "replay"):
         assert "config.yaml" in refusal(capsys, command, str(run))
+
+
+# --------------------------------------------------------------------------- nothing is written outside
+
+
+def test_a_report_writes_through_no_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, outside = copy_of_run(tmp_path), tmp_path / "outside"
+    outside.mkdir()
+    for name in ("report.html", "learning_curve.svg"):
+        (outside / name).write_text("precious")
+    (run / ".report.html.tmp").symlink_to(outside / "report.html")
+    (run / "plots").symlink_to(outside)
+    assert f"{run / 'plots'}: is a link" in refusal(capsys, "report", str(run))
+    (run / "plots").unlink()
+    assert cli.main(["report", str(run)]) == 0
+    assert {path.read_text() for path in outside.iterdir()} == {"precious"}
 
 
 # --------------------------------------------------------------------------- no pickle

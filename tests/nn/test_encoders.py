@@ -281,8 +281,13 @@ class Plain(nn.Module):
         return features
 
 
-def small_mlp(space: Space[Any]) -> MLP:
-    return MLP(space, ModelConfig(hidden_sizes=(5,), activation="elu"))
+class SmallMLP(MLP):
+    def __init__(self, space: Space[Any]) -> None:
+        super().__init__(space, ModelConfig(hidden_sizes=(5,), activation="elu"))
+
+
+def forbidden(space: Space[Any]) -> MLP:
+    raise AssertionError("called")
 
 
 class WithoutNumFeatures(nn.Module):
@@ -303,7 +308,7 @@ class NoModule:
 def user_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user's module ``my_nets/encoders.py``."""
     package, module = ModuleType("my_nets"), ModuleType("my_nets.encoders")
-    for encoder in (Scaled, Plain, small_mlp, WithoutNumFeatures, FractionalNumFeatures, NoModule):
+    for encoder in (Scaled, Plain, SmallMLP, forbidden, WithoutNumFeatures, FractionalNumFeatures, NoModule):
         setattr(module, encoder.__name__, encoder)
     module.SIZE = 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_nets", package)
@@ -327,7 +332,7 @@ def test_a_custom_encoder_is_used_unchanged(make_actor_critic: Callable[..., Act
 def test_the_numpy_engine_does_not_compute_a_custom_encoder_that_is_an_mlp(
     make_actor_critic: Callable[..., ActorCritic],
 ) -> None:
-    model = make_actor_critic(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:small_mlp")
+    model = make_actor_critic(Box(-1.0, 1.0, (3,)), encoder="my_nets.encoders:SmallMLP")
     assert model.policy_head.linear.in_features == 5
     assert not supports(model)
 
@@ -347,7 +352,8 @@ def test_the_numpy_engine_does_not_compute_a_custom_encoder_that_is_an_mlp(
         ("your_nets.encoders:Scaled", "cannot import your_nets.encoders"),
         ("my_nets.encoders:Scald", "has no class Scald; did you mean Scaled?"),
         ("my_nets.encoders:SIZE", "has no class SIZE"),
-        ("my_nets.encoders:NoModule", "must be an nn.Module with an int attribute num_features"),
+        ("my_nets.encoders:NoModule", "must be a class that is an nn.Module; NoModule is not"),
+        ("my_nets.encoders:forbidden", "must be a class that is an nn.Module; forbidden is not"),
         ("my_nets.encoders:WithoutNumFeatures", "must be an nn.Module with an int attribute num_features"),
         ("my_nets.encoders:FractionalNumFeatures", "must be an nn.Module with an int attribute num_features"),
     ],

@@ -381,14 +381,27 @@ def test_a_run_without_checkpoints_has_no_latest_one(tmp_path: Path) -> None:
 def test_large_arrays_that_are_equal_are_written_once(tmp_path: Path) -> None:
     prices = np.random.default_rng(0).random(50_000)
     other = prices + 1.0
-    write_state(tmp_path / "a", {"envs": [prices, prices.copy(), other]})
+    write_state(tmp_path / "a", {"own": [prices, prices.copy(), other]})
     assert (tmp_path / "a" / "tensors.safetensors").stat().st_size < 2.1 * prices.nbytes
-    first, second, third = read_state(tmp_path / "a")["envs"]
+    first, second, third = read_state(tmp_path / "a")["own"]
     np.testing.assert_array_equal(first, prices)
     np.testing.assert_array_equal(second, prices)
     np.testing.assert_array_equal(third, other)
     first[0] = -1.0
     assert second[0] == prices[0]
+
+
+def test_equal_arrays_are_one_where_restoring_copies_them_and_several_elsewhere(tmp_path: Path) -> None:
+    """As many as this would not be read if each were a copy."""
+    prices = np.random.default_rng(0).random(1 << 17)
+    write_state(tmp_path / "a", {"envs": [prices] * 400, "train_states": [{"params": prices}] * 400,
+                                 "callbacks": {"envs": [prices, prices]}})  # fmt: skip
+    state = read_state(tmp_path / "a")
+    assert {id(array) for array in state["envs"]} == {id(each["params"]) for each in state["train_states"]}
+    state["envs"][0][0] = -1.0
+    first, second = state["callbacks"]["envs"]
+    second[0] = -2.0
+    np.testing.assert_array_equal(first, prices)
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -88,11 +87,46 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "RUN_DIRS: missing" in refusal(capsys, "clean")
 
 
-def test_links_to_other_folders_are_not_followed(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["link", "step_000000000001", ".step_000000000001.tmp"])
+def test_links_to_other_folders_are_not_followed(name: str, run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious").write_text("x", encoding="utf-8")
-    (run / "checkpoints" / "link").symlink_to(other)
+    (run / "checkpoints" / name).symlink_to(other)
     cleaning.clean(run)
     assert (other / "precious").exists()
-    shutil.rmtree(other)
+
+
+def test_nothing_is_removed_where_checkpoints_is_a_link(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    (run / "checkpoints").rename(other)
+    (other / "precious").write_text("x", encoding="utf-8")
+    (run / "checkpoints").symlink_to(other)
+    before = sorted(other.rglob("*"))
+    assert cli.main(["clean", str(run)]) == 0
+    assert f"left as it is (checkpoints is a link to {other}, outside the run)" in capsys.readouterr().out
+    assert sorted(other.rglob("*")) == before
+
+
+def test_what_is_no_checkpoint_stays(run: Path) -> None:
+    notes, folder = run / "checkpoints" / "notes.txt", run / "checkpoints" / "step_by_step" / "text"
+    folder.mkdir(parents=True)
+    notes.write_text("x", encoding="utf-8")
+    assert cleaning.clean(run).freed > 0
+    assert not checkpoints(run)
+    assert folder.is_dir()
+    assert notes.exists()
+
+
+def test_a_run_that_a_folder_of_runs_links_is_left(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stranger's folder of runs may have links to any run; a link that is named itself is meant."""
+    strangers = run.parents[1] / "strangers"
+    strangers.mkdir()
+    (strangers / "one").symlink_to(run)
+    assert cli.main(["clean", str(strangers)]) == 0
+    assert capsys.readouterr().out == f"{strangers / 'one'}: left as it is (a link to {run}; name that folder)\n"
+    assert len(checkpoints(run)) == 3
+    assert cli.main(["clean", str(strangers / "one")]) == 0
+    assert not checkpoints(run)

@@ -102,6 +102,7 @@ def test_the_defaults_are_valid_and_validate_returns_its_argument() -> None:
     ("values", "parts"),
     [
         ({"hidden_sizes": []}, ["hidden_sizes = []", "one or more"]),
+        ({"hidden_sizes": [1] * 101}, ["hidden_sizes = [1, 1, 1", "at most 100"]),
         ({"hidden_sizes": [64, 0]}, ["hidden_sizes = [64, 0]", "at least 1"]),
         (
             {"normalize_advantages": "batch", "num_envs": 1, "num_steps": 1},

@@ -218,8 +218,12 @@ def test_a_rendered_object_that_is_no_image_is_named(image: Any, words: str) -> 
 
 
 def test_the_file_has_every_frame_of_the_episode(cartpole: limelight.Agent, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "cartpole.mp4"
+    path, outside = tmp_path / "new" / "cartpole.mp4", tmp_path / "outside"
+    path.parent.mkdir()
+    outside.write_text("precious")
+    path.with_name(".cartpole.mp4.tmp").symlink_to(outside)  # as a folder of a stranger may have it
     recorded = record(cartpole, path, seed=2)
+    assert outside.read_text() == "precious"
     about, frames = decode(path)
     assert "yuv420p" in about
     assert ", 50 fps," in about

@@ -243,7 +243,7 @@ def _as_of(space: Space[Any], plain: Any) -> Any:
         return {key: _as_of(space[key], part) for key, part in plain.items()}
     if isinstance(space, Tuple):
         return tuple(map(_as_of, space.spaces, plain))
-    return plain
+    return np.array(plain)  # a copy, as other environments may have the same array of a checkpoint
 
 
 def pause(failures: int) -> None:

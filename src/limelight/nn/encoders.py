@@ -245,6 +245,9 @@ def _load_custom_encoder(space: Space[Any], name: str) -> nn.Module:
     if not callable(make):
         near = did_you_mean(attribute, vars(owner))
         raise ConfigError(f"encoder = {name!r}: {module_name} has no class {attribute}{near}")
+    # Before the call: a file of a stranger may name any function of any library
+    if not isinstance(make, type) or not issubclass(make, nn.Module):
+        raise ConfigError(f"encoder = {name!r}: must be a class that is an nn.Module; {attribute} is not")
     try:
         encoder = make(space)
     except Exception as error:  # a user's class may raise anything

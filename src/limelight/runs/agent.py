@@ -6,7 +6,6 @@ import logging
 import pickle
 import sys
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,15 @@ from limelight.runs.checkpoint import (
 from limelight.runs.export.export import export as export_agent
 from limelight.runs.folder import CONFIG, EVALUATIONS, as_folder
 from limelight.runs.hub import download, is_on_hub
+from limelight.runs.modest import require_modest
 from limelight.runs.rows import RecurrentState, Row, forward, log_prob_of, probabilities_of, read_row, threads_for
 from limelight.settings.io import from_dict, to_dict
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import coerce
-from limelight.spaces.describe import size_of_json, space_from_json, space_to_json
+from limelight.spaces.describe import space_from_json, space_to_json
 from limelight.spaces.packed import Packed
 from limelight.typing import EnvFactory, State
 
-_SMALL = 1 << 22
-"""Numbers that any computer has memory for."""
 _LOG = logging.getLogger("limelight")
 
 
@@ -315,36 +313,24 @@ def agent_in(place: Path | str, state: State, folder: Path) -> Agent:
     Raises: CheckpointError naming ``place``, above all where the network is far larger than the state.
     """
     with fitting(place):
-        _require_modest(state)
+        require_modest(state)
         encoder = state["config"]["model"]["encoder"]
         if isinstance(encoder, str) and ":" in encoder:
             _require_elsewhere(encoder, folder)
         return Agent.from_state(state)
 
 
-def _require_modest(state: State) -> None:
-    """Refuse a network or spaces far larger than the parameters: a small file must not fill the memory.
-
-    Raises: CheckpointError.
-    """
-    count = len(state["params"])
-    model = state["config"]["model"]
-    widths = [*model["hidden_sizes"], model["core_size"] or 1]
-    weights = sum(a * b for a, b in pairwise([widths[0], *widths]))
-    if weights > max(2 * count, _SMALL):
-        raise CheckpointError(f"hidden layers of {weights:,} weights in a network of {count:,} parameters")
-    for name in ("observation_space", "action_space"):
-        size = size_of_json(state[name])
-        if size > max(64 * count, _SMALL):
-            raise CheckpointError(f"{name} of {size:,} numbers for a network of {count:,} parameters")
-
-
 def _require_elsewhere(encoder: str, folder: Path) -> None:
     """Refuse a network of Python's own modules, or whose code lies in the folder that is loaded, before its import.
 
+    Programs of packages (``package.__main__``) are refused too, as importing one runs it.
+
     Raises: CheckpointError.
     """
-    name = encoder.partition(":")[0].partition(".")[0]
+    module = encoder.partition(":")[0]
+    name = module.partition(".")[0]
+    if module.endswith(".__main__"):
+        raise CheckpointError(f"encoder = {encoder[:100]}: is a program, and has no network")
     if name in sys.stdlib_module_names:
         raise CheckpointError(f"encoder = {encoder[:100]}: Python's own modules have no network")
     spec = find_spec(name) if name not in sys.modules else None

@@ -17,7 +17,7 @@ import stat
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import safetensors
@@ -41,6 +41,13 @@ _OF_ENVS = ".envs"
 TENSORS, STATE = "tensors.safetensors", "state.json"
 _MOST_STATE, _MOST_TENSORS = 256 << 20, 16 << 30
 """Bytes of state.json and of a file of arrays above which it is not read."""
+_SHARED_IN = {"envs": True, "train_states": True, "callbacks": False}
+"""Whether references to one array share a copy of it below a key, the first of these on the way to them.
+
+They do where a state is copied as it is restored, and otherwise each has a copy of its own.
+"""
+_COPIES, _MOST_COPIES = 64, 256 << 20
+"""Copies of references elsewhere may take so many times the bytes of the arrays, or so many bytes."""
 _ARRAY_FILE = re.compile(r"array_[0-9a-f]{64}\.safetensors")
 NUMBERS = (ArithmeticError, MemoryError, ValueError)
 """What numbers that are too large, or too many, may raise where they are drawn or compared."""
@@ -82,6 +89,8 @@ def write_state(folder: Path, state: State, earlier: Sequence[Path] = ()) -> Non
 def read_state(folder: Path) -> dict[str, Any]:
     """Return the state that :func:`write_state` saved; arrays and tensors as NumPy arrays, tuples as lists.
 
+    Large arrays that were equal may be one array within ``envs`` and ``train_states``, and are several elsewhere.
+
     Raises: CheckpointError naming the file that is missing, damaged or of another format.
     """
     folder = Path(folder)
@@ -121,11 +130,18 @@ def save_checkpoint(run_dir: Path, step: int, state: State, keep_last: int) -> P
     write_state(folder, state, checkpoints(run_dir)[::-1])
     earlier = [path for path in checkpoints(run_dir) if path.name < folder.name]
     keep = {folder.name, *(path.name for path in earlier[max(0, len(earlier) - keep_last + 1) :])}
-    for path in folder.parent.iterdir():
+    for path in checkpoint_folders(run_dir):
         match = _STEP_FOLDER.fullmatch(path.name)
         if match and (match["step"] not in keep or match["left"] == ".tmp"):
             shutil.rmtree(path, ignore_errors=True)
     return folder
+
+
+def checkpoint_folders(run_dir: Path) -> list[Path]:
+    """Return the folders of a run's checkpoints and of what killed writers have left of them; no links to others."""
+    parent = Path(run_dir) / "checkpoints"
+    found = parent.iterdir() if parent.is_dir() else ()
+    return [path for path in found if _STEP_FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -254,16 +270,48 @@ def _add_tensor(value: Any, where: str, tensors: dict[str, NDArray[Any]]) -> str
     return name
 
 
-def _decode(value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
+@final
+class _Arrays:
+    """The arrays of a state, of which each reference gets a copy; a few bytes of text must not become many copies."""
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        self._tensors = tensors
+        self._shared: dict[int, NDArray[Any]] = {}  # by the identity of the array, which may have several names
+        sizes = {id(array): array.nbytes for array in tensors.values()}
+        self._left = max(_COPIES * sum(sizes.values()), _MOST_COPIES)
+
+    def of(self, name: str, is_shared: bool) -> NDArray[Any]:
+        """Return a copy, as safetensors gives read-only views; the same one each time if ``is_shared``.
+
+        Raises: CheckpointError if all copies would take far more memory than the arrays.
+        """
+        array = self._tensors[name]
+        if is_shared and id(array) in self._shared:
+            return self._shared[id(array)]
+        self._left -= array.nbytes
+        if self._left < 0:
+            raise CheckpointError("names its arrays so often that copies of them would fill the memory")
+        copy = array.copy()
+        if is_shared:
+            self._shared[id(array)] = copy
+        return copy
+
+
+def _decode(value: Any, arrays: _Arrays, is_shared: bool | None = None) -> Any:
+    """Return the value of :func:`_encode`; ``is_shared``: of :data:`_SHARED_IN`, None above those keys."""
     if isinstance(value, list):
-        return [_decode(item, tensors) for item in value]
+        return [_decode(item, arrays, is_shared) for item in value]
     if not isinstance(value, dict):
         return value
     if "$tensor" in value:
-        return tensors[value["$tensor"]].copy()  # safetensors gives read-only views
+        return arrays.of(value["$tensor"], is_shared is True)
     if "$float" in value:
         return float(value["$float"])
-    return {key.removeprefix("$"): _decode(item, tensors) for key, item in value.items()}
+    decoded = {}
+    for key, item in value.items():
+        below = _SHARED_IN.get(key) if is_shared is None else is_shared
+        decoded[key.removeprefix("$")] = _decode(item, arrays, below)
+    return decoded
 
 
 def _dumps(value: Any) -> bytes:
@@ -288,17 +336,25 @@ def _read(folder: Path) -> dict[str, Any]:
         if _sha256(blob) != content["tensors_sha256"]:
             raise CheckpointError(f"{path}: damaged (its sha256 is not the recorded one); use another checkpoint")
         tensors = safetensors.numpy.load(blob)
-        for place, name in content.get("arrays", {}).items():
-            if not _ARRAY_FILE.fullmatch(name):  # which keeps a name with .. in it inside the folder
-                raise CheckpointError(f"{folder / STATE}: damaged ({name[:100]!r} is no name of a file of arrays)")
-            blob = _read_bytes(folder / name, _MOST_TENSORS)
-            if name != f"array_{_sha256(blob)}.safetensors":
-                raise CheckpointError(f"{folder / name}: damaged (its sha256 is not that of its name)")
-            tensors[place] = safetensors.numpy.load(blob)["array"]
-        decoded = _decode(content["state"], tensors)
+        tensors |= _read_array_files(folder, content.get("arrays", {}))
+        decoded = _decode(content["state"], _Arrays(tensors))
         if not isinstance(decoded, dict):
             raise TypeError(f"the state is a {type(decoded).__name__}")
     return decoded
+
+
+def _read_array_files(folder: Path, names: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays that are files of their own by their places; a file with several places is read once."""
+    read: dict[str, NDArray[Any]] = {}
+    for name in names.values():
+        if not _ARRAY_FILE.fullmatch(name):  # which keeps a name with .. in it inside the folder
+            raise CheckpointError(f"{folder / STATE}: damaged ({name[:100]!r} is no name of a file of arrays)")
+        if name not in read:
+            blob = _read_bytes(folder / name, _MOST_TENSORS)
+            if name != f"array_{_sha256(blob)}.safetensors":
+                raise CheckpointError(f"{folder / name}: damaged (its sha256 is not that of its name)")
+            read[name] = safetensors.numpy.load(blob)["array"]
+    return {place: read[name] for place, name in names.items()}
 
 
 def _read_content(path: Path) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from typing import Any
 from limelight.errors import ConfigError
 from limelight.settings.io import all_settings, get_setting, load_yaml
 from limelight.settings.schema import TrainConfig
-from limelight.settings.values import to_text
+from limelight.settings.values import shown, to_text
 
 _OTHER_SUMMARIES = ("mean", "max", "min", "last", "first", "std", "Sum", "SUM", "total")
 _WIDEST = 65_536
 """Largest width of a hidden layer, as that of a recurrent core."""
+_DEEPEST = 100
+"""Most hidden layers; more take seconds to build, whatever their widths."""
 
 
 def validate(config: TrainConfig) -> TrainConfig:
@@ -296,13 +298,21 @@ def _corrects_by_vtrace(config: TrainConfig) -> bool:
 def _check_model(config: TrainConfig) -> None:
     """Refuse a network without hidden layers, and two ways of initial weights."""
     model = config.model
-    if not model.hidden_sizes or min(model.hidden_sizes) < 1 or max(model.hidden_sizes) > _WIDEST:
-        must = f"must be one or more widths, each at least 1 and at most {_WIDEST}"
-        raise ConfigError(f"hidden_sizes = {list(model.hidden_sizes)}: {must}")
+    check_hidden_sizes(model.hidden_sizes)
     if model.sparse_init and model.orthogonal_init:
         raise ConfigError(
             f"sparse_init = {to_text(model.sparse_init)}: replaces orthogonal weights; set orthogonal_init to false"
         )
+
+
+def check_hidden_sizes(widths: Sequence[int]) -> None:
+    """Refuse a network without hidden layers, with too many, or with a width out of range.
+
+    Raises: ConfigError.
+    """
+    if not widths or len(widths) > _DEEPEST or min(widths) < 1 or max(widths) > _WIDEST:
+        must = f"must be one or more widths, at most {_DEEPEST}, each at least 1 and at most {_WIDEST}"
+        raise ConfigError(f"hidden_sizes = {shown(list(widths))}: {must}")
 
 
 def _check_streaming(config: TrainConfig) -> None:

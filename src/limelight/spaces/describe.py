@@ -154,6 +154,8 @@ def space_from_json(data: dict[str, Any]) -> Space[Any]:
     Raises: CheckpointError if ``data`` describes no known space.
     """
     kind, dtype = data.get("space"), np.dtype(data.get("dtype", "f4"))
+    if dtype.kind not in "biuf":  # of which one value may take any memory
+        raise CheckpointError(f"dtype = {str(dtype)[:100]}: must be one of numbers; the saved agent is damaged")
     if kind == "Box":
         shape = tuple(data["shape"])
         return Box(_bounds(data["low"], shape, dtype), _bounds(data["high"], shape, dtype), shape, dtype.type)
@@ -192,12 +194,25 @@ def size_of_json(data: Any) -> int:
     if not isinstance(data, dict):
         return 0
     n = data.get("n", 0)
-    own = (
-        math.prod(data.get("shape", ()))
-        + (math.prod(n) if isinstance(n, list) else n)
-        + sum(np.array(data.get("nvec", 0)).reshape(-1).tolist())
+    own = (  # negative numbers, which no space has, must not make up for others
+        abs(math.prod(data.get("shape", ())))
+        + abs(math.prod(n) if isinstance(n, list) else n)
+        + sum(map(abs, np.array(data.get("nvec", 0)).reshape(-1).tolist()))
     )
     return int(own) + size_of_json([data.get("original"), data.get("spaces")])
+
+
+def leaves_of_json(data: Any) -> tuple[int, int]:
+    """Return how many parts the space of :func:`space_to_json` has, and how many of them may be images."""
+    if isinstance(data, list):
+        found = [leaves_of_json(part) for part in data]
+        return sum(leaves for leaves, _ in found), sum(images for _, images in found)
+    if not isinstance(data, dict):
+        return 0, 0
+    inner = [part for part in (data.get("original"), data.get("spaces")) if part is not None]
+    if inner:
+        return leaves_of_json(inner)
+    return 1, int(data.get("space") == "Box" and len(data.get("shape", ())) > 1 and data.get("dtype") == "|u1")
 
 
 def _bounds_to_json(bounds: NDArray[Any]) -> Any:

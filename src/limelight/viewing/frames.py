@@ -151,6 +151,7 @@ class VideoWriter:
         group: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._partial.unlink(missing_ok=True)  # a link there would lead elsewhere
             return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, **group)
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be written ({error.strerror})") from None

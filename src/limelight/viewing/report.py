@@ -86,6 +86,10 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, smoothing
 def _write(runs: Sequence[RunData], run_dirs: Sequence[Path], output: Path | None, smoothing: float | None) -> Path:
     labels = _labels(runs)
     folder = output or (Path(run_dirs[0]) if len(run_dirs) == 1 else _common_folder(runs))
+    if (folder / "plots").is_symlink():
+        raise ConfigError(
+            f"{folder / 'plots'}: is a link, and a report writes into its own folder alone; remove the link"
+        )
     try:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -41,7 +41,12 @@ def needs_onnx() -> None:
 def test_an_onnx_file_has_open_axes_and_says_what_it_is(agent: limelight.Agent, tmp_path: Path) -> None:
     needs_onnx()
     path = tmp_path / "new" / "agent.onnx"
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    path.parent.mkdir()
+    path.with_name(f".{path.name}.tmp").symlink_to(outside)  # as a folder of a stranger may have it
     exported = limelight.export(agent, path, metadata={"scores": {"best": 3.5}, "note": "mine"}, observations=10)
+    assert outside.read_text() == "precious"
     assert exported.path == path
     assert [file.name for file in path.parent.iterdir()] == ["agent.onnx"]
     session = onnx_session(path)

@@ -14,6 +14,7 @@ import torch
 
 from limelight import __version__
 from limelight.errors import ConfigError, did_you_mean
+from limelight.files import temporary_of
 from limelight.runs.evaluation import require_agent
 from limelight.runs.export.formats import FORMATS, first_line, require, trace
 from limelight.runs.export.module import PolicyModule
@@ -107,9 +108,10 @@ def export(
     described = {**_metadata(agent, deterministic), **ports.describe(), **(metadata or {})}
     program = trace(PolicyModule(copy.deepcopy(agent), deterministic), ports)
     recording = record(agent, observations, _SEED)
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_of(target)
         FORMATS[name].write(program, ports, temporary, described)
         parity = compare(agent, _runnable(name, temporary, ports), ports, recording, _SEED)
         _require_equal(target, parity)
@@ -117,8 +119,9 @@ def export(
     except OSError as error:
         raise ConfigError(f"path = {target}: cannot be written ({error.strerror or error})") from None
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return Exported(target, parity, recording.origin, ports, described)
 
 
