@@ -37,6 +37,9 @@ class CheckpointError(LimelightError):
 class NonFiniteError(LimelightError, ArithmeticError):
     """A number that is NaN or infinite, in a reward, an observation, an action or a gradient."""
 
+    in_evaluation: bool = False
+    """It was found in an evaluation, which changes nothing of what is learnt."""
+
 
 class FirstNonFiniteError(NonFiniteError):
     """The first number of a replayed run that is NaN or infinite, and its place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from limelight.envs import make as make_module
 from limelight.envs.gymnasium_backend import SyncBackend, VectorBackend
 from limelight.envs.make import Choice, explain_backend, make_envs
 from limelight.envs.source import near_ids, resolve_env
+from limelight.envs.spawn import why_no_workers
 from limelight.envs.toy import Ring
 from limelight.errors import ConfigError, EnvError
 from limelight.settings.schema import EnvConfig
@@ -365,3 +367,10 @@ def test_async_is_built_when_asked_for() -> None:
     assert envs.name == "async"
     assert [envs.step(np.zeros(2, np.int64)).truncated.all() for _ in range(3)] == [False, True, False]
     envs.close()
+
+
+def test_a_daemon_of_multiprocessing_starts_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    assert "daemon of multiprocessing" in (why_no_workers() or "")
+    with pytest.raises(ConfigError, match="this process is a daemon of multiprocessing, which may start none"):
+        make_envs("CartPole-v1", 2, backend="async")

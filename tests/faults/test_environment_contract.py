@@ -135,12 +135,12 @@ def test_a_return_that_is_not_finite_is_refused_by_evaluations_as_by_training(
         capsys, "train", "helpers.rude_envs:Sharpe", "--total-timesteps", "300", "--eval-every", "10", "--num-steps",
         "2", "--num-envs", "2", "--quiet", "--run-dir", folder,
     )  # fmt: skip
-    assert "rude_envs:Sharpe: return = nan of an episode of 20 steps in environment 0 of an evaluation" in message
+    assert "in an evaluation: helpers.rude_envs:Sharpe: reward = nan in environment 0, step 20 of its epis" in message
     assert numbers((tmp_path / "r" / "summary.json").read_text())["best_eval_return"] is None
     for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines():
         numbers(line)
-    assert "return = nan" in refusal(capsys, "evaluate", folder, "--json")
-    with pytest.raises(NonFiniteError, match="return = nan"):
+    assert "reward = nan" in refusal(capsys, "evaluate", folder, "--json")
+    with pytest.raises(NonFiniteError, match="reward = nan"):
         limelight.evaluate(limelight.load(folder), Sharpe, episodes=2)
 
 

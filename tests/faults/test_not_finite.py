@@ -19,6 +19,7 @@ from helpers.nonfinite_envs import BadAt
 from limelight.algo.learner import Learner
 from limelight.errors import NonFiniteError
 from limelight.runs.checkpoint import checkpoints, read_state
+from limelight.settings.schema import EnvConfig
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +175,55 @@ def test_a_reaction_that_cannot_work_is_one_line(
         capsys, "train", "CartPole-v1", "--algo", algo, "--on-nonfinite", mode, "--run-dir", str(tmp_path / "r")
     )
     assert f"on_nonfinite = {mode}" in line or "--on-nonfinite" in line
+
+
+# --------------------------------------------------------------------------- evaluations
+
+
+class BadInEvaluations(BadAt):
+    """Is fine in the environments that are made first, those of training and the copies before; bad in all others."""
+
+    made = 0
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where, every=7)
+        BadInEvaluations.made += 1
+        self.is_fine = BadInEvaluations.made <= 3
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        if self.is_fine:
+            return np.zeros(3), 0.0, *result[2:]
+        return result
+
+
+def train_bad_evaluations(folder: Path, where: str, **settings: Any) -> limelight.RunResult:
+    BadInEvaluations.made = 0
+    settings = {"eval_every": 100, "eval_episodes": 2, "final_episodes": 2, "total_timesteps": 300, **settings}
+    return limelight.train(
+        BadInEvaluations, env_kwargs={"where": where}, run_dir=str(folder), eval_backend="sync", **{**QUICK, **settings}
+    )
+
+
+@pytest.mark.parametrize(("where", "what"), [("reward", "reward = nan"), ("obs", "observation[1] = nan")])
+def test_a_number_of_an_evaluation_that_is_not_finite_is_named(where: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError) as error:
+        train_bad_evaluations(tmp_path / "r", where)
+    place = f"in an evaluation: test_not_finite:BadInEvaluations: {what} in environment 0, step 7 of its episode; fix"
+    assert place in str(error.value)
+    assert "replay" not in str(error.value), "it plays updates again"
+    env = EnvConfig("helpers.nonfinite_envs:BadAt", env_kwargs={"where": where, "every": 7})
+    with pytest.raises(NonFiniteError, match="step 7 of its episode"):
+        limelight.evaluate(limelight.load(tmp_path / "r", "last"), env, episodes=1)
+
+
+@pytest.mark.parametrize("mode", ["skip", "rollback"])
+def test_training_goes_on_after_an_evaluation_without_a_result(
+    mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = train_bad_evaluations(tmp_path / "r", "obs", on_nonfinite=mode)
+    assert (result.status, result.summary["final_eval_return"]) == ("completed", None)
+    assert "final_eval_interrupted" not in result.summary
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "no result of the evaluation" in line]
+    assert "no result of the evaluation at step 1" in line
+    assert "observation[1] = nan in environment 0, step 7" in line

@@ -233,3 +233,13 @@ def test_a_reader_that_has_left_ends_a_command_without_a_word(words: list[str], 
     done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, text=True, check=False, env=variables)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_working_directory_that_was_deleted_is_one_line(tmp_path: Path) -> None:
+    code = (
+        f"import os; os.chdir({str(tmp_path)!r}); os.rmdir({str(tmp_path)!r})\n"
+        "from limelight.cli.main import main\nraise SystemExit(main(['list', 'algos']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "limelight: error: the working directory was deleted; change to one that exists\n"

@@ -106,6 +106,7 @@ def _run(name: str, argv: list[str]) -> int:
     from limelight.errors import ConfigError, LimelightError, WorkerError, did_you_mean
 
     try:
+        _require_directory()
         if name not in COMMANDS:
             raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}")
         with crashes_shown(), _exit_on_sigterm():
@@ -130,6 +131,19 @@ def _run(name: str, argv: list[str]) -> int:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         print(f"limelight: error: {where}{error.strerror}", file=sys.stderr)
         return USAGE_ERROR if error.errno == errno.ENAMETOOLONG else RUN_FAILED
+
+
+def _require_directory() -> None:
+    """Refuse a working directory that was deleted, from which libraries cannot be loaded.
+
+    Raises: ConfigError.
+    """
+    from limelight.errors import ConfigError
+
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the working directory was deleted; change to one that exists") from None
 
 
 def _run_with_arguments(name: str, argv: list[str]) -> int:

@@ -14,6 +14,8 @@ def why_no_workers() -> str | None:
     """
     if getattr(current_process(), "_inheriting", False):
         return "a worker process is importing a script that trains; put the training under if __name__ == '__main__':"
+    if current_process().daemon:
+        return "this process is a daemon of multiprocessing, which may start none; start it with daemon=False"
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if script is None or not script.endswith(".py") or not Path(script).is_file():
         return None

@@ -80,6 +80,12 @@ def too_many(error: NonFiniteError, most: int) -> NonFiniteError:
     return NonFiniteError(f"{error}; {most} in a row, the most that on_nonfinite leaves out")
 
 
+def evaluates_on(config: TrainConfig) -> bool:
+    """Return whether training goes on after an evaluation with numbers that are not finite, which has no result."""
+    mode = config.optim.on_nonfinite
+    return mode in ("skip", "rollback") or (mode == "auto" and config.workers.asynchronous)
+
+
 def make_skips(config: TrainConfig, note: Callable[[], None] = lambda: None) -> Skips:
     """Return what a run skips by its setting ``on_nonfinite``: by itself, a worker skips gradients."""
     mode = config.optim.on_nonfinite

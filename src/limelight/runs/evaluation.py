@@ -31,6 +31,7 @@ from limelight.runs.statistics import iqm
 from limelight.settings.schema import EnvConfig, EvalConfig
 from limelight.settings.values import Range, coerce
 from limelight.spaces.describe import describe_space, space_difference
+from limelight.spaces.packed import place_name
 from limelight.threads import single_threaded
 from limelight.typing import EnvFactory
 
@@ -335,22 +336,23 @@ def play(
         normalize: returns observations as the policy takes them.
         episodes, seed: how many, and of the environments.
         watch: called at every step of the first environment.
-        name: the environment's name in messages.
-        limits: when running episodes are cut.
+        name, limits: the environment's name in messages, and when running episodes are cut.
         observer: sees every step; None: nothing is kept of them.
-    Raises: NonFiniteError for an episode whose return is not finite, as training would.
+    Raises: NonFiniteError for an observation, a reward or a return that is not finite, as training would.
     """
     B = envs.num_envs
     to_play = np.full(B, episodes // B) + (np.arange(B) < episodes % B)
     returns, lengths, infos, cut = list[float](), list[int](), list[EpisodeInfo](), 0
     episode_return, episode_length = np.zeros(B), np.zeros(B, np.int64)
-    obs, episode_start = normalize(envs.reset(seed)), np.ones(B, np.float32)
+    obs, episode_start = envs.reset(seed), np.ones(B, np.float32)
+    _require_finite(name, envs, obs, episode_return, episode_length, to_play)
+    obs = normalize(obs)
     watch(0.0, 0)
     while to_play.any():
         step = _step(envs, policy, obs, episode_start, observer)
+        _require_finite(name, envs, step.obs, step.rewards, episode_length + step.valid, to_play)
         obs, episode_start = normalize(step.obs), 1.0 - step.valid.astype(np.float32)
-        episode_return += step.rewards
-        episode_length += step.valid
+        episode_return, episode_length = episode_return + step.rewards, episode_length + step.valid
         done = step.terminated | step.truncated
         endless = ~done & ((episode_length >= limits.max_steps) | limits.is_over())
         endless[0] |= not watch(float(episode_return[0]), int(episode_length[0])) and not done[0]
@@ -392,6 +394,26 @@ def _step(
     return step
 
 
+def _require_finite(
+    name: str, envs: EnvBackend, obs: NDArray[Any], rewards: NDArray[Any], lengths: NDArray[Any], to_play: NDArray[Any]
+) -> None:
+    """Refuse observations [B, ...] and rewards [B] that are not finite, in environments with episodes ``to_play``.
+
+    ``lengths``: steps of the episodes so far, [B].
+    Raises: NonFiniteError.
+    """
+    is_real = obs.dtype.kind == "f"
+    if np.isfinite(rewards).all() and (not is_real or np.isfinite(obs).all()):
+        return
+    for noun, values in (("reward", rewards), ("observation", obs if is_real else np.zeros(len(obs)))):
+        bad = [place for place in np.argwhere(~np.isfinite(values)).tolist() if to_play[place[0]]]
+        if bad:
+            b, *index = bad[0]
+            part = place_name(envs.single_observation_space, index) if noun == "observation" else ""
+            where = f" in environment {b}, step {int(lengths[b])} of its episode"
+            raise _not_finite(name, f"{noun}{part} = {values[(b, *index)]}{where}")
+
+
 def _finite(name: str, b: int, episode_return: float, length: int) -> float:
     """Return the return of an episode of environment ``b``.
 
@@ -399,7 +421,10 @@ def _finite(name: str, b: int, episode_return: float, length: int) -> float:
     """
     if math.isfinite(episode_return):
         return episode_return
-    raise NonFiniteError(
-        f"{name}: return = {episode_return} of an episode of {length} steps in environment {b} of an evaluation; "
-        f"{how_to_fix(name)}"
-    )
+    raise _not_finite(name, f"return = {episode_return} of an episode of {length} steps in environment {b}")
+
+
+def _not_finite(name: str, what: str) -> NonFiniteError:
+    error = NonFiniteError(f"in an evaluation: {name}: {what}; {how_to_fix(name)}")
+    error.in_evaluation = True
+    return error

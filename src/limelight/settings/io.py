@@ -162,8 +162,8 @@ def for_resume(saved: TrainConfig, settings: dict[str, Any], folder: Path | str 
         if not free and before != after:
             raise ConfigError(
                 f"{name} = {after}: cannot change on resume, the run has {before}; "
-                "only total_timesteps, total_episodes, device, backend, workers, env_module, on_env_error, "
-                "on_nonfinite, step_timeout, eval, checkpoint and log settings can; "
+                "only total_timesteps, total_episodes, device, backend, settings of workers, "
+                "env_module, on_env_error, on_nonfinite, step_timeout, eval, checkpoint and log settings can; "
                 f"train --from {folder} begins a new run from its checkpoint with any setting changed"
             )
     return config

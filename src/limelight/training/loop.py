@@ -8,17 +8,18 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from limelight.envs.episode_info import InfoNotes
 from limelight.envs.faults import stops_the_run
 from limelight.errors import NonFiniteError
 from limelight.runners.base import Runner, budget_of
+from limelight.runners.nonfinite import evaluates_on
 from limelight.runners.processes.portable import stop_signals
 from limelight.runners.time_shares import RowClock
 from limelight.runs.agent import Agent, load
@@ -38,6 +39,7 @@ from limelight.viewing.logger import Logger, Loggers
 from limelight.viewing.numbers import with_spread
 from limelight.viewing.record import MAX_TRAINING_FRAMES, record_to_run
 
+T = TypeVar("T")
 ERROR = "error"
 """Key of a checkpoint that was saved after an error: the error's text."""
 HEARTBEAT = 0.2
@@ -141,7 +143,7 @@ class TrainingLoop:
         except BaseException as error:
             self.callbacks.failed = True
             self.save_checkpoint(error)  # what was learnt before the error stays loadable
-            if isinstance(error, NonFiniteError):
+            if isinstance(error, NonFiniteError) and not error.in_evaluation:
                 raise NonFiniteError(f"{error}; limelight replay {self.run_dir} shows where it began") from error
             raise
         self.save_checkpoint()
@@ -165,7 +167,7 @@ class TrainingLoop:
             # Log, evaluate, record, save
             if log.is_due(step) or (metrics and budget.is_used_up(step, runner.num_episodes)):
                 self._log(metrics)
-            if evaluation.is_due(step) and self._evaluate():
+            if evaluation.is_due(step) and evaluated(self, self._evaluate):
                 return "reached_return"
             if video.is_due(step):
                 record_video(self)
@@ -178,7 +180,7 @@ class TrainingLoop:
         # The rest: workers may have reached the end while a checkpoint waited for them
         if runner.num_steps > self._last_reported_step:
             self._log(self._advance(total))
-        if config.eval.eval_every and self._last_evaluated_step < runner.num_steps and self._evaluate():
+        if config.eval.eval_every and self._last_evaluated_step < runner.num_steps and evaluated(self, self._evaluate):
             return "reached_return"
         return "completed"
 
@@ -309,6 +311,17 @@ def save(loop: TrainingLoop, error: BaseException | None = None) -> Path | None:
         loop.callbacks.notify("on_checkpoint", folder)
         return folder
     return None
+
+
+def evaluated(loop: TrainingLoop, evaluate: Callable[[], T]) -> T | None:
+    """Return what ``evaluate`` returns; None, with a message, where numbers that are not finite are left out."""
+    try:
+        return evaluate()
+    except NonFiniteError as error:
+        if not (error.in_evaluation and evaluates_on(loop.config)):
+            raise
+        loop.note_once(f"no result of the evaluation at step {loop.runner.num_steps:,}: {error}")
+        return None
 
 
 def save_first(loop: TrainingLoop) -> None:

@@ -57,7 +57,7 @@ from limelight.training.callbacks import Callback, Callbacks, load_callbacks
 from limelight.training.cloning import Dataset, clone
 from limelight.training.evaluator import Evaluator
 from limelight.training.init_agent import Donor, begin_with, read_donor, require_some
-from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
+from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals, evaluated
 from limelight.training.prepare import explain_run, prepare, require_device
 from limelight.training.presets import resolve_config
 from limelight.training.resuming import read_checkpoint, require_budget, require_own, restore, step_of
@@ -375,7 +375,7 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
         raise
     finally:
         summary = summarize(loop, status, final)
-        if status not in ("failed", "interrupted") and final is None:
+        if status not in ("failed", "interrupted") and final is None and interrupt.signal_number is not None:
             summary |= {FINAL_EVAL_INTERRUPTED: True} if loop.config.eval.final_episodes else {}
         summary |= failure or {}
         with loop.disk.writing(SUMMARY, "the last line of the run has the results"):
@@ -472,7 +472,7 @@ def final_evaluation(loop: TrainingLoop, quiet: bool) -> Evaluation | None:
         return None
     if not quiet:
         loop.logger.message(f"final evaluation: {episodes} greedy episodes")
-    return loop.evaluator.final(loop.best_agent())
+    return evaluated(loop, lambda: loop.evaluator.final(loop.best_agent()))
 
 
 def summarize(loop: TrainingLoop, status: str, final: Evaluation | None) -> dict[str, Any]:
