@@ -27,6 +27,7 @@ from helpers.saved_runs import checkpoint_of, copy_of_run, rewrite
 from limelight.cli import main as cli
 from limelight.errors import CheckpointError, LimelightError
 from limelight.runs.array_file import array_file
+from limelight.runs.reader import read_run
 from limelight.settings.io import load_yaml
 
 MEMORY = 600 << 20
@@ -150,18 +151,10 @@ def test_names_that_lead_elsewhere_are_not_opened(name: str, tmp_path: Path) -> 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
-@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "kernel", "sparse"])
 def test_files_without_an_end_are_refused(kind: str, name: str, tmp_path: Path) -> None:
     run = copy_of_run(tmp_path)
-    path = run / "best" / name
-    path.unlink()
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    else:
-        with path.open("wb") as file:
-            file.truncate(1 << 40)
+    endless(run / "best" / name, kind)
     with pytest.raises(CheckpointError, match=name):
         limelight.load(run)
 
@@ -353,6 +346,98 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.Cap
         assert "config.yaml" in refusal(capsys, command, str(run))
 
 
+# --------------------------------------------------------------------------- files without an end
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+
+
+def endless(path: Path, kind: str) -> None:
+    """Replace a file by one that has no end, or terabytes."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "kernel":  # its size is 0, and it waits for the next message
+        path.symlink_to("/proc/kmsg")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+
+
+@needs_pipes
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+@pytest.mark.parametrize(
+    ("name", "refusing"),
+    [
+        ("config.yaml", "explain report"),
+        ("summary.json", "explain report clean"),
+        ("metrics.jsonl", "explain report"),
+        ("monitor.csv", "explain report"),
+        ("system.json", "explain report"),
+        ("parent.json", "explain report"),
+        ("command.txt", ""),
+        ("crash.txt", ""),
+    ],
+)
+def test_files_of_a_run_without_an_end_are_not_read(
+    name: str, refusing: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of_run(tmp_path)
+    endless(run / name, kind)
+    assert cli.main(["list", "runs", str(tmp_path)]) == 0
+    capsys.readouterr()
+    for command in refusing.split():
+        line = refusal(capsys, command, str(run))
+        assert f"{name}: no regular file" in line or f"{name}: has 1,099,511,627,776 bytes" in line
+    if not refusing and kind != "sparse":
+        assert cli.main(["explain", str(run)]) == 0
+        (run / "summary.json").unlink()
+        assert cli.main(["explain", str(run)]) == 0  # which looks for a crash
+
+
+@needs_pipes
+def test_a_run_whose_settings_are_a_pipe_is_not_cleaned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = copy_of_run(tmp_path)
+    endless(run / "config.yaml", "pipe")
+    assert "config.yaml: no regular file" in refusal(capsys, "clean", str(run))
+
+
+@needs_pipes
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+@pytest.mark.parametrize("flag", ["--config", "--preset"])
+def test_settings_of_a_command_without_an_end_are_refused(
+    flag: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "settings.yaml"
+    endless(path, kind)
+    line = refusal(capsys, "train", "CartPole-v1", flag, str(path))
+    assert "settings.yaml: no regular file; give a file" in line or "files of at most 262,144 bytes are read" in line
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs descriptors as files")
+def test_settings_from_a_command_of_the_shell_are_refused_for_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--config <(command)``."""
+    end, start = os.pipe()
+    try:
+        line = refusal(capsys, "train", "CartPole-v1", "--config", f"/dev/fd/{end}")
+    finally:
+        os.close(end)
+        os.close(start)
+    assert "no regular file; give a file, as pipes and devices are not read" in line
+
+
+def test_a_report_shows_no_file_from_elsewhere(tmp_path: Path) -> None:
+    run = copy_of_run(tmp_path)
+    (tmp_path / "secret").write_bytes(b"secret" * 10)
+    (run / "videos").mkdir(exist_ok=True)
+    (run / "videos" / "a.mp4").symlink_to(tmp_path / "secret")
+    (run / "videos" / "b.mp4").symlink_to("/dev/zero")
+    (run / "videos" / "c.mp4").write_bytes(b"own")
+    (run / "videos" / "d.mp4").symlink_to("c.mp4")
+    assert [video.path.stem for video in read_run(run).videos] == ["c", "d"]
+
+
 # --------------------------------------------------------------------------- nothing is written outside
 
 
@@ -383,7 +468,6 @@ def test_loading_unpickles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     from limelight.runs.listing import list_runs
     from limelight.runs.origin import read_origin
-    from limelight.runs.reader import read_run
 
     for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, forbidden)

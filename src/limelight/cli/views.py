@@ -120,8 +120,8 @@ def clean(arguments: CleanArguments) -> int:
     from limelight.viewing.groups import run_folders
     from limelight.viewing.numbers import megabytes
 
-    for given, folder in [(given, run) for given in arguments.run_dirs for run in run_folders(given)]:
-        done = cleaning.clean(folder, arguments.unfinished, is_named=folder == given)
+    for folder in [run for given in arguments.run_dirs for run in run_folders(given)]:
+        done = cleaning.clean(folder, arguments.unfinished, is_named=folder in arguments.run_dirs)
         kept = f", {done.kept.name} stays as its only agent" if done.kept else ""
         print(
             f"{folder}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from limelight.errors import CheckpointError, ConfigError
-from limelight.files import write_text
+from limelight.files import read_regular, write_text
 from limelight.settings.io import save_yaml
 from limelight.settings.schema import TrainConfig
 
@@ -28,6 +29,8 @@ CRASH, CRASH_BEFORE = "crash.txt", "crash-before.txt"
 
 The first is empty while a run goes on, and absent after any other end.
 """
+MOST_JSON, _MOST_LINES = 64 << 20, 4 << 30
+"""Bytes of a file of JSON or text, and of one with a record per line, above which it is not read."""
 VIDEOS = "videos"
 """The folder of MP4 files, each with a JSON file of the same name that holds its :class:`VideoInfo`."""
 EVALUATIONS = Path("runs") / "evaluations"
@@ -108,7 +111,7 @@ def create_run_folder(config: TrainConfig, command: str) -> Path:
 def read_command(folder: Path) -> str:
     """Return the command line of a run; an empty text where its file is missing."""
     path = folder / COMMAND
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    return read_regular(path, MOST_JSON).decode("utf-8", "replace").strip() if path.is_file() else ""
 
 
 def new_folder(config: TrainConfig, name: str) -> Path:
@@ -202,12 +205,12 @@ def finite_or_none(value: float) -> float | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file; an empty one if there is no file.
 
-    Raises: CheckpointError if the file holds anything else.
+    Raises: CheckpointError if the file holds anything else, or is no regular file of at most 64 MiB.
     """
     if not path.exists():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_regular(path, MOST_JSON).decode("utf-8"))
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
@@ -234,8 +237,11 @@ def open_lines(path: Path, keep: Callable[[str], bool] | None) -> TextIO:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the whole lines of a file, each with its line break; the last one may have been cut short by a kill."""
+    """Return the whole lines of a file, each with its line break; the last one may have been cut short by a kill.
+
+    Raises: CheckpointError if it is no regular file of at most 4 GiB.
+    """
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        return [line for line in file if line.endswith("\n")]
+    lines = io.BytesIO(read_regular(path, _MOST_LINES))
+    return [line.decode("utf-8", "replace") for line in lines if line.endswith(b"\n")]
