@@ -6,7 +6,9 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -19,7 +21,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rich.console
 import safetensors.numpy
+import yaml
 
 import limelight
 from helpers.commands import refusal
@@ -29,6 +33,7 @@ from limelight.errors import CheckpointError, LimelightError
 from limelight.runs.array_file import array_file
 from limelight.runs.reader import read_run
 from limelight.settings.io import load_yaml
+from limelight.viewing.console import ConsoleLogger
 
 MEMORY = 600 << 20
 """Bytes that reading may add."""
@@ -452,6 +457,85 @@ def test_a_report_writes_through_no_link(tmp_path: Path, capsys: pytest.CaptureF
     (run / "plots").unlink()
     assert cli.main(["report", str(run)]) == 0
     assert {path.read_text() for path in outside.iterdir()} == {"precious"}
+
+
+# --------------------------------------------------------------------------- texts on a terminal
+
+ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b\r\u202e"
+
+
+def is_plain(text: str) -> bool:
+    return not any(character in text for character in ESCAPES if not character.isprintable())
+
+
+def with_texts(run: Path, text: str) -> None:
+    """Put a text wherever a file of a run has one that is shown."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["env"]["env_id"] += text
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    summary = json.loads((run / "summary.json").read_text())
+    summary.update(env_id=text, algorithm=text, status=f"failed{text}", error=text)
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "command.txt").write_text(f"limelight train {text}")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (run / "metrics.jsonl").write_text("".join(json.dumps({**row, text: 1.0}) + "\n" for row in rows))
+    parent = {"from": text, "step": 1, "changed": {text: [text, text]}}
+    (run / "parent.json").write_text(json.dumps(parent))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list runs FOLDER",
+        "list runs FOLDER --json",
+        "explain RUN",
+        "explain FOLDER",
+        "compare RUN RUN2",
+        "evaluate RUN --episodes 1",
+    ],
+)
+def test_control_characters_of_files_are_written_out(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of_run(tmp_path).rename(tmp_path / "run\x1b[2J")
+    with_texts(run, ESCAPES)
+    second = shutil.copytree(run, tmp_path / "second")
+    (second / "config.yaml").write_text((second / "config.yaml").read_text().replace("gamma: 0.99", "gamma: 0.98"))
+    places = {"RUN2": str(second), "RUN": str(run), "FOLDER": str(tmp_path)}
+    assert cli.main([places.get(word, word) for word in command.split()]) == 0
+    printed = capsys.readouterr()
+    assert "\\u001b" in printed.out
+    assert is_plain(printed.out)
+    assert is_plain(printed.err)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "report", "explain", "clean", "replay", "train --resume"])
+def test_control_characters_of_files_are_written_out_in_errors(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of_run(tmp_path).rename(tmp_path / "run\x1b[2J")
+    rewrite(run / "best", lambda content: content["state"]["config"]["model"].update(encoder=ESCAPES))
+    (run / "config.yaml").write_text(f'seed: "{ESCAPES.encode("unicode_escape").decode()}"')
+    (run / "summary.json").write_text("[]")
+    assert is_plain(refusal(capsys, *command.split(), str(run)))
+
+
+def test_notes_on_a_terminal_are_written_out() -> None:
+    file = io.StringIO()
+    ConsoleLogger(100, console=rich.console.Console(file=file, force_terminal=True)).message(f"from {ESCAPES}")
+    assert "from \\u001b[2J" in file.getvalue()
+    assert "\x1b[2J" not in file.getvalue()
+
+
+def test_a_report_escapes_html(tmp_path: Path) -> None:
+    run, text = copy_of_run(tmp_path), "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    with_texts(run, text)
+    (run / "videos").mkdir(exist_ok=True)
+    (run / "videos" / '"><script>alert(3)<.mp4').write_bytes(b"x")
+    assert cli.main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "alert(1)" in page
+    assert not re.search(r"<script>alert|<img src=x", page)
 
 
 # --------------------------------------------------------------------------- no pickle
