@@ -63,7 +63,7 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
 def open_regular(path: Path, most: int | None = None) -> Iterator[tuple[BufferedReader, int]]:
     """Open a regular file to read; yield it and its size, which a reader must not pass: files of /proc say 0.
 
-    Pipes and devices may have no end, and opening one may wait for ever, or do something.
+    Pipes and devices may have no end, and opening one may wait without an end.
 
     Raises: CheckpointError if it is no regular file, or has more than ``most`` bytes; OSError.
     """
