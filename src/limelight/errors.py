@@ -12,6 +12,8 @@ class LimelightError(Exception):
 
     from_callback: bool = False
     """A callback of the user's own raised it while a run went on."""
+    run_dir: Path | None = None
+    """Folder from which the run can be resumed, where the error has ended one."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(" ".join(line.strip() for line in message.splitlines()))
@@ -53,9 +55,6 @@ class WorkerError(LimelightError, RuntimeError):
 
     def __init__(self, message: str = "") -> None:
         Exception.__init__(self, message)
-
-    run_dir: Path | None = None
-    """Folder from which the run can be resumed, once it is known."""
 
 
 def did_you_mean(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str:

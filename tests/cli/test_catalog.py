@@ -100,8 +100,8 @@ def test_runs_are_listed_as_a_table_and_as_json(
     assert cli.main(["list", "runs", "."]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert header.split()[-1] == "run"
-    assert row.split()[:4] == ["Acrobot-v1", "a2c", "0", "stopped"]
+    assert row.split()[:4] == ["Acrobot-v1", "a2c", "0", "broken"]
     assert cli.main(["list", "runs", str(tmp_path), "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
-    assert (entry["path"], entry["status"], entry["best_return"]) == (str(tmp_path), "stopped", None)
+    assert (entry["path"], entry["status"], entry["best_return"]) == (str(tmp_path), "broken_off", None)
     assert "json: only runs" in refusal(capsys, "list", "algos", "--json")

@@ -7,9 +7,12 @@ import importlib
 import io
 import json
 import os
+import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,16 @@ import pytest
 
 import limelight
 from helpers.commands import refusal
+from limelight.algo.collector import RolloutCollector
 from limelight.cli import main as cli
 from limelight.cli.arguments import EVALUATE, evaluation_env
 from limelight.cli.flags import parse
 from limelight.errors import ConfigError, WorkerError
 from limelight.runners.sync import SyncRunner
+from limelight.runs.checkpoint import latest_checkpoint
 from limelight.settings.io import load_yaml, save_yaml
 from limelight.settings.schema import EnvConfig
+from limelight.training.evaluator import Evaluator
 from limelight.training.presets import resolve_config
 
 TINY = ["--total-timesteps", "300", "--eval-every", "150", "--eval-episodes", "2", "--final-episodes", "3"]
@@ -258,6 +264,70 @@ def test_an_interrupted_run_says_how_to_continue(
     assert cli.main(["train"]) == status
     out = capsys.readouterr().out
     assert f"continue with: limelight train --resume {run_dir} · run: {run_dir}" in out
+
+
+def test_a_signal_in_the_final_evaluation_is_told_in_the_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = Evaluator.final
+
+    def signalled(self: Evaluator, agent: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return final(self, agent)
+
+    monkeypatch.setattr(Evaluator, "final", signalled)
+    folder = tmp_path / "my run"
+    assert cli.main(["train", *TINY, "--run-dir", str(folder), "--quiet"]) == 143
+    out = capsys.readouterr().out
+    assert re.search("a2c: completed after .* of training; the final evaluation was cut", out)
+    assert f"cut (evaluate with: limelight evaluate '{folder}') · report: " in out
+    assert cli.main(["evaluate", str(folder), "--episodes", "1"]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_signal_while_the_report_is_drawn_leaves_the_report_and_the_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signalled(folder: Path) -> Path:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return folder / "report.html"
+
+    monkeypatch.setattr(importlib.import_module("limelight.training.run"), "draw_report", signalled)
+    assert cli.main(["train", *TINY, "--run-dir", str(tmp_path / "run"), "--quiet"]) == 143
+    out = capsys.readouterr().out
+    assert "a2c: best agent " in out
+    assert out.rstrip().endswith(f" · report: {tmp_path / 'run' / 'report.html'}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_before_a_periodic_checkpoint_leaves_one_to_resume_from(
+    number: signal.Signals, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect, calls = RolloutCollector.collect, []
+
+    def signalled(self: RolloutCollector, *args: Any) -> Any:
+        calls.append(self)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            time.sleep(10.0)  # the second one does not wait for the end of the rollout
+        return collect(self, *args)
+
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(RolloutCollector, "collect", signalled)
+        argv = ["train", "--algo", "a2c", "--total-timesteps", "300", "--num-envs", "2", "--num-steps", "5", "--quiet"]
+        argv += ["--backend", "sync", "--eval-every", "0", "--run-dir", str(folder)]
+        assert cli.main(argv) == status
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["status"], summary.get("error")) == ("interrupted", None)
+    newest = latest_checkpoint(folder)
+    assert newest is not None
+    assert newest.name == "step_000000000020"  # the two rollouts before
+    assert limelight.resume(folder, quiet=True, final_episodes=0).status == "completed"
 
 
 FAILURE = 'worker 1 (Mine-v0, 8 environments) failed: it raised\nTraceback:\n  File "mine.py"\nOSError: no licence'

@@ -217,6 +217,23 @@ def test_a_constructor_that_fails_before_a_run_is_tried_again(num_envs: int, as_
     assert as_in_a_run == pytest.approx([0.1] * (1 + num_envs))
 
 
+def test_a_constructor_that_raises_keyboard_interrupt_in_a_run_is_named() -> None:
+    def make_it() -> Breaking:
+        raise KeyboardInterrupt
+
+    with pytest.raises(EnvError, match="making it raised KeyboardInterrupt"):
+        make_envs(make_it, 1)
+
+
+def test_many_failures_in_a_row_are_noted_while_they_are_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    envs = make(ResetFails)
+    ResetFails.left = 7
+    envs.reset(0)
+    (note,) = caplog.messages
+    assert "ResetFails: reset() raised ValueError" in note
+    assert note.endswith("tried again, up to 10 times in a row")
+
+
 def test_arguments_that_are_wrong_are_not_tried_again(as_in_a_run: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"env_kwargs = \{'size': -1\}: .* refuses them"):
         make_envs("helpers.breaking_envs:Sized", 1, on_env_error="restart", env_kwargs={"size": -1})

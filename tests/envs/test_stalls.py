@@ -115,10 +115,27 @@ def test_a_copy_that_hangs_before_a_run_is_named(
     assert "; step_timeout = 0.2" in message
 
 
-def test_random_play_that_hangs_is_named_and_leaves_the_defaults(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("step", "step() of a copy before the run (seed 0, step 7, last actions ["),
+        ("reset", "reset() of a copy before the run (seed 0, step 0) has not"),
+    ],
+)
+def test_random_play_that_hangs_is_named_and_leaves_the_defaults(
+    where: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    resets = []
+
     class Hangs(Breaking):
+        def reset(self, **kwargs: Any) -> Any:
+            resets.append(1)
+            if where == "reset" and len(resets) == 2:  # the first one is of the search for a mask
+                time.sleep(600)
+            return super().reset(**kwargs)
+
         def step(self, action: Any) -> Any:
-            if self.steps == 6:
+            if where == "step" and self.steps == 6:
                 time.sleep(600)
             return super().step(action)
 
@@ -126,7 +143,7 @@ def test_random_play_that_hangs_is_named_and_leaves_the_defaults(caplog: pytest.
     source.play_once()
     assert source.inspection.play is None
     (note,) = caplog.messages
-    assert "Hangs: step() of a copy before the run (seed 0, step 7, last actions [" in note
+    assert f"Hangs: {words}" in note
     assert note.endswith("; step_timeout = 0.2; defaults are chosen without random play")
 
 

@@ -13,6 +13,7 @@ import limelight
 from helpers.commands import refusal
 from helpers.manual_workers import draw_no_report
 from helpers.saved_runs import add_newer, checkpoint_of, copy_of_run, rewrite
+from limelight.cli import main as cli
 from limelight.errors import CheckpointError, ConfigError
 from limelight.runs.checkpoint import checkpoints
 from limelight.runs.origin import read_origin
@@ -128,6 +129,27 @@ def test_a_checkpoint_without_a_part_is_refused(key: str, tmp_path: Path) -> Non
     rewrite(checkpoint_of(run), lambda content: content["state"].pop(key) and None)
     with pytest.raises(CheckpointError, match=key):
         limelight.resume(run, **QUICK)
+
+
+@pytest.mark.parametrize("text", ["gamma: abc", "[", "env: {env_id: Acrobot-v1, max_episode_steps: 3}", None])
+def test_an_evaluation_takes_no_setting_of_config_yaml(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the checkpoint have a digest; the commands that read config.yaml name it."""
+    run = copy_of_run(tmp_path)
+    before = limelight.evaluate(limelight.load(run), episodes=3)
+    if text is None:
+        (run / "config.yaml").unlink()
+    else:
+        (run / "config.yaml").write_text(text)
+    assert limelight.evaluate(limelight.load(run), episodes=3) == before
+    assert max(before.lengths) > 3
+    assert cli.main(["evaluate", str(run), "--episodes", "3"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.startswith("CartPole-v1 · best agent")
+    if text is None or "env" not in text:
+        assert str(run) in refusal(capsys, "report", str(run))
 
 
 # --------------------------------------------------------------------------- formats

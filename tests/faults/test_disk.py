@@ -11,18 +11,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import limelight
 from helpers.manual_workers import draw_no_report
 from limelight.cli import main as cli
 from limelight.errors import ConfigError
-from limelight.runs import checkpoint
+from limelight.files import write_text
+from limelight.runs import checkpoint, line_file
 from limelight.runs.checkpoint import checkpoints, latest_checkpoint, read_state
-from limelight.runs.line_file import LineFile
+from limelight.runs.line_file import open_line_file
 from limelight.runs.reader import read_run
 from limelight.viewing.tensorboard import TensorBoardLogger
 
@@ -95,7 +98,11 @@ def test_training_outlives_a_full_disk_and_writes_again(small_disk: Path, caplog
     refusals = [line for line in written if "checkpoint at step" in line and "No space left" in line]
     assert len(refusals) == 1, written
     assert "training goes on and tries again" in refusals[0]
-    assert any("checkpoint at step" in line and line.endswith("written again") for line in written)
+    for kind in ("checkpoint at step", "metrics.jsonl"):
+        assert any(kind in line and line.endswith("written again") for line in written)
+    logged = [row["step"] for row in rows(small_disk / "r")]
+    assert np.diff(logged).max() < 60, "those of the full disk are among them"
+    assert len(read_run(small_disk / "r").episodes.values) == result.summary["total_episodes"]
     assert rows(small_disk / "r")[-1]["run/failed_writes"] >= 1
     newest = checkpoints(small_disk / "r")[-1]
     assert read_state(newest)["training"]["runner"]["num_steps"] >= 400
@@ -128,6 +135,26 @@ def test_a_command_whose_end_is_not_saved_ends_with_status_1(
     argv = ["train", "CartPole-v1", "--quiet", "--total-timesteps", "50", "--final-episodes", "0", "--eval-every", "0"]
     assert cli.main([*argv, "--run-dir", str(tmp_path / "r")]) == 1
     assert "the end is not saved" in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_at_the_end_says_how_to_draw_the_report(
+    small_disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fills:
+        def on_end(self, run: Any, status: str) -> None:
+            fill(small_disk)
+
+    def draw(run_dir: Path) -> Path:
+        write_text(run_dir / "report.html", "x" * 5000)
+        return run_dir / "report.html"
+
+    monkeypatch.setattr(import_module("limelight.training.run"), "draw_report", draw)
+    result = limelight.train("CartPole-v1", run_dir=str(small_disk / "r"), callbacks=[Fills()], **QUICK)
+    assert (result.status, result.saved, result.report) == ("completed", False, None)
+    written = notes(caplog)
+    assert any("summary.json: cannot be written" in line for line in written)
+    assert any(line.endswith(f"; limelight report {small_disk / 'r'} draws it") for line in written)
+    assert not any("training goes on" in line for line in written)
 
 
 def test_a_full_disk_at_the_start_is_one_line(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,33 +197,52 @@ def test_a_folder_that_is_deleted_meanwhile_is_made_again(tmp_path: Path, caplog
     assert data.metrics[0]["step"] >= 200
     assert len(data.episodes.values) > 0
     assert limelight.load(tmp_path / "r", "last") is not None
+    assert {"command.txt", "system.json"} <= {path.name for path in (tmp_path / "r").iterdir()}
     assert limelight.resume(tmp_path / "r", total_timesteps=450, quiet=True).status == "completed"
 
 
 # --------------------------------------------------------------------------- single files
 
 
-def test_lines_are_whole_after_a_disk_was_full(small_disk: Path) -> None:
-    file = LineFile(small_disk / "lines", None)
+@pytest.mark.parametrize("most", [5_000, 4 << 20])
+def test_lines_are_whole_after_a_disk_was_full(most: int, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_file, "MOST_PENDING", most)
+    file = open_line_file(small_disk / "lines", None)
     written = [f"{i} {'y' * 200}\n" for i in range(200)]
     for line in written[:20]:
-        file.write(line)
+        file.write(line.encode())
     ballast = fill(small_disk)
-    refused = 0
+    refused = []
     for line in written[20:150]:
         try:
-            file.write(line)
-        except OSError:
-            refused += 1
-    assert refused > 0
+            file.write(line.encode())
+        except OSError as error:
+            refused.append(error.filename)
+    assert len(refused) > 100
+    assert {*refused} == {str(small_disk / "lines")}
+    assert (small_disk / "lines").read_text().endswith("\n")
     ballast.unlink()
     for line in written[150:]:
-        file.write(line)
+        file.write(line.encode())
     file.close()
     found = (small_disk / "lines").read_text().splitlines(keepends=True)
-    assert {*found} <= {*written}
-    assert found == sorted(found, key=written.index)
-    assert found[-50:] == written[150:]
+    if most > 10_000:
+        assert found == written, "none is lost"
+    else:
+        assert {*found} < {*written}
+        assert found == sorted(found, key=written.index)
+        assert 10 < len({*found} & {*written[20:150]}) < 50, "the latest of those that were refused"
+
+
+def test_what_was_refused_last_is_written_when_a_file_is_closed(small_disk: Path) -> None:
+    file = open_line_file(small_disk / "lines", None)
+    ballast = fill(small_disk)
+    with pytest.raises(OSError, match="No space"):
+        file.write(b"x" * (1 << 16) + b"\n")
+    ballast.unlink()
+    file.close()
+    file.close()
+    assert (small_disk / "lines").read_text() == "x" * (1 << 16) + "\n"
 
 
 def test_event_files_have_whole_records_after_a_disk_was_full(small_disk: Path) -> None:
@@ -212,7 +258,7 @@ def test_event_files_have_whole_records_after_a_disk_was_full(small_disk: Path) 
     logger.log(3, 0.0, {"train/a": 3.0})
     logger.close()
     (path,) = small_disk.glob("events*")
-    assert [event.step for event in EventFileLoader(str(path)).Load()] == [0, 1, 3]
+    assert [event.step for event in EventFileLoader(str(path)).Load()] == [0, 1, 2, 3]
 
 
 class Raising:

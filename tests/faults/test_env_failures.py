@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from helpers.manual_workers import draw_no_report
 from limelight.envs import guards
 from limelight.errors import EnvError
 from limelight.runs.checkpoint import latest_checkpoint, read_state
+from limelight.settings.schema import EnvConfig
 from limelight.viewing.record import record
 
 QUICK: dict[str, Any] = {
@@ -131,7 +133,11 @@ def test_a_picture_that_fails_in_any_way_is_an_error_of_the_environment(
     monkeypatch.setattr(Breaking, "pictures", 10)
     before = signal.signal(signal.SIGINT, lambda *_: None)  # as a run has it
     try:
-        with pytest.raises(EnvError, match=r"^video: .*Breaking cannot render here \(the simulator broke\)"):
+        happened = "called sys.exit()" if how == "SystemExit" else f"raised {how}: the simulator broke"
+        place = r" \(breaking_envs.py, line \d+\)$"
+        with pytest.raises(
+            EnvError, match=r"^video: .*Breaking cannot render here: render\(\) " + re.escape(happened) + place
+        ):
             record(agent, tmp_path / "x.mp4")
     finally:
         signal.signal(signal.SIGINT, before)
@@ -155,3 +161,48 @@ class Stop:
     def on_rollout(self, run: Any) -> bool:
         self.left -= 1
         return self.left > 0
+
+
+class Final:
+    """Lets the environments of the final evaluation fail."""
+
+    def on_end(self, run: Any, status: str) -> None:
+        Breaking.fails = True
+
+
+class FailsAtTheEnd(Breaking):
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if getattr(Breaking, "fails", False) and self.steps == 4:
+            raise ValueError("the simulator broke")
+        return super().step(action)
+
+
+def test_a_final_evaluation_that_fails_is_named_and_the_run_can_be_evaluated_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Breaking, "fails", False, raising=False)
+    settings = {**QUICK, "total_timesteps": 100, "final_episodes": 2, "eval_backend": "sync"}
+    with pytest.raises(EnvError, match=r"in an evaluation: .* in environment 0, step 5 of its episode") as error:
+        limelight.train(FailsAtTheEnd, run_dir=str(tmp_path / "r"), callbacks=[Final()], **settings)
+    assert error.value.run_dir == tmp_path / "r"
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["error"].startswith("EnvError: in an evaluation: ")
+    monkeypatch.setattr(Breaking, "fails", False)
+    result = limelight.resume(tmp_path / "r", env=FailsAtTheEnd, quiet=True)
+    assert (result.status, result.summary["final_eval_episodes"]) == ("completed", 2)
+    assert "error" not in result.summary
+
+
+def test_environments_that_were_replaced_before_an_evaluation_fails_are_noted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "r"
+    limelight.train(Breaking, run_dir=str(folder), **{**QUICK, "total_timesteps": 30})
+    agent = limelight.load(folder)
+    env = EnvConfig(
+        on_env_error="restart", env_kwargs={"how": "ValueError", "step": 1.0}, env_id=agent.config.env.env_id
+    )
+    with pytest.raises(EnvError, match="new copies in a row have failed"):
+        limelight.evaluate(agent, env, episodes=1, num_envs=1)
+    assert len([line for line in caplog.messages if "in an evaluation: " in line]) == guards.MOST_IN_A_ROW

@@ -50,7 +50,7 @@ def test_an_abort_in_the_main_process_is_named_in_its_folder_and_on_resume(
     (note,) = [text for _, text in lines.messages if text.startswith("before this, ")]
     assert note.startswith(f"before this, {crash}")
     assert "\n" not in note
-    assert [run.status for run in list_runs(tmp_path)] == ["finished"]
+    assert [run.status for run in list_runs(tmp_path)] == ["completed"]
 
 
 @pytest.mark.slow

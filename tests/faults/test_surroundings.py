@@ -14,8 +14,10 @@ import pytest
 import limelight
 from helpers.commands import refusal
 from helpers.manual_workers import draw_no_report
-from helpers.saved_runs import copy_of_run
+from helpers.saved_runs import FORMATS, copy_of_run
+from helpers.settings import one_line
 from limelight.cli import main as cli
+from limelight.errors import ConfigError
 from limelight.runs.folder import only_process
 from limelight.runs.reader import read_run
 
@@ -71,13 +73,40 @@ def test_a_very_long_path_is_written(tmp_path: Path) -> None:
     assert limelight.train("CartPole-v1", run_dir=str(folder), **QUICK).status == "completed"
 
 
-@pytest.mark.parametrize("name", ["n" * 300, "/".join(["d" * 200] * 30)])
-def test_a_path_that_is_too_long_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["train", "CartPole-v1", "--quiet", *SHORT, "--run-dir", str(tmp_path / name)]
-    assert cli.main(argv) in (1, 2)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert "File name too long" in lines[0]
+@pytest.mark.parametrize("name", ["n" * 300, "é" * 130, "/".join(["d" * 200] * 30), "new/" + "n" * 300])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train CartPole-v1 --run-dir", "train CartPole-v1 --seeds 2 --run-dir", "train --from RUN --run-dir",
+        "train --from", "train --resume", "train CartPole-v1 --init-agent", "train CartPole-v1 --config",
+        "evaluate", "report", "report RUN --output", "compare RUN RUN --output", "explain", "replay", "export",
+        "export RUN --output", "list runs", "clean", "push", "push RUN a/b --dry-run", "tune --resume",
+    ],
+)  # fmt: skip
+def test_a_path_that_is_too_long_is_a_line_that_names_the_argument(
+    words: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [str(FORMATS / "format-2") if word == "RUN" else word for word in words.split()]
+    argument = {"evaluate": "run_dir", "report": "run_dirs", "explain": "run_dir", "replay": "run_dir"}
+    argument |= {"export": "run_dir", "runs": "text", "clean": "run_dirs", "push": "run_dir"}
+    last = argv[-1].removeprefix("--").replace("-", "_")
+    line = refusal(capsys, *argv, str(tmp_path / name), *(["a/b"] if words == "push" else []))
+    assert line.startswith(f"{argument.get(last, last)} = {tmp_path}")
+    assert "too long for a path" in line
+    assert len(line) < 450
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [4040, 4095, 5000])
+def test_a_path_without_room_for_the_files_of_a_run_is_refused_in_python_too(length: int, tmp_path: Path) -> None:
+    """The folder itself could be made where its path is a little shorter than what the system takes."""
+    start = str(tmp_path)
+    path = (start + "/" + "/".join(["d" * 99] * 60))[:length]
+    for use in (lambda: limelight.train("CartPole-v1", run_dir=path, **QUICK), lambda: limelight.load(path)):
+        with pytest.raises(ConfigError) as error:
+            use()
+        assert one_line(error).startswith(f"run_dir = {start}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_behind_a_link_is_continued_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,7 @@ def test_a_dataset_names_no_environment_that_its_id_alone_does_not_make(train: C
 def test_what_cannot_be_recorded_is_one_line(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = str(train())
     assert "must be a name like cartpole/expert-v0" in refusal(capsys, "evaluate", run, "--record-dataset", "a b!")
+    assert "must be a name like cartpole/expert-v0" in refusal(capsys, "evaluate", run, "--record-dataset", "plain")
     assert cli.main(["evaluate", run, "--episodes", "1", "--record-dataset", "demo/some-v0"]) == 0
     capsys.readouterr()
     assert "demo/some-v0: exists already" in refusal(capsys, "evaluate", run, "--record-dataset", "demo/some-v0")

@@ -13,28 +13,30 @@ from limelight.errors import CheckpointError
 from limelight.runs.folder import only_process, read_json, write_json
 from limelight.runs.listing import list_runs
 
+ENDS = ("stopped", "interrupted", "failed", "reached_return")
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, and copies of it with other ends."""
+    """A run that is at its end, and copies of it with other ends."""
     folder = tmp_path_factory.mktemp("runs")
     settings = {"eval_every": 200, "eval_episodes": 1, "final_episodes": 1, "tensorboard": False, "log_every": 100}
     limelight.train("Acrobot-v1", quiet=True, total_timesteps=400, run_dir=str(folder / "a" / "done"), **settings)
-    for name in ("killed", "broken", "odd", "going"):
+    for name in ("killed", "odd", "going", *ENDS):
         shutil.copytree(folder / "a" / "done", folder / "b" / name)
     (folder / "b" / "killed" / "summary.json").unlink()
-    summary = read_json(folder / "b" / "broken" / "summary.json")
-    write_json(folder / "b" / "broken" / "summary.json", {**summary, "status": "failed"})
+    summary = read_json(folder / "a" / "done" / "summary.json")
+    for name in ENDS:
+        write_json(folder / "b" / name / "summary.json", {**summary, "status": name})
     (folder / "b" / "odd" / "config.yaml").write_text("[", encoding="utf-8")
     return folder
 
 
-def test_every_run_has_its_status(runs: Path) -> None:
+def test_every_run_has_the_status_of_its_summary_or_a_word_of_its_own(runs: Path) -> None:
     with only_process(runs / "b" / "going"):
         found = {entry.path.name: entry.status for entry in list_runs(runs)}
-    assert found == {
-        "done": "finished", "killed": "stopped", "broken": "failed", "odd": "damaged", "going": "running"
-    }  # fmt: skip
+    others = {"done": "completed", "killed": "broken_off", "odd": "damaged", "going": "running"}
+    assert found == {**others, **{name: name for name in ENDS}}
 
 
 def test_a_finished_run_has_the_numbers_of_its_summary(runs: Path) -> None:

@@ -158,6 +158,23 @@ def test_a_yaml_of_a_newer_version_is_named_as_such(tmp_path: Path, text: str) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("gamma: abc", "gamma = 'abc': must be a number"),
+        ("algorithm: {gamma: [1]}", "gamma = [1]: must be a number"),
+        ("num_envs: 2.5", "num_envs = 2.5: must be a whole number"),
+        ("hidden_sizes: 64", "hidden_sizes = 64: must be a list, each a whole number"),
+        ("value_loss: 3", "value_loss = 3: must be mse | huber"),
+        ("env: 3", "env = 3: must be a mapping of settings"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_no_matter_of_versions(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_yaml(write(tmp_path, text))
+    assert one_line(error) == f"{tmp_path / 'config.yaml'}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         ("env: {atari: 3}", "env.atari = 3: must be a mapping of settings"),
         ("env: {atari: {gamma: 1}}", "env.atari.gamma: no such setting; did you mean gamma?"),
         ("algorithm: {gama: 1}", "algorithm.gama: no such setting; did you mean gamma?"),

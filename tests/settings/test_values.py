@@ -12,7 +12,14 @@ import pytest
 from helpers.settings import one_line, train_config
 from limelight.errors import ConfigError
 from limelight.settings.schema import EnvKwargs
-from limelight.settings.values import Range, parse_words, to_text
+from limelight.settings.values import Range, parse_words, require_short, to_text
+
+
+def test_a_path_of_any_possible_length_passes(tmp_path: Path) -> None:
+    for name in ("a", "n" * 255, "/".join(["d" * 200] * 15), "é" * 127, "nul\0", "", ".."):
+        require_short("run_dir", tmp_path / name)
+    with pytest.raises(ConfigError, match=r"run_dir = .*: a name in it has 256 bytes; at most 255 are possible"):
+        require_short("run_dir", tmp_path / ("é" * 128))
 
 
 @pytest.mark.parametrize(
@@ -78,17 +85,43 @@ def test_numbers_and_lists_are_converted_to_their_type_and_values_of_a_union_sta
         (["a", "b"], tuple[Path, ...], (Path("a"), Path("b"))),
         (["a", "true", "b", "2", "c", "2.0", "d", "1e3", "e", "x"], EnvKwargs,
          {"a": True, "b": 2, "c": 2.0, "d": 1e3, "e": "x"}),
+        (["a", "nan", "b", "inf", "c", "-Infinity", "d", "1e999", "e", ".nan", "f", "-.INF"], EnvKwargs,
+         {"a": "nan", "b": "inf", "c": "-Infinity", "d": "1e999", "e": math.nan, "f": -math.inf}),
+        (["[1, 2]"], list[Any], [1, 2]),
+        (["inf"], float, math.inf),
         ([], EnvKwargs, {}),
         ([], tuple[int, ...], ()),
     ],
 )  # fmt: skip
 def test_words_become_values_of_their_type(words: list[str], annotation: Any, value: Any) -> None:
     parsed = parse_words("x", words, annotation)
-    assert parsed == value
     assert repr(parsed) == repr(value)  # == alone lets 1 pass for 1.0 and True
 
 
-@pytest.mark.parametrize("value", [None, True, 3, 0.5, "text", (8, 6), {"a": 1, "b": "x", "c": False}])
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["how=raise"], "; give: --env-kwargs how raise"),
+        (["a=1", "b=x y"], "; give: --env-kwargs a 1 b 'x y'"),  # two words are a pair, but no name has "="
+        (["a=", "b=c=d", "e=f"], "; give: --env-kwargs a '' b c=d e f"),
+        (["how"], ""),
+        (["a=1", "b"], ""),
+        (["=1"], ""),
+    ],
+)
+def test_words_that_are_no_pairs_are_refused_with_the_fix(words: list[str], fix: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_words("env_kwargs", words, EnvKwargs)
+    assert one_line(error) == f"env_kwargs = {' '.join(words)}: must be KEY VALUE pairs{fix}"
+
+
+def test_a_value_may_have_an_equals_sign() -> None:
+    assert parse_words("env_kwargs", ["map", "a=b"], EnvKwargs) == {"map": "a=b"}
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 3, 0.5, "text", (8, 6), {"a": 1, "b": "x", "c": False}, {"a": math.inf, "b": "nan"}]
+)
 def test_the_text_of_a_value_is_read_back_as_that_value(value: Any) -> None:
     kinds = {dict: EnvKwargs, tuple: tuple[int, ...], type(None): int | None}
     assert parse_words("x", to_text(value).split(), kinds.get(type(value), type(value))) == value

@@ -163,3 +163,18 @@ def test_an_evaluation_that_a_signal_cut_is_made_when_the_run_is_resumed(
     one, other = (read_run(tmp_path / name).series("eval/mean_reward") for name in ("whole", "cut"))
     np.testing.assert_array_equal(one.steps, other.steps)
     np.testing.assert_array_equal(one.values, other.values)
+
+
+def test_a_final_evaluation_that_a_signal_cut_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(self: Evaluator, agent: Any) -> Evaluation:
+        raise InterruptedRun
+
+    settings: dict[str, Any] = {"total_timesteps": 60, "eval_every": 0, "quiet": True, "tensorboard": False}
+    monkeypatch.setattr(Evaluator, "final", cut)
+    result = limelight.train("CartPole-v1", run_dir=str(tmp_path / "cut"), final_episodes=2, **settings)
+    assert result.status == "completed"  # its budget is used up: nothing is left to resume
+    assert (result.summary["final_eval_return"], result.summary["final_eval_interrupted"]) == (None, True)
+    assert result.report is not None
+    assert "final evaluation cut by a signal" in result.report.read_text(encoding="utf-8")
+    result = limelight.train("CartPole-v1", run_dir=str(tmp_path / "none"), final_episodes=0, **settings)
+    assert "final_eval_interrupted" not in result.summary

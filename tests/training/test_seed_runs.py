@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,9 @@ from limelight.runners.commands import Command
 from limelight.settings.io import load_yaml, save_yaml, with_settings
 from limelight.settings.schema import TrainConfig
 from limelight.training import run, seed_runs
-from limelight.training.seed_runs import new_seed_runs
+from limelight.training.evaluator import Evaluator
+from limelight.training.loop import InterruptedRun
+from limelight.training.seed_runs import SeedRuns, new_seed_runs
 
 TINY = ["--total-timesteps", "100", "--eval-every", "50", "--eval-episodes", "1", "--final-episodes", "1",
         "--max-episode-steps", "20"]  # fmt: skip
@@ -91,6 +95,35 @@ def test_a_seed_that_fails_is_named_and_the_others_go_on(
     assert "seed 0 failed" in captured.err
     assert "continue with: limelight train --resume" in captured.out
     assert (folder / "seed-1" / "summary.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_signal_while_the_report_of_finished_seeds_is_drawn_leaves_the_last_line(
+    tmp_path: Path, started: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signalled(runs: SeedRuns) -> Path:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return runs.folder / "report.html"
+
+    monkeypatch.setattr(seed_runs, "_draw", signalled)
+    folder = tmp_path / "many"
+    assert cli.main(["train", "CartPole-v1", *TINY, "--seeds", "2", "--quiet", "--run-dir", str(folder)]) == 143
+    out = capsys.readouterr().out.rstrip()
+    assert out.endswith(f" · report: {folder / 'report.html'}")
+    assert "continue with" not in out
+
+
+def test_seeds_whose_final_evaluation_was_cut_are_named(
+    tmp_path: Path, started: list[list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(self: Evaluator, agent: object) -> None:
+        raise InterruptedRun
+
+    monkeypatch.setattr(Evaluator, "final", cut)
+    folder = tmp_path / "many"
+    assert cli.main(["train", "CartPole-v1", *TINY, "--seeds", "2", "--quiet", "--run-dir", str(folder)]) == 0
+    told = f"the final evaluation of seeds 0, 1 was cut (evaluate with: limelight evaluate {folder / 'seed-0'})"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def test_a_comparison_has_its_tables_and_figures(tmp_path: Path) -> None:
     """Five seeds a side that do not overlap: the probability is 1 and so are the ends of its interval."""
     good = make_group(tmp_path / "good", [90.0, 100.0, 110.0, 95.0, 105.0], learning_rate=0.001)
     bad = make_group(tmp_path / "bad_one", [10.0, 20.0, 30.0, 15.0, 25.0], learning_rate=0.1)
+    summary = next(bad.glob("*/summary.json"))
+    summary.write_text(summary.read_text().replace('"status"', '"state"'))  # nothing tells of its end
     folder, text = write_comparison([good, bad], score=50.0)
     assert folder == tmp_path / "compare-good+bad_one"
     figures = {f"plots/{name}.{kind}" for name in ("curves", "scores") for kind in ("png", "svg", "pdf")}
@@ -159,8 +161,18 @@ def test_a_comparison_has_its_tables_and_figures(tmp_path: Path) -> None:
     rows = list(csv.DictReader((folder / "scores.csv").read_text().splitlines()))
     assert len(rows) == 10
     assert rows[0]["score"] == "90.0"
+    assert {row["status"] for row in rows} == {"completed", "broken_off"}, "the words of limelight list runs"
     assert r"bad\_one" in (folder / "compare.tex").read_text()
     assert (folder / "plots" / "curves.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_groups_with_names_of_any_letters_raise_no_warning(tmp_path: Path) -> None:
+    """Warnings are errors here; no usual font has cuneiform letters."""
+    good, bad = (
+        make_group(tmp_path / f"{name} 中文\U00012000", [1.0, 2.0], gamma=float(name)) for name in ("0.5", "1")
+    )
+    folder, _ = write_comparison([good, bad])
+    assert "中文\U00012000" in (folder / "plots" / "scores.svg").read_text(encoding="utf-8")
 
 
 def test_the_number_of_further_seeds_counts_those_there_are(tmp_path: Path) -> None:

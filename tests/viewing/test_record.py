@@ -295,6 +295,15 @@ class Broken(Still):
         raise OSError("no OpenGL\nanywhere")
 
 
+class Exits(Still):
+    """Ends the process where it is reset to be drawn."""
+
+    def reset(self, **given: Any) -> Any:
+        if self.render_mode is not None:
+            sys.exit(3)
+        return super().reset(**given)
+
+
 def corridor_agent(cls: type[Still]) -> limelight.Agent:
     agent = make_agent("helpers.toys:Corridor")
     agent.env_factory = cls
@@ -308,7 +317,10 @@ def corridor_agent(cls: type[Still]) -> limelight.Agent:
         (lambda **given: Corridor(**given), "renders no images; its render modes are none"),
         (lambda **given: Wrong(**given), r"cannot be made with render_mode rgb_array \(.*render_mode"),
         (lambda: Still(), "renders no images, as its callable takes no render_mode; add this argument"),
-        (Broken, r"Broken cannot render here \(no OpenGL anywhere\)"),
+        (
+            Broken,
+            r"Broken cannot render here: render\(\) raised OSError: no OpenGL anywhere \(test_record.py, line \d+\)$",
+        ),
         (Sizes, r"render returned images of two sizes, \(\d+, \d+, 3\) and \(\d+, \d+, 3\)"),
         ("CartPole-v1", "its observation_space is"),
     ],
@@ -319,6 +331,11 @@ def test_an_environment_that_cannot_be_recorded_is_named(env: Any, words: str, t
         record(agent, tmp_path / "game.mp4", env)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_environment_that_exits_while_videos_are_tried_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EnvError, match=r"^video_every = 50: .*reset\(\) called sys.exit\(\) \(test_record.py, line"):
+        limelight.train(Exits, run_dir=str(tmp_path / "r"), video_every=50, **QUICK)
 
 
 def test_an_environment_of_a_callable_is_recorded(tmp_path: Path) -> None:

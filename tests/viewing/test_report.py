@@ -7,15 +7,18 @@ import math
 import re
 import subprocess
 import sys
+import warnings
 from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontEntry
 
 from limelight.algo.episodes import Episode
 from limelight.errors import CheckpointError, ConfigError, LimelightError
@@ -180,7 +183,9 @@ def test_runs_of_every_length_have_a_report(tmp_path: Path, episodes: int, rows:
     assert ("no episode has finished yet" in svg) == (episodes == evaluations == 0)
     assert ("evaluation" in re.findall(r">([^<>]+)</text>", svg)) == (evaluations > 0)
     assert page.count("<svg") == (2 if rows else 1) + NAMESPACE
-    assert " ".join(text).count("killed (or running on another machine)") == 3, "in header, diagnosis and results"
+    assert " ".join(text).count("broken off (killed, or running on another machine)") == 3, (
+        "in header, diagnosis and results"
+    )
     with only_process(run):
         _, text = check_page(write_report([run]))
     assert "killed" not in " ".join(text)
@@ -506,3 +511,32 @@ def test_the_smoothing_is_a_setting_and_an_argument(tmp_path: Path) -> None:
     for given, shown in ((None, "0.5"), (0.9, "0.9")):
         page = write_report([run], smoothing=given).read_text(encoding="utf-8")
         assert f"exponential smoothing ({shown})" in page
+
+
+# --------------------------------------------------------------------------- letters of any script
+
+LETTERS = "中文 مرحبا שלום \U00012000"  # cuneiform, which no usual font has
+
+
+def test_names_of_any_letters_raise_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    folder = tmp_path / LETTERS
+    runs = [make_run(folder / f"{LETTERS}{seed}", env_id=f"{LETTERS}:make", seed=seed) for seed in (1, 2)]
+    write_report(runs[:1])
+    write_report([folder])
+    assert (folder / "plots" / "seeds.pdf").exists()
+    assert [str(warning.message) for warning in recwarn] == []
+    svg = (runs[0] / "plots" / "learning_curve.svg").read_text(encoding="utf-8")
+    assert LETTERS in svg
+    with plots.style(), pytest.warns(UserWarning, match="others"):  # all other warnings stay
+        warnings.warn("others", UserWarning, stacklevel=1)
+
+
+def test_a_font_with_other_letters_is_used_where_one_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A font that is not installed would be a warning for each text."""
+    monkeypatch.setattr(plots.fontManager, "ttflist", [])
+    with plots.style():
+        assert mpl.rcParams["font.family"] == ["DejaVu Sans"]
+    installed = [FontEntry(name="Noto Sans CJK SC"), FontEntry(name="Comic Sans")]
+    monkeypatch.setattr(plots.fontManager, "ttflist", installed)
+    with plots.style():
+        assert mpl.rcParams["font.family"] == ["DejaVu Sans", "Noto Sans CJK SC"]

@@ -13,7 +13,7 @@ ENTRIES = [
     RunEntry(
         Path("runs/Acrobot-v1/a2c-0-20260101-101500"), "Acrobot-v1", "a2c", 1_250_000, "running", -84.25, None, 42
     ),
-    RunEntry(Path("runs/x"), "LunarLanderContinuous-v3", "ppo", 980, "finished", -1234.5678, 212.4, 400_000),
+    RunEntry(Path("runs/x"), "LunarLanderContinuous-v3", "ppo", 980, "reached_return", -1234.5678, 212.4, 400_000),
     RunEntry(Path("runs/y"), "", "", 0, "damaged", None, None, 7_300),
 ]
 
@@ -24,7 +24,17 @@ def test_the_table_fits_80_columns_and_keeps_the_end_of_a_long_path() -> None:
     assert lines[0].split() == ["env", "algo", "steps", "status", "last", "best", "age", "run"]
     assert lines[1].split()[:-1] == ["Acrobot-v1", "a2c", "1.2M", "running", "-84.25", "–", "42s"]
     assert lines[1].endswith("-101500")
-    assert lines[2].split() == ["LunarLanderContin…", "ppo", "980", "finished", "-1235", "212.4", "4d", "runs/x"]
+    assert lines[2].split() == [
+        "LunarLanderContin…",
+        "ppo",
+        "980",
+        "reached",
+        "return",
+        "-1235",
+        "212.4",
+        "4d",
+        "runs/x",
+    ]
     assert lines[3].split() == ["0", "damaged", "–", "–", "2h", "runs/y"]
 
 

@@ -238,7 +238,7 @@ class CleanArguments:
     run_dirs: tuple[Path, ...]
     """Folders of runs, or of several runs each."""
     unfinished: bool = False
-    """Clean runs that were stopped or failed too; these cannot be resumed afterwards."""
+    """Clean runs that were interrupted, failed, crashed or broken off too; these cannot be resumed afterwards."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from limelight.errors import ConfigError, did_you_mean
 from limelight.settings.io import SWITCHES, Setting, all_settings, plain_name, settings_of
-from limelight.settings.values import describe_type, parse_words, takes_many
+from limelight.settings.values import NOT_FINITE, describe_type, parse_words, require_short, takes_many
 
 T = TypeVar("T")
 
@@ -59,6 +60,9 @@ def parse(syntax: Syntax[T], argv: Sequence[str], notice: Notice) -> Parsed[T]:
         bounds = flags[name].range
         if bounds is not None and value is not None:
             bounds.check(name, value)
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path):
+                require_short(name, path)
     return Parsed(syntax.kind(**own), values)
 
 
@@ -130,7 +134,7 @@ def _switched(switch: tuple[str, str, str], spelling: str, value: str) -> str:
 
 
 def _is_flag(word: str) -> bool:
-    if not word.startswith("-") or word == "-":
+    if not word.startswith("-") or word == "-" or word.lower() in NOT_FINITE:
         return False
     try:
         float(word)

@@ -50,7 +50,7 @@ _OF_DISKS = {
 """Errors of a disk or of its rights: one line, as no code is at fault."""
 
 
-class _Terminated(KeyboardInterrupt):
+class Terminated(KeyboardInterrupt):
     """SIGTERM arrived; no SystemExit, which an environment may raise too."""
 
     def __init__(self, status: int) -> None:
@@ -111,15 +111,14 @@ def _run(name: str, argv: list[str]) -> int:
             raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}")
         with crashes_shown():
             return COMMANDS[name].run(argv) if name in READ_WORDS else _run_with_arguments(name, argv)
-    except WorkerError as error:
-        complain("error:", str(error))  # with the traceback of the worker
+    except LimelightError as error:
+        has_traceback = isinstance(error, WorkerError)  # that of the worker
+        # One line, even if an environment's has more
+        complain("error:", *([str(error)] if has_traceback else str(error).split()))
         if error.run_dir is not None:
             complain("the run is saved; continue with:", _resume_command(error.run_dir))
-        return RUN_FAILED
-    except LimelightError as error:
-        complain("error:", *str(error).split())  # one line, even if an environment's has more
-        return RUN_FAILED if error.from_callback else USAGE_ERROR
-    except _Terminated as signalled:
+        return RUN_FAILED if has_traceback or error.from_callback else USAGE_ERROR
+    except Terminated as signalled:
         return signalled.status
     except KeyboardInterrupt:
         complain("interrupted")
@@ -129,7 +128,7 @@ def _run(name: str, argv: list[str]) -> int:
             raise
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         complain(f"error: {where}{error.strerror}")
-        return RUN_FAILED
+        return USAGE_ERROR if error.errno == errno.ENAMETOOLONG else RUN_FAILED
 
 
 def _run_with_arguments(name: str, argv: list[str]) -> int:
@@ -172,7 +171,7 @@ def _train(argv: list[str]) -> int:
 
     exit_with_parent()
     command = shlex.join(["limelight", "train", *argv])
-    with stdout_reserved("--quiet" in argv):
+    with _exit_on_sigterm(), stdout_reserved("--quiet" in argv):  # a second SIGTERM leaves a checkpoint, as Ctrl-C does
         request = train_request(argv, notice)
         status, line = _train_seeds(request, command) if request.seeds is not None else _train_one(request, command)
     print(line)
@@ -181,8 +180,10 @@ def _train(argv: list[str]) -> int:
 
 def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
     """Train one run; return the exit status and the last line."""
-    from limelight.training.run import run  # loads torch, which a wrong setting need not wait for
+    from limelight.training.prepare import require_device  # loads torch, which a wrong setting need not wait for
+    from limelight.training.run import run
 
+    require_device(request.given.get("device"))
     begin: Origin | Donor | Dataset | None = request.origin
     if request.init_agent is not None:
         from limelight.training.init_agent import read_donor
@@ -234,6 +235,7 @@ def _resume_command(run_dir: Path) -> str:
 
 def _last_line(result: RunResult) -> str:
     """Return the result of a run and its folder, in one line."""
+    from limelight.runs.folder import FINAL_EVAL_INTERRUPTED
     from limelight.viewing.numbers import with_spread
 
     summary = result.summary
@@ -242,6 +244,9 @@ def _last_line(result: RunResult) -> str:
     where = f"report: {result.report}" if result.report else f"run: {result.run_dir}"
     if result.status == "interrupted":
         return f"{head}interrupted {after} · continue with: {_resume_command(result.run_dir)} · {where}"
+    if summary.get(FINAL_EVAL_INTERRUPTED):
+        evaluate = f"limelight evaluate {shlex.quote(str(result.run_dir))}"
+        return f"{head}{result.status} {after}; the final evaluation was cut (evaluate with: {evaluate}) · {where}"
     if summary["final_eval_return"] is None:
         return f"{head}{result.status} {after} · {where}"
     spread = with_spread(summary["final_eval_return"], summary["final_eval_std"])
@@ -304,11 +309,11 @@ def _evaluate(argv: list[str]) -> int:
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into :class:`_Terminated`, so that environments and their processes are closed before the exit."""
+    """Turn SIGTERM into :class:`Terminated`, so that environments and their processes are closed before the exit."""
 
     def leave(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-        raise _Terminated(128 + number)
+        raise Terminated(128 + number)
 
     try:
         before = signal.signal(signal.SIGTERM, leave)

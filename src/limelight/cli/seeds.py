@@ -9,7 +9,7 @@ from limelight.cli.arguments import TrainRequest
 from limelight.cli.output import notice
 
 if TYPE_CHECKING:
-    from limelight.training.seed_runs import SeedsResult
+    from limelight.training.seed_runs import SeedRuns, SeedsResult
 
 RUNS_FAILED = 1
 
@@ -38,6 +38,7 @@ def train_seeds(request: TrainRequest, command: str) -> tuple[int, str]:
 def _last_line(result: SeedsResult) -> str:
     """Return the result over seeds, and the report or the command that continues."""
     from limelight.errors import ConfigError
+    from limelight.training.seed_runs import is_finished
     from limelight.viewing.compare import NOTHING, score_table
     from limelight.viewing.groups import common_score, read_groups
 
@@ -55,5 +56,17 @@ def _last_line(result: SeedsResult) -> str:
     _, seeds, middle, interval, spread, steps = table.rows[0]
     interval = "" if interval == NOTHING else f", 95 % interval {interval}"
     score = f"{table.title.removeprefix('Score: ')}, IQM {middle}{interval}, {spread} over {seeds}"
-    unfinished = result.failed or result.signal_number
-    return f"{head}{score}; steps to the target {steps} · {again if unfinished else ''}{where}"
+    again = "" if all(is_finished(runs, seed) for seed in runs.seeds()) else again
+    return f"{head}{score}; steps to the target {steps} · {_cut_evaluations(runs)}{again}{where}"
+
+
+def _cut_evaluations(runs: SeedRuns) -> str:
+    """Return the seeds whose final evaluation a signal has cut, with the command that makes one; or an empty text."""
+    from limelight.runs.folder import FINAL_EVAL_INTERRUPTED, SUMMARY, read_json
+
+    cut = [seed for seed in runs.seeds() if read_json(runs.run_dir(seed) / SUMMARY).get(FINAL_EVAL_INTERRUPTED)]
+    if not cut:
+        return ""
+    evaluate = f"limelight evaluate {shlex.quote(str(runs.run_dir(cut[0])))}"
+    named = f"seed{'s' if len(cut) > 1 else ''} {', '.join(map(str, cut))}"
+    return f"the final evaluation of {named} was cut (evaluate with: {evaluate}) · "

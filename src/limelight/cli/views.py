@@ -85,8 +85,10 @@ def list_runs(folder: str, as_json: bool) -> int:
     """Print the runs in a folder: a table as wide as the terminal, of any width where it is piped, or JSON."""
     from limelight.runs import listing
     from limelight.runs.folder import as_json as plain
+    from limelight.settings.values import require_short
     from limelight.viewing.run_table import run_table
 
+    require_short("text", folder)
     entries = listing.list_runs(Path(folder))
     if as_json:
         print(json.dumps(plain([entry.to_json() for entry in entries]), indent=2, ensure_ascii=False))

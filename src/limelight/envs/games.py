@@ -150,6 +150,8 @@ def refuse_kwargs(config: EnvConfig) -> None:
 
 def check_settings(config: EnvConfig, name: str, is_game: bool, backend: str) -> None:
     """Raise ConfigError for a setting of Atari games that this environment or backend would not use."""
+    if backend == "ale" and not is_game:
+        raise ConfigError(f"backend = ale: {name} is no Atari game; use backend auto")
     if not is_game:
         refuse_unused(config.atari, f"only Atari games use it, {name} is none; leave it out")
     if backend != "ale":

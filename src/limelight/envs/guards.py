@@ -41,6 +41,8 @@ MOST_IN_A_ROW = 10
 FIRST_DELAY = 0.1
 """Seconds before the second new copy in a row; each further one waits twice as long."""
 MOST_DELAY = 5.0
+_TOLD_AFTER = 5
+"""Failures in a row after which a note says so: the waits get long."""
 _LOG = logging.getLogger("limelight")
 T = TypeVar("T")
 
@@ -185,6 +187,8 @@ class EnvGuard:
                 raise own_fault(f"{error}; {last}") from error
             self.restarts += 1
             self.messages.append(self._message(error))
+            if self._in_a_row == _TOLD_AFTER:  # the messages come after the last of them
+                _LOG.warning("limelight: note: %s; tried again, up to %d times in a row", error, MOST_IN_A_ROW)
             close_env(self._whole, self.name)
             pause(self._in_a_row)
             try:
@@ -251,7 +255,7 @@ def pause(failures: int) -> None:
 def tried(config: EnvConfig, attempt: Callable[[], T]) -> T:
     """Return what ``attempt`` returns, which makes or resets a copy that no guard looks after.
 
-    With ``on_env_error = restart`` it is tried again, after a longer wait each time, where the environment's code fails.
+    With ``on_env_error = restart`` it is tried again where the environment's code fails, after growing waits.
     Raises: EnvError where that is not wanted, or too many tries have failed.
     """
     for failures in itertools.count(1):

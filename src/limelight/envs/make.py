@@ -104,7 +104,9 @@ def try_envs(config: EnvConfig, source: EnvSource) -> None:
     source = resolve_env(dataclasses.replace(config, num_envs=1), source)
     if config.backend == "sync":  # without looking at a copy first: this one shows as much
         guarded = _guarded(source)
-        envs: EnvBackend = SyncBackend([source.make_unguarded()], config.autoreset_mode, source.name, make_guard=guarded)
+        envs: EnvBackend = SyncBackend(
+            [source.make_unguarded()], config.autoreset_mode, source.name, make_guard=guarded
+        )
     else:
         envs = _build(source, explain_backend(source).backend)
     try:
@@ -238,8 +240,7 @@ def _guarded(source: EnvSource) -> MakeGuard | None:
 def _build_ale(source: EnvSource) -> EnvBackend:
     """Build ALE's own vector environment."""
     config = source.config
-    if source.game is None:
-        raise ConfigError(f"backend = ale: {source.name} is no Atari game; use backend auto")
+    assert source.game is not None
     return AtariBackend(source.game, config, config.num_envs, config.atari.env_threads or num_cores())
 
 

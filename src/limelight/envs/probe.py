@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from limelight.envs.faults import StepValueError, call_fault, end_flags, one_number, step_misfit
+from limelight.envs.faults import StepValueError, call_fault, end_flags, one_number, step_misfit, stops_the_run
 from limelight.envs.last_call import LAST_ACTIONS
 from limelight.envs.masks import random_action
 from limelight.errors import LimelightError
@@ -48,12 +48,16 @@ def probe(env: AnyEnv, name: str, max_steps: int, max_seconds: float) -> Probe:
     calls = ["reset()"]
     try:
         return _play(env, max_steps, max_seconds, calls)
-    except (LimelightError, KeyboardInterrupt):
+    except LimelightError:
         raise
     except StepValueError as error:
         raise step_misfit(name, "", 0, env.observation_space, error) from error
     except BaseException as error:
-        raise call_fault(name, calls[-1], error) from error
+        if stops_the_run(error):
+            raise
+        step = calls[::-1].index("reset()")
+        where = f" in step {step} of an episode of random play" if step else ""
+        raise call_fault(name, calls[-1], error, where) from error
 
 
 def _play(env: AnyEnv, max_steps: int, max_seconds: float, calls: list[str]) -> Probe:

@@ -29,7 +29,7 @@ from gymnasium.wrappers import TimeLimit
 from limelight.envs import games, minigrid
 from limelight.envs.atari import AtariGame
 from limelight.envs.episode_info import SumInfo, sum_keys
-from limelight.envs.faults import call_fault, close_env, what_happened
+from limelight.envs.faults import call_fault, close_env, stops_the_run, what_happened
 from limelight.envs.guards import tried
 from limelight.envs.masks import informs_mask, observes_mask
 from limelight.envs.packing import pack_env
@@ -280,9 +280,11 @@ class EnvSource:
             env = create(**kwargs)
         except (gym.error.Error, ImportError) as error:
             raise EnvError(_not_made(self.name, source, error)) from error
-        except (LimelightError, KeyboardInterrupt):
+        except LimelightError:
             raise
         except BaseException as error:
+            if stops_the_run(error):
+                raise
             took_them = self.inspection.spaces is not None  # a copy before
             may_refuse = Exception if self.config.on_env_error == "raise" else _OF_ARGUMENTS
             if not kwargs or took_them or not isinstance(error, may_refuse):

@@ -35,12 +35,12 @@ class Skips:
     def skip(self, error: NonFiniteError) -> None:
         """Leave out what ``error`` was raised in.
 
-        Raises: ``error``, if as many before it were left out as may be.
+        Raises: ``error``, if as many before it were left out as may be, with their number.
         """
         self.in_a_row += 1
         self._note()
         if self.in_a_row >= self.most:
-            raise error
+            raise error if self.most == 1 else too_many(error, self.most)
         if self.count == 0:
             self.messages.append(f"skipped, as on_nonfinite says: {error}")
         self.count += 1
@@ -73,6 +73,11 @@ class Skips:
             self.skip(error)
         else:
             self.succeed()
+
+
+def too_many(error: NonFiniteError, most: int) -> NonFiniteError:
+    """Return the error that ends a run after ``most`` in a row."""
+    return NonFiniteError(f"{error}; {most} in a row, the most that on_nonfinite leaves out")
 
 
 def make_skips(config: TrainConfig, note: Callable[[], None] = lambda: None) -> Skips:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from limelight.envs.base import Step
 from limelight.errors import ConfigError
 from limelight.runs.evaluation import EnvLike, Evaluation, counts, env_of, evaluation_envs, play
+from limelight.settings.values import require_short
 from limelight.spaces.describe import describe_space, space_difference
 from limelight.spaces.packed import Packed
 
@@ -114,9 +115,10 @@ def record_dataset(
 def _require_new(minari: Any, name: str) -> None:
     from minari.dataset.minari_dataset import parse_dataset_id
 
+    require_short("record_dataset", name)
     try:
         parse_dataset_id(name)
-    except ValueError:
+    except (ValueError, TypeError):  # the second one for a name without a version
         raise ConfigError(f"record_dataset = {name}: must be a name like cartpole/expert-v0 (Minari's form)") from None
     if name in minari.list_local_datasets():
         raise ConfigError(f"record_dataset = {name}: exists already; take another name, such as the next version")
@@ -211,6 +213,7 @@ def read_dataset(name: str, agent: Agent) -> list[Episode]:
 
 def _open(minari: Any, name: str) -> Any:
     """Open a dataset of Minari's folder (MINARI_DATASETS_PATH), or the one in the folder ``name``."""
+    require_short("init_from_dataset", name)
     folder = Path(name)
     inside = next((path for path in (folder, folder / "data") if (path / "metadata.json").is_file()), None)
     try:

@@ -379,12 +379,16 @@ def _step(
     envs: EnvBackend, policy: Policy, obs: NDArray[Any], episode_start: NDArray[np.float32], observer: Observer | None
 ) -> Step:
     """Act on normalised observations and step the environments; the observer, if any, sees both."""
-    if observer is None:
-        return envs.step(policy.to_env(policy.act(obs, episode_start)))
-    observer.before(obs, episode_start)
+    if observer is not None:
+        observer.before(obs, episode_start)
     actions = policy.to_env(policy.act(obs, episode_start))
-    step = envs.step(actions)
-    observer.after(actions, step)
+    try:
+        step = envs.step(actions)
+    except EnvError:
+        _note_restarts(envs)
+        raise
+    if observer is not None:
+        observer.after(actions, step)
     return step
 
 

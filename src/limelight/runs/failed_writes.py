@@ -10,6 +10,7 @@ from typing import final
 from limelight.typing import Metrics
 
 _LOG = logging.getLogger("limelight")
+_TRIES_AGAIN = "training goes on and tries again"
 
 
 @final
@@ -22,19 +23,21 @@ class FailedWrites:
         self._noted: set[str] = set()
 
     @contextmanager
-    def writing(self, what: str) -> Iterator[None]:
+    def writing(self, what: str, hint: str = _TRIES_AGAIN) -> Iterator[None]:
         """Note an OSError inside this context instead of raising it.
 
-        ``what``: is written; the words before `` at `` name its kind, of which the first failure is a line.
+        Args:
+            what: is written; the words before `` at `` name its kind, of which the first failure is a line.
+            hint: the end of that line.
         """
         try:
             yield
         except OSError as error:
-            self.fail(what, error)
+            self.fail(what, error, hint)
         else:
             self.succeed(what)
 
-    def fail(self, what: str, error: OSError) -> None:
+    def fail(self, what: str, error: OSError, hint: str = _TRIES_AGAIN) -> None:
         """Count a failure; log the first of its kind."""
         self.count += 1
         kind = what.partition(" at ")[0]
@@ -42,7 +45,7 @@ class FailedWrites:
         if kind not in self._noted:
             self._noted.add(kind)
             reason = error.strerror or type(error).__name__
-            _LOG.warning("limelight: note: %s: cannot be written (%s); training goes on and tries again", what, reason)
+            _LOG.warning("limelight: note: %s: cannot be written (%s); %s", what, reason, hint)
 
     def succeed(self, what: str) -> None:
         """Log that a kind is written again, if it failed before."""

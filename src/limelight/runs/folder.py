@@ -21,6 +21,7 @@ from limelight.errors import CheckpointError, ConfigError
 from limelight.files import read_regular, write_text
 from limelight.settings.io import save_yaml
 from limelight.settings.schema import TrainConfig
+from limelight.settings.values import require_short
 
 CONFIG, COMMAND, SYSTEM, SUMMARY = "config.yaml", "command.txt", "system.json", "summary.json"
 METRICS, MONITOR = "metrics.jsonl", "monitor.csv"
@@ -29,6 +30,8 @@ CRASH, CRASH_BEFORE = "crash.txt", "crash-before.txt"
 
 The first is empty while a run goes on, and absent after any other end.
 """
+FINAL_EVAL_INTERRUPTED = "final_eval_interrupted"
+"""The key of a summary, with the value true, where a signal has cut the final evaluation; absent elsewhere."""
 MOST_JSON, _MOST_LINES = 64 << 20, 4 << 30
 """Bytes of a file of JSON or text, and of one with a record per line, above which it is not read."""
 VIDEOS = "videos"
@@ -67,6 +70,7 @@ def as_folder(run_dir: Any) -> Path:
     if isinstance(run_dir, str | os.PathLike):
         if "\0" in os.fspath(run_dir):
             raise ConfigError(f"run_dir = {os.fspath(run_dir)!r}: holds a null character, which no path has")
+        require_short("run_dir", os.fspath(run_dir))
         return Path(run_dir)
     instead = "its folder, result.run_dir" if hasattr(run_dir, "run_dir") else "the path of a run's folder"
     raise ConfigError(f"run_dir: is a {type(run_dir).__name__}; pass {instead}")
@@ -102,10 +106,16 @@ def create_run_folder(config: TrainConfig, command: str) -> Path:
     Raises: ConfigError if the folder is not empty or cannot be made.
     """
     folder = new_folder(config, f"{config.algorithm.algo}-{config.seed}")
+    write_settings(folder, config, command)
+    return folder
+
+
+def write_settings(folder: Path, config: TrainConfig, command: str) -> None:
+    """Write ``config.yaml``, ``command.txt`` and ``system.json``; the folder is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     save_yaml(config, folder / CONFIG)
     write_text(folder / COMMAND, command + "\n")
     write_json(folder / SYSTEM, system_info())
-    return folder
 
 
 def read_command(folder: Path) -> str:

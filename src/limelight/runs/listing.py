@@ -21,6 +21,8 @@ from limelight.settings.io import load_yaml
 
 FINISHED = ("completed", "reached_return", "stopped")
 """Values of ``status`` in summary.json of a run that has come to its end."""
+ENDED = (*FINISHED, "interrupted", "failed")
+"""All values of ``status`` in summary.json."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class RunEntry:
     steps: int
     """Environment steps so far."""
     status: str
-    """finished, running, stopped, failed, crashed (C code ended the process), or damaged."""
+    """As :func:`status_of`, or damaged."""
     last_return: float | None
     """Mean return of the last 100 training episodes; None before the first has ended."""
     best_return: float | None
@@ -82,10 +84,7 @@ def _entry(path: Path, now: float) -> RunEntry:
 def _read_entry(path: Path, now: float, began: float) -> RunEntry:
     config, summary = load_yaml(path / CONFIG), read_json(path / SUMMARY)
     rows = _rows(path / METRICS)
-    with only_holder(path / CONFIG) as is_free:
-        status = _status(summary, is_free)
-    if status == "stopped" and crash_line(path / CRASH) is not None:
-        status = "crashed"
+    status = status_of(path, summary)
     evaluations = [value for row in rows if (value := row.get("eval/mean_reward")) is not None]
     best = summary.get("best_eval_return")
     return RunEntry(
@@ -100,22 +99,30 @@ def _read_entry(path: Path, now: float, began: float) -> RunEntry:
     )
 
 
-def status_in_words(folder: Path, summary: Mapping[str, Any]) -> str:
-    """Return how a run ended; for one without an end whether a process of this machine trains there."""
-    if "status" in summary:
-        return str(summary["status"]).replace("_", " ")
+def status_of(folder: Path, summary: Mapping[str, Any]) -> str:
+    """Return ``running``, the status of the summary, ``crashed`` (by C code), or ``broken_off`` without any of these.
+
+    A run that was killed leaves no summary; one on another machine cannot be told from it.
+    """
     with only_holder(folder / CONFIG) as is_free:
-        if is_free and (crash := crash_line(folder / CRASH)) is not None:
-            return f"{crash}; see {CRASH}"
-        return "killed (or running on another machine)" if is_free else "running"
+        if not is_free:
+            return "running"
+    if summary.get("status") in ENDED:
+        return str(summary["status"])
+    return "broken_off" if crash_line(folder / CRASH) is None else "crashed"
 
 
-def _status(summary: Mapping[str, Any], is_free: bool) -> str:
-    """Return the status of a run; a killed one has no summary of its end, and holds no lock."""
-    if not is_free:
-        return "running"
-    status = summary.get("status")
-    return "finished" if status in FINISHED else "failed" if status == "failed" else "stopped"
+def status_in_words(folder: Path, summary: Mapping[str, Any]) -> str:
+    """Return :func:`status_of` with what is known of it."""
+    status = status_of(folder, summary)
+    if status == "crashed":
+        return f"{crash_line(folder / CRASH)}; see {CRASH}"
+    return "broken off (killed, or running on another machine)" if status == "broken_off" else in_words(status)
+
+
+def in_words(status: str) -> str:
+    """Return a status as it is shown: ``reached return``."""
+    return status.replace("_", " ")
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

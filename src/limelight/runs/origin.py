@@ -18,7 +18,7 @@ from limelight.runs.folder import CONFIG, METRICS, MONITOR, read_json, read_line
 from limelight.settings.io import from_dict
 from limelight.settings.rules import validate
 from limelight.settings.schema import TrainConfig
-from limelight.settings.values import to_text
+from limelight.settings.values import require_short, to_text
 
 PARENT = "parent.json"
 """Run, checkpoint and step that a run was branched from, and the settings that changed."""
@@ -46,6 +46,7 @@ def read_origin(text: str) -> Origin:
     Raises: CheckpointError or ConfigError with a line on what there is instead.
     """
     run_dir, which = _parts(text)
+    require_short("from", run_dir)
     if not (run_dir / CONFIG).is_file():
         raise CheckpointError(
             f"from = {text}: {run_dir} is no folder of a run; give RUN, RUN:best, RUN:last or RUN:STEP"

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, final
+from typing import Annotated, Any, Literal, final
 
 import yaml
 
@@ -17,7 +17,7 @@ from limelight import __version__
 from limelight.errors import CheckpointError, ConfigError, did_you_mean
 from limelight.files import read_regular, write_text
 from limelight.settings.schema import TrainConfig
-from limelight.settings.values import Choices, Range, Search, coerce
+from limelight.settings.values import Choices, Range, Search, coerce, options
 
 _MOST_BYTES, _MOST_ALIASES, _DEEPEST = 256 << 10, 20, 50
 """Bytes of a file of settings, YAML aliases in it, and levels, above which it is refused: bounds on time and memory."""
@@ -184,13 +184,20 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 def from_dict(data: dict[str, Any]) -> TrainConfig:
     """Return the TrainConfig of nested plain data; the inverse of :func:`to_dict`.
 
-    Raises: ConfigError on unknown names or wrong types, which a newer version may have written.
+    Raises: ConfigError on wrong types, and on unknown names or choices, which a newer version may have written.
     """
-    try:
-        return with_settings(TrainConfig(), dict(_flatten(data)))
-    except ConfigError as error:
-        newer = f"perhaps a newer version of limelight saved it (this is {__version__})"
-        raise ConfigError(f"{error}; {newer}") from None
+    settings = dict(_flatten(data))
+    for name, value in settings.items():
+        annotation = all_settings()[name].annotation
+        if isinstance(value, str) and any(typing.get_origin(kind) is Literal for kind in options(annotation)):
+            try:
+                coerce(name, value, annotation)
+            except ConfigError as error:
+                raise ConfigError(f"{error}; {_NEWER}") from None
+    return with_settings(TrainConfig(), settings)
+
+
+_NEWER = f"perhaps a newer version of limelight saved it (this is {__version__})"
 
 
 def _flatten(data: dict[Any, Any], section: str = "") -> Iterator[tuple[str, Any]]:
@@ -204,7 +211,7 @@ def _flatten(data: dict[Any, Any], section: str = "") -> Iterator[tuple[str, Any
                 raise ConfigError(f"{path} = {value!r}: must be a mapping of settings")
             yield from _flatten(value, path)
         elif setting is None or not setting.is_under(section):
-            raise ConfigError(f"{path}: no such setting{did_you_mean(str(key), all_settings())}")
+            raise ConfigError(f"{path}: no such setting{did_you_mean(str(key), all_settings())}; {_NEWER}")
         else:
             yield key, value
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import math
 import os
+import shlex
 import types
 import typing
 from collections.abc import Sequence
@@ -22,6 +25,12 @@ _WORDS: dict[Any, str] = {
     Path: "a path",
     type(None): "none",
 }
+
+
+_LONGEST_NAME = 255
+"""Bytes of the name of a file or folder, on all usual file systems."""
+_INSIDE = "checkpoints/.step_000000000000.tmp/" + 64 * "-"
+"""About as long as the names of files in the folder of a run."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,10 @@ class Choices:
     values: tuple[Any, ...]
     only: str = ""
     """As for :class:`Search`."""
+
+
+NOT_FINITE = {".nan": math.nan, ".inf": math.inf, "-.inf": -math.inf}
+"""YAML's words for the numbers that are not finite; without the dot they are texts, where a text is possible."""
 
 
 def options(annotation: Any) -> tuple[Any, ...]:
@@ -159,6 +172,28 @@ def require_list(name: str, value: Any) -> None:
         raise ConfigError(f"{name} = {shown(value)}: must be a list")
 
 
+def require_short(name: str, path: str | Path) -> None:
+    """Refuse a path that no file could have, given as the argument ``name``.
+
+    Raises: ConfigError.
+    """
+    text = os.fspath(path)
+    longest = max((len(part.encode("utf-8", "surrogatepass")) for part in Path(text).parts), default=0)
+    reason = f"a name in it has {longest} bytes; at most {_LONGEST_NAME} are possible"
+    if longest <= _LONGEST_NAME:
+        try:
+            os.lstat(os.path.join(text, _INSIDE))
+        except ValueError:  # a null character, which has a message of its own
+            return
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                return
+            reason = f"with the files in it, it is longer than the system allows ({len(text):,} characters)"
+        else:
+            return
+    raise ConfigError(f"{name} = {text if len(text) <= 200 else f'{text[:100]} …'}: too long for a path: {reason}")
+
+
 def shown(value: Any) -> str:
     """Return a refused value for a message, on one line and not endless: arrays and long numbers are."""
     try:
@@ -187,12 +222,21 @@ def parse_words(name: str, words: Sequence[str], annotation: Any) -> Any:
     else:
         value = _scalar(" ".join(words), annotation)
     try:
-        if not is_mapping or len(words) % 2 == 0:
+        if not is_mapping or (len(words) % 2 == 0 and not any("=" in key for key in words[::2])):
             return coerce(name, value, annotation)
     except ConfigError:
         pass
-    must = "KEY VALUE pairs" if is_mapping else describe_type(annotation)
+    must = f"KEY VALUE pairs{_as_pairs(name, words)}" if is_mapping else describe_type(annotation)
     raise ConfigError(f"{name} = {' '.join(words)}: must be {must}")
+
+
+def _as_pairs(name: str, words: Sequence[str]) -> str:
+    """Return how words such as ``how=raise`` are written as pairs; an empty text for any other."""
+    pairs = [word.partition("=") for word in words]
+    if not pairs or not all(key and equals for key, equals, _ in pairs):
+        return ""
+    flag = "--" + name.replace("_", "-")
+    return f"; give: {flag} {' '.join(f'{shlex.quote(key)} {shlex.quote(value)}' for key, _, value in pairs)}"
 
 
 def _scalar(word: str, annotation: Any) -> Any:
@@ -205,10 +249,15 @@ def _scalar(word: str, annotation: Any) -> Any:
     if list[Any] in kinds and word[:1] in ("[", "{"):
         with contextlib.suppress(ValueError):
             return json.loads(word)
+    if float in kinds and word.lower() in NOT_FINITE:
+        return NOT_FINITE[word.lower()]
     for kind in (int, float):
         if int in kinds or float in kinds:
             with contextlib.suppress(ValueError):
-                return kind(word)
+                number = kind(word)
+                if str in kinds and not math.isfinite(number):
+                    return word  # nan and inf are texts, as in YAML
+                return number
     return word
 
 
@@ -218,6 +267,8 @@ def to_text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     if isinstance(value, dict):
         return " ".join(f"{key} {to_text(element)}" for key, element in value.items())
     return " ".join(map(to_text, value)) if isinstance(value, tuple | list) else str(value)

@@ -12,6 +12,7 @@ import numpy as np
 
 from limelight.envs.base import EnvBackend
 from limelight.envs.source import resolve_env
+from limelight.errors import EnvError
 from limelight.runs.agent import Agent
 from limelight.runs.evaluation import Evaluation, Limits, make_eval_envs, max_steps, play
 from limelight.seeds import Stream, derive_seed
@@ -117,7 +118,11 @@ class Evaluator:
         rng = None if deterministic else np.random.default_rng(seed)
         name, started = self.config.env.env_id, time.monotonic()
         limits = self._limits(started)
-        evaluation = play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=name, limits=limits)
+        try:
+            evaluation = play(envs, agent.policy(rng), agent.normalize, episodes, seed, name=name, limits=limits)
+        except EnvError as error:
+            error.args = (f"in an evaluation: {error}",)
+            raise
         self._seconds += time.monotonic() - started
         if evaluation.cut and max(evaluation.lengths) < limits.max_steps:
             self._cut_after = max(evaluation.lengths)

@@ -23,9 +23,8 @@ from limelight.runners.processes.portable import stop_signals
 from limelight.runners.time_shares import RowClock
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import checkpoints, has_state, save_checkpoint
-from limelight.runs.folder import CONFIG
+from limelight.runs.folder import CONFIG, read_command, write_settings
 from limelight.seeds import Stream, derive_seed
-from limelight.settings.io import save_yaml
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.exploration import has_action_mask
 from limelight.training.callbacks import Callbacks, Run
@@ -110,6 +109,7 @@ class TrainingLoop:
         evaluator.writing = self.disk.writing
         self.logger = logger
         self.notes = notes or logger
+        self.command = read_command(run_dir)
         self.callbacks = callbacks or Callbacks()
         self.callbacks.run = Run(self)
         self.orders = OrderHistory()
@@ -133,8 +133,7 @@ class TrainingLoop:
         self.logger.tick(self.runner.num_steps, self.seconds)
         try:
             self.callbacks.notify("on_start")
-            if not checkpoints(self.run_dir):  # a run that is killed before the next one can be resumed as well
-                self.save_checkpoint()
+            save_first(self)
             try:
                 status = "stopped" if self.callbacks.stopped else self._run(interrupt)
             except InterruptedRun:
@@ -312,11 +311,16 @@ def save(loop: TrainingLoop, error: BaseException | None = None) -> Path | None:
     return None
 
 
+def save_first(loop: TrainingLoop) -> None:
+    """Save a checkpoint before the first step, so that a run that is killed before the next one can be resumed."""
+    if not checkpoints(loop.run_dir):
+        save(loop)
+
+
 def keep_resumable(loop: TrainingLoop) -> None:
-    """Write config.yaml again where the folder of the run was removed, so that the run can be resumed."""
+    """Write config.yaml and the like again where the folder of the run was removed, so that it can be resumed."""
     if not (loop.run_dir / CONFIG).exists():
-        loop.run_dir.mkdir(parents=True, exist_ok=True)
-        save_yaml(loop.config, loop.run_dir / CONFIG)
+        write_settings(loop.run_dir, loop.config, loop.command)
         loop.note_once(f"{loop.run_dir} was removed; what comes from here on is written there again")
 
 

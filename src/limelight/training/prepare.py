@@ -45,9 +45,9 @@ def prepare(
     Raises: ConfigError or EnvError for settings or an environment that cannot work here.
     """
     validate(config)
-    if config.device == "cuda" and not torch.cuda.is_available():
-        if not is_resumed:
-            raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
+    if not is_resumed:
+        require_device(config.device)
+    elif config.device == "cuda" and not torch.cuda.is_available():
         notify("device cpu: PyTorch sees no CUDA device here, where the run had cuda; it goes on, rounding otherwise")
         config = dataclasses.replace(config, device="cpu")
     # Workers and backend
@@ -77,6 +77,15 @@ def prepare(
             notify(note)
     model = dataclasses.replace(config.model, precision=precision)
     return dataclasses.replace(config, device=device, env=env, eval=evaluation, model=model, workers=workers)
+
+
+def require_device(device: str | None) -> None:
+    """Refuse a device that a user has asked for, where it is not there.
+
+    Raises: ConfigError.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = cuda: PyTorch sees no CUDA device here; use device cpu or auto")
 
 
 def _prepare_workers(config: TrainConfig) -> WorkersConfig:

@@ -50,9 +50,14 @@ class Rollback:
         loop, runner = self.loop, self.loop.runner
         found = newest_finite(loop.run_dir)
         times = 1 + (self._origin[1] if found is not None and found[0] == self._origin[0] else 0)
-        if found is None or times > MAX_ROLLBACKS:
-            raise error
+        if found is None:
+            raise NonFiniteError(f"{error}; there is no checkpoint with finite parameters to go back to") from error
         folder, state = found
+        if times > MAX_ROLLBACKS:
+            raise NonFiniteError(
+                f"{error}; the run went back to {folder.name} {MAX_ROLLBACKS} times, the most with on_nonfinite = "
+                "rollback; --on-nonfinite skip leaves such an update out"
+            ) from error
         loop.report_episodes()
         now, saved = runner.get_state(), state["training"]["runner"]
         actor = {**saved["actor"], "policy": now["actor"]["policy"], "envs": None}

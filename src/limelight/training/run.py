@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from limelight.envs.crashes import crash_line, crashes_into
 from limelight.envs.make import try_envs
 from limelight.envs.source import EnvSource, qualified_name, resolve_env
 from limelight.envs.stalls import watched
-from limelight.errors import ConfigError, EnvError, WorkerError
+from limelight.errors import ConfigError, EnvError, LimelightError, NonFiniteError
 from limelight.files import remove_debris
 from limelight.runners.actor_learner import make_actor_learner, make_learner, reward_statistics
 from limelight.runners.base import Runner, budget_of
@@ -35,6 +35,7 @@ from limelight.runs.folder import (
     CONFIG,
     CRASH,
     CRASH_BEFORE,
+    FINAL_EVAL_INTERRUPTED,
     METRICS,
     MONITOR,
     SUMMARY,
@@ -57,7 +58,7 @@ from limelight.training.cloning import Dataset, clone
 from limelight.training.evaluator import Evaluator
 from limelight.training.init_agent import Donor, begin_with, read_donor, require_some
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals
-from limelight.training.prepare import explain_run, prepare
+from limelight.training.prepare import explain_run, prepare, require_device
 from limelight.training.presets import resolve_config
 from limelight.training.resuming import read_checkpoint, require_budget, require_own, restore, step_of
 from limelight.typing import EnvFactory
@@ -83,7 +84,7 @@ class RunResult:
     report: Path | None
     """``report.html``, if it was drawn."""
     signal_number: int | None = None
-    """The signal that interrupted the run."""
+    """The signal that interrupted the run, or that came after its end, in the final evaluation or the report."""
     env_factory: EnvFactory | None = field(default=None, repr=False)
     """Makes the environment, where it was given as a Python object."""
     saved: bool = True
@@ -163,6 +164,7 @@ def resume(
     Raises: LimelightError, naming the file of a damaged checkpoint.
     """
     folder, quiet = as_folder(run_dir), coerce("quiet", quiet, bool)
+    require_device(settings.get("device"))
     config = for_resume(load_valid(folder / CONFIG), settings, folder)
     return run(
         config, factory=env, resume_from=folder, fallback=fallback, quiet=quiet, loggers=loggers, callbacks=callbacks
@@ -189,6 +191,7 @@ def branch(
     Raises: LimelightError where the checkpoint does not fit the settings.
     """
     origin, quiet = read_origin(str(as_folder(parent))), coerce("quiet", quiet, bool)
+    require_device(settings.get("device"))
     config = branched(origin, settings)
     return run(config, factory=env, begin=origin, quiet=quiet, loggers=loggers, callbacks=callbacks)
 
@@ -216,7 +219,7 @@ def run(
         loggers, callbacks: further ones, after those that the settings name.
         command: the command line, for ``command.txt``.
     Raises: LimelightError before anything is written if the run cannot work. Once it has started, errors of the
-        environment and WorkerError (with ``run_dir``) are raised after a checkpoint and ``summary.json`` were written.
+        environment and WorkerError are raised, with ``run_dir``, after a checkpoint and ``summary.json`` were written.
     """
     with watched(config.env.step_timeout):
         return _run(config, factory, resume_from, begin, fallback, quiet, loggers, callbacks, command)
@@ -360,15 +363,21 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
         if status != "interrupted":
             with suppress(InterruptedRun):
                 final = final_evaluation(loop, quiet)
+    except KeyboardInterrupt:  # a second signal
+        status = "interrupted" if status == "failed" else status
+        raise
     except Exception as error:
+        status = "failed"
         failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        if isinstance(error, WorkerError):
+        if isinstance(error, LimelightError) and not isinstance(error, NonFiniteError):  # which names another command
             error.run_dir = loop.run_dir
         raise
     finally:
         summary = summarize(loop, status, final)
+        if status not in ("failed", "interrupted") and final is None:
+            summary |= {FINAL_EVAL_INTERRUPTED: True} if loop.config.eval.final_episodes else {}
         summary |= failure or {}
-        with loop.disk.writing(SUMMARY):
+        with loop.disk.writing(SUMMARY, "the last line of the run has the results"):
             write_json(loop.run_dir / SUMMARY, summary)
     return status, summary
 
@@ -376,11 +385,12 @@ def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -
 def _result(
     loop: TrainingLoop, status: str, summary: dict[str, Any], interrupt: Interrupt, factory: EnvFactory | None
 ) -> RunResult:
-    """Draw the report, unless the disk refuses it, and return the result."""
+    """Draw the report, unless the disk refuses it, and return the result; a first signal meanwhile ends nothing."""
     report = None
-    with loop.disk.writing("report.html"):
+    late = catch_signals() if interrupt.signal_number is None else nullcontext(interrupt)
+    with late as interrupt, loop.disk.writing("report.html", f"limelight report {loop.run_dir} draws it"):
         report = draw_report(loop.run_dir)
-    saved = not loop.disk.is_failing("checkpoint")
+    saved = not (loop.disk.is_failing("checkpoint") or loop.disk.is_failing(SUMMARY))
     return RunResult(loop.run_dir, status, summary, report, interrupt.signal_number, factory, saved)
 
 

@@ -134,12 +134,13 @@ def run_seeds(runs: SeedRuns, quiet: bool) -> SeedsResult:
             statuses = run_commands(commands, runs.parallel, env, poll)
         finally:
             display.close()
+        report = _draw(runs)
     failed = {
         seed: last_line(runs.log(seed))
         for seed, status in zip(open_seeds, statuses, strict=True)
         if status and interrupt.signal_number is None
     }
-    return SeedsResult(runs, failed, _draw(runs), interrupt.signal_number)
+    return SeedsResult(runs, failed, report, interrupt.signal_number)
 
 
 def variables(parallel: int) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from limelight.errors import ConfigError
 from limelight.files import write_text
+from limelight.runs.listing import status_of
 from limelight.runs.reader import RunData
 from limelight.runs.statistics import (
     bootstrap_interval,
@@ -171,7 +172,7 @@ def _scores_csv(groups: Sequence[Group], measure: Score, score: float | None) ->
     """Return a line per run."""
 
     def row(group: Group, run: RunData) -> list[str | float | None]:
-        status = str(run.summary.get("status", "unfinished"))
+        status = status_of(run.folder, run.summary)
         return [group.name, str(run.folder), run.config.seed, status, measure.of(run), steps_to(run, score)]
 
     rows = [row(group, run) for group in groups for run in group.runs]

@@ -205,7 +205,7 @@ def curves_of(group: Group, noun: str) -> Curves:
     """Return the curves of a group's runs over common steps, linear between measurements.
 
     They begin where all runs have begun, and end with the first run that has not reached its target; a run that
-    stopped at its target stays at its last value.
+    ended at its target stays at its last value.
 
     Args:
         group: the runs.

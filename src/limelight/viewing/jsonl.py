@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limelight.runs.folder import finite_or_none
-from limelight.runs.line_file import LineFile
+from limelight.runs.line_file import open_line_file
 
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
@@ -29,13 +29,13 @@ class JsonlLogger:
             except (ValueError, KeyError, TypeError):  # damaged lines are dropped too
                 return False
 
-        self._file = LineFile(path, None if resume_step is None else keep)
+        self._file = open_line_file(path, None if resume_step is None else keep)
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Write a row."""
         row: dict[str, float | None] = {"step": int(step), "seconds": round(float(seconds), 6)}
         row |= {name: _as_json(value) for name, value in metrics.items()}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.write(f"{json.dumps(row, allow_nan=False)}\n".encode())
 
     def episodes(self, step: int, seconds: float, episodes: Sequence[Episode]) -> None:
         """Ignore episodes; monitor.csv has them."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from limelight.envs.faults import what_happened
@@ -68,6 +70,7 @@ class Loggers:
         self.failed_writes = failed_writes or FailedWrites()
         self._with_tick = tuple(logger for logger in loggers if hasattr(logger, "tick"))
         self._noted: set[int] = set()
+        self._refused: dict[tuple[int, str], str] = {}  # logger and method → the file that could not be written
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
         """Pass on a row of metrics."""
@@ -98,12 +101,17 @@ class Loggers:
                 getattr(logger, method)(*args)
             except Exception as error:
                 self._note(logger, method, error)
+            else:
+                if self._refused and (file := self._refused.pop((id(logger), method), None)):
+                    self.failed_writes.succeed(file)
 
     def _note(self, logger: Logger, method: str, error: Exception) -> None:
         """Log the first failure of a logger; an error of the library's own is raised."""
         kind = type(logger)
         if isinstance(error, OSError):
-            self.failed_writes.fail(kind.__name__, error)
+            file = kind.__name__ if error.filename is None else Path(os.fsdecode(error.filename)).name
+            self._refused[id(logger), method] = file
+            self.failed_writes.fail(file, error)
         elif kind.__module__.startswith("limelight."):
             raise error
         elif id(logger) not in self._noted:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from limelight.errors import CheckpointError
 from limelight.files import write_text
 from limelight.runs.folder import MONITOR_COLUMNS, read_lines
-from limelight.runs.line_file import LineFile
+from limelight.runs.line_file import open_line_file
 
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
@@ -52,7 +52,7 @@ class MonitorCsvLogger:
         """Keys of the columns after the fixed ones."""
         self._header = json.dumps({"t_start": time.time() if start_time is None else start_time, "env_id": env_id})
         self._keys = list(info_keys)
-        self._file = LineFile(path, None if resume_step is None else keep, self._head)
+        self._file = open_line_file(path, None if resume_step is None else keep, self._head)
         if not self._file.is_new:
             try:
                 with path.open(encoding="utf-8", newline="") as file:
@@ -72,19 +72,19 @@ class MonitorCsvLogger:
         if self._keys:
             own = ("".join(f",{_cell(e.info.numbers.get(key))}" for key in self._keys) for e in episodes)
             lines = [line + cells for line, cells in zip(lines, own, strict=True)]
-        self._file.write("".join(f"{line}\n" for line in lines))
+        self._file.write("".join(f"{line}\n" for line in lines).encode())
 
     def _head(self) -> str:
         return f"#{self._header}\n{_line([*MONITOR_COLUMNS, *self._keys])}"
 
     def _add_columns(self, keys: list[str]) -> None:
         """Add columns that are empty so far; a reader sees the old file or the new one, whole."""
-        self._file.close()
-        self._keys += keys
+        self._file.flush()
         head, _, *lines = read_lines(self._path) or [f"#{self._header}\n", ""]
         empty = "," * len(keys)
         lines = [f"{line.rstrip()}{empty}\n" for line in lines]
-        write_text(self._path, "".join([head, _line([*MONITOR_COLUMNS, *self._keys]), *lines]))
+        write_text(self._path, "".join([head, _line([*MONITOR_COLUMNS, *self._keys, *keys]), *lines]))
+        self._keys += keys
         self._file.reopen()
 
     def log(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:

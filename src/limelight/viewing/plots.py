@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +20,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -62,16 +64,29 @@ _STYLE: dict[Any, Any] = {
     "grid.alpha": 0.12,
     "grid.linewidth": 0.8,
     "lines.solid_capstyle": "round",
-    "font.family": "DejaVu Sans",
     "svg.fonttype": "none",
     "svg.hashsalt": "limelight",
 }
 
 
+_FALLBACKS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "PingFang SC",
+    "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback",
+    "Malgun Gothic", "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Sans", "Noto Sans Arabic", "Noto Sans Hebrew",
+    "Noto Sans Devanagari", "Noto Sans Thai",
+)  # fmt: skip
+"""Fonts for letters that DejaVu Sans has not, as in the name of a folder: those that are installed."""
+_GLYPHS = r"Glyph \d+ .*missing from|Matplotlib currently does not support \w+ natively"
+"""What Matplotlib warns of where no font has a letter; it draws a box for it."""
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Apply the report's style, for making a figure and for saving it."""
-    with mpl.rc_context(_STYLE):
+    installed = {font.name for font in fontManager.ttflist}
+    families = ["DejaVu Sans", *(name for name in _FALLBACKS if name in installed)]
+    with mpl.rc_context({**_STYLE, "font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _GLYPHS, UserWarning)
         yield
 
 

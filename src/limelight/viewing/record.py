@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from limelight.envs.faults import close_env, stops_the_run
+from limelight.envs.faults import close_env, env_code, stops_the_run, what_happened
 from limelight.envs.gymnasium_backend import SyncBackend
 from limelight.envs.source import EnvSource, resolve_env
 from limelight.errors import ConfigError, EnvError
@@ -147,7 +147,8 @@ def check_video(config: EnvConfig, factory: EnvFactory | None, setting: str) -> 
     with _prefix_errors(setting):
         ffmpeg()
         with _rendered(config, factory) as rendered:
-            rendered.env.reset(seed=0)
+            with env_code(rendered.name, "reset()"):
+                rendered.env.reset(seed=0)
             rendered.frame([])
 
 
@@ -185,7 +186,7 @@ class _RenderedEnv:
             if stops_the_run(error):
                 raise
             hint = "; MuJoCo needs OpenGL, which MUJOCO_GL selects" if "mujoco" in sys.modules else ""
-            raise EnvError(f"{self.name} cannot render here ({_one_line(error)}){hint}") from error
+            raise EnvError(f"{self.name} cannot render here: render() {what_happened(error)}{hint}") from error
         return to_frame(image, caption, self._pixel)
 
     def play(

@@ -16,7 +16,7 @@ from limelight.errors import ConfigError
 from limelight.files import write_text
 from limelight.printable import one_line
 from limelight.runs.checkpoint import NUMBERS, fitting
-from limelight.runs.folder import VideoInfo
+from limelight.runs.folder import FINAL_EVAL_INTERRUPTED, VideoInfo
 from limelight.runs.listing import status_in_words
 from limelight.runs.origin import describe_parent
 from limelight.runs.reader import RunData, read_run
@@ -41,6 +41,7 @@ _RESULTS = {
     "steps_per_second": "steps per second",
     "best_eval_return": "best evaluation",
     "final_eval_return": "final evaluation of the best agent",
+    FINAL_EVAL_INTERRUPTED: "final evaluation cut by a signal",
     "final_eval_std": "standard deviation of the final evaluation",
     "final_eval_episodes": "episodes of the final evaluation",
     "final_eval_cut": "episodes of it that were cut",

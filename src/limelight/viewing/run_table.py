@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from limelight.printable import one_line
-from limelight.runs.listing import RunEntry
+from limelight.runs.listing import RunEntry, in_words
 
 _HEADER = ("env", "algo", "steps", "status", "last", "best", "age", "run")
 _WIDEST_ENV = 18
@@ -26,7 +26,7 @@ def _cells(entry: RunEntry) -> tuple[str, ...]:
     env = one_line(entry.env)
     env = env if len(env) <= _WIDEST_ENV else f"{env[: _WIDEST_ENV - 1]}…"
     numbers = (_short(entry.last_return), _short(entry.best_return))
-    return (env, entry.algo, _count(entry.steps), entry.status, *numbers, duration(entry.age))
+    return (env, entry.algo, _count(entry.steps), in_words(entry.status), *numbers, duration(entry.age))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], path: str) -> str:

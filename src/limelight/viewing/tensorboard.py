@@ -6,15 +6,16 @@ installed, take seconds to load, and write from a thread.
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
+
+from limelight.runs.line_file import WholeFile
 
 if TYPE_CHECKING:
     from limelight.algo.episodes import Episode
@@ -46,10 +47,10 @@ class TensorBoardLogger:
         self._event = event_pb2.Event
         self._summary = summary_pb2.Summary
         folder.mkdir(parents=True, exist_ok=True)
+        self._written = io.BytesIO()
+        self._records = RecordWriter(self._written)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("xb", buffering=0)
-        self._records = RecordWriter(_WholeRecords(self._file))
-        self._write(file_version="brain.Event:2")
+        self._file = WholeFile(folder / name, lambda: self._record(file_version="brain.Event:2"))
         if resume_step is not None:
             session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(step=resume_step + 1, session_log=session)
@@ -75,26 +76,11 @@ class TensorBoardLogger:
         self._file.close()
 
     def _write(self, **fields: object) -> None:
+        self._file.write(self._record(**fields))
+
+    def _record(self, **fields: object) -> bytes:
+        """Return an event as it is in the file: a reader stops at half a one, whatever follows."""
+        self._written.seek(0)
+        self._written.truncate()
         self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
-
-
-@final
-class _WholeRecords:
-    """Writes each record whole or not at all: a reader stops at half a one, whatever follows."""
-
-    def __init__(self, file: FileIO) -> None:
-        self._file = file
-
-    def write(self, record: bytes) -> None:
-        """Write one record.
-
-        Raises: OSError; nothing of it is in the file then.
-        """
-        begin = self._file.tell()
-        try:
-            if self._file.write(record) != len(record):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            self._file.seek(begin)
-            self._file.truncate()
-            raise
+        return self._written.getvalue()

@@ -296,7 +296,7 @@ def test_a_run_without_any_row_is_not_explained_away(tmp_path: Path) -> None:
     folder.mkdir()
     save_yaml(TrainConfig(), folder / "config.yaml")
     assert explain(read_run(folder)) == [
-        "CartPole-v1 · a2c: killed (or running on another machine) at step 0 of 200,000; nothing found"
+        "CartPole-v1 · a2c: broken off (killed, or running on another machine) at step 0 of 200,000; nothing found"
     ]
     with only_process(folder):
         assert explain(read_run(folder)) == ["CartPole-v1 · a2c: running at step 0 of 200,000; nothing found"]

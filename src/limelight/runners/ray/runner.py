@@ -19,6 +19,7 @@ from limelight.envs.attributes import Order
 from limelight.errors import ConfigError, NonFiniteError
 from limelight.runners.actor_learner import running_statistics
 from limelight.runners.base import ENV_STATE_NOT_RESTORED, NOT_REPRODUCIBLE, budget_of, stamp_episodes
+from limelight.runners.nonfinite import too_many
 from limelight.runners.ray.pool import START_TIMEOUT, WorkerPool
 from limelight.runners.ray.updates import AsynchronousSchedule, MeanGradient, Schedule, SynchronousSchedule
 from limelight.runners.ray.worker import ParameterSnapshot, StatisticsUpdate, WorkerResult
@@ -154,13 +155,13 @@ class RayRunner:
         progress = self.budget.progress(self.num_steps, self.num_episodes)
         try:
             metrics = self.mean_gradient.update(batch, progress, with_metrics)
-        except NonFiniteError:
+        except NonFiniteError as error:
             self.version += self.learner.num_updates > before  # some have been made
             self.counters[workers, Counter.SKIPPED] += 1
             self._consecutive_skips += 1
             most = 1 if self.config.optim.on_nonfinite == "raise" else self.schedule.max_consecutive_skips
             if self._consecutive_skips >= most:
-                raise
+                raise (error if most == 1 else too_many(error, most)) from error.__cause__
             return
         self.version += 1
         self.counters[workers, Counter.UPDATES] += self.learner.num_updates - before

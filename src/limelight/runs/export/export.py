@@ -22,7 +22,7 @@ from limelight.runs.export.parity import LARGEST_DIFFERENCE, Parity, Run, compar
 from limelight.runs.export.ports import Arrays, Ports, ports_of
 from limelight.runs.export.recording import record
 from limelight.runs.folder import SUMMARY, as_json, read_json
-from limelight.settings.values import Range, coerce, shown
+from limelight.settings.values import Range, coerce, require_short, shown
 from limelight.spaces.describe import space_to_json
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def _checked_path(path: Any) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise ConfigError(f"path = {path!r}: must be the name of a file, such as agent.onnx")
+    require_short("path", os.fspath(path))
     target = Path(path)
     if target.is_dir():
         raise ConfigError(f"path = {target}: is a folder; name a file in it, such as {target / 'agent.onnx'}")
