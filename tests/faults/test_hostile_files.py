@@ -253,6 +253,14 @@ def test_a_small_file_names_no_file_of_an_array_many_times(key: str, tmp_path: P
         limelight.load(run)
 
 
+def test_nested_settings_take_no_longer_than_flat_ones(tmp_path: Path) -> None:
+    run, nested = copy_of_run(tmp_path), [0] * 100_000
+    for _ in range(60):
+        nested = [{"a": nested}]  # type: ignore[list-item]
+    rewrite(run / "best", lambda content: content["state"]["config"]["env"].update(env_kwargs={"x": nested}))
+    assert limelight.load(run).config.env.env_kwargs["x"] == nested
+
+
 @pytest.mark.parametrize("encoder", ["os:abort", "builtins:exec", "webbrowser:open", "antigravity:x"])
 def test_a_network_by_name_is_not_one_of_python(encoder: str, tmp_path: Path) -> None:
     run = copy_of_run(tmp_path)
