@@ -174,6 +174,9 @@ def grow(place: str) -> Callable[[dict[str, Any]], Any]:
         elif place == "wide":
             state["config"]["model"]["hidden_sizes"] = [2_000]
             state["observation_space"].update(shape=[40_000], low=0.0, high=1.0)
+        elif place == "slow":  # its initial weights are drawn unit by unit
+            state["config"]["model"].update(sparse_init=0.5, orthogonal_init=False)
+            state["action_space"]["n"] = 200_000
         elif place == "long":
             state["observation_space"].update(dtype="S1000000000")
         elif place == "negative":
@@ -195,6 +198,7 @@ def grow(place: str) -> Callable[[dict[str, Any]], Any]:
         ("hidden", "hidden layers of .* weights in a network of 35 "),
         ("many", r"hidden_sizes = \[1, 1, .*: must be one or more widths, at most 100"),
         ("wide", "a network of 80,008,003 weights for 35 saved parameters"),
+        ("slow", "a network of 1,000,025 weights for 35 saved parameters"),
         ("long", r"dtype = \|S1000000000: must be one of numbers"),
         ("negative", "observation_space of 600,000,00. numbers for a network of 35 "),
         ("box", "observation_space of 9,000,000 numbers for a network of 35 "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import torch
@@ -60,9 +61,10 @@ def _require_count(state: State, count: int) -> None:
     """
     spaces = space_from_json(state["observation_space"]), space_from_json(state["action_space"])
     config = from_dict(state["config"])
+    plain = dataclasses.replace(config.model, sparse_init=0.0, orthogonal_init=False)  # initial weights take time
     try:
         with torch.device("meta"):
-            model = make_model(*spaces, config.model, config.seed)
+            model = make_model(*spaces, plain, config.seed)
     except Exception:  # a class of the user's own may need real numbers
         if is_builtin(config.model.encoder):
             raise
