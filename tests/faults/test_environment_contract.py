@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import operator
+import shutil
 import signal
 import sys
 import threading
@@ -46,7 +47,9 @@ from limelight.cli.env_check.check import check_env
 from limelight.envs.make import explain_backend, num_cores
 from limelight.envs.source import resolve_env
 from limelight.errors import ConfigError, EnvError, NonFiniteError
+from limelight.runs.cleaning import clean
 from limelight.runs.folder import only_process
+from limelight.runs.listing import list_runs
 from limelight.settings.schema import EnvConfig
 from limelight.viewing.record import record
 
@@ -251,6 +254,37 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
     with only_process(tmp_path / "r"), pytest.raises(ConfigError, match=expected):
         limelight.resume(tmp_path / "r", total_timesteps=200, quiet=True)
     assert limelight.resume(tmp_path / "r", total_timesteps=200, quiet=True).status == "completed"
+
+
+class TriesTwice:
+    """Resumes, cleans and lists a run from a callback of the same run."""
+
+    def __init__(self, folder: Path, deletes: bool = False) -> None:
+        self.folder, self.deletes, self.refusals = folder, deletes, list[str]()
+
+    def on_rollout(self, run: Any) -> bool:
+        if self.deletes and run.step > 250:
+            self.deletes = False
+            shutil.rmtree(self.folder)
+        elif not self.deletes and (self.folder / "config.yaml").exists():
+            with pytest.raises(ConfigError) as error:
+                limelight.resume(self.folder, total_timesteps=900, quiet=True)
+            self.refusals += [str(error.value), str(clean(self.folder, include_unfinished=True).reason)]
+            self.refusals += [entry.status for entry in list_runs(self.folder.parent)]
+        return len(self.refusals) < 3
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+def test_a_run_that_is_resumed_with_other_settings_or_made_again_is_still_of_one_process(
+    deletes: bool, tmp_path: Path
+) -> None:
+    """config.yaml is a new file then."""
+    limelight.train(Plain, total_timesteps=100, run_dir=str(tmp_path / "r"), **QUICK)
+    tries = TriesTwice(tmp_path / "r", deletes)
+    limelight.resume(tmp_path / "r", total_timesteps=800, quiet=True, callbacks=[tries], checkpoint_every=100)
+    refused, reason, status = tries.refusals
+    assert "another process trains there" in refused
+    assert (reason, status) == ("a process trains there", "running")
 
 
 def test_a_budget_that_is_used_up_already_is_refused(tmp_path: Path) -> None:

@@ -414,10 +414,13 @@ def test_files_of_a_run_without_an_end_are_not_read(
 
 
 @needs_pipes
-def test_a_run_whose_settings_are_a_pipe_is_not_cleaned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_whose_lock_is_a_pipe_is_not_cleaned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = copy_of_run(tmp_path)
-    endless(run / "config.yaml", "pipe")
-    assert "config.yaml: no regular file" in refusal(capsys, "clean", str(run))
+    (run / "summary.json").unlink()
+    endless(run / "lock", "pipe")
+    assert "lock: no regular file" in refusal(capsys, "clean", str(run))
+    assert "lock: no regular file" in refusal(capsys, "explain", str(run))
+    assert cli.main(["list", "runs", str(tmp_path)]) == 0
 
 
 @needs_pipes

@@ -11,7 +11,7 @@ from helpers.commands import refusal
 from limelight.cli import main as cli
 from limelight.runs import cleaning
 from limelight.runs.checkpoint import checkpoints
-from limelight.runs.folder import SUMMARY
+from limelight.runs.folder import SUMMARY, only_process
 
 TINY = {
     "algo": "a2c", "preset": "plain", "num_envs": 2, "num_steps": 4, "total_timesteps": 160, "checkpoint_every": 40,
@@ -77,7 +77,7 @@ def test_unfinished_runs_need_to_be_named(run: Path) -> None:
 
 
 def test_a_run_that_goes_on_is_left(run: Path) -> None:
-    with cleaning.only_holder(run / "config.yaml"):
+    with only_process(run):
         assert cleaning.clean(run, include_unfinished=True).reason == "a process trains there"
     assert len(checkpoints(run)) == 3
 

@@ -99,7 +99,7 @@ def test_a_run_leaves_all_its_files(tmp_path: Path) -> None:
     names = {p.name.split(".")[0] if p.name.startswith("events") else p.name for p in result.run_dir.iterdir()}
     assert names == {
         "config.yaml", "command.txt", "system.json", "metrics.jsonl", "events", "monitor.csv", "checkpoints", "best",
-        "plots", "report.html", "summary.json",
+        "plots", "report.html", "summary.json", "lock",
     }  # fmt: skip
     summary = json.loads((result.run_dir / "summary.json").read_text())
     assert summary == result.summary

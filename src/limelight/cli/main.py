@@ -109,7 +109,7 @@ def _run(name: str, argv: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise ConfigError(f"{name}: no such command{did_you_mean(name, COMMANDS) or '; see limelight --help'}")
-        with crashes_shown():
+        with crashes_shown(), _exit_on_sigterm():
             return COMMANDS[name].run(argv) if name in READ_WORDS else _run_with_arguments(name, argv)
     except LimelightError as error:
         has_traceback = isinstance(error, WorkerError)  # that of the worker
@@ -171,7 +171,7 @@ def _train(argv: list[str]) -> int:
 
     exit_with_parent()
     command = shlex.join(["limelight", "train", *argv])
-    with _exit_on_sigterm(), stdout_reserved("--quiet" in argv):  # a second SIGTERM leaves a checkpoint, as Ctrl-C does
+    with stdout_reserved("--quiet" in argv):
         request = train_request(argv, notice)
         status, line = _train_seeds(request, command) if request.seeds is not None else _train_one(request, command)
     print(line)
@@ -272,7 +272,7 @@ def _evaluate(argv: list[str]) -> int:
     from limelight.runs import env_numbers
     from limelight.viewing.numbers import decimal, with_spread
 
-    with _exit_on_sigterm(), stdout_reserved() if arguments.json else contextlib.nullcontext():
+    with stdout_reserved() if arguments.json else contextlib.nullcontext():
         if arguments.full or arguments.inspect is not None:
             lines = _evaluate_in_full(arguments)
         else:
@@ -309,7 +309,10 @@ def _evaluate(argv: list[str]) -> int:
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into :class:`Terminated`, so that environments and their processes are closed before the exit."""
+    """Turn SIGTERM into :class:`Terminated`, so that environments and their processes are closed before the exit.
+
+    A run has a handler of its own for the first signal; after a second one it leaves a checkpoint by this exception.
+    """
 
     def leave(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
@@ -324,6 +327,23 @@ def _exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process at once: C++ code of some environments aborts on an exception instead."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, signal.SIG_DFL)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _which(arguments: EvaluateArguments) -> str:
@@ -384,7 +404,7 @@ def _list(arguments: ListArguments) -> int:
     from limelight.cli.catalog import CATALOGUES
     from limelight.cli.output import stdout_reserved
 
-    with stdout_reserved():  # importing and making environments may print
+    with stdout_reserved(), _ended_by_signals():  # importing and making environments may print
         lines = CATALOGUES[arguments.what](arguments.text)
     for line in lines:
         print(line)
@@ -427,7 +447,7 @@ def _check_throughput(argv: list[str]) -> None:
     from limelight.cli.env_check.throughput import as_lines, try_settings
     from limelight.cli.output import stdout_reserved
 
-    with stdout_reserved(), _exit_on_sigterm():
+    with stdout_reserved():
         request = throughput_request(argv, _say_nothing)
         assert request is not None
         assert request.source is not None

@@ -122,8 +122,8 @@ def clean(arguments: CleanArguments) -> int:
     from limelight.viewing.groups import run_folders
     from limelight.viewing.numbers import megabytes
 
-    for folder in [run for given in arguments.run_dirs for run in run_folders(given)]:
-        done = cleaning.clean(folder, arguments.unfinished, is_named=folder in arguments.run_dirs)
+    for given, folder in [(each, run) for each in arguments.run_dirs for run in run_folders(each)]:
+        done = cleaning.clean(folder, arguments.unfinished, is_named=folder == given)
         kept = f", {done.kept.name} stays as its only agent" if done.kept else ""
         print(
             f"{folder}: "

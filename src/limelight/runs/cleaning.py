@@ -10,9 +10,8 @@ from pathlib import Path
 
 from limelight.errors import CheckpointError
 from limelight.files import SUFFIX
-from limelight.runners.processes.portable import only_holder
 from limelight.runs.checkpoint import checkpoint_folders, is_intact, latest_checkpoint
-from limelight.runs.folder import CONFIG, SUMMARY, read_json
+from limelight.runs.folder import SUMMARY, no_process, read_json
 from limelight.runs.listing import FINISHED
 
 
@@ -41,7 +40,7 @@ def clean(folder: Path, include_unfinished: bool = False, is_named: bool = True)
     """
     if folder.is_symlink() and not is_named:
         return Cleaned(folder, 0, None, f"a link to {folder.resolve()}; name that folder")
-    with only_holder(folder / CONFIG) as is_free:
+    with no_process(folder) as is_free:
         if not is_free:
             return Cleaned(folder, 0, None, "a process trains there")
         if not include_unfinished and read_json(folder / SUMMARY).get("status") not in FINISHED:

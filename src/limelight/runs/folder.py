@@ -30,6 +30,8 @@ CRASH, CRASH_BEFORE = "crash.txt", "crash-before.txt"
 
 The first is empty while a run goes on, and absent after any other end.
 """
+LOCK = "lock"
+"""An empty file that the process that trains in a folder keeps locked; the other files are replaced by new ones."""
 FINAL_EVAL_INTERRUPTED = "final_eval_interrupted"
 """The key of a summary, with the value true, where a signal has cut the final evaluation; absent elsewhere."""
 MOST_JSON, _MOST_LINES = 64 << 20, 4 << 30
@@ -92,12 +94,23 @@ def only_process(folder: Path) -> Iterator[None]:
 
     Raises: ConfigError if another process holds it.
     """
-    from limelight.runners.processes.portable import only_holder  # here, as the command line loads this module
-
-    with only_holder(folder / CONFIG) as is_free:
+    (folder / LOCK).touch()
+    with no_process(folder) as is_free:
         if not is_free:
             raise ConfigError(f"resume = {folder}: another process trains there; wait for it or end it")
         yield
+
+
+@contextmanager
+def no_process(folder: Path) -> Iterator[bool]:
+    """Yield whether no other process trains in a run's folder, and keep them from it meanwhile."""
+    from limelight.runners.processes.portable import only_holder  # here, as the command line loads this module
+
+    if not (folder / LOCK).exists():  # of an earlier version
+        yield True
+        return
+    with only_holder(folder / LOCK) as is_free:
+        yield is_free
 
 
 def create_run_folder(config: TrainConfig, command: str) -> Path:

@@ -14,9 +14,8 @@ from typing import Any
 
 from limelight.envs.crashes import crash_line
 from limelight.errors import CheckpointError, LimelightError
-from limelight.runners.processes.portable import only_holder
 from limelight.runs.checkpoint import fitting
-from limelight.runs.folder import CONFIG, CRASH, METRICS, SUMMARY, SYSTEM, read_json, read_lines
+from limelight.runs.folder import CONFIG, CRASH, METRICS, SUMMARY, SYSTEM, no_process, read_json, read_lines
 from limelight.settings.io import load_yaml
 
 FINISHED = ("completed", "reached_return", "stopped")
@@ -104,7 +103,7 @@ def status_of(folder: Path, summary: Mapping[str, Any]) -> str:
 
     A run that was killed leaves no summary; one on another machine cannot be told from it.
     """
-    with only_holder(folder / CONFIG) as is_free:
+    with no_process(folder) as is_free:
         if not is_free:
             return "running"
     if summary.get("status") in ENDED:

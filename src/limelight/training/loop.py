@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,7 @@ from limelight.runners.processes.portable import stop_signals
 from limelight.runners.time_shares import RowClock
 from limelight.runs.agent import Agent, load
 from limelight.runs.checkpoint import checkpoints, has_state, save_checkpoint
-from limelight.runs.folder import CONFIG, read_command, write_settings
+from limelight.runs.folder import CONFIG, only_process, read_command, write_settings
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.schema import TrainConfig
 from limelight.spaces.exploration import has_action_mask
@@ -109,7 +109,7 @@ class TrainingLoop:
         evaluator.writing = self.disk.writing
         self.logger = logger
         self.notes = notes or logger
-        self.command = read_command(run_dir)
+        self.command, self.locks = read_command(run_dir), ExitStack()
         self.callbacks = callbacks or Callbacks()
         self.callbacks.run = Run(self)
         self.orders = OrderHistory()
@@ -321,6 +321,7 @@ def keep_resumable(loop: TrainingLoop) -> None:
     """Write config.yaml and the like again where the folder of the run was removed, so that it can be resumed."""
     if not (loop.run_dir / CONFIG).exists():
         write_settings(loop.run_dir, loop.config, loop.command)
+        loop.locks.enter_context(only_process(loop.run_dir))
         loop.note_once(f"{loop.run_dir} was removed; what comes from here on is written there again")
 
 

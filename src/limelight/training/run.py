@@ -264,6 +264,7 @@ def _run(
         logger = stack.enter_context(closing(make_loggers(config, run_dir, state, quiet, loggers)))
         lines = Loggers(loggers) if quiet else logger
         loop = TrainingLoop(config, run_dir, runner, agent, evaluator, logger, lines, told)
+        stack.enter_context(loop.locks)
         _begin(loop, [*([] if quiet else [_where(config, run_dir)]), *notes], state, begin)
         status, summary = _train_and_evaluate(loop, interrupt, quiet)
     return _result(loop, status, summary, interrupt, None if source.factory is None else source)
