@@ -1,13 +1,18 @@
-"""Files of which a reader sees the old one or the new one, whole, whatever ends the writer."""
+"""Files of which a reader sees the old one or the new one, whole, whatever ends the writer; reading has an end."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
+
+from limelight.errors import CheckpointError
 
 SUFFIX = ".tmp"
 """End of the names of files that are being written; they begin with a dot."""
@@ -52,6 +57,45 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
         if durable:
             file.flush()
             os.fsync(file.fileno())
+
+
+@contextmanager
+def open_regular(path: Path, most: int | None = None) -> Iterator[tuple[BufferedReader, int]]:
+    """Open a regular file to read; yield it and its size, which a reader must not pass: files of /proc say 0.
+
+    Pipes and devices may have no end, and opening one may wait without an end.
+
+    Raises: CheckpointError if it is no regular file, or has more than ``most`` bytes; OSError.
+    """
+    _require_regular(path, path.stat(), most)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+        status = os.fstat(file.fileno())
+        _require_regular(path, status, most)  # it may be another one by now
+        yield file, status.st_size
+
+
+def _require_regular(path: Path, status: os.stat_result, most: int | None) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{path}: no regular file; give a file, as pipes and devices are not read")
+    if most is not None and status.st_size > most:
+        raise CheckpointError(f"{path}: has {status.st_size:,} bytes; files of at most {most:,} bytes are read")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the content of a regular file of at most so many bytes.
+
+    Raises: CheckpointError and OSError as :func:`open_regular`.
+    """
+    with open_regular(path, most) as (file, size):
+        return file.read(size)
+
+
+def is_regular_within(path: Path, folder: Path) -> bool:
+    """Return whether a path is a regular file that lies in a folder, and not elsewhere behind a link."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def remove_debris(folder: Path) -> None:

@@ -6,7 +6,9 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -19,7 +21,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rich.console
 import safetensors.numpy
+import yaml
 
 import limelight
 from helpers.commands import refusal
@@ -27,7 +31,9 @@ from helpers.saved_runs import checkpoint_of, copy_of_run, rewrite
 from limelight.cli import main as cli
 from limelight.errors import CheckpointError, LimelightError
 from limelight.runs.array_file import array_file
+from limelight.runs.reader import read_run
 from limelight.settings.io import load_yaml
+from limelight.viewing.console import ConsoleLogger
 
 MEMORY = 600 << 20
 """Bytes that reading may add."""
@@ -150,18 +156,10 @@ def test_names_that_lead_elsewhere_are_not_opened(name: str, tmp_path: Path) -> 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
-@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "kernel", "sparse"])
 def test_files_without_an_end_are_refused(kind: str, name: str, tmp_path: Path) -> None:
     run = copy_of_run(tmp_path)
-    path = run / "best" / name
-    path.unlink()
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    else:
-        with path.open("wb") as file:
-            file.truncate(1 << 40)
+    endless(run / "best" / name, kind)
     with pytest.raises(CheckpointError, match=name):
         limelight.load(run)
 
@@ -176,6 +174,9 @@ def grow(place: str) -> Callable[[dict[str, Any]], Any]:
         elif place == "wide":
             state["config"]["model"]["hidden_sizes"] = [2_000]
             state["observation_space"].update(shape=[40_000], low=0.0, high=1.0)
+        elif place == "slow":  # its initial weights are drawn unit by unit
+            state["config"]["model"].update(sparse_init=0.5, orthogonal_init=False)
+            state["action_space"]["n"] = 200_000
         elif place == "long":
             state["observation_space"].update(dtype="S1000000000")
         elif place == "negative":
@@ -197,6 +198,7 @@ def grow(place: str) -> Callable[[dict[str, Any]], Any]:
         ("hidden", "hidden layers of .* weights in a network of 35 "),
         ("many", r"hidden_sizes = \[1, 1, .*: must be one or more widths, at most 100"),
         ("wide", "a network of 80,008,003 weights for 35 saved parameters"),
+        ("slow", "a network of 1,000,025 weights for 35 saved parameters"),
         ("long", r"dtype = \|S1000000000: must be one of numbers"),
         ("negative", "observation_space of 600,000,00. numbers for a network of 35 "),
         ("box", "observation_space of 9,000,000 numbers for a network of 35 "),
@@ -253,6 +255,14 @@ def test_a_small_file_names_no_file_of_an_array_many_times(key: str, tmp_path: P
         return
     with pytest.raises(CheckpointError, match="best: names its arrays so often that copies"):
         limelight.load(run)
+
+
+def test_nested_settings_take_no_longer_than_flat_ones(tmp_path: Path) -> None:
+    run, nested = copy_of_run(tmp_path), [0] * 100_000
+    for _ in range(60):
+        nested = [{"a": nested}]  # type: ignore[list-item]
+    rewrite(run / "best", lambda content: content["state"]["config"]["env"].update(env_kwargs={"x": nested}))
+    assert limelight.load(run).config.env.env_kwargs["x"] == nested
 
 
 @pytest.mark.parametrize("encoder", ["os:abort", "builtins:exec", "webbrowser:open", "antigravity:x"])
@@ -353,6 +363,101 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.Cap
         assert "config.yaml" in refusal(capsys, command, str(run))
 
 
+# --------------------------------------------------------------------------- files without an end
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+
+
+def endless(path: Path, kind: str) -> None:
+    """Replace a file by one that has no end, or terabytes."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "kernel":  # its size is 0, and it waits for the next message
+        path.symlink_to("/proc/kmsg")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+
+
+@needs_pipes
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+@pytest.mark.parametrize(
+    ("name", "refusing"),
+    [
+        ("config.yaml", "explain report"),
+        ("summary.json", "explain report clean"),
+        ("metrics.jsonl", "explain report"),
+        ("monitor.csv", "explain report"),
+        ("system.json", "explain report"),
+        ("parent.json", "explain report"),
+        ("command.txt", ""),
+        ("crash.txt", ""),
+    ],
+)
+def test_files_of_a_run_without_an_end_are_not_read(
+    name: str, refusing: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of_run(tmp_path)
+    endless(run / name, kind)
+    assert cli.main(["list", "runs", str(tmp_path)]) == 0
+    capsys.readouterr()
+    for command in refusing.split():
+        line = refusal(capsys, command, str(run))
+        assert f"{name}: no regular file" in line or f"{name}: has 1,099,511,627,776 bytes" in line
+    if not refusing and kind != "sparse":
+        assert cli.main(["explain", str(run)]) == 0
+        (run / "summary.json").unlink()
+        assert cli.main(["explain", str(run)]) == 0  # which looks for a crash
+
+
+@needs_pipes
+def test_a_run_whose_lock_is_a_pipe_is_not_cleaned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = copy_of_run(tmp_path)
+    (run / "summary.json").unlink()
+    endless(run / "lock", "pipe")
+    assert "lock: no regular file" in refusal(capsys, "clean", str(run))
+    assert "lock: no regular file" in refusal(capsys, "explain", str(run))
+    assert cli.main(["list", "runs", str(tmp_path)]) == 0
+
+
+@needs_pipes
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+@pytest.mark.parametrize("flag", ["--config", "--preset"])
+def test_settings_of_a_command_without_an_end_are_refused(
+    flag: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "settings.yaml"
+    endless(path, kind)
+    line = refusal(capsys, "train", "CartPole-v1", flag, str(path))
+    assert "settings.yaml: no regular file; give a file" in line or "files of at most 262,144 bytes are read" in line
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs descriptors as files")
+def test_settings_from_a_command_of_the_shell_are_refused_for_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--config <(command)``."""
+    end, start = os.pipe()
+    try:
+        line = refusal(capsys, "train", "CartPole-v1", "--config", f"/dev/fd/{end}")
+    finally:
+        os.close(end)
+        os.close(start)
+    assert "no regular file; give a file, as pipes and devices are not read" in line
+
+
+def test_a_report_shows_no_file_from_elsewhere(tmp_path: Path) -> None:
+    run = copy_of_run(tmp_path)
+    (tmp_path / "secret").write_bytes(b"secret" * 10)
+    (run / "videos").mkdir(exist_ok=True)
+    (run / "videos" / "a.mp4").symlink_to(tmp_path / "secret")
+    (run / "videos" / "b.mp4").symlink_to("/dev/zero")
+    (run / "videos" / "c.mp4").write_bytes(b"own")
+    (run / "videos" / "d.mp4").symlink_to("c.mp4")
+    assert [video.path.stem for video in read_run(run).videos] == ["c", "d"]
+
+
 # --------------------------------------------------------------------------- nothing is written outside
 
 
@@ -369,6 +474,85 @@ def test_a_report_writes_through_no_link(tmp_path: Path, capsys: pytest.CaptureF
     assert {path.read_text() for path in outside.iterdir()} == {"precious"}
 
 
+# --------------------------------------------------------------------------- texts on a terminal
+
+ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b\r\u202e"
+
+
+def is_plain(text: str) -> bool:
+    return not any(character in text for character in ESCAPES if not character.isprintable())
+
+
+def with_texts(run: Path, text: str) -> None:
+    """Put a text wherever a file of a run has one that is shown."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["env"]["env_id"] += text
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    summary = json.loads((run / "summary.json").read_text())
+    summary.update(env_id=text, algorithm=text, status=f"failed{text}", error=text)
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "command.txt").write_text(f"limelight train {text}")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (run / "metrics.jsonl").write_text("".join(json.dumps({**row, text: 1.0}) + "\n" for row in rows))
+    parent = {"from": text, "step": 1, "changed": {text: [text, text]}}
+    (run / "parent.json").write_text(json.dumps(parent))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list runs FOLDER",
+        "list runs FOLDER --json",
+        "explain RUN",
+        "explain FOLDER",
+        "compare RUN RUN2",
+        "evaluate RUN --episodes 1",
+    ],
+)
+def test_control_characters_of_files_are_written_out(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of_run(tmp_path).rename(tmp_path / "run\x1b[2J")
+    with_texts(run, ESCAPES)
+    second = shutil.copytree(run, tmp_path / "second")
+    (second / "config.yaml").write_text((second / "config.yaml").read_text().replace("gamma: 0.99", "gamma: 0.98"))
+    places = {"RUN2": str(second), "RUN": str(run), "FOLDER": str(tmp_path)}
+    assert cli.main([places.get(word, word) for word in command.split()]) == 0
+    printed = capsys.readouterr()
+    assert "\\u001b" in printed.out
+    assert is_plain(printed.out)
+    assert is_plain(printed.err)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "report", "explain", "clean", "replay", "train --resume"])
+def test_control_characters_of_files_are_written_out_in_errors(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of_run(tmp_path).rename(tmp_path / "run\x1b[2J")
+    rewrite(run / "best", lambda content: content["state"]["config"]["model"].update(encoder=ESCAPES))
+    (run / "config.yaml").write_text(f'seed: "{ESCAPES.encode("unicode_escape").decode()}"')
+    (run / "summary.json").write_text("[]")
+    assert is_plain(refusal(capsys, *command.split(), str(run)))
+
+
+def test_notes_on_a_terminal_are_written_out() -> None:
+    file = io.StringIO()
+    ConsoleLogger(100, console=rich.console.Console(file=file, force_terminal=True)).message(f"from {ESCAPES}")
+    assert "from \\u001b[2J" in file.getvalue()
+    assert "\x1b[2J" not in file.getvalue()
+
+
+def test_a_report_escapes_html(tmp_path: Path) -> None:
+    run, text = copy_of_run(tmp_path), "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    with_texts(run, text)
+    (run / "videos").mkdir(exist_ok=True)
+    (run / "videos" / '"><script>alert(3)<.mp4').write_bytes(b"x")
+    assert cli.main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "alert(1)" in page
+    assert not re.search(r"<script>alert|<img src=x", page)
+
+
 # --------------------------------------------------------------------------- no pickle
 
 
@@ -383,7 +567,6 @@ def test_loading_unpickles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     from limelight.runs.listing import list_runs
     from limelight.runs.origin import read_origin
-    from limelight.runs.reader import read_run
 
     for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, name, forbidden)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,6 +105,16 @@ def test_the_card_has_command_seed_and_scores(hub: FakeHub, run: Path) -> None:
     assert "learning_curve.png" in files
     assert ("replay.mp4" in card) == ("replay.mp4" in files)
     assert hub.private["player/cartpole"]
+
+
+def test_no_file_from_elsewhere_is_uploaded(hub: FakeHub, run: Path, tmp_path: Path) -> None:
+    """A run of a stranger may have a link at the name of its curve."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "secret").write_text("secret")
+    (copy / "plots" / "learning_curve.png").unlink()
+    (copy / "plots" / "learning_curve.png").symlink_to(tmp_path / "secret")
+    push(hub, copy, "--dry-run", str(tmp_path / "files"))
+    assert not (tmp_path / "files" / "learning_curve.png").exists()
 
 
 def test_a_dry_run_writes_files_and_asks_nobody(hub: FakeHub, run: Path, tmp_path: Path) -> None:

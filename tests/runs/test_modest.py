@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space
+from torch import nn
 
 from helpers.export_agents import KINDS, make_agent
 from limelight.errors import CheckpointError, LimelightError
@@ -30,7 +31,7 @@ def state_of(observations: Space[Any], actions: Space[Any], count: int = 35, **s
     return {"params": np.zeros(count, np.float32), "config": config, **spaces}
 
 
-@pytest.mark.parametrize("kind", [name for name in KINDS if "own" not in name])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_agent_is_counted_right_without_memory_for_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that are too small to be counted."""
     agent = make_agent(KINDS[kind])
@@ -52,7 +53,9 @@ def test_every_kind_of_agent_is_counted_right_without_memory_for_it(kind: str, m
         (BOX, TWO, {"hidden_sizes": [60_000, 60_000]}, "hidden layers of 7,203,840,000 weights"),
         (WIDE, TWO, {"hidden_sizes": [2_000]}, "a network of 40,0"),
         (BOX, Discrete(20_000), {"hidden_sizes": [2_000]}, "a network of 40,0"),
+        (BOX, TWO, {"core": "lstm", "core_size": 2_000, "hidden_sizes": [1]}, "a network of 16,0"),
         (WIDE, TWO, {"core": "lstm", "core_size": 2_000, "hidden_sizes": [1]}, "a network of 16,0"),
+        (WIDE, Discrete(1_000), {"encoder": "limelight.nn.encoders:FlattenObs"}, "a network of 20,0"),
         (Box(0, 255, (300, 300, 1), np.uint8), TWO, {}, "a network of "),
         (Packed(Dict({f"{i}": IMAGE for i in range(17)})), TWO, {}, "observation_space of 17 parts"),
         (Packed(Dict({f"{i}": MultiBinary(1) for i in range(4_097)})), TWO, {}, "observation_space of 4,097 parts"),
@@ -70,3 +73,18 @@ def test_what_would_take_far_more_than_the_parameters_is_refused_before_it_is_ma
     monkeypatch.setattr(modest, "make_model", on_meta)
     with pytest.raises(LimelightError, match=f"^{words}"):
         require_modest(state)
+
+
+class NeedsNumbers(nn.Module):
+    """Cannot be made without memory for its weights."""
+
+    num_features = 3
+
+    def __init__(self, space: Space[Any]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        assert self.linear.weight.detach().numpy().shape == (3, 3)
+
+
+def test_a_network_of_the_users_own_that_cannot_be_counted_is_accepted() -> None:
+    require_modest(state_of(WIDE, TWO, encoder=f"{__name__}:NeedsNumbers"))

@@ -38,6 +38,14 @@ def test_the_table_fits_80_columns_and_keeps_the_end_of_a_long_path() -> None:
     assert lines[3].split() == ["0", "damaged", "–", "–", "2h", "runs/y"]
 
 
+def test_a_run_is_one_line_whatever_its_files_say() -> None:
+    entry = RunEntry(Path("runs/a\nb"), "Cart\nPole\x1b", "a2c", 0, "finished", None, None, 7_300)
+    header, line = "\n".join(run_table([entry], 140)).split("\n")
+    assert header.startswith("env")
+    assert line.startswith(r"Cart Pole\u001b  a2c")
+    assert line.endswith("runs/a b")
+
+
 def test_a_wide_table_has_whole_paths() -> None:
     assert run_table(ENTRIES, 140)[1].endswith("runs/Acrobot-v1/a2c-0-20260101-101500")
 

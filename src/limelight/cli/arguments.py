@@ -376,7 +376,7 @@ def _require_fitting(arguments: TrainArguments, has_seeds: bool) -> None:
         )
     if arguments.config is not None and folder is not None:
         raise ConfigError(f"config = {arguments.config}: a run that is resumed has its settings; leave --config out")
-    if arguments.config is not None and not arguments.config.is_file():
+    if arguments.config is not None and not arguments.config.exists():
         raise ConfigError(f"config = {arguments.config}: no such file; give a config.yaml or settings.yaml")
     if arguments.fallback and (folder is None or has_seeds):
         raise ConfigError("fallback: is for one run that is resumed; add --resume RUN, or leave --fallback out")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limelight.cli import views
-from limelight.cli.output import HELP_FLAGS, notice, prepare_streams, print_help
+from limelight.cli.output import HELP_FLAGS, complain, notice, prepare_streams, print_help, printable_stdout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append("")  # last, so that a file named yaml.py there hides no library
     prepare_streams()
     try:
-        status = _overview(words) if words[:1] in _OVERVIEWS else _run(words[0], words[1:])
+        with printable_stdout():
+            status = _overview(words) if words[:1] in _OVERVIEWS else _run(words[0], words[1:])
         sys.stdout.flush()  # here, as Python's own flush at the exit has a traceback for a closed pipe
     except BrokenPipeError:  # the reader of a pipe (head, less) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,23 +114,21 @@ def _run(name: str, argv: list[str]) -> int:
             return COMMANDS[name].run(argv) if name in READ_WORDS else _run_with_arguments(name, argv)
     except LimelightError as error:
         has_traceback = isinstance(error, WorkerError)  # that of the worker
-        text = (
-            str(error) if has_traceback else " ".join(str(error).split())
-        )  # one line, even if an environment's has more
-        print(f"limelight: error: {text}", file=sys.stderr)
+        # One line, even if an environment's has more
+        complain("error:", *([str(error)] if has_traceback else str(error).split()))
         if error.run_dir is not None:
-            print(f"limelight: the run is saved; continue with: {_resume_command(error.run_dir)}", file=sys.stderr)
+            complain("the run is saved; continue with:", _resume_command(error.run_dir))
         return RUN_FAILED if has_traceback or error.from_callback else USAGE_ERROR
     except Terminated as signalled:
         return signalled.status
     except KeyboardInterrupt:
-        print("limelight: interrupted", file=sys.stderr)
+        complain("interrupted")
         return SIGINT_STATUS
     except OSError as error:
         if error.errno not in _OF_DISKS:
             raise
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        print(f"limelight: error: {where}{error.strerror}", file=sys.stderr)
+        complain(f"error: {where}{error.strerror}")
         return USAGE_ERROR if error.errno == errno.ENAMETOOLONG else RUN_FAILED
 
 

@@ -8,7 +8,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast, final
+
+from limelight.printable import printable
 
 if TYPE_CHECKING:
     from limelight.cli.flags import Syntax
@@ -50,6 +52,34 @@ def _dropping(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@final
+class _Printable:
+    """A stream of text on which control characters are written out: what a command prints may come from any file."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text; see :func:`limelight.printable.printable`."""
+        return self._stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the stream."""
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def printable_stdout() -> Iterator[None]:
+    """Write out control characters on standard output meanwhile, where commands print results and no progress."""
+    with contextlib.redirect_stdout(cast(TextIO, _Printable(sys.stdout))):
+        yield
+
+
+def complain(*words: str) -> None:
+    """Print an error on stderr, with its control characters written out."""
+    print(printable(" ".join(("limelight:", *words))), file=sys.stderr)
+
+
 def print_help(argv: Sequence[str], syntax: Syntax[Any]) -> bool:
     """Print the help of a subcommand if ``argv`` asks for it; whether it does."""
     if not {*argv} & {*HELP_FLAGS}:
@@ -62,7 +92,7 @@ def print_help(argv: Sequence[str], syntax: Syntax[Any]) -> bool:
 
 def notice(text: str) -> None:
     """Print a note on stderr."""
-    print(f"limelight: note: {text}", file=sys.stderr)
+    complain("note:", text)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from limelight.errors import CheckpointError
+from limelight.files import open_regular
+
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.*)')
 _THREAD = re.compile(r"(Current thread|Thread|Stack)\b.*\(most recent call first\):$")
 _MOST_FRAMES = 15
@@ -101,8 +104,9 @@ def _is_own(file: str) -> bool:
 def crash_line(path: Path) -> str | None:
     """Return one line on what the fault handler has written into a file; None where the file is empty or missing."""
     try:
-        text = path.read_bytes()[: 1 << 16].decode("utf-8", "replace")
-    except OSError:
+        with open_regular(path) as (file, size):
+            text = file.read(min(size, 1 << 16)).decode("utf-8", "replace")
+    except (OSError, CheckpointError):
         return None
     first, *stack = shortened(text).splitlines() or [""]
     if not first:

@@ -21,6 +21,7 @@ from limelight.nn.encoders import is_builtin
 from limelight.nn.model import ActorCritic, make_model
 from limelight.nn.network import make_network
 from limelight.nn.policy import ModelPolicy
+from limelight.printable import printable
 from limelight.runs.checkpoint import (
     checkpoints,
     fitting,
@@ -300,7 +301,7 @@ def load(run_dir: str | Path, which: str = "best", fallback: bool = False) -> Ag
     if checkpoints(folder):
         newest, state, skipped = newest_state(folder, fallback)
         if skipped is not None:
-            _LOG.warning("limelight: note: %s", skipped)
+            _LOG.warning("limelight: note: %s", printable(skipped))
         return agent_in(newest, state, folder)
     if not (folder / "state.json").is_file():
         raise CheckpointError(f"{folder}: holds no agent; give a run folder with best/ or checkpoints/")

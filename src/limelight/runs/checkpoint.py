@@ -13,7 +13,6 @@ import math
 import os
 import re
 import shutil
-import stat
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError, LimelightError
+from limelight.files import open_regular, read_regular
 from limelight.runs.array_file import Buffer, array_file
 from limelight.spaces.same_bytes import same_bytes
 
@@ -376,14 +376,9 @@ def _read_content(path: Path) -> dict[str, Any]:
 
 
 def _read_bytes(path: Path, most: int) -> bytes:
-    """Return the content of a regular file of at most so many bytes; what a pipe or a device holds has no end."""
+    """Return the content of a regular file of at most so many bytes."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise CheckpointError(f"{path}: no regular file, so {path.parent} is not a saved state")
-        if status.st_size > most:
-            raise CheckpointError(f"{path}: has {status.st_size:,} bytes, more than a saved state ({most:,})")
-        return path.read_bytes()
+        return read_regular(path, most)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file, so {path.parent} is not a saved state") from None
     except OSError as error:
@@ -430,7 +425,7 @@ def _replace_folder(folder: Path, files: Mapping[str, Sequence[Buffer]], earlier
 def _link(path: Path, earlier: Sequence[Path]) -> bool:
     """Make ``path`` a hard link to the file of its name in an earlier folder, if that is intact; return whether."""
     for folder in earlier:
-        with contextlib.suppress(OSError), (folder / path.name).open("rb") as file:
+        with contextlib.suppress(OSError, CheckpointError), open_regular(folder / path.name) as (file, _):
             if path.name == f"array_{hashlib.file_digest(file, 'sha256').hexdigest()}.safetensors":
                 os.link(folder / path.name, path)
                 return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from limelight.errors import CheckpointError, ConfigError
-from limelight.files import write_text
+from limelight.files import read_regular, write_text
 from limelight.settings.io import save_yaml
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import require_short
@@ -33,6 +34,8 @@ LOCK = "lock"
 """An empty file that the process that trains in a folder keeps locked; the other files are replaced by new ones."""
 FINAL_EVAL_INTERRUPTED = "final_eval_interrupted"
 """The key of a summary, with the value true, where a signal has cut the final evaluation; absent elsewhere."""
+MOST_JSON, _MOST_LINES = 64 << 20, 4 << 30
+"""Bytes of a file of JSON or text, and of one with a record per line, above which it is not read."""
 VIDEOS = "videos"
 """The folder of MP4 files, each with a JSON file of the same name that holds its :class:`VideoInfo`."""
 EVALUATIONS = Path("runs") / "evaluations"
@@ -131,7 +134,7 @@ def write_settings(folder: Path, config: TrainConfig, command: str) -> None:
 def read_command(folder: Path) -> str:
     """Return the command line of a run; an empty text where its file is missing."""
     path = folder / COMMAND
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    return read_regular(path, MOST_JSON).decode("utf-8", "replace").strip() if path.is_file() else ""
 
 
 def new_folder(config: TrainConfig, name: str) -> Path:
@@ -225,12 +228,12 @@ def finite_or_none(value: float) -> float | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file; an empty one if there is no file.
 
-    Raises: CheckpointError if the file holds anything else.
+    Raises: CheckpointError if the file holds anything else, or is no regular file of at most 64 MiB.
     """
     if not path.exists():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_regular(path, MOST_JSON).decode("utf-8"))
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
@@ -257,8 +260,11 @@ def open_lines(path: Path, keep: Callable[[str], bool] | None) -> TextIO:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the whole lines of a file, each with its line break; the last one may have been cut short by a kill."""
+    """Return the whole lines of a file, each with its line break; the last one may have been cut short by a kill.
+
+    Raises: CheckpointError if it is no regular file of at most 4 GiB.
+    """
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        return [line for line in file if line.endswith("\n")]
+    lines = io.BytesIO(read_regular(path, _MOST_LINES))
+    return [line.decode("utf-8", "replace") for line in lines if line.endswith(b"\n")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import torch
@@ -41,6 +42,7 @@ def require_modest(state: State) -> None:
     weights = sum(a * b for a, b in pairwise([widths[0], *widths]))
     if weights > max(2 * count, _SMALL):
         raise CheckpointError(f"hidden layers of {weights:,} weights in a network of {count:,} parameters")
+    weights += 0 if model["core"] == "feedforward" else 4 * core_size**2
     for name in ("observation_space", "action_space"):
         size, (leaves, images) = size_of_json(state[name]), leaves_of_json(state[name])
         if size > max(64 * count, _SMALL):
@@ -48,7 +50,7 @@ def require_modest(state: State) -> None:
         if leaves > _MOST_LEAVES or images > max(count // _PER_IMAGE, _FEW_IMAGES):
             raise CheckpointError(f"{name} of {leaves:,} parts for a network of {count:,} parameters")
         weights += size * max(*widths, _WIDEST_OF_IMAGES)
-    if weights > _COUNTED and is_builtin(model["encoder"]):
+    if weights > _COUNTED:
         _require_count(state, count)
 
 
@@ -59,7 +61,14 @@ def _require_count(state: State, count: int) -> None:
     """
     spaces = space_from_json(state["observation_space"]), space_from_json(state["action_space"])
     config = from_dict(state["config"])
-    with torch.device("meta"):
-        weights = sum(parameter.numel() for parameter in make_model(*spaces, config.model, config.seed).parameters())
+    plain = dataclasses.replace(config.model, sparse_init=0.0, orthogonal_init=False)  # initial weights take time
+    try:
+        with torch.device("meta"):
+            model = make_model(*spaces, plain, config.seed)
+    except Exception:  # a class of the user's own may need real numbers
+        if is_builtin(config.model.encoder):
+            raise
+        return
+    weights = sum(parameter.numel() for parameter in model.parameters())
     if weights > count:
         raise CheckpointError(f"a network of {weights:,} weights for {count:,} saved parameters")

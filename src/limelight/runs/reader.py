@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limelight.errors import CheckpointError
+from limelight.files import is_regular_within
 from limelight.runs.folder import (
     CONFIG,
     METRICS,
@@ -117,7 +118,8 @@ def read_run(folder: Path) -> RunData:
 
 
 def _read_videos(folder: Path) -> tuple[Video, ...]:
-    videos = [Video(path, _read_info(path.with_suffix(".json"))) for path in sorted(folder.glob("[!.]*.mp4"))]
+    paths = [path for path in sorted(folder.glob("[!.]*.mp4")) if is_regular_within(path, folder.parent)]
+    videos = [Video(path, _read_info(path.with_suffix(".json"))) for path in paths]
     return tuple(sorted(videos, key=lambda video: (video.info and video.info.step) or math.inf))
 
 

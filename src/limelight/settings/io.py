@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-import stat
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import yaml
 
 from limelight import __version__
 from limelight.errors import CheckpointError, ConfigError, did_you_mean
-from limelight.files import write_text
+from limelight.files import read_regular, write_text
 from limelight.settings.schema import TrainConfig
 from limelight.settings.values import Choices, Range, Search, coerce, options
 
@@ -264,12 +263,20 @@ def save_yaml(config: TrainConfig, path: Path) -> None:
     write_text(path, text, durable=True)
 
 
-def parse_yaml(text: str) -> Any:
-    """Return the data of a text in YAML, in which ``1e4`` is a number.
+def read_yaml(path: Path) -> Any:
+    """Return the data of a file in YAML, in which ``1e4`` is a number.
 
-    Raises: yaml.YAMLError.
+    Raises: FileNotFoundError; CheckpointError naming the file that cannot be read.
     """
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(read_regular(path, _MOST_BYTES).decode("utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{path}: not readable as YAML ({reason})") from None
 
 
 def load_yaml(path: Path) -> TrainConfig:
@@ -278,19 +285,9 @@ def load_yaml(path: Path) -> TrainConfig:
     Raises: CheckpointError if there is no such file or it cannot be read, ConfigError for a setting in it.
     """
     try:
-        status = path.stat()
-        if status.st_size > _MOST_BYTES or not stat.S_ISREG(status.st_mode):
-            what = "no regular file" if status.st_size <= _MOST_BYTES else f"{status.st_size:,} bytes"
-            if not stat.S_ISDIR(status.st_mode):
-                raise CheckpointError(f"{path}: {what}; settings are a file of at most {_MOST_BYTES:,} bytes")
-        data = parse_yaml(path.read_text(encoding="utf-8"))
+        data = read_yaml(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: no {path.name} there, so it is not a run folder") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(f"{path}: not readable as YAML ({reason})") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: must be a mapping of settings")
     try:

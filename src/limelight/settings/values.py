@@ -136,7 +136,7 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
     if len(options(annotation)) > 1:
         if type(value) in args:  # an exact match first: 10.0 must not become the int it could pass for
             return value
-        for option in args:
+        for option in filter(lambda option: _may_be(value, option), args):
             with contextlib.suppress(ConfigError):
                 return coerce(name, value, option)
     elif origin is Literal:
@@ -161,6 +161,12 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
     elif annotation is type(None) and value is None:
         return None
     raise ConfigError(f"{name} = {shown(value)}: must be {describe_type(annotation)}")
+
+
+def _may_be(value: Any, option: Any) -> bool:
+    """Return whether a value may be of a type; each refusal of a nested list would write it out."""
+    origin = typing.get_origin(option)
+    return origin is dict if isinstance(value, dict) else origin in (list, tuple) or not isinstance(value, list)
 
 
 def require_list(name: str, value: Any) -> None:

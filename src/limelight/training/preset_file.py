@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from limelight.errors import ConfigError, did_you_mean
-from limelight.settings.io import all_settings, parse_yaml
+from limelight.errors import CheckpointError, ConfigError, did_you_mean
+from limelight.settings.io import all_settings, read_yaml
 from limelight.settings.values import coerce, shown
 
 SUFFIXES = (".yaml", ".yml")
@@ -83,13 +83,11 @@ def read_preset(path: str) -> PresetFile:
 
 def _mapping(path: str) -> Mapping[str, Any]:
     try:
-        data = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        data = read_yaml(Path(path))
     except FileNotFoundError:
         raise ConfigError(f"preset = {path}: no such file; limelight tune ENV_ID writes one") from None
-    except OSError as error:
-        raise ConfigError(f"preset = {path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"preset = {path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+    except CheckpointError as error:
+        raise ConfigError(f"preset = {error}") from None
     if not isinstance(data, Mapping):
         raise ConfigError(f"preset = {path}: must be a mapping with env_id, algo, preset and settings")
     return data

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from limelight.printable import printable
 from limelight.runners.base import Budget
 from limelight.viewing.history import History
 from limelight.viewing.numbers import clock, decimal, with_spread
@@ -142,7 +143,7 @@ class ConsoleLogger:
 
     def message(self, text: str) -> None:
         """Print a line, above the bar."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     def close(self) -> None:
         """Draw the final state and give the terminal back."""

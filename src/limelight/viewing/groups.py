@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from limelight.errors import CheckpointError, ConfigError
+from limelight.printable import one_line
 from limelight.runs.folder import CONFIG
 from limelight.runs.origin import has_other_env
 from limelight.runs.reader import Floats, RunData, Series, read_run
@@ -88,14 +89,14 @@ def read_groups(folders: Sequence[Path]) -> list[Group]:
             alone.setdefault(_settings_of(runs[0]), []).append(runs[0])
             groups += [Group("", ())] if len(alone[_settings_of(runs[0])]) == 1 else []
         else:
-            groups.append(Group(folder.resolve().name, tuple(runs)))
+            groups.append(Group(one_line(folder.resolve().name), tuple(runs)))
     singles = iter(alone.values())
     named = [group if group.runs else _group_of(next(singles)) for group in groups]
     return [Group(name, group.runs) for name, group in zip(_unique([g.name for g in named]), named, strict=True)]
 
 
 def _group_of(runs: Sequence[RunData]) -> Group:
-    return Group(runs[0].folder.resolve().name, tuple(runs))
+    return Group(one_line(runs[0].folder.resolve().name), tuple(runs))
 
 
 def _unique(names: Sequence[str]) -> list[str]:

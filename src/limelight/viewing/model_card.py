@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from limelight.errors import LimelightError
+from limelight.files import is_regular_within
 from limelight.runs.agent import Agent, load
 from limelight.runs.evaluation import Evaluation, evaluate
 from limelight.runs.folder import COMMAND, CONFIG, write_json
@@ -58,7 +59,7 @@ def pack(source: Path, folder: Path, repo: str, episodes: int, seed: int) -> Pac
     save_yaml(agent.config, folder / SETTINGS)
     write_json(folder / SCORES, {**packed.scores.to_json(), "seed": seed})
     curve = source / "plots" / CURVE
-    if curve.is_file():
+    if is_regular_within(curve, source):  # a link could have any file uploaded
         shutil.copy(curve, folder / CURVE)
     _record_episode(agent, folder / VIDEO, seed)
     (folder / CARD).write_text(card(packed, folder), encoding="utf-8")

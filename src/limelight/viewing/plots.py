@@ -25,6 +25,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from limelight.files import replacing
+from limelight.printable import one_line
 from limelight.runs.reader import Floats, RunData, Series
 from limelight.viewing.smoothing import (
     MAX_DOTS,
@@ -210,7 +211,7 @@ def _add_legend(figure: Figure, runs: Sequence[RunData], labels: Sequence[str], 
         marks.append(Line2D([], [], label="target", **_TARGET))
     if any(run.parent is not None for run in runs):
         marks.append(Line2D([], [], label="branched from its parent", **_BRANCH))
-    environments = ", ".join(dict.fromkeys(run.config.env.env_id for run in runs))
+    environments = ", ".join(dict.fromkeys(one_line(run.config.env.env_id) for run in runs))
     title = environments if several else f"{environments} · {labels[0]}"
     figure.text(0.05, 0.945, title, fontsize=13, fontweight="bold")
     _legend_row(figure, marks, len(marks), 0.92)

@@ -14,6 +14,7 @@ import numpy as np
 
 from limelight.errors import ConfigError
 from limelight.files import write_text
+from limelight.printable import one_line
 from limelight.runs.checkpoint import NUMBERS, fitting
 from limelight.runs.folder import FINAL_EVAL_INTERRUPTED, VideoInfo
 from limelight.runs.listing import status_in_words
@@ -116,8 +117,10 @@ def _common_folder(runs: Sequence[RunData]) -> Path:
 
 def _labels(runs: Sequence[RunData]) -> list[str]:
     """Return a short, unique name of every run: the name of its folder, or the whole path where names repeat."""
-    names = [run.folder.resolve().name for run in runs]
-    return [name if names.count(name) == 1 else str(run.folder) for name, run in zip(names, runs, strict=True)]
+    names = [one_line(run.folder.resolve().name) for run in runs]
+    return [
+        name if names.count(name) == 1 else one_line(str(run.folder)) for name, run in zip(names, runs, strict=True)
+    ]
 
 
 # --------------------------------------------------------------------------- HTML

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from limelight.printable import one_line
 from limelight.runs.listing import RunEntry, in_words
 
 _HEADER = ("env", "algo", "steps", "status", "last", "best", "age", "run")
@@ -22,7 +23,8 @@ def run_table(entries: Sequence[RunEntry], width: int) -> list[str]:
 
 
 def _cells(entry: RunEntry) -> tuple[str, ...]:
-    env = entry.env if len(entry.env) <= _WIDEST_ENV else f"{entry.env[: _WIDEST_ENV - 1]}…"
+    env = one_line(entry.env)
+    env = env if len(env) <= _WIDEST_ENV else f"{env[: _WIDEST_ENV - 1]}…"
     numbers = (_short(entry.last_return), _short(entry.best_return))
     return (env, entry.algo, _count(entry.steps), in_words(entry.status), *numbers, duration(entry.age))
 
@@ -38,8 +40,8 @@ def _line(cells: Sequence[str], widths: Sequence[int], path: str) -> str:
 
 def shortened(path: Path, room: int) -> str:
     """Return a path in at most ``room`` characters, without its first folders where it is longer."""
-    text = str(path)
-    parts = path.parts
+    text = one_line(str(path))
+    parts = [one_line(part) for part in path.parts]
     for i in range(1, len(parts)):
         if len(text) <= room:
             return text

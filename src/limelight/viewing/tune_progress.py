@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from limelight.printable import printable
 from limelight.viewing.numbers import clock, compact
 
 
@@ -68,7 +69,7 @@ class TuneProgress:
         if not self._quiet:
             erase = "\r\x1b[K" if self._width else ""
             self._width = 0
-            print(erase + text, file=sys.stderr, flush=True)
+            print(erase + printable(text), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the last line."""

@@ -24,6 +24,8 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any, Protocol
 
+from limelight.files import open_regular
+
 FORCED = "LIMELIGHT_PORTABLE"
 """The environment variable that takes the named kind everywhere, where it is 1."""
 MAX_WINDOWS_WORKERS = 31
@@ -224,7 +226,7 @@ def _unlock_byte(fd: int) -> None:
 @contextmanager
 def only_holder(path: Path) -> Iterator[bool]:
     """Lock a file without waiting; yield False where another process holds it. The system frees it at any exit."""
-    with path.open("rb") as file:
+    with open_regular(path) as (file, _):
         if _msvcrt is not None:
             is_held = not _lock_byte(file.fileno())
         else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from limelight.errors import ConfigError
 from limelight.runners.processes.portable import only_holder
-from limelight.runs.folder import COMMAND
+from limelight.runs.folder import read_command
 from limelight.training.loop import catch_signals
 from limelight.training.preset_file import PresetFile, write_preset
 from limelight.training.tuning.plan import Plan, save_plan
@@ -95,7 +95,7 @@ def _write_preset(plan: Plan, ranked: Sequence[Ranked]) -> Path:
     first = ranked[0].candidate
     settings = plan.of_preset({} if first.name == DEFAULTS else first.settings)
     found: dict[str, Any] = {
-        "command": (plan.folder / COMMAND).read_text(encoding="utf-8").strip(),
+        "command": read_command(plan.folder),
         "score": f"{SCORE_IN_WORDS} of {plan.budget_in_words}",
         "fresh_seeds": plan.options.fresh_seeds,
         "verdict": verdict(ranked),
@@ -113,7 +113,7 @@ def _page(plan: Plan, study: Study, records: Sequence[TrialRecord], ranked: Sequ
     return TunePage(
         env_id=plan.env_id,
         algo=plan.config.algorithm.algo,
-        command=(plan.folder / COMMAND).read_text(encoding="utf-8").strip(),
+        command=read_command(plan.folder),
         score=f"{SCORE_IN_WORDS} of {plan.budget_in_words}; higher is better",
         verdict=verdict(ranked) if ranked else "the search has not ended",
         use=f"limelight train {plan.env_id} --preset {plan.folder / PRESET}" if ranked else "",
