@@ -15,7 +15,7 @@ def test_control_characters_are_written_out_and_all_else_stays() -> None:
 
 
 def test_json_stays_json() -> None:
-    value = {"env": "a\x9b\x1b\u202e"}
+    value = {"env": "a\x9b\x1b\u202e\udcff"}
     assert json.loads(printable(json.dumps(value, ensure_ascii=False))) == value
 
 

@@ -44,14 +44,13 @@ def temporary_of(path: Path) -> Path:
     return temporary
 
 
-def write_text(path: Path, text: str, durable: bool = False) -> None:
+def write_text(path: Path, text: str, durable: bool = False, errors: str = "backslashreplace") -> None:
     """Write a text file; ``durable``: it is on the disk before it gets its name, so that no power cut empties it.
 
-    Bytes of a command line that Python could not decode (surrogates) are written as they came.
-
+    ``errors``: what becomes of bytes that Python could not decode (surrogates); by default they are written out.
     Raises: OSError.
     """
-    options: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
+    options: dict[str, Any] = {"encoding": "utf-8", "errors": errors, "newline": "\n"}
     with replacing(path) as temporary, temporary.open("w", **options) as file:
         file.write(text)
         if durable:

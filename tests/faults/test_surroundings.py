@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -66,6 +67,19 @@ def test_names_of_folders_of_any_letters(name: str, tmp_path: Path) -> None:
     assert result.status == "completed"
     assert read_run(folder).config.run_dir == str(folder)
     assert limelight.resume(folder, quiet=True, total_timesteps=80).status == "completed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_a_name_that_is_no_text_is_written_out_where_it_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the report is drawn
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff"))
+    limelight.train("CartPole-v1", run_dir=str(folder), **QUICK)
+    assert "r\\udcff" in (folder / "report.html").read_text(encoding="utf-8")
+    assert cli.main(["list", "runs", str(tmp_path), "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["path"] == str(folder)
 
 
 def test_a_very_long_path_is_written(tmp_path: Path) -> None:

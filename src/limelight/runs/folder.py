@@ -127,7 +127,7 @@ def write_settings(folder: Path, config: TrainConfig, command: str) -> None:
     """Write ``config.yaml``, ``command.txt`` and ``system.json``; the folder is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     save_yaml(config, folder / CONFIG)
-    write_text(folder / COMMAND, command + "\n")
+    write_text(folder / COMMAND, command + "\n", errors="surrogateescape")
     write_json(folder / SYSTEM, system_info())
 
 

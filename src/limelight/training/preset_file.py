@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from limelight.errors import CheckpointError, ConfigError, did_you_mean
+from limelight.files import write_text
 from limelight.settings.io import all_settings, read_yaml
 from limelight.settings.values import coerce, shown
 
@@ -55,7 +56,7 @@ def write_preset(preset: PresetFile, header: str) -> None:
     }
     comment = "".join(f"# {line}\n" for line in header.splitlines())
     text = comment + yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    Path(preset.path).write_text(text, encoding="utf-8")
+    write_text(Path(preset.path), text)
 
 
 def read_preset(path: str) -> PresetFile:

@@ -87,7 +87,7 @@ def new_seed_runs(config: TrainConfig, num_seeds: int, parallel: int | None, com
     folder = new_folder(config, name)
     runs = SeedRuns(folder, dataclasses.replace(config, run_dir=None), num_seeds, parallel, {})
     save(runs)
-    write_text(folder / COMMAND, command + "\n")
+    write_text(folder / COMMAND, command + "\n", errors="surrogateescape")
     return runs
 
 

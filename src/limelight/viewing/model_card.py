@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from limelight.errors import LimelightError
-from limelight.files import is_regular_within
+from limelight.files import is_regular_within, write_text
 from limelight.runs.agent import Agent, load
 from limelight.runs.evaluation import Evaluation, evaluate
 from limelight.runs.folder import COMMAND, CONFIG, write_json
@@ -62,7 +62,7 @@ def pack(source: Path, folder: Path, repo: str, episodes: int, seed: int) -> Pac
     if is_regular_within(curve, source):  # a link could have any file uploaded
         shutil.copy(curve, folder / CURVE)
     _record_episode(agent, folder / VIDEO, seed)
-    (folder / CARD).write_text(card(packed, folder), encoding="utf-8")
+    write_text(folder / CARD, card(packed, folder))
     return packed
 
 

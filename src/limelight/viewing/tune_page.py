@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from limelight.files import write_text
 from limelight.settings.values import Choices, Search, to_text
 from limelight.viewing import page
 from limelight.viewing.numbers import compact
@@ -73,7 +74,7 @@ def write_page(path: Path, shown: TunePage) -> Path:
     if shown.rows:
         parts.append(page.section("Settings", _settings(shown)))
     parts.append(page.section("Trials", f"<details><summary>All trials</summary>{_trials(shown)}</details>"))
-    path.write_text(page.document(f"{shown.env_id}: settings", "\n".join(parts), None), encoding="utf-8")
+    write_text(path, page.document(f"{shown.env_id}: settings", "\n".join(parts), None))
     return path
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limelight.errors import CheckpointError, ConfigError
+from limelight.files import write_text
 from limelight.runs.folder import COMMAND, new_folder, read_json, write_json
 from limelight.settings.io import all_settings, get_setting, with_settings
 from limelight.settings.rules import validate
@@ -149,7 +150,7 @@ def new_plan(env_id: str, given: dict[str, Any], options: Options, source: EnvSo
     settings.pop("run_dir", None)
     config = dataclasses.replace(config, run_dir=None)
     plan = Plan(folder, env_id, config.preset, settings, space, defaults, config, options, source)
-    (folder / COMMAND).write_text(command + "\n", encoding="utf-8")
+    write_text(folder / COMMAND, command + "\n", errors="surrogateescape")
     save_plan(plan)
     return plan
 
