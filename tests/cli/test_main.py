@@ -608,3 +608,18 @@ def test_a_file_of_the_present_folder_hides_no_library(name: str, tmp_path: Path
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "completed" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["train", "check", "doctor"])
+def test_a_termination_ends_every_command_with_143(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminated(words: Any) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    monkeypatch.setitem(cli.COMMANDS, name, cli.Command(name, name, terminated))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert cli.main([name]) == 143
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -82,8 +82,7 @@ def too_many(error: NonFiniteError, most: int) -> NonFiniteError:
 
 def evaluates_on(config: TrainConfig) -> bool:
     """Return whether training goes on after an evaluation with numbers that are not finite, which has no result."""
-    mode = config.optim.on_nonfinite
-    return mode in ("skip", "rollback") or (mode == "auto" and config.workers.asynchronous)
+    return config.optim.on_nonfinite in ("skip", "rollback")
 
 
 def make_skips(config: TrainConfig, note: Callable[[], None] = lambda: None) -> Skips:
