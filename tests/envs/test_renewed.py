@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from helpers.breaking_envs import Breaking, NoLicense
+from helpers.breaking_envs import Breaking, NoLicense, RefusesInProcesses
 from limelight.envs.attributes import Order
 from limelight.envs.base import EnvBackend
 from limelight.envs.guards import pop_restarts
@@ -125,3 +128,44 @@ def test_new_processes_have_the_attributes_that_were_set() -> None:
     finally:
         envs.close()
     assert [each is not None and bool(each.all()) for each in failed] == [True, False] * 2  # a reset follows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ValueError", "hang"])
+def test_the_first_process_of_an_environment_makes_it_again_where_that_fails(
+    how: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kwargs = {"folder": str(tmp_path), "times": 2, "how": how}
+    settings: dict[str, Any] = {"backend": "async", "env_kwargs": kwargs, "step_timeout": 2.0}
+    if how == "ValueError":
+        with (
+            pytest.raises(EnvError, match="making it raised ValueError: the simulator broke"),
+            closing(make_envs(RefusesInProcesses, 2, **settings)) as envs,
+        ):
+            envs.reset(0)
+        for path in tmp_path.iterdir():
+            path.unlink()
+    with watched(2.0), closing(make_envs(RefusesInProcesses, 2, on_env_error="restart", **settings)) as envs:
+        assert envs.reset(0).shape == (2, 3)
+        envs.step(ACTIONS)
+    assert len(list(tmp_path.iterdir())) == 2
+    words = "making environment" if how == "hang" else "making it raised ValueError"
+    assert len([line for line in capfd.readouterr().err.splitlines() if words in line]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "words"), [("kill", "by signal 9 exited"), ("abort", "by signal 6 exited")])
+def test_a_process_that_exits_while_it_starts_is_named_or_started_again(
+    how: str, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = {"backend": "async", "env_kwargs": {"folder": str(tmp_path), "times": 1, "how": how}}
+    with pytest.raises(EnvError, match=f"RefusesInProcesses: the process of environment [01] {words}; fix") as error:
+        make_envs(RefusesInProcesses, 2, **settings)
+    assert "\n" not in str(error.value)
+    assert not multiprocessing.active_children()
+    (tmp_path / "refused0").unlink()
+    with closing(make_envs(RefusesInProcesses, 2, on_env_error="restart", **settings)) as envs:
+        assert envs.reset(0).shape == (2, 3)
+        assert len(multiprocessing.active_children()) == 2
+    (note,) = caplog.messages
+    assert f"{words}; fix the environment" in note

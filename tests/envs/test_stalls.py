@@ -78,8 +78,8 @@ def test_a_reset_that_hangs_is_tried_again() -> None:
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("reset", "reset() of a copy before the run (seed 0) has not returned for "),
-        ("make", "making a copy before the run has not returned for "),
+        ("reset", "reset() of a copy (seed 0) has not returned for "),
+        ("make", "making a copy has not returned for "),
     ],
 )
 @pytest.mark.parametrize("on_env_error", ["raise", "restart"])
@@ -118,8 +118,8 @@ def test_a_copy_that_hangs_before_a_run_is_named(
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("step", "step() of a copy before the run (seed 0, step 7, last actions ["),
-        ("reset", "reset() of a copy before the run (seed 0, step 0) has not"),
+        ("step", "step() of a copy (seed 0, step 7, last actions ["),
+        ("reset", "reset() of a copy (seed 0, step 0) has not"),
     ],
 )
 def test_random_play_that_hangs_is_named_and_leaves_the_defaults(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import signal
 import time
@@ -121,3 +123,16 @@ class Sized(Breaking):
         if size < 1:
             raise ValueError(f"size {size} is less than 1")
         super().__init__()
+
+
+class RefusesInProcesses(Breaking):
+    """The first ``times`` constructors in processes of environments raise, or hang."""
+
+    def __init__(self, folder: str, times: int, how: str) -> None:
+        super().__init__()
+        if multiprocessing.parent_process() is None:
+            return
+        for i in range(times):
+            with contextlib.suppress(FileExistsError):
+                (Path(folder) / f"refused{i}").touch(exist_ok=False)
+                break_by(how)

@@ -32,7 +32,7 @@ from limelight.envs.faults import (
     spaces_of,
     step_misfit,
 )
-from limelight.envs.guards import EnvGuard
+from limelight.envs.guards import EnvGuard, tried
 from limelight.envs.packing import PackObservations
 from limelight.envs.spawn import allow_children
 from limelight.envs.stalls import start_watch
@@ -126,7 +126,7 @@ class AsyncCopy:
     def _contained(self) -> AnyEnv:
         fault: EnvError | None = None
         try:
-            env = self._copy()
+            env = tried(self.replaces and self.restarts == 0, self._copy)  # in later processes a guard does
         except EnvError as error:
             if self.spaces is None:
                 raise

@@ -33,7 +33,6 @@ from limelight.envs.faults import (
 from limelight.envs.last_call import LAST_ACTIONS, CallRecord
 from limelight.errors import EnvError, LimelightError
 from limelight.seeds import Stream, derive_seed
-from limelight.settings.schema import EnvConfig
 from limelight.typing import AnyEnv, EnvFactory, State
 
 MOST_IN_A_ROW = 10
@@ -252,17 +251,17 @@ def pause(failures: int) -> None:
         time.sleep(min(FIRST_DELAY * 2 ** (failures - 2), MOST_DELAY))
 
 
-def tried(config: EnvConfig, attempt: Callable[[], T]) -> T:
+def tried(replaces: bool, attempt: Callable[[], T]) -> T:
     """Return what ``attempt`` returns, which makes or resets a copy that no guard looks after.
 
-    With ``on_env_error = restart`` it is tried again where the environment's code fails, after growing waits.
+    With ``replaces`` it is tried again where the environment's code fails, after growing waits.
     Raises: EnvError where that is not wanted, or too many tries have failed.
     """
     for failures in itertools.count(1):
         try:
             return attempt()
         except EnvError as error:
-            if config.on_env_error != "restart" or not error.from_env:
+            if not replaces or not error.from_env:
                 raise
             if failures > MOST_IN_A_ROW:
                 raise own_fault(f"{error}; {MOST_IN_A_ROW} new copies in a row have failed") from error

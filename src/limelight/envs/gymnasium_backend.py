@@ -41,9 +41,9 @@ from limelight.envs.faults import (
     step_misfit,
     stops_the_run,
 )
-from limelight.envs.guards import EnvGuard, pop_failed
+from limelight.envs.guards import EnvGuard, pop_failed, tried
 from limelight.envs.packing import PackObservations, StreamReader
-from limelight.envs.renewed import RenewedProcesses
+from limelight.envs.renewed import Processes, RenewedProcesses
 from limelight.envs.snapshot import get_env_state, get_env_states, set_env_state, set_env_states
 from limelight.envs.spawn import why_no_workers
 from limelight.envs.vector_values import checked_result
@@ -511,9 +511,8 @@ def make_async(
         ) from error
     mode, workers = MODES[autoreset_mode], [dataclasses.replace(worker, index=i) for i in range(num_envs)]
     if replaces:
-        return VectorBackend(RenewedProcesses(workers, mode), env_id)
-    envs = AsyncVectorEnv(workers, copy=False, context="spawn", autoreset_mode=mode)
-    return VectorBackend(envs, env_id)
+        return VectorBackend(tried(True, lambda: RenewedProcesses(workers, mode)), env_id)
+    return VectorBackend(Processes(workers, mode), env_id)
 
 
 def _pop_mask(failed: list[int], num_envs: int) -> NDArray[np.bool_] | None:

@@ -48,7 +48,7 @@ def informs_mask(env: AnyEnv, name: str) -> bool:
     """
     if not choices(env.action_space):
         return False
-    seed = 0
+    seed = 0  # what stalls.py tells of a call
     with env_code(name, "reset()"):
         result = env.reset(seed=seed)
     info = result[1] if isinstance(result, tuple) and len(result) == 2 else None  # of another form: a later error

@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import inspect
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any, final
 
 import numpy as np
@@ -24,6 +26,38 @@ _EXIT_SECONDS = 1.0
 """Seconds to wait for the status of a process whose pipe is closed."""
 
 
+@contextmanager
+def _started(envs: AsyncVectorEnv, name: str) -> Iterator[None]:
+    """Turn the exit of a process inside this context, in which they are started, into an EnvError; end the others."""
+    try:
+        yield
+    except (EOFError, ConnectionError, EnvError) as error:
+        processes = getattr(envs, "processes", [])
+        if not isinstance(error, EnvError):
+            gone = wait([process.sentinel for process in processes], _EXIT_SECONDS)
+            for process in processes:
+                process.join(_EXIT_SECONDS if process.sentinel in gone else 0)
+        codes = [process.exitcode for process in processes]
+        for process in processes:
+            process.kill()
+            process.join()
+        for pipe in getattr(envs, "parent_pipes", []):
+            pipe.close()
+        envs.closed = True
+        if isinstance(error, EnvError):  # of the watch
+            raise
+        raise process_exit(name, codes) from error
+
+
+@final
+class Processes(AsyncVectorEnv):
+    """One process per environment."""
+
+    def __init__(self, copies: Sequence[AsyncCopy], autoreset_mode: AutoresetMode) -> None:
+        with _started(self, copies[0].name):
+            super().__init__(copies, copy=False, context="spawn", autoreset_mode=autoreset_mode)
+
+
 @final
 class RenewedProcesses(AsyncVectorEnv):
     """One process per environment; in the place of one that exits another is started, and the episode is truncated.
@@ -36,7 +70,9 @@ class RenewedProcesses(AsyncVectorEnv):
         self._in_a_row = [0] * len(copies)
         self._seeds: list[int | None] = [None] * len(copies)
         self._commands: list[tuple[str, Any]] = [("", None)] * len(copies)
-        super().__init__(copies, shared_memory=False, copy=False, context="spawn", autoreset_mode=autoreset_mode)
+        options: dict[str, Any] = {"shared_memory": False, "copy": False, "context": "spawn"}
+        with _started(self, copies[0].name):
+            super().__init__(copies, autoreset_mode=autoreset_mode, **options)
 
     def keep(self, order: Order) -> None:
         """Set the attribute of an order in further processes too; nothing for other orders."""

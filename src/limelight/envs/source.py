@@ -191,7 +191,7 @@ class EnvSource:
     def make_unguarded(self) -> AnyEnv:
         """Make a copy that no guard looks after, again where that fails and ``on_env_error`` is restart."""
         with watched(self.config.step_timeout) if self.inspection.spaces is None else nullcontext():
-            return tried(self.config, self.make)
+            return tried(self.config.on_env_error == "restart", self.make)
 
     def spaces(self) -> Spaces:
         """Return observation and action space of the copies; make one and close it if none was made yet."""

@@ -22,7 +22,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Protocol, final
 
-from limelight.envs.faults import own_fault
+import numpy as np
+
+from limelight.envs.faults import is_own, own_fault
 from limelight.envs.guards import pause
 
 NOTE_AFTER = 30.0
@@ -36,7 +38,7 @@ _LONGEST = 1e8
 _HERE = str(Path(__file__).parent)
 _PACKAGE = str(Path(__file__).parents[1])
 _WHAT = {"close": "close()", "make": "making it", "create": "making it", "step": "step()", "reset": "reset()"}
-_WHAT |= {"restart": "reset()", "informs_mask": "reset()", "<lambda>": "making it"}
+_WHAT |= {"restart": "reset()", "informs_mask": "reset()", "<lambda>": "making it", "__init__": "making it"}
 """Parts of the names of functions here → what they call."""
 _LOG = logging.getLogger("limelight")
 _SIGNAL = getattr(signal, "SIGURG", None)
@@ -91,7 +93,7 @@ def describe(call: Call, top: FrameType | None = None) -> str:
         frame = frame.f_back
     by_name = next((what for part, what in _WHAT.items() if part in call.frame.f_code.co_name), "step()")
     what = found.get("call", by_name)
-    alone = "a copy before the run" if "inspects" in found else "environments"
+    alone = "a copy" if "inspects" in found else "environments"
     which = alone if found.get("index") is None else f"environment {found['index']}"
     facts = [f"{name} {found[name]}" for name in ("seed", "step", "last actions", "no answer of") if name in found]
     doing = f"making {which}" if what == "making it" else f"{what} of {which}"
@@ -120,8 +122,7 @@ def _facts(values: dict[str, Any], first: int) -> dict[str, Any]:
         facts["step"] = owner.steps  # type: ignore[union-attr]
     if getattr(owner, "actions", None):
         facts["last actions"] = _shown(list(owner.actions))  # type: ignore[union-attr]
-    elif "actions" in values and len(values["actions"]):
-        actions = values["actions"]
+    elif isinstance(actions := values.get("actions"), np.ndarray | list | deque) and len(actions):
         facts["last actions"] = _shown(actions[index] if isinstance(index, int) else actions)
     seed = getattr(owner, "seed", values.get("seed"))
     of_first = getattr(owner, "_seed", None)
@@ -212,7 +213,7 @@ class StallWatch:
 
     def _end(self, call: Call, seconds: float, top: FrameType | None) -> None:
         """Say that a call has not returned; raise an exception in it, with ``step_timeout``."""
-        own = top is not None and top is not call.frame
+        own = top is not None and top is not call.frame and is_own(top.f_code.co_filename)
         place = f" ({Path(top.f_code.co_filename).name}, line {top.f_lineno})" if top is not None and own else ""
         text = f"{describe(call, top)} has not returned for {seconds:.0f} s{place}"
         if not self._raises:

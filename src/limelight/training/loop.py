@@ -167,7 +167,7 @@ class TrainingLoop:
             # Log, evaluate, record, save
             if log.is_due(step) or (metrics and budget.is_used_up(step, runner.num_episodes)):
                 self._log(metrics)
-            if evaluation.is_due(step) and evaluated(self, self._evaluate):
+            if evaluation.is_due(step) and evaluated(self, self.evaluate):
                 return "reached_return"
             if video.is_due(step):
                 record_video(self)
@@ -180,7 +180,7 @@ class TrainingLoop:
         # The rest: workers may have reached the end while a checkpoint waited for them
         if runner.num_steps > self._last_reported_step:
             self._log(self._advance(total))
-        if config.eval.eval_every and self._last_evaluated_step < runner.num_steps and evaluated(self, self._evaluate):
+        if config.eval.eval_every and self._last_evaluated_step < runner.num_steps and last_evaluation(self):
             return "reached_return"
         return "completed"
 
@@ -219,7 +219,7 @@ class TrainingLoop:
         for line in self.collapse.row(step, row):
             self.notes.message(line)
 
-    def _evaluate(self) -> bool:
+    def evaluate(self) -> bool:
         """Evaluate; return whether ``stop_at_return`` is reached and confirmed."""
         step = self.runner.num_steps
         if self.evaluator.is_too_slow(self.seconds):
@@ -322,6 +322,12 @@ def evaluated(loop: TrainingLoop, evaluate: Callable[[], T]) -> T | None:
             raise
         loop.note_once(f"no result of the evaluation at step {loop.runner.num_steps:,}: {error}")
         return None
+
+
+def last_evaluation(loop: TrainingLoop) -> bool:
+    """Evaluate at the end, after a checkpoint: C code that aborts meanwhile must not take all of the run with it."""
+    save(loop)
+    return bool(evaluated(loop, loop.evaluate))
 
 
 def save_first(loop: TrainingLoop) -> None:
