@@ -189,3 +189,42 @@ def test_a_copied_run_is_whole(tmp_path: Path) -> None:
     run = copy_of_run(tmp_path)
     moved = shutil.move(run, tmp_path / "moved")
     assert limelight.load(moved) is not None
+
+
+@pytest.mark.parametrize(("name", "damage", "message"), DAMAGE)
+def test_a_damaged_best_agent_is_refused_before_anything_is_trained(
+    name: str, damage: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of_run(tmp_path)
+    damage(run / "best" / name)
+    line = refusal(capsys, "train", "--resume", str(run), "--quiet", "--total-timesteps", "500")
+    assert str(run / "best" / name) in line
+    assert message in line
+    assert line.endswith("with fallback the next evaluation saves a new best agent")
+
+
+def test_with_fallback_a_run_goes_on_without_its_damaged_best_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_no_report(monkeypatch)
+    run = copy_of_run(tmp_path)
+    flip(run / "best" / "tensors.safetensors")
+    words = ["--total-timesteps", "500", "--eval-every", "100", "--eval-episodes", "1", "--final-episodes", "1"]
+    assert cli.main(["train", "--resume", str(run), "--fallback", *words]) == 0
+    assert "tensors.safetensors: damaged" in capsys.readouterr().err
+    assert limelight.load(run).config.total_timesteps == 500
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "monitor.csv", "lock", "summary.json", "config.yaml", "crash.txt"])
+def test_a_folder_in_the_place_of_a_file_is_one_line_and_hides_no_other_run(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = copy_of_run(tmp_path), copy_of_run(tmp_path / "other")
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    (run / name / "x").touch()
+    for words in (["train", "--resume", str(run)], ["report", str(run)], ["explain", str(run)], ["clean", str(run)]):
+        cli.main(words)  # a traceback would be raised
+        assert len(capsys.readouterr().err.splitlines()) <= 8
+    assert cli.main(["list", "runs", str(tmp_path)]) == 0
+    assert "other/run" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -163,6 +164,27 @@ def test_a_full_disk_at_the_start_is_one_line(small_disk: Path, capsys: pytest.C
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "No space left" in lines[0]
+    assert str(small_disk / "r") in lines[0]
+
+
+def test_a_signal_whose_checkpoint_is_not_saved_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminates:
+        def on_rollout(self, run: Any) -> None:
+            if run.step > 20:
+                monkeypatch.setattr(checkpoint, "_replace_folder", refuse)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def refuse(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys.modules[__name__], "Terminates", Terminates, raising=False)
+    argv = ["train", "CartPole-v1", "--quiet", "--callback", f"{__name__}:Terminates", "--final-episodes", "0"]
+    assert cli.main([*argv, "--run-dir", str(tmp_path / "r"), "--eval-every", "0"]) == 143
+    line = capsys.readouterr().out
+    assert "interrupted after" in line
+    assert "the end is not saved" in line
 
 
 def test_a_read_only_disk_is_one_line(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,11 +42,8 @@ USAGE_ERROR = 2
 SIGINT_STATUS = 130
 
 
-_OF_DISKS = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "EMFILE", "ENFILE")
-    if hasattr(errno, name)
-}
+_NAMES_OF_DISKS = "ENOSPC EDQUOT EROFS EACCES EPERM EIO ENAMETOOLONG EMFILE ENFILE EISDIR ENOTDIR ELOOP"
+_OF_DISKS = {getattr(errno, name) for name in _NAMES_OF_DISKS.split() if hasattr(errno, name)}
 """Errors of a disk or of its rights: one line, as no code is at fault."""
 
 
@@ -211,9 +208,10 @@ def _train_one(request: TrainRequest, command: str) -> tuple[int, str]:
         request.config, factory=request.source, resume_from=request.resume, begin=begin,
         fallback=request.fallback, quiet=request.quiet, command=command,
     )  # fmt: skip
+    line = _last_line(result) + ("" if result.saved else " · the end is not saved")
     if result.signal_number:
-        return 128 + result.signal_number, _last_line(result)
-    return (0, _last_line(result)) if result.saved else (RUN_FAILED, f"{_last_line(result)} · the end is not saved")
+        return 128 + result.signal_number, line
+    return (0 if result.saved else RUN_FAILED), line
 
 
 def _train_seeds(request: TrainRequest, command: str) -> tuple[int, str]:

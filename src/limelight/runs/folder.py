@@ -237,7 +237,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: damaged (not a JSON object); remove it to report without it")
+        raise CheckpointError(f"{path}: damaged (not a JSON object); remove it to go on without it")
     return data
 
 

@@ -76,7 +76,7 @@ def _entry(path: Path, now: float) -> RunEntry:
     try:
         with fitting(path):
             return _read_entry(path, now, began)
-    except LimelightError:
+    except (LimelightError, OSError):
         return RunEntry(path, "", "", 0, "damaged", None, None, now - began)
 
 

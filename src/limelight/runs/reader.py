@@ -128,7 +128,7 @@ def _read_info(path: Path) -> VideoInfo | None:
     names = [field.name for field in dataclasses.fields(VideoInfo)]
     missing = [name for name in names if name not in data]
     if data and missing:
-        raise CheckpointError(f"{path}: damaged (no {', '.join(missing)}); remove it to report without it")
+        raise CheckpointError(f"{path}: damaged (no {', '.join(missing)}); remove it to go on without it")
     return VideoInfo(**{name: data[name] for name in names}) if data else None
 
 
@@ -163,7 +163,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
         is_text = name in ("env_id", "algorithm", "status", "error", "parent")
         is_right = isinstance(value, str) if is_text else isinstance(value, int | float) and abs(value) < _LARGEST
         if name in _SHOWN and value is not None and not is_right:
-            raise CheckpointError(f"{path}: damaged ({name} = {str(value)[:100]!r}); remove it to report without it")
+            raise CheckpointError(f"{path}: damaged ({name} = {str(value)[:100]!r}); remove it to go on without it")
     return summary
 
 

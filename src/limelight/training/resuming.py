@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from limelight.errors import CheckpointError, ConfigError
 from limelight.runners.base import budget_of
 from limelight.runs.agent import Agent
-from limelight.runs.checkpoint import checkpoints, fitting, has_state, newest_state
+from limelight.runs.checkpoint import checkpoints, fitting, has_state, newest_state, read_state
 from limelight.runs.folder import CONFIG, SUMMARY
 from limelight.seeds import Stream, derive_seed
 from limelight.settings.io import from_dict, save_yaml
@@ -34,6 +35,26 @@ def read_checkpoint(
     if skipped is not None:
         notify(skipped)
     return state
+
+
+def require_best(run_dir: Path, state: dict[str, Any], notify: Callable[[str], None], fallback: bool) -> None:
+    """Refuse a damaged best agent, which the end of the run would need; with ``fallback`` the run goes on without it.
+
+    Raises: CheckpointError naming its file.
+    """
+    best = run_dir / "best"
+    if not has_state(best):
+        return
+    try:
+        read_state(best)
+    except CheckpointError as error:
+        reason = str(error).partition("; use another")[0]
+        if not fallback:
+            raise CheckpointError(f"{reason}; with fallback the next evaluation saves a new best agent") from None
+        notify(f"{reason}; the next evaluation saves a new best agent")
+        with fitting(run_dir):
+            state["training"]["evaluator"]["best_return"] = None
+        shutil.rmtree(best)
 
 
 def require_own(state: Mapping[str, Any], agent: Agent, run_dir: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ from limelight.training.init_agent import Donor, begin_with, read_donor, require
 from limelight.training.loop import Interrupt, InterruptedRun, TrainingLoop, catch_signals, evaluated
 from limelight.training.prepare import explain_run, prepare, require_device
 from limelight.training.presets import resolve_config
-from limelight.training.resuming import read_checkpoint, require_budget, require_own, restore, step_of
+from limelight.training.resuming import read_checkpoint, require_best, require_budget, require_own, restore, step_of
 from limelight.typing import EnvFactory
 from limelight.viewing.clients.client_logger import load_loggers, start_loggers
 from limelight.viewing.console import ConsoleLogger
@@ -287,6 +287,7 @@ def _open_folder(
     if (crash := crash_line(resume_from / CRASH)) is not None:
         notify(f"before this, {crash}; see {CRASH_BEFORE}")
     state = read_checkpoint(resume_from, notify, fallback)
+    require_best(resume_from, state, notify, fallback)
     with fitting(resume_from):
         require_budget(config, state)
     return state
@@ -358,26 +359,25 @@ def _build_or_fall_back(
 
 def _train_and_evaluate(loop: TrainingLoop, interrupt: Interrupt, quiet: bool) -> tuple[str, dict[str, Any]]:
     """Train to the end, then evaluate; return the status and the summary, which is written after an error as well."""
-    status, final, failure = "failed", None, None
+    status, final, further = "failed", None, dict[str, Any]()
     try:
         status = loop.run(interrupt)
         if status != "interrupted":
-            with suppress(InterruptedRun):
-                final = final_evaluation(loop, quiet)
-    except KeyboardInterrupt:  # a second signal
+            final = final_evaluation(loop, quiet)
+    except (InterruptedRun, KeyboardInterrupt) as signalled:  # the second one by a second signal
+        if status not in ("failed", "interrupted"):
+            further = {FINAL_EVAL_INTERRUPTED: True}
         status = "interrupted" if status == "failed" else status
-        raise
+        if isinstance(signalled, KeyboardInterrupt):
+            raise
     except Exception as error:
         status = "failed"
-        failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        further = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         if isinstance(error, LimelightError) and not isinstance(error, NonFiniteError):  # which names another command
             error.run_dir = loop.run_dir
         raise
     finally:
-        summary = summarize(loop, status, final)
-        if status not in ("failed", "interrupted") and final is None and interrupt.signal_number is not None:
-            summary |= {FINAL_EVAL_INTERRUPTED: True} if loop.config.eval.final_episodes else {}
-        summary |= failure or {}
+        summary = summarize(loop, status, final) | further
         with loop.disk.writing(SUMMARY, "the last line of the run has the results"):
             write_json(loop.run_dir / SUMMARY, summary)
     return status, summary

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+_LARGEST = 1e12
+"""Numbers from here on are written with an exponent."""
 _MOST_DIGITS = 4
 """Significant digits of a mean, unless its first decimal needs more."""
 
@@ -13,6 +15,8 @@ def with_spread(mean: float, spread: float) -> str:
 
     At least one decimal is shown, and never more than four significant digits of the mean ask for.
     """
+    if max(abs(mean), abs(spread)) >= _LARGEST:
+        return f"{mean:.4g} ± {spread:.4g}"
     finest = _MOST_DIGITS - 1 - _exponent(mean if mean else spread)
     decimals = max(1, min(finest, 1 - _exponent(spread) if spread else finest))
     texts = f"{mean:,.{decimals}f}", f"{spread:,.{decimals}f}"
@@ -29,7 +33,7 @@ def decimal(value: float) -> str:
 
 def compact(value: float) -> str:
     """Return ``21``, ``0.9614`` or ``30,769.2``: four significant digits, thousands separated, no idle zeros."""
-    if math.isfinite(value) and abs(value) < 1e12:
+    if math.isfinite(value) and abs(value) < _LARGEST:
         if value == round(value):
             return f"{value:,.0f}"
         if abs(value) >= 100:
