@@ -22,6 +22,7 @@ from limelight.errors import ConfigError, EnvError, NonFiniteError, WorkerError
 from limelight.runners.sync import SyncRunner
 from limelight.runs.checkpoint import latest_checkpoint, read_state
 from limelight.settings.io import load_yaml
+from limelight.training.evaluator import Evaluator
 from limelight.training.run import run
 
 QUICK: dict[str, Any] = {
@@ -199,6 +200,21 @@ def test_before_the_first_step_nothing_of_an_environment_is_lost(
     assert "resumed at step 0\n" in capsys.readouterr().err
     assert_same(tensors(whole.run_dir), tensors(killed))
     assert rows(whole.run_dir) == rows(killed)
+
+
+def test_a_checkpoint_is_written_before_the_evaluation_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, newest = Evaluator.evaluate, list[str]()
+
+    def noted(evaluator: Evaluator, step: int, seconds: float) -> Any:
+        newest.append(max(path.name for path in (tmp_path / "r" / "checkpoints").iterdir()))
+        return evaluate(evaluator, step, seconds)
+
+    monkeypatch.setattr(Evaluator, "evaluate", noted)
+    settings = {**QUICK, "total_timesteps": 300, "eval_every": 10_000, "eval_episodes": 1, "checkpoint_every": 0}
+    result = limelight.train("CartPole-v1", run_dir=str(tmp_path / "r"), **settings)
+    assert newest == [f"step_{result.summary['total_timesteps']:012d}"]
 
 
 def test_a_run_that_begins_with_an_agent_has_it_in_its_first_checkpoint(tmp_path: Path) -> None:
