@@ -37,7 +37,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 ALWAYS_REFUSED = {"huge rewards"}
 """Cases of which every update is refused, as its loss overflows."""
-PERHAPS_REFUSED = {"huge steps"}
+PERHAPS_REFUSED = {"huge steps", "entropy, epochs"}
+"""Cases of which some updates may be: after steps so large, the ratio of two policies overflows in the second epoch."""
 
 
 def updates(case: str, learner: Learner, rollouts: list[Any], number: int) -> None:
