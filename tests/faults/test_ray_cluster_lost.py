@@ -106,7 +106,7 @@ def test_a_run_whose_process_is_killed_goes_on_with_fewer_workers(algo: str, tmp
         wait_for_training(process, folder)
         process.kill()
         _, errors = process.communicate(timeout=60)
-        commands.wait_until_none_is_left()
+        commands.wait_until_none_is_left(180.0)  # agents of Ray first try to tell the head
         assert errors.endswith(f"continue with: limelight train --resume {folder}\n")
         resume(commands, folder, "--num-workers", "1")
         commands.wait_until_none_is_left()

@@ -64,8 +64,11 @@ def test_a_signal_at_any_moment_ends_the_run_in_order(moment: str, number: signa
         send(process, number)
         _, errors = process.communicate(timeout=120)
         commands.wait_until_none_is_left()
-    # Before Python runs the command there is nobody to catch the signal
-    assert process.returncode == 128 + number or (moment == next(iter(MOMENTS)) and process.returncode < 0), errors
+    # Before Python runs the command there is nobody to catch the signal. While Ray connects, its C++ code catches it
+    # first, for a moment: there is no folder yet, and it writes its own lines
+    by_ray = not folder.exists() and f"{signal.Signals(number).name} received at time=" in errors
+    if not (by_ray and process.returncode < 0):
+        assert process.returncode == 128 + number or (moment == next(iter(MOMENTS)) and process.returncode < 0), errors
     assert "Traceback" not in errors or moment == next(iter(MOMENTS))
     if folder.exists():
         newest = latest_checkpoint(folder)
