@@ -53,6 +53,16 @@ def test_a_killed_run_has_the_steps_and_the_best_evaluation_of_its_rows(runs: Pa
     assert entry.best_return is not None
 
 
+def test_a_killed_run_without_rows_has_the_steps_of_its_newest_checkpoint(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "b" / "killed", tmp_path / "killed")
+    (run / "metrics.jsonl").unlink()
+    shutil.rmtree(run / "checkpoints")
+    for step in (0, 70):
+        (run / "checkpoints" / f"step_{step:012d}").mkdir(parents=True)
+    (entry,) = list_runs(tmp_path)
+    assert entry.steps == 70
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         list_runs(tmp_path / "nowhere")

@@ -14,7 +14,7 @@ from typing import Any
 
 from limelight.envs.crashes import crash_line
 from limelight.errors import CheckpointError, LimelightError
-from limelight.runs.checkpoint import fitting
+from limelight.runs.checkpoint import checkpoints, fitting
 from limelight.runs.folder import CONFIG, CRASH, METRICS, SUMMARY, SYSTEM, no_process, read_json, read_lines
 from limelight.settings.io import load_yaml
 
@@ -86,11 +86,12 @@ def _read_entry(path: Path, now: float, began: float) -> RunEntry:
     status = status_of(path, summary)
     evaluations = [value for row in rows if (value := row.get("eval/mean_reward")) is not None]
     best = summary.get("best_eval_return")
+    saved = [int(folder.name.removeprefix("step_")) for folder in checkpoints(path)[-1:]]
     return RunEntry(
         path,
         config.env.env_id,
         config.algorithm.algo,
-        int(max([summary.get("total_timesteps", 0), *(row["step"] for row in rows[-1:])])),
+        int(max([summary.get("total_timesteps", 0), *saved, *(row["step"] for row in rows[-1:])])),
         status,
         next((value for row in reversed(rows) if (value := row.get("rollout/ep_rew_mean")) is not None), None),
         max(evaluations, default=None) if best is None or status == "running" else best,
