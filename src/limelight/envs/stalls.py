@@ -186,6 +186,13 @@ class StallWatch:
             signal.signal(_SIGNAL, self._before)
 
     def _look(self) -> None:
+        try:
+            self._look_until_stopped()
+        finally:
+            if self._raises:
+                faulthandler.cancel_dump_traceback_later()
+
+    def _look_until_stopped(self) -> None:
         self._exit_in(self._limit + max(GRACE, self._limit))
         seen: Call | None = None
         since, said = 0.0, False
@@ -202,8 +209,6 @@ class StallWatch:
                 limit = self._limit if call is None else self._limit_of(call)
                 self._exit_in(limit + max(GRACE, self._limit))
             del call, top  # a frame keeps its variables
-        if self._raises:
-            faulthandler.cancel_dump_traceback_later()
 
     def _limit_of(self, call: Call) -> float:
         """Return the seconds for a call: processes of environments watch themselves, and have more time."""
