@@ -61,7 +61,7 @@ def test_a_step_that_hangs_is_replaced_and_named_with_seed_and_actions(how: str)
     for message, (_, count) in zip(messages, Breaking.broken, strict=True):
         assert f"Breaking: step() of environment {message.partition('environment ')[2][0]} (seed " in message
         assert f", step {count}, last actions [{', '.join('1' * min(count, 5))}])" in message
-        assert re.search(r"has not returned for \d+ s \(breaking_envs\.py, line ", message)
+        assert re.search(r"has not returned for [01] s \(breaking_envs\.py, line ", message)
         assert "; step_timeout = 0.2; a new copy goes on" in message
 
 

@@ -37,8 +37,9 @@ CASES: dict[str, dict[str, Any]] = {
 
 ALWAYS_REFUSED = {"huge rewards"}
 """Cases of which every update is refused, as its loss overflows."""
-PERHAPS_REFUSED = {"huge steps", "entropy, epochs"}
-"""Cases of which some updates may be: after steps so large, the ratio of two policies overflows in the second epoch."""
+PERHAPS_REFUSED = {"huge steps"}
+RARELY_REFUSED = {"entropy, epochs": 1_000}
+"""Cases of which one in so many updates may be: the ratio of two policies may overflow in the second epoch."""
 
 
 def updates(case: str, learner: Learner, rollouts: list[Any], number: int) -> None:
@@ -51,7 +52,8 @@ def updates(case: str, learner: Learner, rollouts: list[Any], number: int) -> No
             except NonFiniteError:
                 refused += 1
     if case not in PERHAPS_REFUSED:
-        assert refused == (number if case in ALWAYS_REFUSED else 0)
+        rarely = number // RARELY_REFUSED[case] if case in RARELY_REFUSED else 0
+        assert refused == number if case in ALWAYS_REFUSED else refused <= rarely
         assert torch.equal(learner.train_state.params, before) == (case in ALWAYS_REFUSED)
     assert torch.isfinite(learner.train_state.params).all()
     for state in learner.train_state.optimizer_state.values():

@@ -113,15 +113,20 @@ class ActorLearner:
             self.normalizer.set_state(state["normalizer"])
         if seed is None:
             return True
-        try:
-            if state["envs"] is None:
-                raise KeyError
-            self.collector.envs.set_state(state["envs"])
-        except KeyError:  # none were saved, or those of another backend
+        if not self._restore_envs(state["envs"]):
             self.collector.reset(seed)
             return False
         self.collector.set_state(state["collector"])
         return True
+
+    def _restore_envs(self, state: State | None) -> bool:
+        """Continue the episodes of a state; return False where none was saved, or that of another backend."""
+        try:
+            if state is not None:
+                self.collector.envs.set_state(state)
+        except KeyError:
+            return False
+        return state is not None
 
     def follow(self, order: Order) -> list[Any]:
         """Carry out an order in every environment, or change a setting of the learner; return the results.
